@@ -21,7 +21,7 @@ GIVE_UP_SECONDS = 30.0
 TEN = 10
 
 
-class Tally:
+class DeliveryCount:
     """Counts deliveries against what was sent."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Group:
         self.population = population
         self.members = members
         self.room = room
-        self.tally = Tally()
+        self.deliveries = DeliveryCount()
         self._readers: list[HttpConnection | WebSocket] = []
         self._sender = HttpConnection(population.loop, population.server.port)
 
@@ -65,16 +65,16 @@ class Group:
         port, loop = self.population.server.port, self.population.loop
         since = self.population.present()
         for reader in readers:
-            self._readers.append(WebSocket(loop, port, reader.token, self.tally.count, since))
+            self._readers.append(WebSocket(loop, port, reader.token, self.deliveries.count, since))
         self._settle()
 
     def deliver(self) -> float:
         """Seconds from sending a message until the last reader has it."""
-        self.tally.expected += len(self._readers)
+        self.deliveries.expected += len(self._readers)
         start = time.perf_counter()
         self._sender.run(self._send_once(self.members[0]))
-        if not self.population.loop.run(self.tally.complete, GIVE_UP_SECONDS):
-            missing = self.tally.expected - self.tally.delivered
+        if not self.population.loop.run(self.deliveries.complete, GIVE_UP_SECONDS):
+            missing = self.deliveries.expected - self.deliveries.delivered
             raise LoadFailed(f"{missing} readers did not get a message")
         elapsed = time.perf_counter() - start
         self.population.loop.run(lambda: not self._sender.busy, GIVE_UP_SECONDS)
@@ -82,27 +82,27 @@ class Group:
 
     def closed_loop(self, seconds: float) -> float:
         """Deliveries a second when the next message waits for the last reader."""
-        before, start = self.tally.delivered, time.perf_counter()
+        before, start = self.deliveries.delivered, time.perf_counter()
         while time.perf_counter() - start < seconds:
             self.deliver()
-        return (self.tally.delivered - before) / (time.perf_counter() - start)
+        return (self.deliveries.delivered - before) / (time.perf_counter() - start)
 
     def full_speed(self, seconds: float) -> float:
         """Deliveries a second when ten members send as fast as they are acknowledged."""
         port, loop = self.population.server.port, self.population.loop
         senders = [HttpConnection(loop, port) for _ in range(TEN)]
-        before, start = self.tally.delivered, time.perf_counter()
+        before, start = self.deliveries.delivered, time.perf_counter()
         deadline = start + seconds
         for sender, member in zip(senders, self.members, strict=False):
             sender.run(self._send_until(member, deadline))
         loop.run_for(seconds)
         loop.run(lambda: not any(sender.busy for sender in senders), GIVE_UP_SECONDS)
-        if not loop.run(self.tally.complete, GIVE_UP_SECONDS):
+        if not loop.run(self.deliveries.complete, GIVE_UP_SECONDS):
             raise LoadFailed("some readers did not get all messages")
         elapsed = time.perf_counter() - start
         for sender in senders:
             sender.close()
-        return (self.tally.delivered - before) / elapsed
+        return (self.deliveries.delivered - before) / elapsed
 
     def median_delay(self, count: int, interval: float) -> float:
         """Median seconds until the last reader has a message, one sent each `interval` seconds."""
@@ -119,7 +119,7 @@ class Group:
 
     def _settle(self) -> None:
         self.population.loop.run_for(CALM_SECONDS)
-        self.tally.delivered = self.tally.expected = 0
+        self.deliveries.delivered = self.deliveries.expected = 0
 
     def _poll(self, reader: Account) -> Script:
         while True:
@@ -127,7 +127,7 @@ class Group:
             if status != 200:
                 raise LoadFailed(f"{status} {body[:300]!r}")
             take_next_batch(reader, body)
-            self.tally.count(body)
+            self.deliveries.count(body)
 
     def _send_once(self, sender: Account) -> Script:
         status, body = yield self.population.message(sender, self.room)
@@ -136,7 +136,7 @@ class Group:
 
     def _send_until(self, sender: Account, deadline: float) -> Script:
         while time.perf_counter() < deadline:
-            self.tally.expected += len(self._readers)
+            self.deliveries.expected += len(self._readers)
             yield from self._send_once(sender)
 
 

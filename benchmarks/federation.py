@@ -21,12 +21,12 @@ import benchmarks.large_join
 from benchmarks.figures import Figure, table
 from benchmarks.processes import cpu_seconds
 from homeserver.protocol.events import Event
-from tests.federation.meeting import shared_room
+from tests.federation.shared_rooms import shared_room
 from tests.support.certificates import CertificateAuthority
 from tests.support.fake_server.server import FakeServer
 from tests.support.reactor import in_thread, pause, run, together
 from tests.support.sites import OURS, Scene, Site
-from tests.support.watching import Watcher
+from tests.support.watcher import Watcher
 
 PARTS = ("latency", "catch_up", "flood", "large_join")
 MESSAGES = 100

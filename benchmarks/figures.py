@@ -16,7 +16,7 @@ class Figure:
     note: str = ""
 
     @property
-    def verdict(self) -> str:
+    def rating(self) -> str:
         """`yes` or `no`: whether the target is met; empty without a target."""
         if self.target is None:
             return ""
@@ -28,7 +28,7 @@ class Figure:
         target = ""
         if self.target is not None:
             target = f"{'≤' if self.at_most else '≥'} {number(self.target)} {self.unit}"
-        return self.name, f"{number(self.value)} {self.unit}", target, self.verdict, self.note
+        return self.name, f"{number(self.value)} {self.unit}", target, self.rating, self.note
 
 
 def table(figures: Sequence[Figure]) -> str:

@@ -14,12 +14,12 @@ from twisted.internet.defer import Deferred
 
 from benchmarks.figures import Figure
 from benchmarks.processes import resident_bytes
-from tests.support.actors import Refused
 from tests.support.certificates import CertificateAuthority
 from tests.support.fake_server.server import FakeServer
 from tests.support.reactor import pause
+from tests.support.refused import Refused
 from tests.support.sites import Scene, Site
-from tests.support.watching import Watcher
+from tests.support.watcher import Watcher
 
 MEMBERS = 10_000
 USABLE_SECONDS, WHOLE_SECONDS = 2, 30

@@ -162,9 +162,9 @@ class ReceivingServer:
         await self._receiving.look_up(writer, events)
         for event in events:
             received = await self._receiving.receive(writer, event)
-            standing = received.stored.status
-            if standing.rejected or standing.soft_failed or received.done is None:
-                raise AssertionError(f"not accepted: {standing}")
+            check_result = received.stored.status
+            if check_result.rejected or check_result.soft_failed or received.done is None:
+                raise AssertionError(f"not accepted: {check_result}")
             done.append(received.done)
         for one in done:
             await one

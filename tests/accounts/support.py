@@ -72,8 +72,8 @@ class Somewhere:
         return "Weechat/4\0" if name == b"User-Agent" else None
 
 
-class LetterBox:
-    """A sender that keeps the messages; `broken`, it fails."""
+class MailRecorder:
+    """A courier that keeps what it should deliver; `broken`, it fails."""
 
     def __init__(self) -> None:
         self.letters: list[ValidationMessage] = []
@@ -118,7 +118,7 @@ class AccountsTestCase(DatabaseTestCase):
 
     registration_settings = RegistrationSettings(enabled=True, guests=True)
     email_settings = EmailSettings()
-    couriers: Mapping[str, LetterBox] = MappingProxyType({})  # by medium
+    couriers: Mapping[str, MailRecorder] = MappingProxyType({})  # by medium
 
     async def setUp(self) -> None:
         await super().setUp()

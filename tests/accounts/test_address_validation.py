@@ -21,7 +21,7 @@ from homeserver.protocol.third_party_ids.address_validation import (
 )
 from homeserver.storage.accounts.third_party_ids import ThirdPartyId, insert_third_party_id
 from homeserver.storage.accounts.validation_sessions import find_validation_session
-from tests.accounts.support import ALICE, AccountsTestCase, LetterBox
+from tests.accounts.support import ALICE, AccountsTestCase, MailRecorder
 
 ALICES = "alice@example.com"
 SECRET = "monkeys_are_GREAT"
@@ -30,7 +30,7 @@ DAY = LIFETIME_MS / 1000
 
 class ValidationTestCase(AccountsTestCase):
     async def setUp(self) -> None:
-        self.box = LetterBox()
+        self.box = MailRecorder()
         self.couriers = {"email": self.box}
         await super().setUp()
 

@@ -3,7 +3,7 @@
 from tests.support.server import ServerTestCase
 
 
-class EmptyAnswersTests(ServerTestCase):
+class EmptyResponsesTests(ServerTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         self.alice = await self.register("alice")

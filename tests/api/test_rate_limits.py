@@ -5,7 +5,8 @@ from urllib.parse import quote
 
 from homeserver.config.limits import RateLimitSettings
 from tests.fuzz.routes import all_routes
-from tests.support.actors import Actor, Refused
+from tests.support.actors import Actor
+from tests.support.refused import Refused
 from tests.support.server import ServerTestCase
 
 # Who logs out must always be able to; administrators are few, and trusted.

@@ -3,7 +3,7 @@
 from twisted.internet import reactor
 
 from homeserver.app import Homeserver
-from tests.support.actors import Somebody
+from tests.support.actors import Client
 from tests.support.postgres import drop_database, fresh_database
 from tests.support.server import ServerTestCase
 
@@ -18,7 +18,7 @@ class TwoServersTests(ServerTestCase):
         other = await self._start_another(dsn)
 
         try:
-            anybody = Somebody(self._http, f"http://127.0.0.1:{other.ports[0]}")
+            anybody = Client(self._http, f"http://127.0.0.1:{other.ports[0]}")
             user = {"username": "alice", "auth": {"type": "m.login.dummy"}}
             namesake = self._actor(await anybody.post("/register", user))
             namesake.url = anybody.url

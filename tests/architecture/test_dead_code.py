@@ -1,12 +1,12 @@
-"""Code that nobody uses is removed: each line that is read should have an effect."""
+"""Checks that unused code is removed."""
 
 from vulture import Vulture
 
 from tests.architecture.source import PACKAGES, TOP
 
-# Settings are used by the sections that they stand in, which only the loader sees.
+# Settings are fields of sections, which only the loader reads by name.
 DECLARATIONS = ("homeserver/config/",)
-# What others use: called or read by a library, or sent to clients.
+# Names that a library calls or reads, or that are sent to clients.
 CALLED_BY_TWISTED = {
     "addressTypes",
     "authenticators",
@@ -61,7 +61,7 @@ ALLOWED = {
 
 
 def test_everything_is_used() -> None:
-    """By the server, a tool, a benchmark or a test: what has a test alone is a service to come."""
+    """The server, a tool, a benchmark or a test uses every name."""
     vulture = Vulture()
     folders = [TOP / folder for folder in (*PACKAGES, "tests", "benchmarks", "tools")]
     vulture.scavenge([str(folder) for folder in folders], exclude=["node_modules"])

@@ -1,9 +1,8 @@
-"""Documents that can be wrong without anything breaking: links, lists, examples."""
+"""Checks of documents: their links lead to pages, and the paths that they name exist."""
 
 import re
 from pathlib import Path
 
-import pytest
 import yaml
 
 from tests.architecture.source import PACKAGES, TOP
@@ -27,8 +26,12 @@ def _files() -> list[Path]:
     return found + sorted(TOP.glob("*.md"))
 
 
+def _documents() -> list[Path]:
+    return [*TOP.glob("*.md"), *TOP.glob("docs/**/*.md")]
+
+
 def test_links_into_the_specification_lead_somewhere() -> None:
-    """The paragraph behind a rule can be read, in the version that we implement."""
+    """A developer can read the paragraph behind a rule, in the version that is implemented."""
     wrong = []
     for path in _files():
         for link in re.findall(rf"{re.escape(SPEC)}[^\s)\"'`>]*", path.read_text("utf-8")):
@@ -37,29 +40,31 @@ def test_links_into_the_specification_lead_somewhere() -> None:
             if not link.startswith(VERSION) or (target and target not in SECTIONS):
                 wrong.append(f"{path.relative_to(TOP)}: {link}")
 
-    # The pattern that this very test is made of is not a link.
+    # The constant SPEC of this test is not a link.
     assert [link for link in wrong if not link.endswith(f": {SPEC}")] == []
 
 
-@pytest.mark.parametrize(
-    "path", [*TOP.glob("*.md"), *TOP.glob("docs/**/*.md")], ids=lambda p: str(p.relative_to(TOP))
-)
-def test_links_between_documents_lead_somewhere(path: Path) -> None:
+def test_links_between_documents_lead_somewhere() -> None:
     """A reader who follows a link finds a page."""
-    targets = [target for target, _ in LINK.findall(path.read_text("utf-8")) if target]
+    broken = [
+        f"{path.relative_to(TOP)}: {target}"
+        for path in _documents()
+        for target, _ in LINK.findall(path.read_text("utf-8"))
+        if target and not (path.parent / target).exists()
+    ]
 
-    assert [target for target in targets if not (path.parent / target).exists()] == []
+    assert broken == []
 
 
 def test_paths_that_documents_name_exist() -> None:
-    """The map of the folders shows the folders there are."""
+    """The documents name only folders and files that exist."""
     named = re.compile(
         r"`((?:homeserver|federation|appservices|docs|tests|tools|benchmarks|packaging)/[\w./]+)`"
     )
 
     missing = [
         f"{path.relative_to(TOP)}: {name}"
-        for path in (*TOP.glob("*.md"), *TOP.glob("docs/**/*.md"))
+        for path in _documents()
         for name in named.findall(path.read_text("utf-8"))
         if not (TOP / name).exists()
     ]

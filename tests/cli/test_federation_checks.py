@@ -15,7 +15,7 @@ from homeserver.cli.doctor.federation_checks import (
 from homeserver.cli.doctor.findings import Severity
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_or_create_signing_key
-from tests.federation.transport.world import ClientTestCase
+from tests.federation.transport.client_test_case import ClientTestCase
 from tests.support.fake_server.scripted_peer import KEYS, error
 
 VERSION = "/_matrix/federation/v1/version"

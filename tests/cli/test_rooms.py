@@ -18,7 +18,7 @@ from homeserver.cli.main import main
 from homeserver.rooms.diagnostics.room_graph import GraphEvent, Mark, RoomGraph
 from homeserver.rooms.room.changes import EventsStored
 from homeserver.storage.rooms.partial_rooms import partial_room_row
-from tests.rooms.inbound.stored_graph import ColourfulRoom
+from tests.rooms.inbound.stored_graph import MixedRoom
 from tests.rooms.support import SERVER, RoomsTestCase
 from tests.support.postgres import drop_database, fresh_database
 
@@ -28,7 +28,7 @@ TOP = Path(__file__).resolve().parents[2]
 class RoomCommandTests(RoomsTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.colours = ColourfulRoom()
+        self.colours = MixedRoom()
         await self.colours.store(self)
         self.room_id = self.colours.graph.room.room_id
         folder = tempfile.TemporaryDirectory()

@@ -1,5 +1,7 @@
 """One server process for all tests of a module."""
 
+import asyncio
+import inspect
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -27,3 +29,13 @@ def new_user(server: ServerProcess) -> NewUser:
         return register(server.url, SHARED_SECRET, f"{name}{next(numbers)}")
 
     return make
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine, on an event loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True

@@ -11,21 +11,13 @@ import json
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from tests.support.refused import Refused
+
 CLIENT = "/_matrix/client/v3"
 
 
 class ConnectionLost(Exception):
     """The request got no whole answer: it may or may not have been carried out."""
-
-
-class Refused(Exception):
-    """The server answered with an error: its HTTP `status`, `errcode` and `body`."""
-
-    def __init__(self, status: int, body: Any) -> None:
-        super().__init__(f"{status} {body}")
-        self.status = status
-        self.body = body
-        self.errcode: str = body.get("errcode", "") if isinstance(body, dict) else ""
 
 
 class Http:

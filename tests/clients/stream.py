@@ -10,8 +10,7 @@ import json
 import socket
 import time
 from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from websockets.exceptions import ConnectionClosed
@@ -19,6 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from tests.clients.plain_client import User
+from tests.support.closing import ClosedOnExit
 
 PATH = "/_matrix/client/v3/stream"
 WAIT_SECONDS = 10.0
@@ -28,7 +28,7 @@ class NothingCame(Exception):
     """What the test waited for did not arrive in time."""
 
 
-class Stream:
+class Stream(ClosedOnExit):
     """One open WebSocket of a user.
 
     The token goes into the `Authorization` header, or with `by_subprotocol` beside the
@@ -110,17 +110,6 @@ class Stream:
     def close(self) -> None:
         """Close the socket from this side."""
         self._opened.__exit__(None, None, None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _receive(self, deadline: float) -> None:
         try:

@@ -32,176 +32,140 @@ pytestmark = pytest.mark.interop
 GROUP = 100
 
 
-def test_registered_account_logs_in_again(server: ServerProcess) -> None:
+async def test_registered_account_logs_in_again(server: ServerProcess) -> None:
     """An account made in a client is there the next day."""
+    async with account(server, "alice") as alice:
+        name = alice.user_id
+        assert (await alice.whoami()).user_id == name
+        await ok(alice.logout())
+        assert isinstance(await alice.whoami(), ErrorResponse)
 
-    async def flow() -> None:
-        async with account(server, "alice") as alice:
-            name = alice.user_id
-            assert (await alice.whoami()).user_id == name
-            await ok(alice.logout())
-            assert isinstance(await alice.whoami(), ErrorResponse)
+        await ok(alice.login(password_of(name), device_name="the next day"))
 
-            await ok(alice.login(password_of(name), device_name="the next day"))
-
-            assert (await alice.whoami()).user_id == name
-
-    asyncio.run(flow())
+        assert (await alice.whoami()).user_id == name
 
 
-def test_one_to_one_chat(server: ServerProcess) -> None:
+async def test_one_to_one_chat(server: ServerProcess) -> None:
     """Two people talk, each sees what the other writes, in order."""
+    async with account(server, "alice") as alice, account(server, "bob") as bob:
+        room = await direct_room(alice, bob)
+        await hear(bob)
+        heard = collect(bob, RoomMessageText)
 
-    async def flow() -> None:
-        async with account(server, "alice") as alice, account(server, "bob") as bob:
-            room = await direct_room(alice, bob)
-            await hear(bob)
-            heard = collect(bob, RoomMessageText)
+        for text in ("hi", "how are you?", "🙂"):
+            await say(alice, room, text)
+        await until(bob, lambda: len(heard) == 3)
 
-            for text in ("hi", "how are you?", "🙂"):
-                await say(alice, room, text)
-            await until(bob, lambda: len(heard) == 3)
-
-            assert [event.body for _, event in heard] == ["hi", "how are you?", "🙂"]
-            assert {event.sender for _, event in heard} == {alice.user_id}
-
-    asyncio.run(flow())
+        assert [event.body for _, event in heard] == ["hi", "how are you?", "🙂"]
+        assert {event.sender for _, event in heard} == {alice.user_id}
 
 
-def test_invite_is_seen_and_may_be_declined(server: ServerProcess) -> None:
+async def test_invite_is_seen_and_may_be_declined(server: ServerProcess) -> None:
     """Who is invited learns by whom, and can say no."""
+    async with account(server, "alice") as alice, account(server, "bob") as bob:
+        await hear(bob)
+        invites = collect(bob, InviteMemberEvent)
 
-    async def flow() -> None:
-        async with account(server, "alice") as alice, account(server, "bob") as bob:
-            await hear(bob)
-            invites = collect(bob, InviteMemberEvent)
+        room = (await ok(alice.room_create(name="Tea", invite=[bob.user_id]))).room_id
+        await until(bob, lambda: room in bob.invited_rooms)
 
-            room = (await ok(alice.room_create(name="Tea", invite=[bob.user_id]))).room_id
-            await until(bob, lambda: room in bob.invited_rooms)
-
-            assert bob.invited_rooms[room].inviter == alice.user_id
-            assert any(event.membership == "invite" for _, event in invites)
-            await ok(bob.room_leave(room))
-            members = (await ok(alice.joined_members(room))).members
-            assert [member.user_id for member in members] == [alice.user_id]
-
-    asyncio.run(flow())
+        assert bob.invited_rooms[room].inviter == alice.user_id
+        assert any(event.membership == "invite" for _, event in invites)
+        await ok(bob.room_leave(room))
+        members = (await ok(alice.joined_members(room))).members
+        assert [member.user_id for member in members] == [alice.user_id]
 
 
-def test_message_reaches_all_of_a_hundred(server: ServerProcess) -> None:
+async def test_message_reaches_all_of_a_hundred(server: ServerProcess) -> None:
     """A group of the everyday size: one writes, all the others read it."""
+    async with AsyncExitStack() as stack:
+        members = [await stack.enter_async_context(account(server, "member")) for _ in range(GROUP)]
+        room = (await ok(members[0].room_create(preset=RoomPreset.public_chat))).room_id
+        for member in members[1:]:
+            await ok(member.join(room))
+        await asyncio.gather(*[hear(member) for member in members])
+        heard = [collect(member, RoomMessageText) for member in members]
 
-    async def flow() -> None:
-        async with AsyncExitStack() as stack:
-            members = [
-                await stack.enter_async_context(account(server, "member")) for _ in range(GROUP)
-            ]
-            room = (await ok(members[0].room_create(preset=RoomPreset.public_chat))).room_id
-            for member in members[1:]:
-                await ok(member.join(room))
-            await asyncio.gather(*[hear(member) for member in members])
-            heard = [collect(member, RoomMessageText) for member in members]
+        await say(members[0], room, "to all of you")
+        everyone = zip(members, heard, strict=True)
+        await asyncio.gather(*[until(member, partial(bool, inbox)) for member, inbox in everyone])
 
-            await say(members[0], room, "to all of you")
-            everyone = zip(members, heard, strict=True)
-            await asyncio.gather(
-                *[until(member, partial(bool, inbox)) for member, inbox in everyone]
-            )
-
-            assert all(inbox[0][1].body == "to all of you" for inbox in heard)
-            assert len(members[-1].rooms[room].users) == GROUP
-
-    asyncio.run(flow())
+        assert all(inbox[0][1].body == "to all of you" for inbox in heard)
+        assert len(members[-1].rooms[room].users) == GROUP
 
 
-def test_typing_is_shown_and_ends(server: ServerProcess) -> None:
+async def test_typing_is_shown_and_ends(server: ServerProcess) -> None:
     """The other side sees that an answer is on its way, and when it is not any more."""
+    async with account(server, "alice") as alice, account(server, "bob") as bob:
+        room = await direct_room(alice, bob)
+        await hear(bob)
+        seen = collect(bob, TypingNoticeEvent)
 
-    async def flow() -> None:
-        async with account(server, "alice") as alice, account(server, "bob") as bob:
-            room = await direct_room(alice, bob)
-            await hear(bob)
-            seen = collect(bob, TypingNoticeEvent)
+        await ok(alice.room_typing(room, typing_state=True, timeout=20_000))
+        await until(bob, lambda: bool(seen) and seen[-1][1].users == [alice.user_id])
+        await ok(alice.room_typing(room, typing_state=False))
+        await until(bob, lambda: seen[-1][1].users == [])
 
-            await ok(alice.room_typing(room, typing_state=True, timeout=20_000))
-            await until(bob, lambda: bool(seen) and seen[-1][1].users == [alice.user_id])
-            await ok(alice.room_typing(room, typing_state=False))
-            await until(bob, lambda: seen[-1][1].users == [])
-
-            assert len(seen) == 2
-
-    asyncio.run(flow())
+        assert len(seen) == 2
 
 
-def test_receipt_shows_what_was_read(server: ServerProcess) -> None:
+async def test_receipt_shows_what_was_read(server: ServerProcess) -> None:
     """The sender learns that the message was read."""
+    async with account(server, "alice") as alice, account(server, "bob") as bob:
+        room = await direct_room(alice, bob)
+        event_id = await say(alice, room, "read me")
+        await hear(alice)
+        receipts = collect(alice, ReceiptEvent)
 
-    async def flow() -> None:
-        async with account(server, "alice") as alice, account(server, "bob") as bob:
-            room = await direct_room(alice, bob)
-            event_id = await say(alice, room, "read me")
-            await hear(alice)
-            receipts = collect(alice, ReceiptEvent)
+        await ok(bob.room_read_markers(room, event_id, event_id))
+        await until(alice, lambda: bool(receipts))
 
-            await ok(bob.room_read_markers(room, event_id, event_id))
-            await until(alice, lambda: bool(receipts))
-
-            receipt = receipts[-1][1].receipts[0]
-            assert (receipt.event_id, receipt.user_id) == (event_id, bob.user_id)
-
-    asyncio.run(flow())
+        receipt = receipts[-1][1].receipts[0]
+        assert (receipt.event_id, receipt.user_id) == (event_id, bob.user_id)
 
 
-def test_presence_reaches_who_shares_a_room(server: ServerProcess) -> None:
+async def test_presence_reaches_who_shares_a_room(server: ServerProcess) -> None:
     """A status message set by one is seen by those who share a room."""
+    async with account(server, "alice") as alice, account(server, "bob") as bob:
+        await direct_room(alice, bob)
+        await hear(bob)
+        seen: list[PresenceEvent] = []
 
-    async def flow() -> None:
-        async with account(server, "alice") as alice, account(server, "bob") as bob:
-            await direct_room(alice, bob)
-            await hear(bob)
-            seen: list[PresenceEvent] = []
+        async def note(event: PresenceEvent) -> None:
+            if event.user_id == alice.user_id:
+                seen.append(event)
 
-            async def note(event: PresenceEvent) -> None:
-                if event.user_id == alice.user_id:
-                    seen.append(event)
+        bob.add_presence_callback(note, PresenceEvent)
+        await ok(alice.set_presence("unavailable", "at lunch"))
+        await until(bob, lambda: any(event.status_msg == "at lunch" for event in seen))
 
-            bob.add_presence_callback(note, PresenceEvent)
-            await ok(alice.set_presence("unavailable", "at lunch"))
-            await until(bob, lambda: any(event.status_msg == "at lunch" for event in seen))
-
-            assert seen[-1].presence == "unavailable"
-            assert (await ok(bob.get_presence(alice.user_id))).status_msg == "at lunch"
-
-    asyncio.run(flow())
+        assert seen[-1].presence == "unavailable"
+        assert (await ok(bob.get_presence(alice.user_id))).status_msg == "at lunch"
 
 
-def test_second_device_gets_the_same_messages(server: ServerProcess) -> None:
+async def test_second_device_gets_the_same_messages(server: ServerProcess) -> None:
     """Phone and laptop of one person show the same conversation, what they wrote themselves too."""
+    async with (
+        account(server, "alice") as alice,
+        account(server, "bob") as phone,
+        another_device(server, phone) as laptop,
+    ):
+        room = await direct_room(alice, phone)
+        await hear(phone)
+        await hear(laptop)
+        inboxes = [collect(device, RoomMessageText) for device in (phone, laptop)]
 
-    async def flow() -> None:
-        async with (
-            account(server, "alice") as alice,
-            account(server, "bob") as phone,
-            another_device(server, phone) as laptop,
-        ):
-            room = await direct_room(alice, phone)
-            await hear(phone)
-            await hear(laptop)
-            inboxes = [collect(device, RoomMessageText) for device in (phone, laptop)]
+        await say(alice, room, "from alice")
+        await say(phone, room, "from the phone")
+        await asyncio.gather(
+            until(phone, lambda: len(inboxes[0]) == 2),
+            until(laptop, lambda: len(inboxes[1]) == 2),
+        )
 
-            await say(alice, room, "from alice")
-            await say(phone, room, "from the phone")
-            await asyncio.gather(
-                until(phone, lambda: len(inboxes[0]) == 2),
-                until(laptop, lambda: len(inboxes[1]) == 2),
-            )
-
-            assert phone.device_id != laptop.device_id
-            for inbox in inboxes:
-                assert [event.body for _, event in inbox] == ["from alice", "from the phone"]
-            assert {device.id for device in (await ok(phone.devices())).devices} == {
-                phone.device_id,
-                laptop.device_id,
-            }
-
-    asyncio.run(flow())
+        assert phone.device_id != laptop.device_id
+        for inbox in inboxes:
+            assert [event.body for _, event in inbox] == ["from alice", "from the phone"]
+        assert {device.id for device in (await ok(phone.devices())).devices} == {
+            phone.device_id,
+            laptop.device_id,
+        }

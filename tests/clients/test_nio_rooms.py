@@ -1,6 +1,5 @@
 """What happens to messages and rooms, with matrix-nio: edits, knocks, upgrades, restarts."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -36,248 +35,209 @@ from tests.support.process import ServerProcess, running_server
 pytestmark = pytest.mark.interop
 
 
-def test_message_is_corrected_and_reacted_to(server: ServerProcess) -> None:
+async def test_message_is_corrected_and_reacted_to(server: ServerProcess) -> None:
     """A bot finds out what became of its message."""
+    async with account(server, "alice") as alice, account(server, "bob") as bob:
+        room = await direct_room(alice, bob)
+        await hear(alice)
+        heard, reactions = collect(alice, RoomMessageText), collect(alice, ReactionEvent)
+        event_id = await say(bob, room, "helo")
+        await ok(bob.room_send(room, "m.room.message", edit(event_id, "hello")))
+        like = relation("m.annotation", event_id, key="👍")
+        await ok(alice.room_send(room, "m.reaction", like))
+        await until(alice, lambda: len(heard) == 2 and bool(reactions))
 
-    async def flow() -> None:
-        async with account(server, "alice") as alice, account(server, "bob") as bob:
-            room = await direct_room(alice, bob)
-            await hear(alice)
-            heard, reactions = collect(alice, RoomMessageText), collect(alice, ReactionEvent)
-            event_id = await say(bob, room, "helo")
-            await ok(bob.room_send(room, "m.room.message", edit(event_id, "hello")))
-            like = relation("m.annotation", event_id, key="👍")
-            await ok(alice.room_send(room, "m.reaction", like))
-            await until(alice, lambda: len(heard) == 2 and bool(reactions))
-
-            relations = alice.room_get_event_relations(room, event_id)
-            children = {type(child) async for child in relations}
-            edits = [
-                child.source["content"]["m.new_content"]["body"]
-                async for child in alice.room_get_event_relations(
-                    room, event_id, RelationshipType.replacement
-                )
-            ]
-            shown = (await ok(alice.room_get_event(room, event_id))).event
-            twice = await alice.room_send(room, "m.reaction", like)
-
-            assert (reactions[0][1].key, reactions[0][1].reacts_to) == ("👍", event_id)
-            assert children == {RoomMessageText, ReactionEvent}
-            assert edits == ["hello"]
-            latest = shown.source["unsigned"]["m.relations"]["m.replace"]
-            assert latest["content"]["m.new_content"]["body"] == "hello"
-            assert isinstance(twice, ErrorResponse)
-            assert twice.status_code == "M_DUPLICATE_ANNOTATION"
-
-    asyncio.run(flow())
-
-
-def test_answer_names_what_it_answers(server: ServerProcess) -> None:
-    """A thread of questions and answers can be followed."""
-
-    async def flow() -> None:
-        async with account(server, "alice") as alice, account(server, "bob") as bob:
-            room = await direct_room(alice, bob)
-            await hear(alice)
-            heard = collect(alice, RoomMessageText)
-            question = await say(alice, room, "tea?")
-            content = {
-                "msgtype": "m.text",
-                "body": "yes",
-                "m.relates_to": {"m.in_reply_to": {"event_id": question}},
-            }
-
-            await ok(bob.room_send(room, "m.room.message", content))
-            await until(alice, lambda: len(heard) == 2)
-
-            answered = heard[1][1].source["content"]["m.relates_to"]["m.in_reply_to"]
-            assert answered == {"event_id": question}
-
-    asyncio.run(flow())
-
-
-def test_message_is_taken_back(server: ServerProcess) -> None:
-    """What is regretted is gone for those who come later."""
-
-    async def flow() -> None:
-        async with account(server, "alice") as alice, account(server, "bob") as bob:
-            room = await direct_room(alice, bob)
-            await hear(bob)
-            redactions = collect(bob, RedactionEvent)
-            event_id = await say(alice, room, "regret")
-
-            await ok(alice.room_redact(room, event_id, reason="typo"))
-            await until(bob, lambda: bool(redactions))
-            shown = (await ok(bob.room_get_event(room, event_id))).event
-
-            assert redactions[0][1].redacts == event_id
-            assert isinstance(shown, RedactedEvent)
-            assert (shown.redacter, shown.reason) == (alice.user_id, "typo")
-
-    asyncio.run(flow())
-
-
-def test_knock_is_answered_by_an_invite(server: ServerProcess) -> None:
-    """Somebody asks to be let in, and is."""
-
-    async def flow() -> None:
-        async with account(server, "alice") as alice, account(server, "bob") as bob:
-            rules = {"type": "m.room.join_rules", "content": {"join_rule": "knock"}}
-            room = (await ok(alice.room_create(initial_state=[rules]))).room_id
-            await hear(alice)
-            members = collect(alice, RoomMemberEvent)
-            assert isinstance(await bob.join(room), ErrorResponse)
-
-            await ok(bob.room_knock(room, "It is me"))
-            await until(alice, lambda: any(e.membership == "knock" for _, e in members))
-            assert members[-1][1].content["reason"] == "It is me"
-            await ok(alice.room_invite(room, bob.user_id))
-            await until(bob, lambda: room in bob.invited_rooms)
-            await ok(bob.join(room))
-
-            await until(alice, lambda: members[-1][1].membership == "join")
-            assert bob.user_id in alice.rooms[room].users
-
-    asyncio.run(flow())
-
-
-def test_new_name_is_shown_in_every_room(server: ServerProcess) -> None:
-    """Who marries need not tell it everywhere."""
-
-    async def flow() -> None:
-        async with account(server, "alice") as alice, account(server, "bob") as bob:
-            rooms = [await direct_room(alice, bob) for _ in range(2)]
-            await hear(alice)
-
-            await ok(bob.set_displayname("Bobby"))
-            await ok(bob.set_avatar("mxc://example.org/bobby"))
-
-            def shown() -> list[Any]:
-                members = [alice.rooms[room].users[bob.user_id] for room in rooms]
-                return [(member.display_name, member.avatar_url) for member in members]
-
-            await until(alice, lambda: shown() == [("Bobby", "mxc://example.org/bobby")] * 2)
-            profile = await ok(alice.get_profile(bob.user_id))
-            assert (profile.displayname, profile.avatar_url) == shown()[0]
-
-    asyncio.run(flow())
-
-
-def test_room_is_replaced_by_another(server: ServerProcess) -> None:
-    """A client that upgrades a room by itself gets through, and the others follow."""
-
-    async def flow() -> None:
-        async with account(server, "alice") as alice, account(server, "bob") as bob:
-            created = alice.room_create(
-                name="Tea", preset=RoomPreset.public_chat, room_version="10"
+        relations = alice.room_get_event_relations(room, event_id)
+        children = {type(child) async for child in relations}
+        edits = [
+            child.source["content"]["m.new_content"]["body"]
+            async for child in alice.room_get_event_relations(
+                room, event_id, RelationshipType.replacement
             )
-            old = (await ok(created)).room_id
-            await ok(bob.join(old))
-            await hear(alice)
-            await hear(bob)
-            tombstones = collect(bob, RoomUpgradeEvent)
+        ]
+        shown = (await ok(alice.room_get_event(room, event_id))).event
+        twice = await alice.room_send(room, "m.reaction", like)
 
-            new = (await ok(alice.room_upgrade(old, "11"))).room_id
-            await until(bob, lambda: bool(tombstones))
-            await ok(bob.join(tombstones[0][1].replacement_room))
-            await until(bob, lambda: new in bob.rooms)
-
-            assert tombstones[0][1].replacement_room == new
-            assert (bob.rooms[new].name, bob.rooms[new].room_version) == ("Tea", "11")
-
-    asyncio.run(flow())
+        assert (reactions[0][1].key, reactions[0][1].reacts_to) == ("👍", event_id)
+        assert children == {RoomMessageText, ReactionEvent}
+        assert edits == ["hello"]
+        latest = shown.source["unsigned"]["m.relations"]["m.replace"]
+        assert latest["content"]["m.new_content"]["body"] == "hello"
+        assert isinstance(twice, ErrorResponse)
+        assert twice.status_code == "M_DUPLICATE_ANNOTATION"
 
 
-def test_tags_and_ignored_users_are_those_of_all_devices(server: ServerProcess) -> None:
+async def test_answer_names_what_it_answers(server: ServerProcess) -> None:
+    """A thread of questions and answers can be followed."""
+    async with account(server, "alice") as alice, account(server, "bob") as bob:
+        room = await direct_room(alice, bob)
+        await hear(alice)
+        heard = collect(alice, RoomMessageText)
+        question = await say(alice, room, "tea?")
+        content = {
+            "msgtype": "m.text",
+            "body": "yes",
+            "m.relates_to": {"m.in_reply_to": {"event_id": question}},
+        }
+
+        await ok(bob.room_send(room, "m.room.message", content))
+        await until(alice, lambda: len(heard) == 2)
+
+        answered = heard[1][1].source["content"]["m.relates_to"]["m.in_reply_to"]
+        assert answered == {"event_id": question}
+
+
+async def test_message_is_taken_back(server: ServerProcess) -> None:
+    """What is regretted is gone for those who come later."""
+    async with account(server, "alice") as alice, account(server, "bob") as bob:
+        room = await direct_room(alice, bob)
+        await hear(bob)
+        redactions = collect(bob, RedactionEvent)
+        event_id = await say(alice, room, "regret")
+
+        await ok(alice.room_redact(room, event_id, reason="typo"))
+        await until(bob, lambda: bool(redactions))
+        shown = (await ok(bob.room_get_event(room, event_id))).event
+
+        assert redactions[0][1].redacts == event_id
+        assert isinstance(shown, RedactedEvent)
+        assert (shown.redacter, shown.reason) == (alice.user_id, "typo")
+
+
+async def test_knock_is_answered_by_an_invite(server: ServerProcess) -> None:
+    """Somebody asks to be let in, and is."""
+    async with account(server, "alice") as alice, account(server, "bob") as bob:
+        rules = {"type": "m.room.join_rules", "content": {"join_rule": "knock"}}
+        room = (await ok(alice.room_create(initial_state=[rules]))).room_id
+        await hear(alice)
+        members = collect(alice, RoomMemberEvent)
+        assert isinstance(await bob.join(room), ErrorResponse)
+
+        await ok(bob.room_knock(room, "It is me"))
+        await until(alice, lambda: any(e.membership == "knock" for _, e in members))
+        assert members[-1][1].content["reason"] == "It is me"
+        await ok(alice.room_invite(room, bob.user_id))
+        await until(bob, lambda: room in bob.invited_rooms)
+        await ok(bob.join(room))
+
+        await until(alice, lambda: members[-1][1].membership == "join")
+        assert bob.user_id in alice.rooms[room].users
+
+
+async def test_new_name_is_shown_in_every_room(server: ServerProcess) -> None:
+    """Who marries need not tell it everywhere."""
+    async with account(server, "alice") as alice, account(server, "bob") as bob:
+        rooms = [await direct_room(alice, bob) for _ in range(2)]
+        await hear(alice)
+
+        await ok(bob.set_displayname("Bobby"))
+        await ok(bob.set_avatar("mxc://example.org/bobby"))
+
+        def shown() -> list[Any]:
+            members = [alice.rooms[room].users[bob.user_id] for room in rooms]
+            return [(member.display_name, member.avatar_url) for member in members]
+
+        await until(alice, lambda: shown() == [("Bobby", "mxc://example.org/bobby")] * 2)
+        profile = await ok(alice.get_profile(bob.user_id))
+        assert (profile.displayname, profile.avatar_url) == shown()[0]
+
+
+async def test_room_is_replaced_by_another(server: ServerProcess) -> None:
+    """A client that upgrades a room by itself gets through, and the others follow."""
+    async with account(server, "alice") as alice, account(server, "bob") as bob:
+        created = alice.room_create(name="Tea", preset=RoomPreset.public_chat, room_version="10")
+        old = (await ok(created)).room_id
+        await ok(bob.join(old))
+        await hear(alice)
+        await hear(bob)
+        tombstones = collect(bob, RoomUpgradeEvent)
+
+        new = (await ok(alice.room_upgrade(old, "11"))).room_id
+        await until(bob, lambda: bool(tombstones))
+        await ok(bob.join(tombstones[0][1].replacement_room))
+        await until(bob, lambda: new in bob.rooms)
+
+        assert tombstones[0][1].replacement_room == new
+        assert (bob.rooms[new].name, bob.rooms[new].room_version) == ("Tea", "11")
+
+
+async def test_tags_and_ignored_users_are_those_of_all_devices(server: ServerProcess) -> None:
     """What is set on the phone holds on the laptop."""
+    async with (
+        account(server, "alice") as alice,
+        account(server, "bob") as phone,
+        another_device(server, phone) as laptop,
+    ):
+        room = await direct_room(alice, phone)
+        await hear(laptop)
+        heard, tags = collect(laptop, RoomMessageText), []
 
-    async def flow() -> None:
-        async with (
-            account(server, "alice") as alice,
-            account(server, "bob") as phone,
-            another_device(server, phone) as laptop,
-        ):
-            room = await direct_room(alice, phone)
-            await hear(laptop)
-            heard, tags = collect(laptop, RoomMessageText), []
+        async def note(_: object, event: TagEvent) -> None:
+            tags.append(event.tags)
 
-            async def note(_: object, event: TagEvent) -> None:
-                tags.append(event.tags)
+        laptop.add_room_account_data_callback(note, TagEvent)
+        user = f"/_matrix/client/v3/user/{phone.user_id}"
+        await put(phone, f"{user}/rooms/{room}/tags/m.favourite", '{"order": 0.5}')
+        ignored = json.dumps({"ignored_users": {alice.user_id: {}}})
+        await put(phone, f"{user}/account_data/m.ignored_user_list", ignored)
+        await say(alice, room, "unheard")
+        await say(phone, room, "heard")
+        await until(laptop, lambda: bool(heard) and bool(tags))
 
-            laptop.add_room_account_data_callback(note, TagEvent)
-            user = f"/_matrix/client/v3/user/{phone.user_id}"
-            await put(phone, f"{user}/rooms/{room}/tags/m.favourite", '{"order": 0.5}')
-            ignored = json.dumps({"ignored_users": {alice.user_id: {}}})
-            await put(phone, f"{user}/account_data/m.ignored_user_list", ignored)
-            await say(alice, room, "unheard")
-            await say(phone, room, "heard")
-            await until(laptop, lambda: bool(heard) and bool(tags))
-
-            assert tags == [{"m.favourite": {"order": 0.5}}]
-            assert [event.body for _, event in heard] == ["heard"]
-
-    asyncio.run(flow())
+        assert tags == [{"m.favourite": {"order": 0.5}}]
+        assert [event.body for _, event in heard] == ["heard"]
 
 
-def test_history_is_read_to_its_beginning(server: ServerProcess) -> None:
+async def test_history_is_read_to_its_beginning(server: ServerProcess) -> None:
     """An archive bot gets everything, once, and knows when it is done."""
+    async with account(server, "alice") as alice:
+        room = (await ok(alice.room_create())).room_id
+        for number in range(30):
+            await say(alice, room, str(number))
+        found: list[Any] = []
+        token: str | None = ""
 
-    async def flow() -> None:
-        async with account(server, "alice") as alice:
-            room = (await ok(alice.room_create())).room_id
-            for number in range(30):
-                await say(alice, room, str(number))
-            found: list[Any] = []
-            token: str | None = ""
+        while token is not None:
+            page = await ok(
+                alice.room_messages(room, token, direction=MessageDirection.back, limit=7)
+                if token
+                else alice.room_messages(room, direction=MessageDirection.back, limit=7)
+            )
+            found += page.chunk
+            token = page.end
 
-            while token is not None:
-                page = await ok(
-                    alice.room_messages(room, token, direction=MessageDirection.back, limit=7)
-                    if token
-                    else alice.room_messages(room, direction=MessageDirection.back, limit=7)
-                )
-                found += page.chunk
-                token = page.end
-
-            said = [event.body for event in found if isinstance(event, RoomMessageText)]
-            assert said == [str(number) for number in reversed(range(30))]
-            assert isinstance(found[-1], RoomCreateEvent)
-            assert len({event.event_id for event in found}) == len(found)
-
-    asyncio.run(flow())
+        said = [event.body for event in found if isinstance(event, RoomMessageText)]
+        assert said == [str(number) for number in reversed(range(30))]
+        assert isinstance(found[-1], RoomCreateEvent)
+        assert len({event.event_id for event in found}) == len(found)
 
 
-def test_members_are_loaded_as_they_are_needed(server: ServerProcess) -> None:
+async def test_members_are_loaded_as_they_are_needed(server: ServerProcess) -> None:
     """A bot in big rooms need not know everybody to start."""
+    async with (
+        account(server, "alice") as alice,
+        account(server, "bob") as bob,
+        account(server, "quiet") as quiet,
+    ):
+        created = alice.room_create(name="Tea", preset=RoomPreset.public_chat)
+        room = (await ok(created)).room_id
+        for member in (quiet, bob):
+            await ok(member.join(room))
+        for number in range(12):
+            await say(alice, room, str(number))
+        lazy = {"room": {"state": {"lazy_load_members": True}}}
 
-    async def flow() -> None:
-        async with (
-            account(server, "alice") as alice,
-            account(server, "bob") as bob,
-            account(server, "quiet") as quiet,
-        ):
-            created = alice.room_create(name="Tea", preset=RoomPreset.public_chat)
-            room = (await ok(created)).room_id
-            for member in (quiet, bob):
-                await ok(member.join(room))
-            for number in range(12):
-                await say(alice, room, str(number))
-            lazy = {"room": {"state": {"lazy_load_members": True}}}
+        await ok(bob.sync(timeout=0, sync_filter=lazy))
+        before = set(bob.rooms[room].users)
+        await ok(bob.joined_members(room))
 
-            await ok(bob.sync(timeout=0, sync_filter=lazy))
-            before = set(bob.rooms[room].users)
-            await ok(bob.joined_members(room))
-
-            assert before == {alice.user_id, bob.user_id}
-            assert set(bob.rooms[room].users) == {alice.user_id, bob.user_id, quiet.user_id}
-
-    asyncio.run(flow())
+        assert before == {alice.user_id, bob.user_id}
+        assert set(bob.rooms[room].users) == {alice.user_id, bob.user_id, quiet.user_id}
 
 
-def test_bot_goes_on_after_a_restart() -> None:
+async def test_bot_continues_after_a_restart() -> None:
     """Tokens, rooms and what was said outlive the server."""
-
-    async def flow(server: ServerProcess) -> None:
+    with running_server() as server:
         async with account(server, "alice") as alice, account(server, "bob") as bob:
             room = await direct_room(alice, bob)
             await hear(bob)
@@ -290,9 +250,6 @@ def test_bot_goes_on_after_a_restart() -> None:
             await until(bob, lambda: len(heard) == 2)
 
             assert [event.body for _, event in heard] == ["before", "after"]
-
-    with running_server() as server:
-        asyncio.run(flow(server))
 
 
 def edit(event_id: str, text: str) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import threading
 import time
 from abc import ABC, abstractmethod
 
-from tests.clients.plain_client import ConnectionLost, Refused, User
+from tests.clients.plain_client import ConnectionLost, User
+from tests.support.refused import Refused
 
 GIVE_UP_SECONDS = 60.0
 PAUSE_SECONDS = 0.05

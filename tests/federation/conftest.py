@@ -25,7 +25,7 @@ def sites() -> Iterator[Sites]:
 
 @pytest.fixture(params=PAIRS, ids="-".join)
 def scene(request: pytest.FixtureRequest, sites: Sites) -> Iterator[Scene]:
-    """Two servers that work and know nothing of this test yet."""
+    """Two running servers that know nothing of this test yet."""
     kinds: tuple[str, str] = request.param
     _skip_without(kinds)
     playing = Scene(*sites.pair(*kinds), sites.authority)

@@ -1,12 +1,13 @@
-"""The servers that the scenarios are played between: the one place to change it.
+"""The pairs of servers that the scenarios run between; the one place to change them.
 
-A pair names the kind of the first site, where rooms are made, and of the second. The peer alone,
-`(PEER, PEER)`, shows that a scenario is right, and is not only passed by our server.
+A pair names the kind of the first site, where rooms are made, and of the second. To show that a
+scenario is right, and not only passed by this implementation, run it between two peers: `(PEER,
+PEER)`.
 """
 
-from tests.support.sites import OURS, PEER
+from tests.support.sites import LOCAL, PEER
 
-PAIRS = [(OURS, OURS), (OURS, PEER), (PEER, OURS)]
+PAIRS = [(LOCAL, LOCAL), (LOCAL, PEER), (PEER, LOCAL)]
 
 # The kinds that the scripted server is played against.
-KINDS = [OURS, PEER]
+KINDS = [LOCAL, PEER]

@@ -1,4 +1,4 @@
-"""The scripted server of the tests against real ones: it is fit to test others with.
+"""The scripted server against real ones: it follows the protocol, so other tests can rely on it.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/
 """
@@ -9,7 +9,7 @@ from homeserver.protocol.room_versions import ROOM_VERSIONS
 from tests.support.fake_server.fake_http import FAILURE, GARBAGE, Answer, Break, Endless, always
 from tests.support.fake_server.server import FakeServer
 from tests.support.sites import Scene
-from tests.support.watching import eventually, refused
+from tests.support.watcher import eventually, refused
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
@@ -75,8 +75,8 @@ async def test_invites_go_both_ways(solo: Scene, fake: FakeServer) -> None:
     assert own.state_event("m.room.member", alice.user_id).content["membership"] == "join"
 
 
-async def test_events_in_between_are_asked_for(solo: Scene, fake: FakeServer) -> None:
-    """A server that gets an event with unknown previous events asks its sender."""
+async def test_missing_events_are_requested(solo: Scene, fake: FakeServer) -> None:
+    """A server that lacks previous events of an event requests them from its sender."""
     bob = await solo.user(solo.second, "bob")
     room = fake.create_room()
     await bob.join(room.room_id, via=[fake.name])
@@ -88,8 +88,8 @@ async def test_events_in_between_are_asked_for(solo: Scene, fake: FakeServer) ->
     await bob.hears(room.room_id, last.event_id)
     for event in lost:
         await bob.hears(room.room_id, event.event_id)
-    asked = await fake.is_asked("get_missing_previous_events")
-    assert asked.body["latest_events"] == [last.event_id]
+    received_request = await fake.wait_for_request("get_missing_previous_events")
+    assert received_request.body["latest_events"] == [last.event_id]
 
 
 @pytest.mark.parametrize("version", ["1", "2", "11", "12"])
@@ -123,13 +123,13 @@ async def test_a_fork_of_its_making_is_resolved_as_here(
     [GARBAGE, FAILURE, Answer(200, {}), Break(), Endless()],
     ids=lambda one: type(one).__name__,
 )
-async def test_a_server_out_of_order_is_no_way_into_a_room(
+async def test_a_failing_server_admits_no_user(
     solo: Scene, fake: FakeServer, answer: Answer
 ) -> None:
-    """The user gets an error immediately, and can join when the server works again."""
+    """The user gets an error at once, and joins when the server works again."""
     bob = await solo.user(solo.second, "bob")
     room = fake.create_room()
-    # Where a connection breaks when the peer first wants keys, it does without them for a while.
+    # If the connection breaks at its first key request, the peer skips the request for a while.
     await fake.ask(solo.second.name, "GET", PROFILE, query={"user_id": bob.user_id})
 
     fake.answers["make_join"] = always(answer)
@@ -140,8 +140,8 @@ async def test_a_server_out_of_order_is_no_way_into_a_room(
     await eventually(lambda: bob.join(room.room_id, via=[fake.name]), "the join")
 
 
-async def test_what_it_forges_is_not_shown(solo: Scene, fake: FakeServer) -> None:
-    """Neither an event changed after it was signed, nor one of another server's user."""
+async def test_forged_events_are_not_shown(solo: Scene, fake: FakeServer) -> None:
+    """Neither one that was changed after it was signed, nor one of another server's user."""
     bob = await solo.user(solo.second, "bob")
     room = fake.create_room()
     await bob.join(room.room_id, via=[fake.name])

@@ -1,4 +1,4 @@
-"""The harness of the scenarios: networks that fail on command, processes that always end."""
+"""The infrastructure of scenarios: networks that fail on demand, processes that always end."""
 
 import contextlib
 import os
@@ -34,7 +34,7 @@ def proxy(echo: int) -> Iterator[Proxy]:
 
 
 def test_proxy_passes_bytes_on(proxy: Proxy) -> None:
-    """A client that connects to the proxy talks to the server."""
+    """A client of the proxy talks to the server."""
     arrival = proxy.next_bytes()
     with call(proxy) as caller:
         caller.sendall(b"hello")
@@ -43,7 +43,7 @@ def test_proxy_passes_bytes_on(proxy: Proxy) -> None:
         arrival.result(PATIENCE_SECONDS)
 
 
-def test_refusing_breaks_what_is_open_and_what_is_new(proxy: Proxy) -> None:
+def test_refusing_breaks_open_and_new_connections(proxy: Proxy) -> None:
     """A cut network is noticed at once."""
     with call(proxy) as caller:
         caller.sendall(b"hello")
@@ -56,8 +56,8 @@ def test_refusing_breaks_what_is_open_and_what_is_new(proxy: Proxy) -> None:
         assert is_broken(late)
 
 
-def test_stalling_delays_what_was_sent_until_it_passes_again(proxy: Proxy) -> None:
-    """A network that swallows packets is noticed by nothing but silence."""
+def test_stalling_delays_bytes_until_it_passes_again(proxy: Proxy) -> None:
+    """A network that loses packets is noticed only by silence."""
     with call(proxy) as caller:
         proxy.set_mode(Mode.STALL)
         caller.sendall(b"hello")
@@ -102,9 +102,9 @@ def test_servers_end_with_the_tests_that_started_them() -> None:
 
 STARTS_A_SERVER = """
 import subprocess, sys, time
-from tests.support.program import _tell_keeper
+from tests.support.program import _notify_keeper
 server = subprocess.Popen(["sleep", "1000"])
-_tell_keeper("+", server.pid)
+_notify_keeper("+", server.pid)
 print(server.pid, flush=True)
 time.sleep(1000)
 """
@@ -116,7 +116,7 @@ def call(proxy: Proxy) -> socket.socket:
 
 
 def is_broken(caller: socket.socket) -> bool:
-    """Whether the other side closes a connection without a word."""
+    """Whether the other side closes a connection without sending a byte."""
     with contextlib.suppress(ConnectionError):
         caller.sendall(b"anybody?")
         return caller.recv(1) == b""
@@ -124,7 +124,7 @@ def is_broken(caller: socket.socket) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
+    """Whether a process exists and is no zombie."""
     command = ["ps", "-o", "stat=", "-p", str(pid)]
     listed = subprocess.run(command, check=False, capture_output=True, text=True)
     return listed.stdout.strip()[:1] not in ("", "Z")

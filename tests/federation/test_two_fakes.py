@@ -1,4 +1,4 @@
-"""Scripted servers among themselves: what they hold each other to, they hold any server to."""
+"""Scripted servers among themselves: they enforce the protocol that they test."""
 
 import shutil
 import tempfile
@@ -23,8 +23,8 @@ class TwoFakesTests(TestCase):
             await fake.start()
             self.addCleanup(lambda fake=fake: Deferred.fromCoroutine(fake.stop()))
 
-    async def test_joining_gives_the_whole_room(self) -> None:
-        """A server that has joined has the same state and auth events as the other."""
+    async def test_joining_gives_the_full_room(self) -> None:
+        """The joined server has the state and the auth events of the other."""
         for version in ROOM_VERSIONS:
             room = self.one.create_room(version)
             room.crowd(3)
@@ -34,8 +34,8 @@ class TwoFakesTests(TestCase):
             self.assertEqual(joined.state_after(joined.ends), room.state_after(room.ends))
             self.assertEqual(joined.ends, room.ends)
 
-    async def test_transactions_bring_events_and_what_is_not_stored(self) -> None:
-        """A test sees all that it was sent."""
+    async def test_transactions_bring_events_and_edus(self) -> None:
+        """A test sees everything that was sent."""
         room = self.one.create_room()
         joined = await self.other.join(self.one.name, room.room_id, self.other.user("bob"))
         typing = {"edu_type": "m.typing", "content": {"room_id": room.room_id}}
@@ -46,8 +46,8 @@ class TwoFakesTests(TestCase):
         self.assertEqual(await self.one.hears(event.event_id), event)
         self.assertEqual(self.one.edus, [typing])
 
-    async def test_a_request_is_only_of_whom_has_signed_it(self) -> None:
-        """Neither a foreign key nor another server's name gets a response."""
+    async def test_a_request_is_authenticated_by_its_signature(self) -> None:
+        """A foreign key or another server's name gets an error."""
         stranger = self.other.key
         path = "/_matrix/federation/v1/query/profile?user_id=x"
 
@@ -60,8 +60,8 @@ class TwoFakesTests(TestCase):
         self.assertEqual([status for status, _ in answers], [401, 401])
         self.assertEqual(honest[0], 404)
 
-    async def test_an_answer_is_what_the_test_says(self) -> None:
-        """Any answer may be replaced, and only that one."""
+    async def test_a_response_is_what_the_test_says(self) -> None:
+        """Any response may be replaced, and only that one."""
         path = "/_matrix/federation/v1/version"
         self.one.answers["get_version"] = always(Answer(418, {"errcode": "M_TEAPOT"}))
 
@@ -74,7 +74,7 @@ class TwoFakesTests(TestCase):
         )
 
     async def test_withheld_events_are_not_given(self) -> None:
-        """Holes in a graph cannot be filled by asking."""
+        """A gap in a graph cannot be filled by requests."""
         room = self.one.create_room()
         hidden, shown = room.say(self.one.user("mallory"), "a"), room.say(self.one.user("m"), "b")
         room.withheld.add(hidden.event_id)

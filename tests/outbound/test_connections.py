@@ -3,8 +3,8 @@
 from typing import Any
 
 from homeserver.web.server import RequestLimits
-from tests.web.notes import NotesTestCase
-from tests.web.wire import Wire
+from tests.web.example_api import NotesTestCase
+from tests.web.raw_http import Wire
 
 
 class KeepAliveTests(NotesTestCase):

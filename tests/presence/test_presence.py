@@ -17,7 +17,7 @@ from homeserver.protocol.errors import Forbidden, InvalidParam, MatrixError, Una
 from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.rooms.room.changes import StateChanged
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.world import World
+from tests.sync.sync_server import SyncServer
 
 REMOTE = "@zoe:elsewhere.example"
 
@@ -32,12 +32,12 @@ class PresenceTestCase(DatabaseTestCase):
         self.clock = Clock()
         self.clock.advance(1_700_000_000)
         await self.start()
-        self.alice = await self.world.user("alice")
-        self.bob = await self.world.user("bob")
-        self.stranger = await self.world.user("stranger")
-        self.room_id = await self.world.create_room(self.alice)
-        await self.world.rooms.memberships.join(self.bob, self.room_id)
-        await self.world.log.flush()
+        self.alice = await self.server.user("alice")
+        self.bob = await self.server.user("bob")
+        self.stranger = await self.server.user("stranger")
+        self.room_id = await self.server.create_room(self.alice)
+        await self.server.rooms.memberships.join(self.bob, self.room_id)
+        await self.server.log.flush()
         self.published.clear()  # a join publishes presence, online or not
 
     async def clean_up(self) -> None:
@@ -46,25 +46,25 @@ class PresenceTestCase(DatabaseTestCase):
 
     async def start(self) -> None:
         """Start a server on the database, or another one after the first."""
-        self.world = await World.start(self.db)
-        rooms = self.world.core
+        self.server = await SyncServer.start(self.db)
+        rooms = self.server.core
         self.tracker = PresenceTracker(
-            self.settings, self.db, self.world.log, rooms.names, rooms.user_rooms, self.clock
+            self.settings, self.db, self.server.log, rooms.names, rooms.user_rooms, self.clock
         )
-        self.remote = RemotePresence(self.world.log, rooms.user_rooms, self.clock)
+        self.remote = RemotePresence(self.server.log, rooms.user_rooms, self.clock)
         self.presence = PresenceEvents(
             self.tracker,
             self.remote,
             self.db,
-            self.world.log,
+            self.server.log,
             rooms.names,
             rooms.registry,
             rooms.user_rooms,
         )
         self.published: list[PresenceChanged] = []
-        self.world.log.subscribe(self.tracker.apply)
-        self.world.log.subscribe(self.presence.apply)
-        self.world.log.subscribe(
+        self.server.log.subscribe(self.tracker.apply)
+        self.server.log.subscribe(self.presence.apply)
+        self.server.log.subscribe(
             lambda published: self.published.extend(
                 change for change in published if isinstance(change, PresenceChanged)
             )
@@ -73,7 +73,7 @@ class PresenceTestCase(DatabaseTestCase):
 
     async def stop(self) -> None:
         self.tracker.stop()
-        await self.world.stop()
+        await self.server.stop()
 
     async def begin_sync(self, caller: Requester, set_presence: Any = None) -> None:
         await self.tracker.sync_began(caller.user_id, caller.device_id, set_presence)
@@ -86,7 +86,7 @@ class PresenceTestCase(DatabaseTestCase):
 
     async def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
-        await self.world.log.flush()
+        await self.server.log.flush()
 
     async def seen_by(self, caller: Requester, since: int | None = None) -> dict[str, Any]:
         """The presence contents that a user gets, by localpart."""
@@ -106,7 +106,7 @@ class PresenceTestCase(DatabaseTestCase):
 class PresenceTests(PresenceTestCase):
     async def test_users_who_share_a_room_see_who_comes_online(self) -> None:
         """Users in a shared room see it, the user sees it, and strangers do not."""
-        before = self.world.log.position
+        before = self.server.log.position
 
         await self.begin_sync(self.bob)
 
@@ -140,8 +140,8 @@ class PresenceTests(PresenceTestCase):
             self.end_sync(self.bob)
             await self.pass_time(1)
             await self.begin_sync(self.bob)
-        await self.world.say(self.bob, self.room_id, "hello")
-        await self.world.log.flush()
+        await self.server.say(self.bob, self.room_id, "hello")
+        await self.server.log.flush()
 
         self.assertEqual(len(self.published), count)
 
@@ -154,12 +154,12 @@ class PresenceTests(PresenceTestCase):
 
     async def test_offline_newcomer_and_members_get_each_others_presence(self) -> None:
         """A client knows the presence of all members of a room just joined."""
-        room_id = await self.world.create_room(self.alice)
-        await self.world.log.flush()
-        before = self.world.log.position
+        room_id = await self.server.create_room(self.alice)
+        await self.server.log.flush()
+        before = self.server.log.position
 
-        await self.world.rooms.memberships.join(self.stranger, room_id)
-        await self.world.log.flush()
+        await self.server.rooms.memberships.join(self.stranger, room_id)
+        await self.server.log.flush()
 
         self.assertEqual(
             await self.states_seen_by(self.stranger, before),
@@ -170,7 +170,7 @@ class PresenceTests(PresenceTestCase):
     async def test_disconnected_user_is_offline_after_the_timeout(self) -> None:
         """A user who closes the laptop does not stay online, and costs no memory."""
         await self.begin_sync(self.bob)
-        before = self.world.log.position
+        before = self.server.log.position
 
         self.end_sync(self.bob)
         await self.pass_time(29)
@@ -186,36 +186,36 @@ class PresenceTests(PresenceTestCase):
         await self.begin_sync(self.bob)
         await self.pass_time(301)
         self.assertEqual(await self.states_seen_by(self.alice), {"bob": "unavailable"})
-        before = self.world.log.position
+        before = self.server.log.position
 
-        await self.world.say(self.bob, self.room_id, "back again")
-        await self.world.log.flush()
+        await self.server.say(self.bob, self.room_id, "back again")
+        await self.server.log.flush()
 
         self.assertEqual(await self.states_seen_by(self.alice, before), {"bob": "online"})
 
     async def test_reading_counts_as_activity(self) -> None:
         """A user who reads messages is active, even without replying."""
-        core = self.world.core
-        receipts = Receipts(self.db, self.world.log, core.names, core.local_server)
-        event_id = await self.world.say(self.alice, self.room_id, "hello?")
+        core = self.server.core
+        receipts = Receipts(self.db, self.server.log, core.names, core.local_server)
+        event_id = await self.server.say(self.alice, self.room_id, "hello?")
         await self.begin_sync(self.bob)
         await self.pass_time(301)
 
-        room = await self.world.core.registry.get(self.room_id)
+        room = await self.server.core.registry.get(self.room_id)
         await receipts.move(room, self.bob.user_id, "m.read", event_id, None)
-        await self.world.log.flush()
+        await self.server.log.flush()
 
         self.assertEqual(await self.states_seen_by(self.alice), {"bob": "online"})
 
     async def test_newcomer_and_members_see_each_other(self) -> None:
         """Presence is shown at a join, not only from the next change on."""
-        other_room = await self.world.create_room(self.stranger)
+        other_room = await self.server.create_room(self.stranger)
         await self.begin_sync(self.stranger)
         await self.begin_sync(self.bob)
-        before = self.world.log.position
+        before = self.server.log.position
 
-        await self.world.rooms.memberships.join(self.bob, other_room)
-        await self.world.log.flush()
+        await self.server.rooms.memberships.join(self.bob, other_room)
+        await self.server.log.flush()
 
         self.assertIn("bob", await self.states_seen_by(self.stranger, before))
         self.assertIn("stranger", await self.states_seen_by(self.bob, before))
@@ -224,8 +224,8 @@ class PresenceTests(PresenceTestCase):
     async def test_members_do_not_see_a_user_who_left(self) -> None:
         """A user who leaves a room is no longer visible to its members."""
         await self.begin_sync(self.bob)
-        await self.world.rooms.memberships.leave(self.bob, self.room_id)
-        before = self.world.log.position
+        await self.server.rooms.memberships.leave(self.bob, self.room_id)
+        before = self.server.log.position
 
         await self.put(self.bob, "unavailable", "somewhere else")
 
@@ -269,7 +269,7 @@ class PresenceTests(PresenceTestCase):
         await self.stop()
 
         await self.start()
-        before = self.world.log.position
+        before = self.server.log.position
         self.assertEqual(await self.states_seen_by(self.alice), {"bob": "online"})
         await self.begin_sync(self.bob)
         await self.pass_time(100)
@@ -279,7 +279,7 @@ class PresenceTests(PresenceTestCase):
     async def test_user_who_does_not_reconnect_after_a_restart_goes_offline(self) -> None:
         """No user stays online permanently because of a restart."""
         await self.begin_sync(self.bob)
-        before = self.world.log.position
+        before = self.server.log.position
         await self.stop()
 
         await self.start()
@@ -290,7 +290,7 @@ class PresenceTests(PresenceTestCase):
     async def test_old_token_gets_users_who_went_offline(self) -> None:
         """A token from before a restart gets the changes since."""
         await self.begin_sync(self.bob)
-        before = self.world.log.position
+        before = self.server.log.position
         self.end_sync(self.bob)
         await self.pass_time(31)
         await self.stop()
@@ -306,11 +306,11 @@ class PresenceTests(PresenceTestCase):
         def refuse() -> None:
             raise Unavailable("unavailable")
 
-        self.patch(self.world.log, "check_open", refuse)
+        self.patch(self.server.log, "check_open", refuse)
         await self.begin_sync(self.bob)
         self.assertEqual(self.published, [])
 
-        self.patch(self.world.log, "check_open", lambda: None)
+        self.patch(self.server.log, "check_open", lambda: None)
         await self.pass_time(6)
 
         self.assertEqual(await self.states_seen_by(self.alice), {"bob": "online"})
@@ -336,11 +336,11 @@ class RemotePresenceTests(DatabaseTestCase):
         await super().setUp()
         self.clock = Clock()
         self.clock.advance(1_700_000_000)
-        self.world = await World.start(self.db)
+        self.server = await SyncServer.start(self.db)
         self.rooms = OneRoom()
-        self.remote = RemotePresence(self.world.log, self.rooms, self.clock)  # type: ignore[arg-type]
+        self.remote = RemotePresence(self.server.log, self.rooms, self.clock)  # type: ignore[arg-type]
         self.published: list[PresenceChanged] = []
-        self.world.log.subscribe(
+        self.server.log.subscribe(
             lambda published: self.published.extend(
                 change for change in published if isinstance(change, PresenceChanged)
             )
@@ -348,7 +348,7 @@ class RemotePresenceTests(DatabaseTestCase):
 
     async def clean_up(self) -> None:
         self.remote.stop()
-        await self.world.stop()
+        await self.server.stop()
         await super().clean_up()
 
     async def test_repeated_presence_is_published_once(self) -> None:
@@ -366,11 +366,11 @@ class RemotePresenceTests(DatabaseTestCase):
         await self.remote.receive(REMOTE, "online", None, None)
 
         self.clock.advance(20 * 60)
-        await self.world.log.flush()
+        await self.server.log.flush()
         assert [change.state for change in self.published] == ["online"]
 
         self.clock.advance(11 * 60)
-        await self.world.log.flush()
+        await self.server.log.flush()
         assert [change.state for change in self.published] == ["online", "offline"]
         assert self.remote.find(REMOTE) is None
 
@@ -390,7 +390,7 @@ class RemotePresenceTests(DatabaseTestCase):
 
         self.rooms.numbers = [1]
         self.remote.apply([joined(REMOTE)])
-        await self.world.log.flush()
+        await self.server.log.flush()
 
         assert [(each.state, each.status_msg) for each in self.published] == [("online", "at sea")]
 
@@ -402,7 +402,7 @@ class RemotePresenceTests(DatabaseTestCase):
 
         self.rooms.numbers = [1]
         self.remote.apply([joined(REMOTE)])
-        await self.world.log.flush()
+        await self.server.log.flush()
 
         assert not self.published
 

@@ -13,7 +13,7 @@ from homeserver.protocol.client_events import (
     stripped_state,
 )
 from homeserver.protocol.events import Event
-from tests.protocol.authorization.vocabulary import (
+from tests.protocol.authorization.auth_builders import (
     ALICE,
     ALL_VERSIONS,
     BOB,

@@ -8,7 +8,7 @@ from homeserver.protocol.event_kinds import (
     is_redaction,
     is_state,
 )
-from tests.protocol.authorization.vocabulary import ALICE, BOB, event, member
+from tests.protocol.authorization.auth_builders import ALICE, BOB, event, member
 
 
 @pytest.mark.parametrize(

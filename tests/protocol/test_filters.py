@@ -17,7 +17,7 @@ from homeserver.protocol.filters import (
     parse_filter,
     parse_room_event_filter,
 )
-from tests.protocol.authorization.vocabulary import ALICE, BOB
+from tests.protocol.authorization.auth_builders import ALICE, BOB
 
 # The example of the specification.
 EXAMPLE = {

@@ -12,7 +12,7 @@ from homeserver.protocol.errors import BadJson
 from homeserver.protocol.filters import MAX_TYPE_PATTERNS, parse_room_event_filter
 from homeserver.protocol.glob import Glob, GlobSet, WordText
 from homeserver.protocol.server_acl import ServerAcl, is_server_allowed
-from tests.protocol.authorization.vocabulary import ALICE
+from tests.protocol.authorization.auth_builders import ALICE
 
 patterns = st.text("ab?*.", max_size=7)
 texts = st.text("ab. _é", max_size=16)

@@ -11,7 +11,7 @@ from homeserver.protocol.history_visibility import (
     may_see_event,
     visibility_of,
 )
-from tests.protocol.authorization.vocabulary import ALICE, BOB, event, member, message
+from tests.protocol.authorization.auth_builders import ALICE, BOB, event, member, message
 
 MEMBERSHIPS = (None, "join", "invite", "knock", "leave", "ban")
 

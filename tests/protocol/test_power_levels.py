@@ -14,7 +14,7 @@ from homeserver.protocol.power_levels import (
     room_creators,
 )
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from tests.protocol.authorization.vocabulary import (
+from tests.protocol.authorization.auth_builders import (
     ALICE,
     ALL_VERSIONS,
     BOB,

@@ -20,7 +20,15 @@ from homeserver.protocol.push_rules.rule_set import (
     RuleSet,
     parse_rule_set,
 )
-from tests.protocol.authorization.vocabulary import ALICE, BOB, CAROL, create, event, invite, join
+from tests.protocol.authorization.auth_builders import (
+    ALICE,
+    BOB,
+    CAROL,
+    create,
+    event,
+    invite,
+    join,
+)
 
 DEFAULT = RuleSet()
 HIGHLIGHT = {"set_tweak": "highlight"}

@@ -11,7 +11,7 @@ from homeserver.protocol.push_rules.conditions import (
     PowerLevelsNeeded,
     compile_condition,
 )
-from tests.protocol.authorization.vocabulary import ALICE, BOB, create, event
+from tests.protocol.authorization.auth_builders import ALICE, BOB, create, event
 
 
 def holds(condition: dict[str, Any], event: Event, *, joined: int = 2, levels: Any = None) -> Any:

@@ -24,7 +24,7 @@ from homeserver.push.unread_counter import UnreadCount
 from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.ephemeral.receipts import Receipts
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.world import World
+from tests.sync.sync_server import SyncServer
 
 PEOPLE = ("alice", "bob", "carol", "dave", "erin")
 Action = tuple[Any, ...]
@@ -77,67 +77,69 @@ class CountingLawTests(DatabaseTestCase):
 
     async def _play(self, plan: list[Action]) -> None:
         number = next(self.numbers)
-        world = await World.start(self.db)
-        users = {name: await world.user(f"{name}{number}") for name in PEOPLE}
-        room_id = await world.create_room(users["alice"])
+        server = await SyncServer.start(self.db)
+        users = {name: await server.user(f"{name}{number}") for name in PEOPLE}
+        room_id = await server.create_room(users["alice"])
         for name in PEOPLE[3:]:
-            await world.rooms.memberships.join(users[name], room_id)
-        events = [await self._say(world, users["alice"], room_id)]
+            await server.rooms.memberships.join(users[name], room_id)
+        events = [await self._say(server, users["alice"], room_id)]
         for action in plan:
             if action[0] == "restart":
-                await world.stop()
-                world = await World.start(self.db)
+                await server.stop()
+                server = await SyncServer.start(self.db)
             else:
                 # Many actions of a random plan are rejected: receipts in wrong threads, for
                 # example.
                 with contextlib.suppress(MatrixError):
-                    event_id = await self._act(world, users, room_id, events, action)
+                    event_id = await self._act(server, users, room_id, events, action)
                     events += [event_id] if event_id else []
-        cached = await self._all(world, users, room_id)
-        assert cached == await self._all(world, users, room_id, fresh(world))
-        await world.stop()
-        world = await World.start(self.db)
-        assert await self._all(world, users, room_id) == cached
-        await self._check_ends(world, users, room_id)
-        await world.stop()
+        cached = await self._all(server, users, room_id)
+        assert cached == await self._all(server, users, room_id, fresh(server))
+        await server.stop()
+        server = await SyncServer.start(self.db)
+        assert await self._all(server, users, room_id) == cached
+        await self._check_ends(server, users, room_id)
+        await server.stop()
 
-    async def _check_ends(self, world: World, users: dict[str, Requester], room_id: str) -> None:
+    async def _check_ends(
+        self, server: SyncServer, users: dict[str, Requester], room_id: str
+    ) -> None:
         """Check that a receipt at the newest event, and a user's own event, clear all counts."""
-        await world.rooms.memberships.join(users["alice"], room_id)
-        last = await self._say(world, users["alice"], room_id)
-        room = await world.core.registry.get(room_id)
+        await server.rooms.memberships.join(users["alice"], room_id)
+        last = await self._say(server, users["alice"], room_id)
+        room = await server.core.registry.get(room_id)
         for user in users.values():
             if room.membership(user.user_id) == "join":
-                await world.sync.markers.mark(user, room_id, "m.read", last)
-        counts = await self._all(world, users, room_id)
+                await server.sync.markers.mark(user, room_id, "m.read", last)
+        counts = await self._all(server, users, room_id)
         assert all(count == UnreadCount() for count in counts.values())
-        await self._say(world, users["alice"], room_id)
-        assert (await self._all(world, users, room_id))["alice"] == UnreadCount()
+        await self._say(server, users["alice"], room_id)
+        assert (await self._all(server, users, room_id))["alice"] == UnreadCount()
 
     async def _all(
         self,
-        world: World,
+        server: SyncServer,
         users: dict[str, Requester],
         room_id: str,
         counts: UnreadCounts | None = None,
     ) -> dict[str, UnreadCount]:
-        room = await world.core.registry.get(room_id)
-        subjects = counts or world.sync.push.unread_counts
+        room = await server.core.registry.get(room_id)
+        subjects = counts or server.sync.push.unread_counts
         return {
             name: await subjects.counts(room, user.user_id)
             for name, user in users.items()
             if room.membership(user.user_id) == "join"
         }
 
-    async def _say(self, world: World, by: Requester, room_id: str, **content: Any) -> str:
+    async def _say(self, server: SyncServer, by: Requester, room_id: str, **content: Any) -> str:
         content = {"msgtype": "m.text", "body": "hello", **content}
-        return await world.rooms.sending.send_message(
+        return await server.rooms.sending.send_message(
             by, room_id, "m.room.message", content, f"txn{next(self.numbers)}"
         )
 
     async def _act(
         self,
-        world: World,
+        server: SyncServer,
         users: dict[str, Requester],
         room_id: str,
         events: list[str],
@@ -145,55 +147,55 @@ class CountingLawTests(DatabaseTestCase):
     ) -> str | None:
         what, *rest = action
         if what == "redact":
-            return await world.rooms.sending.redact(
+            return await server.rooms.sending.redact(
                 users["alice"], room_id, _from(events, rest[0]), {}, f"txn{next(self.numbers)}"
             )
         if what == "ask":
             subjects = users if rest[0] is None else {rest[0]: users[rest[0]]}
-            cached = await self._all(world, subjects, room_id)
-            assert cached == await self._all(world, subjects, room_id, fresh(world))
+            cached = await self._all(server, subjects, room_id)
+            assert cached == await self._all(server, subjects, room_id, fresh(server))
             return None
         user = users[rest[0]]
         if what == "burst":
             for _ in range(rest[1] - 1):
-                await self._say(world, user, room_id)
+                await self._say(server, user, room_id)
         if what in ("say", "burst"):
-            return await self._say(world, user, room_id)
+            return await self._say(server, user, room_id)
         if what == "mention":
             named = {"room": True} if rest[1] is None else {"user_ids": [users[rest[1]].user_id]}
-            return await self._say(world, user, room_id, **{"m.mentions": named})
+            return await self._say(server, user, room_id, **{"m.mentions": named})
         if what == "reply":
             relation = {"rel_type": rest[2], "event_id": _from(events, rest[1])}
-            return await self._say(world, user, room_id, **{"m.relates_to": relation})
+            return await self._say(server, user, room_id, **{"m.relates_to": relation})
         if what == "rules":
             rule = PushRule("own", default=False, enabled=True, actions=[], conditions=[rest[1]])
             content = RuleSet().put("override", rule).content_for(user.user_id)
-            await world.accounts.account_data.set(user.user_id, None, "m.push_rules", content)
+            await server.accounts.account_data.set(user.user_id, None, "m.push_rules", content)
         elif what == "ignore":
             ignored: dict[str, Any] = {"ignored_users": {users[rest[1]].user_id: {}}}
-            await world.accounts.account_data.set(
+            await server.accounts.account_data.set(
                 user.user_id, None, "m.ignored_user_list", ignored
             )
         elif what == "read":
             kind, event_id = "m.read" if rest[2] else "m.read.private", _from(events, rest[1])
             thread = {"main": {"thread_id": "main"}, "own": {"thread_id": event_id}}
-            await world.sync.markers.mark(user, room_id, kind, event_id, **thread.get(rest[3], {}))
+            await server.sync.markers.mark(user, room_id, kind, event_id, **thread.get(rest[3], {}))
         else:
-            await getattr(world.rooms.memberships, what)(user, room_id)
+            await getattr(server.rooms.memberships, what)(user, room_id)
         return None
 
 
-def fresh(world: World) -> UnreadCounts:
+def fresh(server: SyncServer) -> UnreadCounts:
     """New unread counts with empty caches."""
-    core, log, account_data = world.core, world.log, world.accounts.account_data
+    core, log, account_data = server.core, server.log, server.accounts.account_data
     rules = UserRules(PushRules(account_data))
     return UnreadCounts(
-        world.db,
+        server.db,
         core.events,
-        Receipts(world.db, log, core.names, core.local_server),
+        Receipts(server.db, log, core.names, core.local_server),
         Members(core.events, rules, account_data),
-        PushActions(RuleEvaluator(world.core.visibility), Threads(core.events)),
-        Mentions(world.db, log, core.registry),
+        PushActions(RuleEvaluator(server.core.visibility), Threads(core.events)),
+        Mentions(server.db, log, core.registry),
     )
 
 

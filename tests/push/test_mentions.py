@@ -9,26 +9,26 @@ from homeserver.push import mentions as subject
 from homeserver.storage.database.database import Connection
 from tests.support.postgres import DatabaseTestCase
 from tests.support.reactor import until
-from tests.sync.world import World
+from tests.sync.sync_server import SyncServer
 
 
 class MentionsTests(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.world = await self.start_world()
-        self.alice, self.bob = await self.world.user("alice"), await self.world.user("bob")
-        self.room_id = await self.world.create_room(self.alice, invite=[self.bob.user_id])
-        await self.world.rooms.memberships.join(self.bob, self.room_id)
+        self.server = await self.start_world()
+        self.alice, self.bob = await self.server.user("alice"), await self.server.user("bob")
+        self.room_id = await self.server.create_room(self.alice, invite=[self.bob.user_id])
+        await self.server.rooms.memberships.join(self.bob, self.room_id)
         self.sent = 0
 
     async def clean_up(self) -> None:
-        await self.world.stop()
+        await self.server.stop()
         await super().clean_up()
 
-    async def start_world(self) -> World:
-        world = await World.start(self.db)
-        await world.sync.push.start()
-        return world
+    async def start_world(self) -> SyncServer:
+        server = await SyncServer.start(self.db)
+        await server.sync.push.start()
+        return server
 
     async def mention(self, *users: Requester, whole_room: bool = False) -> None:
         self.sent += 1
@@ -36,7 +36,7 @@ class MentionsTests(DatabaseTestCase):
         if whole_room:
             mentions = {"room": True}
         content = {"msgtype": "m.text", "body": "you", "m.mentions": mentions}
-        await self.world.rooms.sending.send_message(
+        await self.server.rooms.sending.send_message(
             self.alice, self.room_id, "m.room.message", content, f"txn{self.sent}"
         )
 
@@ -47,12 +47,12 @@ class MentionsTests(DatabaseTestCase):
             cursor = await db.execute("SELECT user_id, position FROM mentions ORDER BY position")
             return await cursor.fetchall()
 
-        await self.world.log.flush()
+        await self.server.log.flush()
         return await self.db.run(read)
 
     async def crash_after(self, batches: int) -> None:
         """Simulate a crash after so many more batches: no later one is written."""
-        write, left = self.world.log._write, [batches]
+        write, left = self.server.log._write, [batches]
 
         async def write_or_die(batch: Any) -> None:
             if not left[0]:
@@ -60,26 +60,26 @@ class MentionsTests(DatabaseTestCase):
             left[0] -= 1
             await write(batch)
 
-        self.patch(self.world.log, "_write", write_or_die)
+        self.patch(self.server.log, "_write", write_or_die)
 
     async def test_mention_that_a_crash_lost_is_added_at_start(self) -> None:
         """The message was stored and acknowledged, but its mention was not stored yet."""
         await self.crash_after(1)
         await self.mention(self.bob)
 
-        self.world = await self.start_world()
+        self.server = await self.start_world()
 
         assert [user_id for user_id, _ in await self.stored()] == [self.bob.user_id]
 
     async def test_lost_mentions_are_added_in_batches(self) -> None:
         """Many messages may have been stored in one commit."""
         self.patch(subject, "REPLAY_BATCH_SIZE", 2)
-        self.world.log._subscribers.remove(self.world.sync.push._mentions.apply)
+        self.server.log._subscribers.remove(self.server.sync.push._mentions.apply)
         for _ in range(4):
             await self.mention(self.bob)
         await self.mention(whole_room=True)
 
-        self.world = await self.start_world()
+        self.server = await self.start_world()
 
         names = [user_id for user_id, _ in await self.stored()]
         assert sorted(names) == ["", *[self.bob.user_id] * 4]
@@ -88,9 +88,9 @@ class MentionsTests(DatabaseTestCase):
         """Each mention is stored once."""
         await self.mention(self.bob)
         before = await self.stored()
-        await self.world.stop()
+        await self.server.stop()
 
-        self.world = await self.start_world()
+        self.server = await self.start_world()
 
         assert await self.stored() == before
         assert len(before) == 1
@@ -99,23 +99,23 @@ class MentionsTests(DatabaseTestCase):
         """The position is stored only after the mentions up to it."""
         await self.crash_after(1)
         await self.mention(self.bob)
-        self.world = await World.start(self.db)
+        self.server = await SyncServer.start(self.db)
         await self.crash_after(0)
-        starting = Deferred.fromCoroutine(self.world.sync.push.start())
-        await until(lambda: self.world.log.stalled_seconds > 0)
+        starting = Deferred.fromCoroutine(self.server.sync.push.start())
+        await until(lambda: self.server.log.stalled_seconds > 0)
         assert not starting.called
 
-        self.world = await self.start_world()
+        self.server = await self.start_world()
 
         assert [user_id for user_id, _ in await self.stored()] == [self.bob.user_id]
 
     async def test_position_is_stored_without_mentions(self) -> None:
         """A start reads a few thousand positions, not all since the last mention."""
         self.patch(subject, "SAVE_POSITION_EVERY", 3)
-        said_at = self.world.log.position
+        said_at = self.server.log.position
         for _ in range(5):
-            await self.world.say(self.alice, self.room_id, "hello")
-        await self.world.log.flush()
+            await self.server.say(self.alice, self.room_id, "hello")
+        await self.server.log.flush()
 
         position = await self.db.run(subject.reader_position, subject.SUBSCRIBER)
 

@@ -9,7 +9,7 @@ from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.push_rules.rule_set import PushRule, RuleSet
 from homeserver.push.unread_counter import WINDOW, UnreadCount, UnreadCounter
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.world import World
+from tests.sync.sync_server import SyncServer
 
 READ, PRIVATE = "m.read", "m.read.private"
 
@@ -17,28 +17,28 @@ READ, PRIVATE = "m.read", "m.read.private"
 class UnreadCountsTests(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.world = await World.start(self.db)
-        self.alice = await self.world.user("alice")
-        self.bob = await self.world.user("bob")
-        self.room_id = await self.world.create_room(self.alice)
+        self.server = await SyncServer.start(self.db)
+        self.alice = await self.server.user("alice")
+        self.bob = await self.server.user("bob")
+        self.room_id = await self.server.create_room(self.alice)
         await self.join(self.bob)
         self.sent = 0
 
     async def clean_up(self) -> None:
-        await self.world.stop()
+        await self.server.stop()
         await super().clean_up()
 
     async def restart(self) -> None:
-        await self.world.stop()
-        self.world = await World.start(self.db)
+        await self.server.stop()
+        self.server = await SyncServer.start(self.db)
 
     async def join(self, user: Requester) -> None:
-        await self.world.rooms.memberships.join(user, self.room_id)
+        await self.server.rooms.memberships.join(user, self.room_id)
 
     async def say(self, by: Requester | None = None, **content: Any) -> str:
         self.sent += 1
         content = {"msgtype": "m.text", "body": "hello", **content}
-        return await self.world.rooms.sending.send_message(
+        return await self.server.rooms.sending.send_message(
             by or self.alice, self.room_id, "m.room.message", content, f"txn{self.sent}"
         )
 
@@ -54,11 +54,11 @@ class UnreadCountsTests(DatabaseTestCase):
         await gatherResults(sends)
 
     async def read(self, event_id: str, kind: str = READ, **thread: Any) -> None:
-        await self.world.sync.markers.mark(self.bob, self.room_id, kind, event_id, **thread)
+        await self.server.sync.markers.mark(self.bob, self.room_id, kind, event_id, **thread)
 
     async def counts(self, user: Requester | None = None) -> UnreadCount:
-        room = await self.world.core.registry.get(self.room_id)
-        return await self.world.sync.push.unread_counts.counts(room, (user or self.bob).user_id)
+        room = await self.server.core.registry.get(self.room_id)
+        return await self.server.sync.push.unread_counts.counts(room, (user or self.bob).user_id)
 
     async def unread(self, user: Requester | None = None) -> tuple[int, int]:
         count = await self.counts(user)
@@ -66,13 +66,13 @@ class UnreadCountsTests(DatabaseTestCase):
 
     async def counters(self, *users: Requester) -> list[UnreadCounter]:
         """Copies of the users' counters."""
-        room = await self.world.core.registry.get(self.room_id)
-        counts = self.world.sync.push.unread_counts
+        room = await self.server.core.registry.get(self.room_id)
+        counts = self.server.sync.push.unread_counts
         return [copy(await counts.counter(room, user.user_id)) for user in users]
 
     async def set_rules(self, rules: RuleSet) -> None:
         content = rules.content_for(self.bob.user_id)
-        await self.world.accounts.account_data.set(self.bob.user_id, None, "m.push_rules", content)
+        await self.server.accounts.account_data.set(self.bob.user_id, None, "m.push_rules", content)
 
     async def test_messages_of_others_are_counted(self) -> None:
         """A badge shows that there is something to read."""
@@ -94,7 +94,7 @@ class UnreadCountsTests(DatabaseTestCase):
         """A newcomer does not start with thousands of unread messages."""
         thread = await self.say()
         await self.reply("m.thread", thread)
-        carol = await self.world.user("carol")
+        carol = await self.server.user("carol")
 
         await self.join(carol)
         await self.say()
@@ -105,7 +105,7 @@ class UnreadCountsTests(DatabaseTestCase):
         """Events from before the last join are not unread."""
         await self.reply("m.thread", await self.say())
         self.assertEqual(await self.unread(), (2, 0))
-        await self.world.rooms.memberships.leave(self.bob, self.room_id)
+        await self.server.rooms.memberships.leave(self.bob, self.room_id)
         await self.say()
 
         await self.join(self.bob)
@@ -153,7 +153,7 @@ class UnreadCountsTests(DatabaseTestCase):
         gone = await self.mention(self.bob)
         self.assertEqual(await self.unread(), (1, 1))
 
-        await self.world.rooms.sending.redact(self.alice, self.room_id, gone, {}, "redaction")
+        await self.server.rooms.sending.redact(self.alice, self.room_id, gone, {}, "redaction")
 
         self.assertEqual(await self.unread(), (0, 0))
         await self.restart()
@@ -175,7 +175,7 @@ class UnreadCountsTests(DatabaseTestCase):
         await self.say()
         ignored = {"ignored_users": {self.alice.user_id: {}}}
 
-        await self.world.accounts.account_data.set(
+        await self.server.accounts.account_data.set(
             self.bob.user_id, None, "m.ignored_user_list", ignored
         )
 
@@ -183,14 +183,14 @@ class UnreadCountsTests(DatabaseTestCase):
 
     async def test_mention_of_the_room_is_evaluated_by_its_power_levels(self) -> None:
         """The power levels are those at the event, not those when a client syncs."""
-        carol = await self.world.user("carol")
+        carol = await self.server.user("carol")
         await self.join(carol)
         whole_room = {"m.mentions": {"room": True}}
         levels = {"users": {self.bob.user_id: 50, self.alice.user_id: 100}}
 
         await self.say(**whole_room)
         await self.say(self.bob, **whole_room)
-        await self.world.rooms.sending.set_state(
+        await self.server.rooms.sending.set_state(
             self.alice, self.room_id, "m.room.power_levels", "", levels
         )
         self.assertEqual(await self.unread(carol), (2, 1))
@@ -206,7 +206,7 @@ class UnreadCountsTests(DatabaseTestCase):
         silent = PushRule("two", default=False, enabled=True, actions=[], conditions=[condition])
         await self.set_rules(RuleSet().put("override", silent))
         await self.say()
-        await self.join(await self.world.user("carol"))
+        await self.join(await self.server.user("carol"))
         await self.say()
 
         self.assertEqual(await self.unread(), (1, 0))
@@ -222,7 +222,7 @@ class UnreadCountsTests(DatabaseTestCase):
         )
         await self.set_rules(RuleSet().put("override", mentioned))
         content = {"membership": "join", "displayname": "Robert"}
-        await self.world.rooms.sending.set_state(
+        await self.server.rooms.sending.set_state(
             self.bob, self.room_id, "m.room.member", self.bob.user_id, content
         )
 
@@ -273,17 +273,17 @@ class UnreadCountsTests(DatabaseTestCase):
         """A delivery to a hundred members does not cost a hundred queries."""
         await self.unread()
         await self.say()
-        room = await self.world.core.registry.get(self.room_id)
+        room = await self.server.core.registry.get(self.room_id)
         runs = self.db.runs
 
-        count = self.world.sync.push.unread_counts.cached(room, self.bob.user_id)
+        count = self.server.sync.push.unread_counts.cached(room, self.bob.user_id)
 
         self.assertEqual(count, UnreadCount(1, 0, {}))
         self.assertEqual(self.db.runs, runs)
 
     async def test_members_who_have_read_the_same_are_counted_together(self) -> None:
         """A message in a group of a hundred is counted once, not a hundred times."""
-        carol, dave = await self.world.user("carol"), await self.world.user("dave")
+        carol, dave = await self.server.user("carol"), await self.server.user("dave")
         members = self.bob, carol, dave
         for member in (carol, dave):
             await self.say()
@@ -293,7 +293,7 @@ class UnreadCountsTests(DatabaseTestCase):
         last = await self.say()
         before = await self.counters(*members)
         for member in members:
-            await self.world.sync.markers.mark(member, self.room_id, READ, last)
+            await self.server.sync.markers.mark(member, self.room_id, READ, last)
         await self.say()
         read = await self.counters(*members)
         await self.mention(carol)
@@ -310,8 +310,8 @@ class UnreadCountsTests(DatabaseTestCase):
 
     async def test_members_are_counted_by_their_own_rules(self) -> None:
         """Members who mute a room or ignore a user are counted separately."""
-        account_data = self.world.accounts.account_data
-        users = {name: await self.world.user(name) for name in ("carol", "dave", "erin")}
+        account_data = self.server.accounts.account_data
+        users = {name: await self.server.user(name) for name in ("carol", "dave", "erin")}
         for user in users.values():
             await self.join(user)
         mute = PushRule("m", default=False, enabled=True, actions=[], conditions=[])
@@ -322,7 +322,7 @@ class UnreadCountsTests(DatabaseTestCase):
         mentioned = PushRule("n", default=False, enabled=True, actions=[], conditions=[by_name])
         rules = RuleSet().put("override", mentioned).content_for(users["dave"].user_id)
         await account_data.set(users["dave"].user_id, None, "m.push_rules", rules)
-        await self.world.rooms.sending.set_state(
+        await self.server.rooms.sending.set_state(
             users["dave"],
             self.room_id,
             "m.room.member",
@@ -345,8 +345,8 @@ class UnreadCountsTests(DatabaseTestCase):
         await self.reply("m.thread", root)
         wanted = {"room": {"timeline": {"unread_thread_notifications": True}}}
 
-        plain = await self.world.update(self.bob)
-        threaded = await self.world.update(self.bob, wanted=wanted)
+        plain = await self.server.update(self.bob)
+        threaded = await self.server.update(self.bob, wanted=wanted)
 
         section = plain["rooms"]["join"][self.room_id]
         self.assertEqual(
@@ -365,13 +365,13 @@ class UnreadCountsTests(DatabaseTestCase):
     async def test_sync_has_new_counts_with_the_event_and_the_receipt(self) -> None:
         """A badge goes up with the message and down on all devices with the receipt."""
         wanted = {"room": {"ephemeral": {"types": []}}}
-        since = (await self.world.update(self.bob))["next_batch"]
+        since = (await self.server.update(self.bob))["next_batch"]
         event_id = await self.say()
-        with_event = await self.world.update(self.bob, since)
+        with_event = await self.server.update(self.bob, since)
         await self.read(event_id)
 
-        with_receipt = await self.world.update(self.bob, with_event["next_batch"])
-        without = await self.world.update(self.bob, with_event["next_batch"], wanted)
+        with_receipt = await self.server.update(self.bob, with_event["next_batch"])
+        without = await self.server.update(self.bob, with_event["next_batch"], wanted)
 
         self.assertEqual(self._count(with_event), 1)
         self.assertEqual(self._count(with_receipt), 0)

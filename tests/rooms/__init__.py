@@ -1,1 +1,1 @@
-"""Tests of rooms: their state, their writer, what their readers see."""
+"""Tests of rooms: their state, their writer, their readers."""

@@ -1,4 +1,4 @@
-"""All objects of rooms on a fresh database, and a vocabulary to talk about them."""
+"""A test case with all objects of rooms on a fresh database, and shortcuts for users' actions."""
 
 from typing import Any
 
@@ -53,14 +53,14 @@ CAROL = Requester(f"@carol:{SERVER}", "TABLET")
 
 
 class NoProfiles:
-    """Users who say nothing of themselves."""
+    """Users without profile fields."""
 
     async def member_fields(self, user_id: str) -> dict[str, str]:
         return {}
 
 
 class RoomsTestCase(DatabaseTestCase):
-    """A test with everything that rooms are made of. Time stands still until it is advanced."""
+    """A test with all objects of rooms. Time stands still until the test advances it."""
 
     cached_events = 10_000
 
@@ -71,11 +71,11 @@ class RoomsTestCase(DatabaseTestCase):
         self.build(0)
 
     def restart(self) -> None:
-        """Make all objects again, as at a start of the server: nothing is in memory."""
+        """Construct all objects again, as at a start of the server: the caches are empty."""
         self.build(self.log.position)
 
     def build(self, position: int) -> None:
-        """Make all objects; the log continues from a position."""
+        """Construct all objects; the log continues from a position."""
         db = self.db
         self.log = log = Log(reactor, db.write_batch, position)  # type: ignore[arg-type]
         self.names = Names(db)

@@ -1,4 +1,4 @@
-"""The room directory: its order, its pages, and how fresh it is."""
+"""The room directory: its order, its pages, and its freshness."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.rooms.support import ALICE, BOB, CAROL, RoomsTestCase
 
 
 def test_plain_topic_is_taken_from_the_forms_of_the_topic() -> None:
-    """The directory shows text, whatever else a topic is written in."""
+    """The directory shows text, whatever other forms the topic has."""
     html = {"mimetype": "text/html", "body": "<b>Tea</b>"}
     plain = {"mimetype": "text/plain", "body": "Tea"}
 
@@ -22,7 +22,7 @@ def test_plain_topic_is_taken_from_the_forms_of_the_topic() -> None:
 
 class DirectoryTests(RoomsTestCase):
     async def test_largest_rooms_come_first(self) -> None:
-        """People look for rooms where somebody is."""
+        """Users look for rooms with many members."""
         for name, members in (("small", []), ("large", [BOB, CAROL]), ("middle", [BOB])):
             room_id = await self.create_room(published=True, name=name)
             for member in members:
@@ -34,8 +34,8 @@ class DirectoryTests(RoomsTestCase):
         assert self.names_of(page) == ["large", "middle", "small"]
         assert [room.num_joined_members for room in page.rooms] == [3, 2, 1]
 
-    async def test_room_that_goes_does_not_shift_the_next_page(self) -> None:
-        """Paging through the list misses no room and shows none twice."""
+    async def test_unlisted_room_does_not_shift_the_next_page(self) -> None:
+        """A user who pages through the list misses no room and sees none twice."""
         rooms = [await self.create_room(published=True, name=str(n)) for n in range(4)]
         first = await self._page(limit=2)
 
@@ -48,14 +48,14 @@ class DirectoryTests(RoomsTestCase):
         assert self.names_of(back) == ["0"]
 
     async def test_new_room_is_listed_at_once(self) -> None:
-        """A user who creates a public room looks it up next."""
+        """A user who makes a public room finds it in the list immediately."""
         assert self.names_of(await self._page()) == []
 
         await self.create_room(published=True, name="Tea")
 
         assert self.names_of(await self._page()) == ["Tea"]
 
-    async def test_looking_again_asks_the_database_nothing(self) -> None:
+    async def test_repeated_requests_need_no_query(self) -> None:
         """A popular list costs next to nothing."""
         for number in range(5):
             await self.create_room(published=True, name=str(number))
@@ -79,8 +79,8 @@ class DirectoryTests(RoomsTestCase):
         assert page.rooms[0].num_joined_members == 1
         assert len(self.rooms) == 0
 
-    async def test_redacted_name_is_shown_no_more(self) -> None:
-        """A redacted name is removed from the directory too."""
+    async def test_redacted_name_is_not_shown(self) -> None:
+        """Redacted content disappears from the directory too."""
         room_id = await self.create_room(published=True, name="Rude")
         await self._page()
         room = await self.rooms.get(room_id)
@@ -92,7 +92,7 @@ class DirectoryTests(RoomsTestCase):
         assert self.names_of(await self._page()) == [None]
 
     async def test_pages_are_bounded(self) -> None:
-        """No limit means ours, and none at all is not nothing."""
+        """Without a limit the default applies; a limit of zero is not "no limit"."""
         for number in range(3):
             await self.create_room(published=True, name=str(number))
 

@@ -1,4 +1,4 @@
-"""The heroes of a room without a name."""
+"""Heroes: the members that a room without a name is named after."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,27 +9,27 @@ MEMBERSHIPS = st.sampled_from(["join", "invite", "leave", "ban", "knock"])
 ROOMS = st.dictionaries(st.text("abcdefghijk", min_size=1, max_size=2), MEMBERSHIPS)
 
 
-def test_those_come_first_who_came_first() -> None:
-    """Everybody sees the same names, whatever order the members are kept in."""
+def test_earliest_members_come_first() -> None:
+    """All members see the same names, in whatever order members are stored."""
     came = {"carol": 1, "alice": 2, "bob": 3}
     members = dict.fromkeys(["bob", "alice", "carol"], "join")
 
     assert first_members(members, came.__getitem__) == ["carol", "alice", "bob"]
 
 
-def test_who_has_left_is_named_only_where_nobody_else_is() -> None:
-    """A chat is called after who is in it; an empty one after who was."""
+def test_former_members_are_named_only_in_empty_rooms() -> None:
+    """A chat is named after its members; an empty one after its former members."""
     came = {"alice": 1, "bob": 2, "carol": 3}
-    mixed = {"alice": "join", "bob": "leave", "carol": "invite"}
+    active = {"alice": "join", "bob": "leave", "carol": "invite"}
     empty = {"alice": "join", "bob": "leave", "carol": "ban"}
 
-    assert first_members(mixed, came.__getitem__) == ["alice", "carol"]
+    assert first_members(active, came.__getitem__) == ["alice", "carol"]
     assert first_members(empty, came.__getitem__) == ["alice", "bob", "carol"]
 
 
 @given(ROOMS)
 def test_there_are_enough_to_leave_the_reader_out(members: dict[str, str]) -> None:
-    """Every reader gets five other members, if there are five."""
+    """Every reader sees five other names, if there are five."""
     order = {user_id: place for place, user_id in enumerate(sorted(members))}
     named = first_members(members, order.__getitem__)
     present = [each for each in members if members[each] in ("join", "invite")]

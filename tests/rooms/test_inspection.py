@@ -1,17 +1,17 @@
-"""The report about a room for operators, straight from the database."""
+"""Room inspection for operators, read directly from the database."""
 
 from homeserver.rooms.diagnostics.room_graph import Mark, RoomGraph
 from homeserver.rooms.diagnostics.room_inspection import RoomInspection
 from homeserver.storage.rooms.rooms import RoomRow
 from tests.rooms.inbound.replica import ALICE
-from tests.rooms.inbound.stored_graph import ColourfulRoom
+from tests.rooms.inbound.stored_graph import MixedRoom
 from tests.rooms.support import RoomsTestCase
 
 
 class InspectionTests(RoomsTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.colours = ColourfulRoom()
+        self.colours = MixedRoom()
         await self.colours.store(self)
         self.inspection = RoomInspection(self.db)
 
@@ -20,8 +20,8 @@ class InspectionTests(RoomsTestCase):
         assert row is not None
         return row
 
-    async def test_report_tells_what_became_of_events(self) -> None:
-        """Whether a room is in good health is seen at a glance."""
+    async def test_report_counts_events_by_status(self) -> None:
+        """An operator sees at a glance whether a room is healthy."""
         colours = self.colours
 
         report = await self.inspection.report(await self.row())
@@ -37,11 +37,11 @@ class InspectionTests(RoomsTestCase):
         assert [number for _, _, number in report.refusals] == [1, 1]
         assert all(rule.startswith("rule ") for _, rule, _ in report.refusals)
         assert report.backward_extremities.keys() == {colours.lost.event_id}
-        heads = {stored.event.event_id for stored in report.extremities}
-        assert heads == {colours.ban.event_id, colours.after_gap.event_id}
+        extremity_ids = {stored.event.event_id for stored in report.extremities}
+        assert extremity_ids == {colours.ban.event_id, colours.after_gap.event_id}
 
-    async def test_report_tells_state_and_members(self) -> None:
-        """The members of the room, their servers, and the current state."""
+    async def test_report_has_state_and_members(self) -> None:
+        """An operator sees the members, their servers, and the state in force."""
         report = await self.inspection.report(await self.row())
 
         assert report.members == {"join": {"one.example": 1}, "ban": {"two.example": 1}}
@@ -51,7 +51,7 @@ class InspectionTests(RoomsTestCase):
         assert report.room_id == self.colours.graph.room.room_id
 
     async def test_graph_marks_each_event(self) -> None:
-        """One picture tells why two servers do not show the same."""
+        """One picture shows why two servers do not show the same events."""
         colours = self.colours
 
         graph = await self.inspection.newest(await self.row(), 100)
@@ -76,7 +76,7 @@ class InspectionTests(RoomsTestCase):
 
         graph = await self.inspection.newest(await self.row(), 3)
 
-        # The newest that have a place, and what is missing before them.
+        # The newest events that have a place, and the missing ones before them.
         assert [event.event_id for event in graph.events if event.mark is not Mark.MISSING] == [
             colours.after_gap.event_id,
             colours.rejected.event_id,
@@ -89,7 +89,7 @@ class InspectionTests(RoomsTestCase):
         }
 
     async def test_graph_around_an_event_has_both_sides_of_it(self) -> None:
-        """The interesting part of a broken room's graph may be long ago."""
+        """The cause of a problem in a room may be long ago."""
         colours = self.colours
 
         graph = await self.inspection.around(await self.row(), colours.merge.event_id, 5)

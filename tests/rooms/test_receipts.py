@@ -18,7 +18,7 @@ from homeserver.rooms.ephemeral.read_markers import ReadMarkers
 from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.rooms.room.room import Room
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.world import World
+from tests.sync.sync_server import SyncServer
 
 READ, PRIVATE, FULLY_READ = "m.read", "m.read.private", "m.fully_read"
 
@@ -27,29 +27,29 @@ class ReceiptsTests(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         await self.start()
-        self.alice = await self.world.user("alice")
-        self.bob = await self.world.user("bob")
-        self.room_id = await self.world.create_room(self.alice)
-        await self.world.rooms.memberships.join(self.bob, self.room_id)
-        self.first = await self.world.say(self.alice, self.room_id, "first")
-        self.second = await self.world.say(self.alice, self.room_id, "second")
+        self.alice = await self.server.user("alice")
+        self.bob = await self.server.user("bob")
+        self.room_id = await self.server.create_room(self.alice)
+        await self.server.rooms.memberships.join(self.bob, self.room_id)
+        self.first = await self.server.say(self.alice, self.room_id, "first")
+        self.second = await self.server.say(self.alice, self.room_id, "second")
 
     async def clean_up(self) -> None:
-        await self.world.stop()
+        await self.server.stop()
         await super().clean_up()
 
     async def start(self) -> None:
         """Start a server on the database, or another one after the first."""
-        self.world = await World.start(self.db)
-        core, log = self.world.core, self.world.log
+        self.server = await SyncServer.start(self.db)
+        core, log = self.server.core, self.server.log
         self.receipts = Receipts(self.db, log, core.names, core.local_server)
         self.markers = ReadMarkers(
-            core.registry, core.events, self.receipts, self.world.accounts.account_data
+            core.registry, core.events, self.receipts, self.server.accounts.account_data
         )
-        self.world.log.subscribe(self.receipts.apply)
+        self.server.log.subscribe(self.receipts.apply)
 
     async def room(self) -> Room:
-        return await self.world.core.registry.get(self.room_id)
+        return await self.server.core.registry.get(self.room_id)
 
     async def read(self, reader: Requester, event_id: str, kind: str = READ, **thread: Any) -> None:
         await self.markers.mark(reader, self.room_id, kind, event_id, **thread)
@@ -68,20 +68,20 @@ class ReceiptsTests(DatabaseTestCase):
         await self.assertFailure(Deferred.fromCoroutine(done), kind)
 
     async def fully_read(self, caller: Requester) -> Any:
-        stored = await self.world.accounts.account_data.content(
+        stored = await self.server.accounts.account_data.content(
             caller.user_id, FULLY_READ, self.room_id
         )
         return None if stored is None else msgspec.json.decode(stored)["event_id"]
 
     async def reply(self, relation: str, parent: str) -> str:
         content = {"body": "…", "m.relates_to": {"rel_type": relation, "event_id": parent}}
-        return await self.world.rooms.sending.send_message(
+        return await self.server.rooms.sending.send_message(
             self.alice, self.room_id, "m.room.message", content, f"{relation}{parent}"
         )
 
-    async def test_others_see_how_far_somebody_has_read(self) -> None:
-        """A message that was read gets the reader's face beside it."""
-        before = self.world.log.position
+    async def test_other_members_see_how_far_a_user_has_read(self) -> None:
+        """Clients show the reader's avatar next to a message."""
+        before = self.server.log.position
 
         await self.read(self.bob, self.first)
 
@@ -90,24 +90,24 @@ class ReceiptsTests(DatabaseTestCase):
         self.assertEqual(list(seen[self.first][READ]), [self.bob.user_id])
         self.assertGreater(seen[self.first][READ][self.bob.user_id]["ts"], 1_600_000_000_000)
 
-    async def test_what_was_seen_is_not_told_again(self) -> None:
-        """A long poll returns for news only."""
+    async def test_receipts_are_not_sent_again(self) -> None:
+        """A long poll returns for new receipts only."""
         await self.read(self.bob, self.first)
 
-        self.assertEqual(await self.seen_by(self.alice, self.world.log.position), {})
+        self.assertEqual(await self.seen_by(self.alice, self.server.log.position), {})
 
     async def test_receipt_moves_forward_only(self) -> None:
         """A slow second device does not make read messages unread."""
         await self.read(self.bob, self.second)
-        before = self.world.log.position
+        before = self.server.log.position
 
         await self.read(self.bob, self.first)
         await self.read(self.bob, self.second)
 
         self.assertEqual(list(await self.seen_by(self.alice)), [self.second])
-        self.assertEqual(self.world.log.position, before)
+        self.assertEqual(self.server.log.position, before)
 
-    async def test_receipts_sent_at_once_end_at_the_later_event(self) -> None:
+    async def test_concurrent_receipts_end_at_the_later_event(self) -> None:
         """Two devices that read at the same moment do not undo each other's work."""
         sent = [self.read(self.bob, event) for event in (self.second, self.first)]
 
@@ -116,8 +116,8 @@ class ReceiptsTests(DatabaseTestCase):
         self.assertEqual(list(await self.seen_by(self.alice)), [self.second])
 
     async def test_private_receipt_is_seen_by_its_user_alone(self) -> None:
-        """Somebody can clear their notifications without telling anybody."""
-        before = self.world.log.position
+        """A user can clear their notifications without notifying other members."""
+        before = self.server.log.position
 
         await self.read(self.bob, self.first, PRIVATE)
 
@@ -126,7 +126,7 @@ class ReceiptsTests(DatabaseTestCase):
         self.assertEqual(list((await self.seen_by(self.bob, before))[self.first]), [PRIVATE])
 
     async def test_public_receipt_may_lag_behind_the_private_one(self) -> None:
-        """Both are kept, as the specification requires, and both are shown to their user."""
+        """Both are stored, as the specification says, and both are shown to their user."""
         await self.read(self.bob, self.second, PRIVATE)
 
         await self.read(self.bob, self.first)
@@ -148,8 +148,8 @@ class ReceiptsTests(DatabaseTestCase):
         }
         self.assertEqual(threads, {self.first: None, in_thread: self.first, self.second: "main"})
 
-    async def test_receipt_of_the_room_outshines_that_of_a_thread_at_one_event(self) -> None:
-        """An event has one place for each user, where the receipt that says more must stand."""
+    async def test_receipt_of_the_room_replaces_that_of_a_thread_at_one_event(self) -> None:
+        """An event has one receipt for each user; the wider one wins."""
         await self.read(self.bob, self.first)
         await self.read(self.bob, self.first, thread_id="main")
 
@@ -203,11 +203,11 @@ class ReceiptsTests(DatabaseTestCase):
             InvalidParam, self.read(self.bob, self.first, FULLY_READ, thread_id="main")
         )
 
-    async def test_receipt_names_a_known_type_and_an_event_of_a_room_one_is_in(self) -> None:
-        """Nobody can write what no client will ever read."""
-        stranger = await self.world.user("stranger")
-        another = await self.world.create_room(self.alice)
-        other = await self.world.say(self.alice, another, "other")
+    async def test_receipt_names_a_known_type_and_an_event_of_a_joined_room(self) -> None:
+        """A user cannot store receipts that no client will read."""
+        stranger = await self.server.user("stranger")
+        other_room = await self.server.create_room(self.alice)
+        other = await self.server.say(self.alice, other_room, "other")
 
         await self.refusal(InvalidParam, self.read(self.bob, self.first, "m.seen"))
         await self.refusal(NotFound, self.read(self.bob, "$unknown"))
@@ -217,12 +217,12 @@ class ReceiptsTests(DatabaseTestCase):
         await self.refusal(Forbidden, self.markers.mark(self.bob, "!unknown:x", READ, self.first))
 
     async def test_receipts_survive_a_restart(self) -> None:
-        """After an update of the server nobody's rooms are unread again."""
-        before = self.world.log.position
+        """After an update of the server no user's rooms are unread again."""
+        before = self.server.log.position
         await self.read(self.bob, self.first)
         await self.read(self.bob, self.second, PRIVATE)
         public, own = await self.seen_by(self.alice), await self.seen_by(self.bob)
-        await self.world.stop()
+        await self.server.stop()
 
         await self.start()
 
@@ -231,14 +231,14 @@ class ReceiptsTests(DatabaseTestCase):
         self.assertEqual(await self.seen_by(self.bob), own)
         self.assertEqual(await self.receipts.changed_rooms([number, 99], before), {number})
         self.assertEqual(
-            await self.receipts.changed_rooms([number], self.world.log.position), set()
+            await self.receipts.changed_rooms([number], self.server.log.position), set()
         )
         await self.read(self.bob, self.first, PRIVATE)
         self.assertEqual(await self.seen_by(self.bob), own)
 
-    async def test_rooms_with_new_receipts_are_known_at_once(self) -> None:
-        """A reader who looks at all rooms need not load those without news."""
-        before = self.world.log.position
+    async def test_rooms_with_new_receipts_are_known_without_loading(self) -> None:
+        """A sync of all rooms does not load rooms without changes."""
+        before = self.server.log.position
         await self.read(self.bob, self.first)
         number, runs = (await self.room()).room_nid, self.db.runs
 
@@ -246,7 +246,7 @@ class ReceiptsTests(DatabaseTestCase):
 
         self.assertEqual((changed, self.db.runs), ({number}, runs))
 
-    async def test_readers_share_what_is_the_same_for_all(self) -> None:
+    async def test_readers_share_encoded_receipts(self) -> None:
         """A receipt in a large room is encoded once, not for each of its members."""
         await self.read(self.bob, self.first)
         room = await self.room()
@@ -277,7 +277,7 @@ class ReceiptsTests(DatabaseTestCase):
         self.assertEqual(await self.fully_read(self.bob), self.second)
         self.assertEqual(await self.seen_by(self.bob), {})
 
-    async def test_markers_set_at_once_end_at_the_later_event(self) -> None:
+    async def test_concurrent_markers_end_at_the_later_event(self) -> None:
         """The same for two devices at the same moment."""
         sent = [self.read(self.bob, event, FULLY_READ) for event in (self.second, self.first)]
 

@@ -12,8 +12,8 @@ class SendingTests(RoomsTestCase):
         await super().setUp()
         self.room_id = await self.create_room()
 
-    async def test_transaction_is_remembered_for_room_and_type(self) -> None:
-        """The same id in another room, or for another path, is another request."""
+    async def test_transaction_id_is_scoped_to_room_and_type(self) -> None:
+        """The same id in another room, or for another type, is another request."""
         other = await self.create_room()
         send = self.sending.send_message
 
@@ -26,7 +26,7 @@ class SendingTests(RoomsTestCase):
         assert len({first, in_other_room, something}) == 3
 
     async def test_path_and_transaction_id_are_not_run_together(self) -> None:
-        """The boundary between path and id matters."""
+        """The boundary between path and id makes a difference."""
         send = self.sending.send_message
 
         first = await send(ALICE, self.room_id, "org.example", {}, ".thing1")
@@ -42,7 +42,7 @@ class SendingTests(RoomsTestCase):
 
         assert await self.say(self.room_id, "let me in", by=BOB)
 
-    async def test_caller_without_device_sends_as_often_as_it_asks(self) -> None:
+    async def test_requester_without_device_sends_as_often_as_requested(self) -> None:
         """Transaction ids belong to devices."""
         nobody = Requester(ALICE.user_id, None)
 
@@ -50,8 +50,8 @@ class SendingTests(RoomsTestCase):
             self.room_id, "x", nobody
         )
 
-    async def test_suspended_user_redacts_only_what_is_theirs(self) -> None:
-        """A suspended moderator can redact their own messages only."""
+    async def test_suspended_user_redacts_only_their_own_events(self) -> None:
+        """A suspended moderator may remove their own messages, and no others."""
         suspended = Requester(ALICE.user_id, "DESK", is_suspended=True)
         await self.memberships.join(BOB, self.room_id)
         own = await self.say(self.room_id, "mine")
@@ -64,7 +64,7 @@ class SendingTests(RoomsTestCase):
             await self.say(self.room_id, "again", by=suspended)
 
     async def test_room_must_exist(self) -> None:
-        """A client gets an error for an unknown room."""
+        """A user who sends to an unknown room gets an error."""
         with pytest.raises(NotFound):
             await self.say("!none:example.org", "hello?")
 

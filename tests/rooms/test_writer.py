@@ -1,4 +1,4 @@
-"""The room writer: one order of events, whatever is in memory and is written meanwhile."""
+"""The room writer: one order of events, with concurrent writers and missing data."""
 
 from itertools import pairwise
 from typing import Any
@@ -32,7 +32,7 @@ class WriterTests(RoomsTestCase):
         """One member's failed attempt is no trouble for the next message."""
         room_id = await self.create_room()
         async with self.rooms.writing(room_id) as writer:
-            head = writer.extremities
+            extremities = writer.extremities
 
             for draft, error in (
                 (EventDraft("m.room.name", BOB.user_id, {}, state_key=""), Forbidden),
@@ -43,11 +43,11 @@ class WriterTests(RoomsTestCase):
                 with pytest.raises(error):
                     await writer.send(draft)
 
-            assert writer.extremities is head
+            assert writer.extremities is extremities
         await self.say(room_id, "next")
 
     async def test_drafts_are_written_together_or_not_at_all(self) -> None:
-        """Events that belong together are stored together or not at all."""
+        """Events that belong together are never stored in part."""
         room_id = await self.create_room()
         await self.say(room_id, "first")
         drafts = [
@@ -56,12 +56,12 @@ class WriterTests(RoomsTestCase):
         ]
         await self.names.nids(["m.room.topic", CAROL.user_id])
         async with self.rooms.writing(room_id) as writer:
-            head = writer.extremities
+            extremities = writer.extremities
 
             with pytest.raises(Forbidden):
                 writer.append(drafts)
 
-            assert writer.extremities is head
+            assert writer.extremities is extremities
             assert writer.current(("m.room.topic", "")) is None
 
     async def test_queued_state_holds_before_it_is_published(self) -> None:
@@ -91,7 +91,7 @@ class WriterTests(RoomsTestCase):
 
             assert await writer.send(draft) is first
 
-    async def test_writer_goes_on_after_a_restart(self) -> None:
+    async def test_writer_continues_after_a_restart(self) -> None:
         """The chain of events, and the state, continue where they ended."""
         room_id = await self.create_room()
         last = await self.say(room_id, "before")
@@ -107,7 +107,7 @@ class WriterTests(RoomsTestCase):
         assert room.root == root
 
     async def test_reader_sees_an_event_only_once_it_is_durable(self) -> None:
-        """A crash never removes an event that a client has seen."""
+        """A crash never removes an event that a client has received."""
         room_id = await self.create_room()
         await self.say(room_id, "first")
         room = await self.rooms.get(room_id)
@@ -124,7 +124,7 @@ class WriterTests(RoomsTestCase):
 class SmallMemoryTests(RoomsTestCase):
     cached_events = 5
 
-    async def test_what_is_not_in_memory_is_loaded(self) -> None:
+    async def test_missing_data_is_loaded(self) -> None:
         """A server with many more rooms than memory serves each of them as well."""
         rooms = [await self.create_room() for _ in range(3)]
 

@@ -3,23 +3,23 @@
 from homeserver.storage.database.migrate import load_migrations
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.remote_room import RemoteRoom
-from tests.sync.world import World
+from tests.sync.server import SyncServer
 
 
 class TimelineGapsMigrationTests(DatabaseTestCase):
     async def test_gaps_that_were_not_filled_are_found(self) -> None:
         """After an upgrade a timeline begins where the new version would begin it."""
         there = RemoteRoom()
-        world = await World.start(self.db, there)
-        there.use(world)
-        carol = await world.user("carol")
+        server = await SyncServer.start(self.db, there)
+        there.use(server)
+        carol = await server.user("carol")
         await there.join(carol)
         await there.deliver(there.say("before"))
         for body in ("missed", "missed again"):
             there.say(body)
             await there.deliver(there.say("after"))
-        await world.say(carol, there.room_id, "and on")
-        await world.stop()
+        await server.say(carol, there.room_id, "and on")
+        await server.stop()
         expected = await self.gaps()
 
         statement = next(

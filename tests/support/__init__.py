@@ -1,1 +1,1 @@
-"""What several tests need: servers, databases, clients."""
+"""Helpers of many tests: servers, databases, clients."""

@@ -1,6 +1,6 @@
-"""Actors: users with their devices, who act on a server over HTTP, so that tests read like scripts.
+"""Actors: users with their devices, who make requests over HTTP, so that tests read like scripts.
 
-A method that fails raises `Refused` with the errcode. `request` reaches whatever has no method.
+A failing method raises `Refused` with the errcode. `request` is for endpoints without a method.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,21 +11,13 @@ from urllib.parse import quote
 import msgspec
 from treq.client import HTTPClient
 
+from tests.support.refused import Refused
+
 CLIENT = "/_matrix/client/v3"
 
 
-class Refused(Exception):
-    """The server answered with an error: its HTTP `status`, `errcode` and `body`."""
-
-    def __init__(self, status: int, body: Any) -> None:
-        super().__init__(f"{status} {body}")
-        self.status = status
-        self.body = body
-        self.errcode: str = body.get("errcode", "") if isinstance(body, dict) else ""
-
-
-class Somebody:
-    """Who has no account, or does not say which."""
+class Client:
+    """A client without an account."""
 
     token: str | None = None
 
@@ -64,7 +56,7 @@ class Somebody:
         return await self.request("DELETE", CLIENT + path)
 
 
-class Actor(Somebody):
+class Actor(Client):
     """A user with one device."""
 
     def __init__(
@@ -79,7 +71,7 @@ class Actor(Somebody):
     async def create_room(
         self, *, invite: "list[Actor] | None" = None, public: bool = False, **body: Any
     ) -> str:
-        """Create a room; gives its id. A public one can be joined by anybody, but is not listed."""
+        """Create a room; returns its id. Any user may join a public one, but it is not listed."""
         if invite:
             body["invite"] = [actor.user_id for actor in invite]
         if public:
@@ -190,7 +182,7 @@ class Actor(Somebody):
         await self.put(f"/presence/{quote(self.user_id)}/status", {"presence": presence, **body})
 
     async def members(self, room: str, **query: Any) -> dict[str, str]:
-        """The membership of each user that `/members` tells of."""
+        """The membership of each user in the response of `/members`."""
         answer = await self.get(f"/rooms/{quote(room)}/members", **query)
         return {event["state_key"]: event["content"]["membership"] for event in answer["chunk"]}
 
@@ -205,5 +197,5 @@ class Actor(Somebody):
 
 
 def bodies(events: list[Any]) -> list[str]:
-    """What was said in those of the events that are text messages."""
+    """The bodies of those of the events that are text messages."""
     return [event["content"]["body"] for event in events if event["type"] == "m.room.message"]

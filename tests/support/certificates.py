@@ -1,6 +1,6 @@
-"""A certificate authority for tests: TLS on this machine is checked as it is elsewhere.
+"""A certificate authority for tests, so that TLS on this machine is verified as usual.
 
-Whoever is to trust it gets the file `authority.crt`; what it issues is a pair of PEM files.
+Clients that trust it get the file `authority.crt`; it issues pairs of PEM files.
 """
 
 import ssl
@@ -31,7 +31,7 @@ class CertificateFiles:
 
 
 class CertificateAuthority:
-    """An authority of its own, whose files lie in a directory."""
+    """A separate authority, with its files in a directory."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

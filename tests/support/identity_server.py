@@ -19,9 +19,9 @@ VALID = f"{API}/pubkey/isvalid"
 
 
 class IdentityServer(ScriptedPeer):
-    """`bound` has users by (medium, address), `invites` what was left here, by token.
+    """`bound` has users by (medium, address), `invites` the pending invites by token.
 
-    `are_keys_valid` is what it says of its keys. As with any scripted peer, `answers` can be
+    `are_keys_valid` is its response about keys. As with any scripted peer, `answers` can be
     replaced one by one.
     """
 
@@ -47,7 +47,7 @@ class IdentityServer(ScriptedPeer):
         return sign_json({"mxid": user_id, "token": token, **more}, self.name, self.key)
 
     def notification(self, medium: str, address: str, user_id: str) -> dict[str, Any]:
-        """What the user's server is told once they have published an address."""
+        """The notification to the user's server after they published an address."""
         self.bound[medium, address] = user_id
         invites = [
             {

@@ -23,7 +23,7 @@ LINK = re.compile(r"http\S+")
 
 @dataclass(frozen=True)
 class Mail:
-    """A mail as it arrived. `encrypted`: it came through TLS; `user`: who had logged in."""
+    """A received mail. `encrypted`: it came through TLS; `user`: the login name of the sender."""
 
     sender: str
     recipient: str
@@ -37,7 +37,7 @@ class Mail:
         return str(self.message["Subject"])
 
     def body(self, kind: str = "plain") -> str:
-        """The text for people: `plain` or `html`."""
+        """The readable text: `plain` or `html`."""
         part = self.message.get_body((kind,))
         assert part is not None, f"the mail has a part text/{kind}"
         return str(part.get_content())
@@ -51,10 +51,10 @@ class Mail:
 
 
 class MailServer:
-    """Listens from its making until `stop`.
+    """Listens from its construction until `stop`.
 
-    `certificate`, options for TLS, makes it offer STARTTLS, or begin with TLS if it is `implicit`;
-    `users` makes it ask for a name and a password; `silent`, it never says a word. Mails to an
+    With `certificate`, options for TLS, it offers STARTTLS, or begins with TLS if it is `implicit`;
+    with `users` it requires a name and a password; if `silent` it never sends a byte. Mails to an
     address in `unknown` are refused.
     """
 
@@ -85,12 +85,12 @@ class MailServer:
         return int(self._port.getHost().port)
 
     async def stop(self) -> None:
-        """Listen no more, and wait until everybody has hung up."""
+        """Stop listening, and wait until all connections are closed."""
         await maybeDeferred(self._port.stopListening)
         await gatherResults(self._open)
 
     def to(self, recipient: str) -> list[Mail]:
-        """The mails that somebody got."""
+        """The mails to one address."""
         return [mail for mail in self.mails if mail.recipient == recipient]
 
     def _opened(self, protocol: Any) -> Any:
@@ -123,7 +123,7 @@ class MailServer:
 
 @implementer(IMessageDelivery)
 class Mailbox:
-    """Where mails of one connection go."""
+    """The destination of mails of one connection."""
 
     def __init__(self, server: MailServer, user: str | None) -> None:
         self._server = server

@@ -14,11 +14,12 @@ from twisted.web.client import Agent, HTTPConnectionPool
 
 from homeserver.app import Homeserver
 from homeserver.config.settings import Settings
-from tests.support.actors import Actor, Refused, Somebody
+from tests.support.actors import Actor, Client
 from tests.support.certificates import CertificateAuthority
 from tests.support.fake_server.server import FakeServer
 from tests.support.postgres import drop_database, fresh_database
 from tests.support.process import free_port
+from tests.support.refused import Refused
 
 
 class Organisation:
@@ -74,7 +75,7 @@ class Organisation:
         self.server = Homeserver(settings, reactor)
         await self.server.start()
         self.url = f"http://127.0.0.1:{self.server.ports[0]}"
-        self.anybody = Somebody(self._http, self.url)
+        self.anybody = Client(self._http, self.url)
 
     async def stop(self) -> None:
         """Stop the server."""

@@ -1,7 +1,7 @@
 """Another implementation of a homeserver as a process: the package matrix-synapse.
 
-It lives in a virtual environment of its own, `.venv-peer`, which `make peer` makes: its
-dependencies are not ours. What is known of it here is its documented configuration:
+It is installed in a separate virtual environment, `.venv-peer`, by `make peer`: its dependencies
+differ from those of this server. Only its documented configuration is used:
 https://element-hq.github.io/synapse/latest/usage/configuration/config_documentation.html
 """
 
@@ -20,15 +20,15 @@ RETRY_SECONDS = 1
 
 
 def is_peer_installed() -> bool:
-    """Whether `make peer` has found the package."""
+    """Whether `make peer` has installed the package."""
     return (CHECKOUT / ".venv-peer" / ".installed").exists()
 
 
 class PeerProcess(Program):
     """One Synapse with its own directory, port and SQLite database.
 
-    `server_name` is an address with a port at which other servers reach it: its own port unless
-    something stands between.
+    `server_name` is an address with a port at which other servers reach it: its own port, or that
+    of a proxy.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ def _settings(
         "tls_certificate_path": str(certificate.certificate),
         "tls_private_key_path": str(certificate.private_key),
         "federation_custom_ca_list": [str(authority.path)],
-        # Everybody is at 127.0.0.1.
+        # All clients have the address 127.0.0.1.
         "ip_range_blacklist": [],
         "federation_ip_range_blacklist": [],
         "trusted_key_servers": [],

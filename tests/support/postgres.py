@@ -1,11 +1,11 @@
-"""A PostgreSQL for tests: one cluster for everybody who tests here, a fresh database for each test.
+"""A PostgreSQL for tests: one cluster for all test processes, a fresh database for each test.
 
 `fresh_database()` copies a template to which all migrations were applied, which takes a few
 milliseconds. `DatabaseTestCase` does it for each test and opens a `Database` on it.
 
 The first process that needs the cluster starts a keeper (this module, run as a program), which runs
-the postmaster for as long as anybody holds a shared lock on the file `users`. The kernel gives the
-lock up when a process ends, however it ends, so no postmaster outlives the tests.
+the postmaster while any process holds a shared lock on the file `users`. The kernel releases the
+lock when a process ends, for any reason, so no postmaster outlives the tests.
 """
 
 import atexit
@@ -65,7 +65,7 @@ def empty_database() -> str:
 
 
 def drop_database(dsn: str) -> None:
-    """Drop a database that `fresh_database` made, even if somebody is still connected to it."""
+    """Drop a database that `fresh_database` made, even with open connections to it."""
     name = conninfo_to_dict(dsn)["dbname"]
     with psycopg.connect(_cluster(), autocommit=True) as connection:
         connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
@@ -129,7 +129,7 @@ def _start_keeper(directory: Path) -> None:
 
 
 def _leave(users: IO[str]) -> None:
-    """Give up the cluster, and see it go if nobody else uses it."""
+    """Release the cluster, and wait for its end if no other process uses it."""
     fcntl.flock(users, fcntl.LOCK_UN)
     give_up = time.monotonic() + 10
     while (_directory() / "ready").exists() and time.monotonic() < give_up:
@@ -139,7 +139,7 @@ def _leave(users: IO[str]) -> None:
 
 
 def _try_lock(file: IO[str], kind: int) -> bool:
-    """Whether a lock could be had just now; it is given back at once."""
+    """Whether a lock is free; it is released at once."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except OSError:
@@ -180,7 +180,7 @@ def _template() -> str:
 
 
 def keep(directory: Path) -> None:
-    """Run the cluster until nobody uses it, then remove it."""
+    """Run the cluster until no process uses it, then remove it."""
     postgres = EmbeddedPostgres(directory / "cluster", SETTINGS)
     postgres.start()
     unfinished = directory / "ready.new"

@@ -1,7 +1,7 @@
-"""A real server process of ours for tests and benchmarks.
+"""A real process of this server for tests and benchmarks.
 
-`homeserver run` with a generated configuration, an embedded database and a free port, all under
-one directory, which must be one that other users can enter: PostgreSQL refuses root, so its process
+`homeserver run` with a generated configuration, an embedded database and a free port, all under one
+directory, which must be one that other users can enter: PostgreSQL refuses root, so its process
 runs as another user.
 
 A killed server leaves its database process behind, as after a real crash; the next start has to
@@ -39,8 +39,8 @@ class ServerProcess(Program):
     """One homeserver with its own directory, port and database.
 
     `overrides` replace top-level keys of the configuration; `cpus` are the cores that the server
-    and its database may use, all when it is None. `trusting` is how to check its certificate, if
-    the overrides give it one.
+    and its database may use, all when it is None. `trusting` verifies its certificate, if the
+    overrides configure one.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class ServerProcess(Program):
         """`homeserver run`, from this checkout."""
         return [sys.executable, "-m", "homeserver", "run", "--config", str(self.config_path)]
 
-    def complaints(self) -> list[str]:
-        """The lines in which the server has owned up to a fault since it was last asked."""
+    def new_errors(self) -> list[str]:
+        """The error lines in the log since the last call."""
         log = self.directory / "server.log"
         if not log.exists():
             return []
@@ -99,7 +99,7 @@ class ServerProcess(Program):
         return descendants(self.pid)
 
     def close(self) -> None:
-        """End whatever still runs and remove the directory."""
+        """End a running process and remove the directory."""
         if self._process is not None:
             with contextlib.suppress(ServerDied):
                 self.stop()

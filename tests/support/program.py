@@ -1,8 +1,8 @@
-"""A homeserver as a process of its own, of whatever make: started, killed and started again.
+"""A homeserver as a process, of any implementation: started, killed and started again.
 
-All that it keeps lies under one directory. Its port and its data outlive a kill, so that what a
-client knows stays true. It does not outlive the tests, however these end: a keeper (this module,
-run as a program) is told of every process, and ends those that are left when the tests are gone.
+All its data is under one directory. Its port and its data outlive a kill, so that clients can
+continue. It does not outlive the tests, however these end: a keeper (this module, run as a program)
+is notified of every process, and ends the remaining ones when the tests are gone.
 """
 
 import atexit
@@ -18,11 +18,12 @@ import ssl
 import subprocess
 import sys
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
+
+from tests.support.closing import ClosedOnExit
 
 SHARED_SECRET = "outside-tests"
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -36,11 +37,11 @@ class ServerDied(Exception):
     """The process ended, or did not answer in time; the message holds what it printed last."""
 
 
-class Program(ABC):
+class Program(ClosedOnExit):
     """One homeserver that listens on a port of the loopback address.
 
-    `port` is any free one unless it is given. `trusting` is how to check its certificate, None for
-    a server without TLS; `cpus` are the cores that it may use, all when it is None.
+    `port` is any free one unless it is given. `trusting` verifies its certificate, None for a
+    server without TLS; `cpus` are the cores that it may use, all when it is None.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Program(ABC):
     @property
     @abstractmethod
     def command(self) -> list[str]:
-        """What to run."""
+        """The command line of the process."""
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -71,7 +72,7 @@ class Program(ABC):
 
     @property
     def logs(self) -> list[Path]:
-        """Files with what the server printed or logged; not all of them need exist."""
+        """Files with the output and the log of the server; not all of them need exist."""
         return [self.directory / "output.log", self.directory / "server.log"]
 
     @property
@@ -88,7 +89,7 @@ class Program(ABC):
         return self._process.pid
 
     def start(self, timeout: float = START_SECONDS) -> None:
-        """Start the process and wait until it answers; `ServerDied` after `timeout` seconds."""
+        """Start the process and wait until it responds; `ServerDied` after `timeout` seconds."""
         with (self.directory / "output.log").open("ab") as output:
             self._process = subprocess.Popen(
                 self.command,
@@ -98,12 +99,12 @@ class Program(ABC):
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        _tell_keeper("+", self._process.pid)
+        _notify_keeper("+", self._process.pid)
         if self._cpus:
             # In time for all that the process will start.
             os.sched_setaffinity(self._process.pid, self._cpus)
         deadline = time.monotonic() + timeout
-        while not self.answers():
+        while not self.is_responding():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise ServerDied(f"the server did not start:\n{self.last_output()}")
             time.sleep(0.05)
@@ -132,10 +133,10 @@ class Program(ABC):
             process.wait()
             raise ServerDied(f"the server did not end:\n{self.last_output()}") from None
         finally:
-            _tell_keeper("-", process.pid)
+            _notify_keeper("-", process.pid)
 
-    def answers(self) -> bool:
-        """Whether the server answers `GET /_matrix/client/versions` with 200."""
+    def is_responding(self) -> bool:
+        """Whether the server responds to `GET /_matrix/client/versions` with 200."""
         if self._trusting is None:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         else:
@@ -161,14 +162,14 @@ class Program(ABC):
             process.wait()
             raise ServerDied(f"the server did not stop:\n{self.last_output()}") from None
         finally:
-            _tell_keeper("-", process.pid)
+            _notify_keeper("-", process.pid)
 
     def kill(self) -> None:
         """Kill the server with SIGKILL."""
         process = self._ended()
         process.kill()
         process.wait()
-        _tell_keeper("-", process.pid)
+        _notify_keeper("-", process.pid)
 
     def last_output(self, lines: int = 30) -> str:
         """The last lines that the server printed or logged."""
@@ -179,30 +180,19 @@ class Program(ABC):
         ]
         return "\n".join(line for text in texts for line in text)
 
-    def complaints(self) -> list[str]:
-        """The lines in which the server has owned up to a fault since it was last asked.
+    def new_errors(self) -> list[str]:
+        """The error lines in the log since the last call.
 
-        Nobody here judges the log of another make.
+        The log of another implementation is not read.
         """
         return []
 
     def close(self) -> None:
-        """End whatever still runs and remove the directory."""
+        """End a running process and remove the directory."""
         if self._process is not None:
             with contextlib.suppress(ServerDied):
                 self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _ended(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -238,7 +228,7 @@ def _keeper() -> IO[bytes]:
     return keeper.stdin
 
 
-def _tell_keeper(change: str, pid: int) -> None:
+def _notify_keeper(change: str, pid: int) -> None:
     pipe = _keeper()
     pipe.write(f"{change}{pid}\n".encode())
     pipe.flush()
@@ -263,7 +253,7 @@ def keep(changes: Iterable[str]) -> None:
 
 
 def _signal(pid: int, number: int) -> bool:
-    """Whether the process was there to be sent the signal."""
+    """Send the signal; returns whether the process existed."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:

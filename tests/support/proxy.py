@@ -1,9 +1,9 @@
-"""A TCP proxy that stands before a server and can fail as networks do.
+"""A TCP proxy in front of a server, which can fail as networks do.
 
-It passes bytes on and looks at none, so TLS goes through it untouched. The server's name has the
-proxy's port, so other servers find only the proxy; clients of the test go to the server itself.
+It passes bytes on unread, so TLS works through it. The server's name has the proxy's port, so other
+servers find only the proxy; clients of the test connect to the server directly.
 
-It runs in a thread of its own, so that servers can talk whatever the test is doing. Its methods are
+It runs in a separate thread, so that servers can talk whatever the test is doing. Its methods are
 for other threads, and have taken effect when they return.
 """
 
@@ -13,8 +13,9 @@ import threading
 from collections.abc import Awaitable
 from concurrent.futures import Future
 from enum import Enum
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from tests.support.closing import ClosedOnExit
 
 CHUNK = 65_536
 ANSWER_SECONDS = 10.0
@@ -22,7 +23,7 @@ LINGER_SECONDS = 0.02
 
 
 class Mode(Enum):
-    """What becomes of connections."""
+    """The treatment of connections."""
 
     PASS = "pass"
     REFUSE = "refuse"
@@ -31,7 +32,7 @@ class Mode(Enum):
     """All stay open, and no byte arrives."""
 
 
-class Proxy:
+class Proxy(ClosedOnExit):
     """Listens on a free port and passes on to `target_port`, both of the loopback address."""
 
     def __init__(self, target_port: int) -> None:
@@ -52,7 +53,7 @@ class Proxy:
         self._do(self._set_mode(mode))
 
     def next_bytes(self) -> "Future[None]":
-        """Done when the next bytes of anybody were passed on to the server."""
+        """Done when the next bytes were passed on to the server."""
         arrival: Future[None] = Future()
         self._loop.call_soon_threadsafe(self._expect, arrival)
         return arrival
@@ -64,17 +65,6 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(ANSWER_SECONDS)
         self._loop.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _do(self, work: Awaitable[Any]) -> Any:
         async def done() -> Any:
@@ -116,7 +106,7 @@ class Proxy:
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            # What the other side has said already may still be on its way.
+            # Earlier bytes of the other side may still be on their way.
             await asyncio.wait(ways, timeout=LINGER_SECONDS)
         finally:
             for way in ways:

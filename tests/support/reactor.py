@@ -17,9 +17,9 @@ class TookTooLong(AssertionError):
 
 
 def run(coroutine: Coroutine[Any, Any, T], timeout: float = 240.0) -> T:
-    """What the coroutine returns or raises; it is cancelled after `timeout` seconds.
+    """Run a coroutine and return its result; it is cancelled after `timeout` seconds.
 
-    The reactor runs meanwhile, and only then: what is listening answers nobody in between.
+    The reactor runs only meanwhile: between calls, listening ports do not respond.
     """
     outcome: list[Any] = []
     running = Deferred.fromCoroutine(coroutine)
@@ -27,7 +27,7 @@ def run(coroutine: Coroutine[Any, Any, T], timeout: float = 240.0) -> T:
     if not outcome:
         running.addTimeout(timeout, reactor, lambda *_: None)
         running.addBoth(lambda _: reactor.crash())
-        # As the tests' own runner does: `crash` ends the loop but lets it be run again.
+        # As Trial's runner does: `crash` ends the loop but lets it be run again.
         reactor.run(installSignalHandlers=False)
         _end_threads()
     if not outcome:
@@ -41,7 +41,7 @@ def run(coroutine: Coroutine[Any, Any, T], timeout: float = 240.0) -> T:
 
 
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """The result of a function that blocks, while the reactor goes on."""
+    """Run a blocking function in a thread, while the reactor continues."""
     result: T = await deferToThread(function, *arguments)
     return result
 
@@ -63,7 +63,7 @@ async def until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
 
 
 async def together(*coroutines: Coroutine[Any, Any, T]) -> list[T]:
-    """What each of the coroutines returns that run at once; the first error ends the waiting."""
+    """Run coroutines concurrently and return their results; the first error ends the wait."""
     running = [Deferred.fromCoroutine(coroutine) for coroutine in coroutines]
     try:
         results: list[T] = await gatherResults(running, consumeErrors=True)

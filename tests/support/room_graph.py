@@ -22,10 +22,10 @@ CREATE: StateKey = ("m.room.create", "")
 
 
 class RoomGraph:
-    """The events of one room that a server knows, in the order in which it came to know them.
+    """The events of one room that a server knows, in the order in which it received them.
 
-    `ends` are the events that nothing follows yet; `withheld` are the ids of those that the server
-    does not give to anybody. New events are of `server_name`, signed with `key`.
+    `ends` are the events that no event follows yet; `withheld` are the ids of those that the server
+    sends to no other. New events are of `server_name`, signed with `key`.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class RoomGraph:
         create = graph.add("m.room.create", first, sender=creator, state_key="")
         graph.room_id = create.room_id
         graph.member(creator, "join")
-        # The creators of newer rooms stand above all levels, and must not be listed.
+        # The creators of newer rooms outrank all levels, and must not be listed.
         users = {} if rules.creators_outrank_everyone else {creator: 100}
         power = {"users": users, **(levels or {})}
         graph.add("m.room.power_levels", power, sender=creator, state_key="")
@@ -79,7 +79,7 @@ class RoomGraph:
         auth_chain: Iterable[Mapping[str, Any]],
         join: Event,
     ) -> "RoomGraph":
-        """Fill an empty graph with what a server gets when it joins: all state before its join."""
+        """Fill an empty graph with the result of a join: all state before the join."""
         before = [Event.from_pdu(graph.version, pdu) for pdu in state]
         for event in (*before, *(Event.from_pdu(graph.version, pdu) for pdu in auth_chain), join):
             graph.events[event.event_id] = event
@@ -103,7 +103,7 @@ class RoomGraph:
         ts: int | None = None,
         redacts: str | None = None,
     ) -> Event:
-        """An event that nobody knows yet. What is not given is as the rules want it.
+        """An event that no server knows yet. Missing arguments are chosen by the auth rules.
 
         It follows the events `after`, the ends if none are given; `ts` is in milliseconds.
         """
@@ -136,7 +136,7 @@ class RoomGraph:
     def member(
         self, user_id: str, membership: str, *, sender: str | None = None, **choices: Any
     ) -> Event:
-        """Add a membership event, of the user's own unless it says of whom."""
+        """Add a membership event, of the user's own unless `sender` is given."""
         content = {"membership": membership}
         return self.add(
             "m.room.member", content, sender=sender or user_id, state_key=user_id, **choices
@@ -152,11 +152,11 @@ class RoomGraph:
         return [self.member(f"@crowd{n}:{self.server_name}", "join") for n in range(number)]
 
     def put(self, event: Event) -> Event:
-        """Take in an event, of whatever server; it becomes an end of the graph."""
+        """Store an event of any server; it becomes an end of the graph."""
         if event.event_id in self.events:
             return event
         prev = event.prev_event_ids
-        # A state is not copied for the next event of a line; whoever asks for it later waits a bit.
+        # The state is computed on demand instead of copied for each event of a linear history.
         if len(prev) == 1 and prev[0] in self._states and not self._has_followers(prev[0]):
             state = self._states.pop(prev[0])
         else:
@@ -225,7 +225,7 @@ class RoomGraph:
         return states[0] if len(states) == 1 else resolve(self.version, states, self.events)
 
     def _state_after(self, event_id: str) -> Mapping[StateKey, str]:
-        """From what is at hand: back along a line to a state that is known, and forth again."""
+        """Computed back along a linear history to a known state, and forward again."""
         line: list[Event] = []
         while event_id not in self._states:
             event = self.events[event_id]
@@ -250,7 +250,7 @@ class RoomGraph:
 
     def _auth_ids(self, event: Event, create_id: str | None) -> list[str]:
         ids = event.auth_event_ids
-        # Where the room id implies the create event, it belongs to the chain all the same.
+        # Where the room id implies the create event, it still belongs to the chain.
         if not self.version.create_in_auth_events and create_id and event.event_id != create_id:
             return [*ids, create_id]
         return ids

@@ -1,4 +1,4 @@
-"""A whole homeserver in the test's own process, on a real socket, with a database of its own."""
+"""A whole homeserver in the test's process, on a real socket, with a separate database."""
 
 import shutil
 import tempfile
@@ -16,12 +16,13 @@ from twisted.web.client import Agent, HTTPConnectionPool
 
 from homeserver.app import Homeserver
 from homeserver.config.settings import Settings
-from tests.support.actors import Actor, Refused, Somebody
+from tests.support.actors import Actor, Client
 from tests.support.postgres import drop_database, fresh_database
+from tests.support.refused import Refused
 
 
 class ServerTestCase(TestCase):
-    """A test with a server of its own.
+    """A test with its own server.
 
     `settings` replace sections of the configuration. `alice`, `bob` and the like come from
     `register`; `anybody` has no account.
@@ -47,7 +48,7 @@ class ServerTestCase(TestCase):
         self.server = Homeserver(self._settings(), reactor)
         await self.server.start()
         self.url = f"http://127.0.0.1:{self.server.ports[0]}"
-        self.anybody = Somebody(self._http, self.url)
+        self.anybody = Client(self._http, self.url)
 
     async def stop_server(self) -> None:
         """Stop the server. Actors are of the server that ran when they were made."""
@@ -55,7 +56,7 @@ class ServerTestCase(TestCase):
         await self.server.stop()
 
     async def restart_server(self, *actors: Actor) -> None:
-        """Stop the server and start it again; the actors go on with the new one."""
+        """Stop the server and start it again; the actors continue with the new one."""
         await self.stop_server()
         await self.start_server()
         for actor in actors:
@@ -76,7 +77,7 @@ class ServerTestCase(TestCase):
     async def register_admin(self, name: str) -> Actor:
         """A new account that may administrate the server."""
         actor = await self.register(name)
-        # Nothing was asked with the token yet, so the server has not looked the account up.
+        # The token was not used yet, so the server has not cached the account.
         with psycopg.connect(self.dsn) as connection:
             connection.execute(
                 "UPDATE users SET is_admin = true WHERE user_id = %s", (actor.user_id,)

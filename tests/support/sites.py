@@ -1,8 +1,8 @@
 """Homeservers of several organisations on this machine, each behind a proxy that can fail.
 
-A `Site` is a server process of either kind, ours or the peer's, with the proxy by which other
-servers reach it. `Sites` starts those that are asked for, once for all tests. A `Scene` is what one
-test sees of two of them: it makes users there, cuts the network, and heals it.
+A `Site` is a server process of either kind, this implementation or the peer, with the proxy by
+which other servers reach it. `Sites` starts them on demand, once for all tests. A `Scene` gives one
+test two of them: it registers users, cuts the network, and restores it.
 """
 
 import shutil
@@ -17,27 +17,28 @@ from twisted.internet import reactor
 from twisted.web.client import HTTPConnectionPool
 
 from tests.clients.plain_client import registration
-from tests.support.actors import Refused, Somebody
+from tests.support.actors import Client
 from tests.support.certificates import CertificateAuthority, CertificateFiles
 from tests.support.peer import PeerProcess
 from tests.support.process import ServerProcess
 from tests.support.program import SHARED_SECRET, Program, free_port
 from tests.support.proxy import Mode, Proxy
 from tests.support.reactor import in_thread, together
-from tests.support.watching import Watcher, eventually
+from tests.support.refused import Refused
+from tests.support.watcher import Watcher, eventually
 
-OURS, PEER = "ours", "peer"
+LOCAL, PEER = "local", "peer"
 LINES_SHOWN = 60
-START_SECONDS = 180.0  # several at once, on a machine that is busy
+START_SECONDS = 180.0  # several start at once, on a busy machine
 MEMORY_DISK = Path("/dev/shm")
 MEMORY_NEEDED = 4 << 30  # bytes
 
 
 class Site:
-    """One organisation: its server, and the proxy before it. `name` is the server's name.
+    """One organisation: its server, and the proxy in front. `name` is the server's name.
 
-    Nothing can be cut where it is reached directly, but nothing takes longer. `cpus` are the cores
-    that one of ours may use with its database.
+    A site without a proxy cannot be cut off, but nothing is slower. `cpus` are the cores that this
+    implementation may use with its database.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Site:
 
 
 class Sites:
-    """The sites that the tests of one session share, started when they are first asked for."""
+    """The sites that the tests of one session share, started on demand."""
 
     def __init__(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="homeserver-sites-", dir=_quick_place()))
@@ -95,7 +96,7 @@ class Sites:
 
     @property
     def logs(self) -> Path:
-        """Where the logs are left behind if `keeps_logs` is set."""
+        """The directory of the logs if `keeps_logs` is set."""
         return self._directory / "logs"
 
     def get(self, kind: str, number: int) -> Site:
@@ -176,7 +177,7 @@ class Scene:
 
     async def user(self, site: Site, name: str) -> Watcher:
         """A new account whose name starts with the one given."""
-        somebody = Somebody(self._http, site.program.url)
+        somebody = Client(self._http, site.program.url)
         path = "/_synapse/admin/v1/register"
         nonce = (await somebody.request("GET", path))["nonce"]
         body = registration(SHARED_SECRET, nonce, f"{name}{next(self.numbers)}")
@@ -190,7 +191,7 @@ class Scene:
         )
 
     def cut(self, mode: Mode = Mode.REFUSE) -> None:
-        """Nothing goes between the sites any more; their own users notice nothing."""
+        """Cut the network between the sites; their own users notice nothing."""
         self._harmed = True
         for site in self.both:
             site.proxy.set_mode(mode)
@@ -201,13 +202,13 @@ class Scene:
         await site.kill()
 
     async def heal(self) -> None:
-        """Mend the network, start what was killed, and wait until both sites talk again."""
+        """Restore the network, start killed servers, and wait until both sites talk again."""
         for site in self.both:
             site.proxy.set_mode(Mode.PASS)
         # Connections to a server that was killed are of no use.
         await self._pool.closeCachedConnections()
         for site in self.both:
-            if not await in_thread(site.program.answers):
+            if not await in_thread(site.program.is_responding):
                 await site.start()
         await together(self._reaches(*self.both), self._reaches(*reversed(self.both)))
         self._harmed = False
@@ -217,8 +218,8 @@ class Scene:
         if self._harmed:
             await self.heal()
         await self._pool.closeCachedConnections()
-        complaints = [line for site in self.both for line in site.program.complaints()]
-        assert complaints == []
+        errors = [line for site in self.both for line in site.program.new_errors()]
+        assert errors == []
 
     async def _reaches(self, site: Site, other: Site) -> None:
         """A server that was out of reach for another one may be left alone for a while."""
@@ -245,9 +246,9 @@ def _quick_place() -> Path | None:
 def federating(
     name: str, port: int, authority: CertificateAuthority, certificate: CertificateFiles
 ) -> dict[str, Any]:
-    """Settings for one of ours that federates with servers on this machine."""
+    """Settings for an instance of this server that federates with servers on this machine."""
     return {
-        # Settings of what is not there yet are only warned of.
+        # Unknown settings only cause a warning.
         "unknown_keys": "warn",
         "server_name": name,
         "public_baseurl": f"https://127.0.0.1:{port}",

@@ -16,7 +16,7 @@ from homeserver.rooms.resolution.resolver import ResolvedState
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
 from tests.rooms.inbound.replica import ALICE, BOB, Graph
-from tests.sync.world import World
+from tests.sync.sync_server import SyncServer
 
 
 class RemoteRoom:
@@ -32,11 +32,11 @@ class RemoteRoom:
         self.room_id = self.graph.room.room_id
         self.max_backfilled: int | None = None
         self.by_id = {event.event_id: event for event in self.graph.events}
-        self._world: World
+        self._server: SyncServer
 
-    def use(self, world: World) -> None:
+    def use(self, server: SyncServer) -> None:
         """Be the other servers of the room for this server."""
-        self._world = world
+        self._server = server
 
     def make(
         self, event_type: str, sender: str, content: Any, state_key: str | None = None, **how: Any
@@ -65,7 +65,7 @@ class RemoteRoom:
         """Have a local user join, and so the server under test."""
         join = self.member(user.user_id, "join")
         state = self._state_before(join)
-        remote_join = self._world.core.remote_join
+        remote_join = self._server.core.remote_join
         return await remote_join.admit(join, state, self._chain(state))
 
     async def join_with_partial_state(self, user: Requester) -> StoredEvent:
@@ -73,34 +73,36 @@ class RemoteRoom:
         join = self.member(user.user_id, "join")
         state = [each for each in self._state_before(join) if each.type != MEMBER]
         servers = ["one.example", "two.example"]
-        return await self._world.core.remote_join.admit(join, state, self._chain(state), servers)
+        return await self._server.core.remote_join.admit(join, state, self._chain(state), servers)
 
     async def send_members(self, join: StoredEvent) -> None:
         """Send the members of the state before a join."""
-        registry, receiver = self._world.core.registry, self._world.outside.receiving
+        registry, receiver = self._server.core.registry, self._server.remote.receiving
         members = [each for each in self._state_before(join.event) if each.type == MEMBER]
         async with registry.writing(self.room_id) as writer:
             await receiver.outliers(writer, self._chain(members))
-            completion = PartialStateCompletion(self._world.core.storage, receiver, self._world.db)
+            completion = PartialStateCompletion(
+                self._server.core.storage, receiver, self._server.db
+            )
             await completion.complete(writer, [each.event_id for each in members])
 
     async def receive_sent(self, event_id: str) -> Event:
         """Receive an event of the server under test."""
-        room = await self._world.core.registry.get(self.room_id)
-        (stored,) = await self._world.outside.find(room, [event_id])
+        room = await self._server.core.registry.get(self.room_id)
+        (stored,) = await self._server.remote.find(room, [event_id])
         return self._put(stored.event)
 
     async def receive_all_sent(self) -> None:
         """Receive all events that the server under test has sent."""
-        room = await self._world.core.registry.get(self.room_id)
+        room = await self._server.core.registry.get(self.room_id)
         for stored in list(room.timeline):
             if stored.event.event_id not in self.by_id:
                 self._put(stored.event)
 
     async def deliver(self, event: Event, **how: Any) -> StoredEvent:
         """Have an event received, with the state before it where its prev events were missed."""
-        receiver = self._world.outside.receiving
-        async with self._world.core.registry.writing(self.room_id) as writer:
+        receiver = self._server.remote.receiving
+        async with self._server.core.registry.writing(self.room_id) as writer:
             state = await self._given_state(writer, event)
             received = await receiver.receive(writer, event, state_before=state, **how)
         if received.done is not None:
@@ -127,13 +129,13 @@ class RemoteRoom:
         return bool(found)
 
     async def _is_placed(self, event: Event) -> bool:
-        registry = self._world.core.registry
+        registry = self._server.core.registry
         async with registry.writing(self.room_id) as writer:
-            known = await self._world.outside.receiving.find_known(writer, [event.event_id])
+            known = await self._server.remote.receiving.find_known(writer, [event.event_id])
         return any(not stored.status.is_outlier for stored in known.values())
 
     async def _given_state(self, writer: RoomWriter, event: Event) -> ResolvedState | None:
-        receiver = self._world.outside.receiving
+        receiver = self._server.remote.receiving
         known = await receiver.find_known(writer, event.prev_event_ids)
         placed = [stored for stored in known.values() if not stored.status.is_outlier]
         state = self._state_before(event)

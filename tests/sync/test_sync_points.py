@@ -8,24 +8,24 @@ from twisted.internet.defer import Deferred
 from homeserver.accounts.sessions.requester import Requester
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.client_model import ClientModel
-from tests.sync.world import World
+from tests.sync.sync_server import SyncServer
 
 
 class SyncPointTests(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        world = await World.start(self.db)
-        self.alice, self.bob = await world.user("alice"), await world.user("bob")
-        self.room_id = await world.create_room(self.alice, invite=[self.bob.user_id])
-        await world.rooms.memberships.join(self.bob, self.room_id)
+        server = await SyncServer.start(self.db)
+        self.alice, self.bob = await server.user("alice"), await server.user("bob")
+        self.room_id = await server.create_room(self.alice, invite=[self.bob.user_id])
+        await server.rooms.memberships.join(self.bob, self.room_id)
         self.client = ClientModel()
-        self.before: dict[str, Any] = await world.update(self.bob)
-        await world.say(self.alice, self.room_id, "hello")
-        await world.stop()
-        self.world = await World.start(self.db)  # nothing is in memory
+        self.before: dict[str, Any] = await server.update(self.bob)
+        await server.say(self.alice, self.room_id, "hello")
+        await server.stop()
+        self.server = await SyncServer.start(self.db)  # nothing is in memory
 
     async def clean_up(self) -> None:
-        await self.world.stop()
+        await self.server.stop()
         await super().clean_up()
 
     async def test_initial_sync_has_a_room_in_which_the_user_gets_a_new_name_meanwhile(
@@ -34,8 +34,8 @@ class SyncPointTests(DatabaseTestCase):
         """The room must not be left out of this response as too new, and of the next as known."""
         self.meanwhile(self.rename)
 
-        self.client.apply(await self.world.update(self.bob))
-        self.client.apply(await self.world.update(self.bob, self.client.since))
+        self.client.apply(await self.server.update(self.bob))
+        self.client.apply(await self.server.update(self.bob, self.client.since))
 
         await self.check_complete()
 
@@ -58,24 +58,24 @@ class SyncPointTests(DatabaseTestCase):
     async def test_membership_that_is_stored_but_not_published_is_waited_for(self) -> None:
         """The database has a change shortly before the log's subscribers do."""
         published: Deferred[None] = Deferred()
-        write = self.world.log._write
+        write = self.server.log._write
 
         async def write_and_wait(batch: Any) -> None:
             await write(batch)
             await published
 
-        self.patch(self.world.log, "_write", write_and_wait)
+        self.patch(self.server.log, "_write", write_and_wait)
         renaming = Deferred.fromCoroutine(self.rename())
         while not await self.is_stored():
             pass
-        request = Deferred.fromCoroutine(self.world.update(self.bob))
+        request = Deferred.fromCoroutine(self.server.update(self.bob))
         for _ in range(20):
             await self.is_stored()
         published.callback(None)
         await renaming
 
         self.client.apply(await request)
-        self.client.apply(await self.world.update(self.bob, self.client.since))
+        self.client.apply(await self.server.update(self.bob, self.client.since))
 
         await self.check_complete()
 
@@ -83,7 +83,7 @@ class SyncPointTests(DatabaseTestCase):
         """The bodies of the messages in the next two responses."""
         said: list[str] = []
         for _ in range(2):
-            response = await self.world.update(self.bob, self.client.since)
+            response = await self.server.update(self.bob, self.client.since)
             self.client.apply(response)
             for rooms in response.get("rooms", {}).values():
                 for room in rooms.values():
@@ -93,12 +93,12 @@ class SyncPointTests(DatabaseTestCase):
 
     async def rename(self) -> None:
         content = {"membership": "join", "displayname": "Robert"}
-        await self.world.rooms.sending.set_state(
+        await self.server.rooms.sending.set_state(
             self.bob, self.room_id, "m.room.member", self.bob.user_id, content
         )
 
     async def leave(self) -> None:
-        await self.world.rooms.memberships.leave(self.bob, self.room_id)
+        await self.server.rooms.memberships.leave(self.bob, self.room_id)
 
     async def is_stored(self) -> bool:
         async def query(db: Any) -> bool:
@@ -109,7 +109,7 @@ class SyncPointTests(DatabaseTestCase):
 
     def meanwhile(self, happen: Callable[[], Awaitable[None]]) -> None:
         """Have something happen, once, while the next sync waits for the database."""
-        account_data = self.world.accounts.account_data
+        account_data = self.server.accounts.account_data
         query, happened = account_data.changed_since, []
 
         async def changed_since(user_id: str, position: int) -> Any:
@@ -124,5 +124,5 @@ class SyncPointTests(DatabaseTestCase):
     async def check_complete(self, caller: Requester | None = None) -> None:
         """The client has the state that an initial sync returns."""
         fresh = ClientModel()
-        fresh.apply(await self.world.update(caller or self.bob))
+        fresh.apply(await self.server.update(caller or self.bob))
         assert self.client.state == fresh.state

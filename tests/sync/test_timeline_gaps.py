@@ -1,4 +1,4 @@
-"""Sync where this server has missed a part of a room: after an outage, or after it had left.
+"""Sync where this server has missed a part of a room: after an outage, or after a rejoin.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 """
@@ -11,7 +11,7 @@ from tests.rooms.inbound.replica import ALICE, BOB
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.client_model import ClientModel
 from tests.sync.remote_room import RemoteRoom
-from tests.sync.world import World
+from tests.sync.server import SyncServer
 
 LAZY = {"room": {"state": {"lazy_load_members": True}}}
 NAME = ("m.room.name", "")
@@ -21,24 +21,24 @@ class TimelineGapTests(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         self.remote = RemoteRoom()
-        self.world = await World.start(self.db, self.remote)
-        self.remote.use(self.world)
-        self.carol = await self.world.user("carol")
+        self.server = await SyncServer.start(self.db, self.remote)
+        self.remote.use(self.server)
+        self.carol = await self.server.user("carol")
         self.remote.rename("old")
         await self.remote.join(self.carol)
 
     async def restart(self) -> None:
-        await self.world.stop()
-        self.world = await World.start(self.db, self.remote)
-        self.remote.use(self.world)
+        await self.server.stop()
+        self.server = await SyncServer.start(self.db, self.remote)
+        self.remote.use(self.server)
 
     async def section(self, since: str | None = None, **options: Any) -> dict[str, Any]:
-        response = await self.world.update(self.carol, since, **options)
+        response = await self.server.update(self.carol, since, **options)
         found: dict[str, Any] = response["rooms"]["join"][self.remote.room_id]
         return found
 
     async def end(self) -> str:
-        return str((await self.world.update(self.carol))["next_batch"])
+        return str((await self.server.update(self.carol))["next_batch"])
 
     async def outage(self) -> list[Event]:
         """Receive an event, miss several with a new name and a ban, and receive one more."""
@@ -75,13 +75,13 @@ class TimelineGapTests(DatabaseTestCase):
         """A missed name and ban are in force, though no event of the timeline has them."""
         since = await self.end()
         client = ClientModel()
-        client.apply(await self.world.update(self.carol))
+        client.apply(await self.server.update(self.carol))
         await self.outage()
         member = ("m.room.member", BOB)
         expected = {NAME: self.missed[-2].event_id, member: self.missed[-1].event_id}
 
         for known_since, model in ((since, client), (None, ClientModel())):
-            model.apply(await self.world.update(self.carol, known_since))
+            model.apply(await self.server.update(self.carol, known_since))
             state = model.state[self.remote.room_id]
             assert {key: state[key] for key in expected} == expected
 
@@ -123,19 +123,19 @@ class TimelineGapTests(DatabaseTestCase):
 
     async def test_server_that_rejoins_has_a_gap(self) -> None:
         """Neither the user nor this server was in the room between leaving and joining again."""
-        dave = await self.world.user("dave")
-        await self.world.rooms.memberships.join(dave, self.remote.room_id)
-        said = await self.world.say(self.carol, self.remote.room_id, "mine")
+        dave = await self.server.user("dave")
+        await self.server.rooms.memberships.join(dave, self.remote.room_id)
+        said = await self.server.say(self.carol, self.remote.room_id, "mine")
         since = await self.end()
         for user in (dave, self.carol):
-            await self.world.rooms.memberships.leave(user, self.remote.room_id)
+            await self.server.rooms.memberships.leave(user, self.remote.room_id)
         await self.remote.receive_all_sent()
         missed = [self.remote.rename("new"), self.remote.say("missed")]
         join = await self.remote.join(self.carol)
 
         for known_since in (since, None):
             client = ClientModel()
-            client.apply(await self.world.update(self.carol, known_since))
+            client.apply(await self.server.update(self.carol, known_since))
             assert client.timelines[self.remote.room_id] == [join.event.event_id]
             assert client.state[self.remote.room_id][NAME] == missed[0].event_id
         page = await self.page((await self.section(since))["timeline"]["prev_batch"], 100)
@@ -145,21 +145,21 @@ class TimelineGapTests(DatabaseTestCase):
     async def test_server_that_rejoins_with_partial_state_has_a_gap(self) -> None:
         """The members come later, and with them the bans that the server missed."""
         since = await self.end()
-        await self.world.rooms.memberships.leave(self.carol, self.remote.room_id)
+        await self.server.rooms.memberships.leave(self.carol, self.remote.room_id)
         await self.remote.receive_all_sent()
         missed = [self.remote.rename("new"), self.remote.member(BOB, "ban", ALICE)]
         join = await self.remote.join_with_partial_state(self.carol)
         said = self.remote.say("after", ALICE)
         await self.remote.deliver(said)
         early = ClientModel()
-        early.apply(await self.world.update(self.carol, since, LAZY))
+        early.apply(await self.server.update(self.carol, since, LAZY))
         assert early.timelines[self.remote.room_id] == [join.event.event_id, said.event_id]
 
         await self.remote.send_members(join)
 
-        early.apply(await self.world.update(self.carol, early.since, LAZY))
+        early.apply(await self.server.update(self.carol, early.since, LAZY))
         late = ClientModel()
-        late.apply(await self.world.update(self.carol, since))
+        late.apply(await self.server.update(self.carol, since))
         assert late.timelines[self.remote.room_id] == [join.event.event_id, said.event_id]
         for client in (early, late):
             assert client.state[self.remote.room_id][NAME] == missed[0].event_id
@@ -208,7 +208,7 @@ class TimelineGapTests(DatabaseTestCase):
         assert (await self.remote.deliver(redaction)).is_redaction_pending
         if is_restarted:
             await self.restart()
-        said = await self.world.say(self.carol, self.remote.room_id, "after")
+        said = await self.server.say(self.carol, self.remote.room_id, "after")
 
         section = await self.section(since)
 
@@ -225,7 +225,7 @@ class TimelineGapTests(DatabaseTestCase):
             await self.remote.deliver(event)
         clients = {lazy: ClientModel() for lazy in (False, True)}
         for lazy, client in clients.items():
-            client.apply(await self.world.update(self.carol, None, LAZY if lazy else None))
+            client.apply(await self.server.update(self.carol, None, LAZY if lazy else None))
         # On another branch Bob had lost his power before.
         content = {"users": {ALICE: 100}}
         await self.remote.deliver(
@@ -233,7 +233,7 @@ class TimelineGapTests(DatabaseTestCase):
         )
 
         for lazy, client in clients.items():
-            response = await self.world.update(self.carol, client.since, LAZY if lazy else None)
+            response = await self.server.update(self.carol, client.since, LAZY if lazy else None)
             client.apply(response)
             state = client.state[self.remote.room_id]
             assert state["m.room.topic", ""] == topic.event_id
@@ -241,10 +241,10 @@ class TimelineGapTests(DatabaseTestCase):
 
     async def test_members_of_the_gap_are_sent_with_lazy_loading(self) -> None:
         """A client that knows few members still gets the ban."""
-        since = str((await self.world.update(self.carol, wanted=LAZY))["next_batch"])
+        since = str((await self.server.update(self.carol, wanted=LAZY))["next_batch"])
         await self.outage()
 
-        response = await self.world.update(self.carol, since, LAZY)
+        response = await self.server.update(self.carol, since, LAZY)
 
         section = response["rooms"]["join"][self.remote.room_id]
         sent = {each["state_key"] for each in section["state"]["events"]}
@@ -258,7 +258,7 @@ class TimelineGapTests(DatabaseTestCase):
 
         found = []
         for at in (first, second):
-            reader = self.world.rooms.reader
+            reader = self.server.rooms.reader
             members = await reader.members(self.carol.user_id, self.remote.room_id, at=at)
             found.append({each.event.state_key: each.event.content for each in members})
 
@@ -268,7 +268,9 @@ class TimelineGapTests(DatabaseTestCase):
 
     async def page(self, since: str, limit: int = 8) -> list[str]:
         request = PageRequest(backwards=True, since=since, limit=limit)
-        page = await self.world.rooms.history.page(self.carol.user_id, self.remote.room_id, request)
+        page = await self.server.rooms.history.page(
+            self.carol.user_id, self.remote.room_id, request
+        )
         return [seen.stored.event.event_id for seen in page.chunk]
 
 

@@ -39,8 +39,8 @@ from homeserver.web.server import HttpServer, RequestPipeline
 from homeserver.web.shutdown import Shutdown
 from homeserver.web.tls import Certificate
 from tests.support.folders import temporary_folder
+from tests.web.raw_http import Tokens, Wire
 from tests.web.test_websocket import Echoes, WebSocketTestCase
-from tests.web.wire import Tokens, Wire
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from homeserver.protocol.errors import LimitExceeded
 from homeserver.web.html import Pages
 from homeserver.web.pages import Health, MetricsPage, WelcomePage
 from homeserver.web.routes import Auth, Route
-from tests.web.wire import ServerTestCase
+from tests.web.raw_http import ServerTestCase
 
 
 class PageTests(ServerTestCase):

@@ -4,7 +4,7 @@ from typing import Any
 
 from homeserver.web import server as server_module
 from homeserver.web.request import CLIENT_GONE
-from tests.web.notes import Note, NotesTestCase
+from tests.web.example_api import Note, NotesTestCase
 
 CORS = {
     "access-control-allow-origin": "*",

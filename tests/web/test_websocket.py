@@ -9,7 +9,7 @@ from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import LimitExceeded
 from homeserver.web.routes import Route
 from homeserver.web.websocket import Socket, SocketFactory, Upgrade
-from tests.web.wire import ServerTestCase, Wire
+from tests.web.raw_http import ServerTestCase, Wire
 
 HANDSHAKE = (
     ("Connection", "keep-alive, Upgrade"),

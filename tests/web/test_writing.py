@@ -3,7 +3,7 @@
 import msgspec
 
 from homeserver.web.routes import Auth, Route
-from tests.web.wire import ServerTestCase
+from tests.web.raw_http import ServerTestCase
 
 LONG = b'"%s"' % (b"0123456789" * 300_000)
 

@@ -5,8 +5,9 @@ from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred
 
-from tests.support.actors import Actor, Refused
+from tests.support.actors import Actor
 from tests.support.mail import MailServer
+from tests.support.refused import Refused
 from tests.support.server import ServerTestCase
 
 BOB = "bob@example.com"

@@ -217,8 +217,8 @@ class BundleTests(RelationsTestCase):
     async def test_relation_to_an_event_of_another_room_is_none(self) -> None:
         """An event of another room has no effect."""
         event_id = await self.alice.say(self.room, "here")
-        elsewhere = await self.bob.create_room()
-        await self.bob.send(elsewhere, MESSAGE, child(event_id, "m.thread", "from outside"))
+        other_room = await self.bob.create_room()
+        await self.bob.send(other_room, MESSAGE, child(event_id, "m.thread", "from outside"))
 
         self.assertEqual(await self.bundle(self.alice, event_id), {})
         self.assertEqual((await self.children(self.alice, event_id))["chunk"], [])

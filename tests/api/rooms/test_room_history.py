@@ -164,8 +164,8 @@ class MessagesTests(HistoryTestCase):
         for expected, wanted in filters.items():
             page = await self.alice.messages(room, filter=json.dumps(wanted))
             self.assertEqual(bodies(page["chunk"]), [expected])
-        elsewhere = {"rooms": ["!another:example.org"]}
-        page = await self.alice.messages(room, filter=json.dumps(elsewhere))
+        other_rooms = {"rooms": ["!another:example.org"]}
+        page = await self.alice.messages(room, filter=json.dumps(other_rooms))
         self.assertEqual(page["chunk"], [])
 
     async def test_senders_come_along_where_members_are_lazy(self) -> None:

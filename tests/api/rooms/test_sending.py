@@ -72,8 +72,8 @@ class SendingTests(ServerTestCase):
         self.assertNotEqual(first, second)
         shown = await self.alice.event(self.room, first)
         self.assertEqual(shown["unsigned"]["transaction_id"], "1")
-        elsewhere = await phone.event(self.room, first)
-        self.assertNotIn("transaction_id", elsewhere["unsigned"])
+        other_room = await phone.event(self.room, first)
+        self.assertNotIn("transaction_id", other_room["unsigned"])
 
     async def test_transaction_id_used_for_another_path_is_another_request(self) -> None:
         """A client that counts from one for each kind of request loses nothing."""
@@ -178,14 +178,14 @@ class SendingTests(ServerTestCase):
         self.assertEqual((await self.bob.event(self.room, event_id))["content"], {})
 
     async def test_event_of_another_room_cannot_be_redacted(self) -> None:
-        """A redaction without effect is refused instead of being sent."""
-        elsewhere = await self.alice.create_room()
-        event_id = await self.alice.say(elsewhere, "here")
+        """A redaction that could do nothing is refused instead of being sent for ever."""
+        other_room = await self.alice.create_room()
+        event_id = await self.alice.say(other_room, "here")
 
         redaction = self.alice.redact(self.room, event_id)
 
         await self.assert_refused("M_INVALID_PARAM", redaction, 400)
-        self.assertEqual((await self.alice.event(elsewhere, event_id))["content"]["body"], "here")
+        self.assertEqual((await self.alice.event(other_room, event_id))["content"]["body"], "here")
 
     async def test_redaction_outlives_a_restart(self) -> None:
         """Redacted content is not shown again after a restart."""

@@ -8,7 +8,7 @@ from homeserver.accounts.user_data.account_data import AccountDataChanged
 from homeserver.client_api.sync.stream_session import MAX_CALLS
 from homeserver.config.limits import RateSettings, WebSocketSettings
 from homeserver.protocol.errors import Unavailable
-from tests.api.sync.stream_world import Client, StreamTestCase, pause
+from tests.api.sync.stream_test_case import Client, StreamTestCase, pause
 
 
 class OpeningTests(StreamTestCase):

@@ -1,1 +1,1 @@
-"""Tests of signing keys, and of request authentication."""
+"""Tests of signing keys and of authentication by them."""

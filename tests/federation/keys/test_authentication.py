@@ -1,4 +1,4 @@
-"""Requests of other servers are authenticated by their signature, and by nothing else."""
+"""Authentication of requests of other servers, by their signature only."""
 
 from typing import Any
 from urllib.parse import quote
@@ -23,7 +23,7 @@ class AuthenticationTests(FederationTestCase):
         self.assertEqual(await self.status("GET", ROOMS), 200)
         self.assertEqual(await self.status("GET", f"{ROOMS}?since={quote('ü &')}"), 400)
         self.assertEqual(await self.status("POST", ROOMS, {"limit": 5}), 200)
-        self.assertEqual(len(self.peer.asked_for(KEYS)), 1)
+        self.assertEqual(len(self.peer.requests_to(KEYS)), 1)
 
     async def test_anything_else_is_unauthorized(self) -> None:
         """Each of these differs from a good request in one way."""
@@ -61,7 +61,7 @@ class AuthenticationTests(FederationTestCase):
             await self.assert_refused("M_UNAUTHORIZED", somebody.request("GET", ROOMS), 401)
 
     async def test_old_servers_need_not_name_the_destination(self) -> None:
-        """Old servers sign a request object without the destination."""
+        """Their signature does not cover the destination either."""
         signed = sign_json(
             request_object("GET", ROOMS, self.peer.name, None), self.peer.name, self.peer.key
         )
@@ -70,8 +70,8 @@ class AuthenticationTests(FederationTestCase):
 
         self.assertEqual(await self.status("GET", ROOMS, Authorization=header), 200)
 
-    async def test_denied_servers_are_turned_away(self) -> None:
-        """Before anything is asked of them."""
+    async def test_denied_servers_are_refused(self) -> None:
+        """No request is sent to a denied server for the check."""
         header = self.header("GET", ROOMS, None, origin="bad.example")
         status, answer = await self.ask("GET", ROOMS, Authorization=header)
 
@@ -85,7 +85,7 @@ class AuthenticationTests(FederationTestCase):
         self.assertEqual((status, answer["errcode"]), (400, "M_INVALID_PARAM"))
 
     async def test_a_body_that_is_not_json_cannot_have_been_signed(self) -> None:
-        """It is answered as what it is."""
+        """The response is a malformed-body error, not a signature error."""
         for body in (b"{", b"\xff", b"[" * 100_000):
             response = await self.http.request(
                 "POST",
@@ -96,8 +96,8 @@ class AuthenticationTests(FederationTestCase):
             self.assertEqual(response.code, 400)
             await response.content()
 
-    async def test_server_that_sends_is_tried_again(self) -> None:
-        """A server that was away gets its messages when it is back, not an hour later."""
+    async def test_a_server_that_sends_is_tried_again(self) -> None:
+        """A server that was unavailable gets its messages when it is back, not an hour later."""
         self.peer.answers["/_matrix/federation/v1/query/profile"] = plain(502, b"")
         alice = await self.here.register("alice")
         await self.assert_refused("M_UNKNOWN", alice.get(f"/profile/@user:{self.peer.name}"), 502)
@@ -110,7 +110,7 @@ class AuthenticationTests(FederationTestCase):
         self.assertLess(destinations.health_of(self.peer.name).retry_at, failing.retry_at)
 
     async def test_pauses_outlive_a_restart(self) -> None:
-        """Servers that are away are not all tried at once after a start."""
+        """After a start, unavailable servers are not all tried at once."""
         self.peer.answers["/_matrix/federation/v1/query/profile"] = plain(502, b"")
         alice = await self.here.register("alice")
         await self.assert_refused("M_UNKNOWN", alice.get(f"/profile/@user:{self.peer.name}"), 502)
@@ -132,7 +132,7 @@ class AuthenticationTests(FederationTestCase):
         return str(authorize(method, uri, content=body, **who))
 
     async def ask(self, method: str, uri: str, content: Any = None, **headers: str) -> Any:
-        """Status and body of the answer to a request of the peer."""
+        """Status and body of the response to a request of the peer."""
         return await self.peer.request(
             self.http, self.here.url, self.here.name, method, uri, content, **headers
         )

@@ -1,4 +1,4 @@
-"""The keyring accepts signatures by fetched keys, for as long as the keys are valid."""
+"""The keyring: verifies signatures with fetched keys, for as long as these are valid."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from homeserver.protocol.events import Event, build_event
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.protocol.signing.signatures import BadSignature, SigningKey, sign_json
 from homeserver.storage.database.database import Database
-from tests.federation.transport.world import HERE, KEY, ClientTestCase
+from tests.federation.transport.client_test_case import HERE, KEY, ClientTestCase
 from tests.support.fake_server.scripted_peer import KEYS, SILENT, ScriptedPeer, error, plain
 from tests.support.postgres import drop_database, fresh_database
 
@@ -40,7 +40,7 @@ class KeyringTestCase(ClientTestCase):
         self.keyring = self.make_keyring()
 
     def make_keyring(self, *notaries: str) -> Keyring:
-        """A keyring that remembers nothing but what is in the database."""
+        """A keyring with an empty cache over the database."""
         store = KeyStore(self.db)
         fetcher = KeyFetcher(
             reactor,  # type: ignore[arg-type]
@@ -60,8 +60,8 @@ class KeyringTestCase(ClientTestCase):
         return sign_json({"text": "hello"}, peer.name, key or peer.key)
 
     def fetched(self, peer: ScriptedPeer | None = None) -> int:
-        """The number of key requests that a peer got."""
-        return len((peer or self.there).asked_for(KEYS))
+        """The number of requests for keys that a peer received."""
+        return len((peer or self.there).requests_to(KEYS))
 
     async def refused(self, kind: type[Exception], attempt: Any) -> None:
         """The attempt fails in just this way."""
@@ -71,7 +71,7 @@ class KeyringTestCase(ClientTestCase):
 
 class FetchingTests(KeyringTestCase):
     async def test_keys_are_fetched_once(self) -> None:
-        """However many messages a server signs, in however many rooms at once."""
+        """One fetch serves any number of messages of a server, in any number of rooms."""
         together = [
             ensureDeferred(self.keyring.verify_json(self.there.name, self.signed()))
             for _ in range(5)
@@ -82,7 +82,7 @@ class FetchingTests(KeyringTestCase):
         self.assertEqual(self.fetched(), 1)
 
     async def test_keys_survive_a_restart(self) -> None:
-        """After a start not every server in the world is asked."""
+        """A start does not fetch the keys of every server again."""
         await self.keyring.verify_json(self.there.name, self.signed())
 
         await self.make_keyring().verify_json(self.there.name, self.signed())
@@ -90,7 +90,7 @@ class FetchingTests(KeyringTestCase):
         self.assertEqual(self.fetched(), 1)
 
     async def test_the_own_signature_is_known(self) -> None:
-        """Events of this server come back from others."""
+        """Events of this server come back from other servers."""
         await self.keyring.verify_json(HERE, sign_json({}, HERE, KEY))
 
         await self.refused(BadSignature, self.keyring.verify_json(HERE, sign_json({}, "x", KEY)))
@@ -98,7 +98,7 @@ class FetchingTests(KeyringTestCase):
         await self.refused(BadSignature, self.keyring.verify_json(HERE, forged))
 
     async def test_forged_and_changed_objects_are_refused(self) -> None:
-        """No server can sign for another one."""
+        """A server cannot sign for another server."""
         changed = {**self.signed(), "text": "bye"}
         forged = self.signed(key=SigningKey.from_seed("peer", b"f" * 32))
         unsigned = {"text": "hello"}
@@ -107,7 +107,7 @@ class FetchingTests(KeyringTestCase):
             await self.refused(BadSignature, self.keyring.verify_json(self.there.name, value))
 
     async def test_invalid_responses_about_keys_are_not_trusted(self) -> None:
-        """Forged, malformed, or about another server, or no response at all."""
+        """Forged or malformed ones, those about another server, or none at all."""
         other = self.peer(seed=b"q" * 32)
         for answer in (
             lambda _: {**self.there.published(), "valid_until_ts": now_ms() + 5 * DAY},
@@ -123,8 +123,8 @@ class FetchingTests(KeyringTestCase):
             attempt = self.make_keyring().verify_json(self.there.name, self.signed())
             await self.refused(KeyUnavailable, attempt)
 
-    async def test_an_unavailable_key_is_not_requested_without_end(self) -> None:
-        """A flood of events with made-up keys does not become a flood of requests."""
+    async def test_an_unavailable_key_is_not_fetched_endlessly(self) -> None:
+        """A flood of events with invented keys does not become a flood of requests."""
         for number in range(30):
             stranger = SigningKey.from_seed(f"k{number}", b"s" * 32)
             attempt = self.keyring.verify_json(self.there.name, self.signed(key=stranger))
@@ -132,8 +132,8 @@ class FetchingTests(KeyringTestCase):
 
         self.assertLessEqual(self.fetched(), 10)
 
-    async def test_a_server_that_failed_is_asked_again_only_if_it_is_there(self) -> None:
-        """Events that other servers pass on wait; a request by the server itself does not."""
+    async def test_a_failed_server_is_asked_again_only_if_it_is_reachable(self) -> None:
+        """Its events from other servers wait; a request from the server itself does not."""
         self.there.answers[KEYS] = plain(502, b"")
         await self.refused(KeyUnavailable, self.keyring.verify_json(self.there.name, self.signed()))
         self.there.answers[KEYS] = lambda _: self.there.published()
@@ -175,8 +175,8 @@ class ValidityTests(KeyringTestCase):
         await self.refused(KeyUnavailable, self.keyring.verify_json(self.there.name, old))
         self.assertEqual(self.fetched(), 1)
 
-    async def test_events_are_verified_at_their_own_time(self) -> None:
-        """From room version 5 on; before, any key that the server ever had will do."""
+    async def test_events_are_verified_by_their_own_time(self) -> None:
+        """From room version 5 on; before, any key that the server ever had is valid."""
         old_keys = {OLD.key_id: {"key": OLD.verify_key, "expired_ts": now_ms() - DAY}}
         self.there.answers[KEYS] = lambda _: self.there.published(old_verify_keys=old_keys)
         before, after = now_ms() - 2 * DAY, now_ms()
@@ -196,8 +196,8 @@ class ValidityTests(KeyringTestCase):
             [type(None), KeyUnavailable, type(None), type(None), KeyUnavailable],
         )
 
-    async def test_one_bad_event_does_not_spoil_the_others(self) -> None:
-        """A transaction has events of many servers, and each has its own outcome."""
+    async def test_one_invalid_event_does_not_affect_the_others(self) -> None:
+        """A transaction has events of many servers, and each has its own result."""
         good = self.event("12", self.there.key)
         forged = self.event("12", SigningKey.from_seed("peer", b"f" * 32))
         unsigned = Event(good.version, {**good.pdu, "signatures": {}}, good.json, good.event_id)
@@ -251,15 +251,15 @@ class NotaryClientTests(KeyringTestCase):
         }
 
     async def test_a_notary_helps_where_a_server_is_unavailable(self) -> None:
-        """Old messages of a server that is gone can still be read."""
+        """Old messages of a server that is gone can still be verified."""
         self.vouch(self.published)
 
         await self.keyring.verify_json(self.there.name, self.signed())
 
-        self.assertEqual(len(self.notary_peer.asked_for(QUERY)), 1)
+        self.assertEqual(len(self.notary_peer.requests_to(QUERY)), 1)
 
-    async def test_a_notary_cannot_make_keys_up(self) -> None:
-        """Neither unsigned by itself, nor changed, nor for servers that were not requested."""
+    async def test_a_notary_cannot_invent_keys(self) -> None:
+        """Not unsigned, not changed, and not for servers that were not requested."""
         unsigned = {"server_keys": [self.published]}
         self.notary_peer.answers[QUERY] = unsigned
         await self.refused(KeyUnavailable, self.keyring.verify_json(self.there.name, self.signed()))
@@ -276,10 +276,8 @@ class NotaryClientTests(KeyringTestCase):
                 KeyUnavailable, keyring.verify_json(self.there.name, self.signed(key=forger))
             )
 
-    async def test_an_old_answer_cannot_bring_a_retired_key_back(self) -> None:
-        """An attacker with a stolen key and a response from before the rotation gains nothing by
-        it.
-        """
+    async def test_an_old_response_cannot_bring_a_retired_key_back(self) -> None:
+        """A thief of a key gains nothing from a response from before the rotation."""
         stolen = self.there.key
         old_keys = {stolen.key_id: {"key": stolen.verify_key, "expired_ts": now_ms() - DAY}}
         replay = self.there.published(valid_until_ts=now_ms() + DAY // 2)
@@ -291,7 +289,7 @@ class NotaryClientTests(KeyringTestCase):
         await self.refused(
             KeyUnavailable, self.keyring.verify_json(self.there.name, self.signed(key=unknown))
         )
-        self.assertEqual(len(self.notary_peer.asked_for(QUERY)), 1)
+        self.assertEqual(len(self.notary_peer.requests_to(QUERY)), 1)
 
         for keyring in (self.keyring, self.make_keyring()):
             attempt = keyring.verify_json(self.there.name, self.signed(key=stolen))
@@ -299,17 +297,15 @@ class NotaryClientTests(KeyringTestCase):
 
 
 class NotaryTests(KeyringTestCase):
-    async def test_answers_are_passed_on_with_a_signature(self) -> None:
-        """Both those of the server and of the notary can be checked."""
+    async def test_responses_are_passed_on_with_a_signature(self) -> None:
+        """Clients can verify that of the server and that of the notary."""
         [answer] = await self.notary.query({self.there.name: {}})
 
         await self.keyring.verify_json(self.there.name, answer)
         await self.keyring.verify_json(HERE, answer)
 
-    async def test_a_good_answer_is_kept_and_an_older_one_refreshed(self) -> None:
-        """Servers are asked when half of a response's lifetime is over, or when a request needs
-        more.
-        """
+    async def test_a_valid_response_is_cached_and_refreshed(self) -> None:
+        """Keys are fetched again after half of their validity, or when a request needs more."""
         wanted = {self.there.name: {self.there.key.key_id: None}}
         await self.notary.query(wanted)
         await self.notary.query(wanted)
@@ -318,8 +314,8 @@ class NotaryTests(KeyringTestCase):
         await self.notary.query({self.there.name: {self.there.key.key_id: now_ms() + 3 * DAY}})
         self.assertEqual(self.fetched(), 2)
 
-    async def test_keys_of_an_unavailable_server_are_returned(self) -> None:
-        """By the last that it said, even if that has expired."""
+    async def test_a_notary_answers_for_an_unavailable_server(self) -> None:
+        """With the last response of that server, even an expired one."""
         self.there.answers[KEYS] = lambda _: self.there.published(valid_until_ts=now_ms() - DAY)
         await self.notary.query({self.there.name: {}})
         self.there.answers[KEYS] = plain(502, b"")
@@ -328,13 +324,13 @@ class NotaryTests(KeyringTestCase):
 
         self.assertEqual(answer["server_name"], self.there.name)
 
-    async def test_unknown_servers_are_left_out(self) -> None:
-        """The answer is empty, and not an error."""
+    async def test_the_response_for_unknown_servers_is_empty(self) -> None:
+        """An unknown server is not an error."""
         self.assertEqual(await self.notary.query({"127.0.0.1:1": {"ed25519:a": None}}), [])
         self.assertEqual(await self.notary.query({}), [])
 
-    async def test_the_own_keys_are_returned_too(self) -> None:
-        """Without any request to another server."""
+    async def test_the_own_keys_are_included(self) -> None:
+        """They need no request."""
         [answer] = await self.notary.query({HERE: {}})
 
         self.assertIn(KEY.key_id, answer["verify_keys"])

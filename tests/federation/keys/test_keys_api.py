@@ -1,4 +1,4 @@
-"""Keys over the API, as servers request them that know no other server yet."""
+"""Keys over the API, for servers that know no keys yet."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ class KeysApiTests(FederationTestCase):
         self.addCleanup(self.peer.stop)
 
     async def test_keys_need_no_authentication(self) -> None:
-        """They are signed, valid for some hours, and tell of old keys."""
+        """They are signed, valid for some hours, and include old keys."""
         now_ms = int(reactor.seconds() * 1000)  # type: ignore[attr-defined]
         for path in (KEYS, f"{KEYS}/ed25519:any"):
             answer = await self.here.anybody.request("GET", path)
@@ -36,13 +36,13 @@ class KeysApiTests(FederationTestCase):
             self.assertEqual((old.key_id, old.valid_until_ts), (OLD.key_id, 1_700_000_000_000))
 
     async def test_they_come_as_canonical_json(self) -> None:
-        """A server can check the signature over the bytes without encoding them again."""
+        """A server that verifies the signature over the raw bytes need not encode them again."""
         response = await self.http.get(self.here.url + KEYS)
         body = await response.content()
 
         self.assertEqual(body, encode_canonical(msgspec.json.decode(body)))
 
-    async def test_a_notary_is_asked_in_three_ways(self) -> None:
+    async def test_a_notary_is_queried_in_three_ways(self) -> None:
         """For all keys of a server, for one of them, and for those of several servers."""
         key_id = self.peer.key.key_id
         both = {self.peer.name: {key_id: {"minimum_valid_until_ts": 0}}, self.here.name: {}}
@@ -58,8 +58,8 @@ class KeysApiTests(FederationTestCase):
         for answer in answers:
             self.assertEqual(set(answer[0]["signatures"]), {self.peer.name, self.here.name})
 
-    async def test_senseless_questions_are_refused(self) -> None:
-        """With an error message, and without any request to another server."""
+    async def test_invalid_queries_are_refused(self) -> None:
+        """With an error message, and without a request to another server."""
         many = {f"s{number}.example": {} for number in range(101)}
         for errcode, method, path, body in (
             ("M_INVALID_PARAM", "GET", f"{QUERY}/no%20name", None),
@@ -74,6 +74,6 @@ class KeysApiTests(FederationTestCase):
             )
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The response of the notary."""
+        """The notary's response."""
         answer = await self.here.anybody.request(method, path, body)
         return answer["server_keys"]

@@ -1,1 +1,1 @@
-"""Tests of what other servers send."""
+"""Tests of receiving transactions of other servers."""

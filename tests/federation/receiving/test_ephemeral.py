@@ -1,18 +1,18 @@
-"""EDUs, which are sent between servers and never stored in a room: typing, receipts, presence.
+"""EDUs between servers: typing, receipts, presence.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#edus
 """
 
 import pytest
 
-from tests.federation.meeting import shared_room
+from tests.federation.shared_rooms import shared_room
 from tests.support.sites import Scene
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
 
 async def test_typing_is_seen_on_the_other_server(scene: Scene) -> None:
-    """One sees that the other is about to answer, and when they have stopped."""
+    """A user sees that a user of the other server types, and has stopped."""
     alice, bob = await scene.alice_and_bob()
     room = await shared_room(alice, bob)
 
@@ -24,7 +24,7 @@ async def test_typing_is_seen_on_the_other_server(scene: Scene) -> None:
 
 
 async def test_receipts_are_seen_on_the_other_server(scene: Scene) -> None:
-    """One sees how far the other has read."""
+    """A user sees how far a user of the other server has read."""
     alice, bob = await scene.alice_and_bob()
     room = await shared_room(alice, bob)
 
@@ -36,7 +36,7 @@ async def test_receipts_are_seen_on_the_other_server(scene: Scene) -> None:
 
 
 async def test_presence_is_seen_by_users_who_share_a_room(scene: Scene) -> None:
-    """Users see the presence of users on any server."""
+    """A user sees the presence of users of any server."""
     alice, bob = await scene.alice_and_bob()
     await shared_room(alice, bob)
 

@@ -50,8 +50,8 @@ def all_routes() -> list[Route]:
 class MalformedRequestTests(FederationTestCase):
     timeout = 240
 
-    async def test_no_endpoint_fails_at_nonsense(self) -> None:
-        """Whatever another server sends, this one neither breaks nor shows its inside."""
+    async def test_no_endpoint_fails_on_malformed_requests(self) -> None:
+        """With any request, this server neither fails nor shows internals."""
         evil, here = await self.fake(), await self.organisation()
         alice = await here.register("alice")
         room_id = await alice.create_room(public=True)

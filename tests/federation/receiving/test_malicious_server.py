@@ -1,4 +1,4 @@
-"""A malicious server against ours: its attacks fail, and other servers are not affected.
+"""A malicious server against this one: its attacks fail, and other servers are not affected.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
 """
@@ -29,8 +29,8 @@ class MaliciousServerTestCase(FederationTestCase):
         """The messages that Alice sees, the newest first."""
         return bodies((await self.alice.messages(room_id, limit=100))["chunk"])
 
-    def asked(self, operation: str) -> int:
-        """The number of requests that the other server got for an operation."""
+    def requests_for(self, operation: str) -> int:
+        """The number of requests of one operation that the other server received."""
         return sum(one.operation == operation for one in self.evil.received)
 
 
@@ -41,8 +41,8 @@ class TransactionTests(MaliciousServerTestCase):
         self.room_id = self.room.room_id
         await self.alice.join(self.room_id, via=[self.evil.name])
 
-    async def test_a_transaction_that_comes_again_has_no_effect(self) -> None:
-        """Whatever it holds this time: its answer is the one that was given before."""
+    async def test_a_repeated_transaction_has_no_effect(self) -> None:
+        """Whatever its new content, the response is the one given before."""
         one, other = self.room.say(self.mallory, "one"), self.room.say(self.mallory, "other")
 
         first = await self.evil.send(self.here.name, [one], txn_id="same")
@@ -61,8 +61,8 @@ class TransactionTests(MaliciousServerTestCase):
             self.assertEqual((status, answer["errcode"]), (400, "M_BAD_JSON"))
         self.assertEqual(await self.said(self.room_id), [])
 
-    async def test_an_oversized_event_is_dropped_and_the_others_are_not(self) -> None:
-        """An event has at most 65,536 bytes; no server has to keep a larger one."""
+    async def test_an_oversized_event_is_dropped_alone(self) -> None:
+        """An event has at most 65,536 bytes; this server need not store a larger one."""
         large = self.room.build(
             "m.room.message", {"msgtype": "m.text", "body": "x"}, sender=self.mallory
         )
@@ -75,7 +75,7 @@ class TransactionTests(MaliciousServerTestCase):
         self.assertEqual(await self.said(self.room_id), ["good"])
 
     async def test_deeply_nested_json_does_no_harm(self) -> None:
-        """It is dropped, or kept as it is; the room continues."""
+        """It is refused, or stored as it is; the room continues."""
         for depth in (50, 150, 400):
             nested: Any = "bottom"
             for _ in range(depth):
@@ -90,8 +90,8 @@ class TransactionTests(MaliciousServerTestCase):
         await self.alice.say(self.room_id, "still here")
         self.assertEqual((await self.said(self.room_id))[:2], ["still here", "good"])
 
-    async def test_nonsense_in_place_of_events_is_passed_over(self) -> None:
-        """Nothing of it is a fault of this server, or keeps the rest of a transaction out."""
+    async def test_invalid_events_are_skipped(self) -> None:
+        """They cause no internal error, and do not drop the rest of a transaction."""
         good = self.room.say(self.mallory, "good")
         junk: list[Any] = [
             5,
@@ -110,8 +110,8 @@ class TransactionTests(MaliciousServerTestCase):
         self.assertEqual((status, answer["pdus"][good.event_id]), (200, {}))
         self.assertEqual(await self.said(self.room_id), ["good"])
 
-    async def test_an_endless_chain_of_authorities_is_not_walked(self) -> None:
-        """A server that always has one more event to fetch is asked a bounded number of times."""
+    async def test_an_endless_auth_chain_is_not_walked(self) -> None:
+        """A server that always has one more event gets a bounded number of requests."""
         last = self.room.state_event("m.room.power_levels")
         chain: dict[str, Event] = {}
         for number in range(300):
@@ -139,13 +139,13 @@ class TransactionTests(MaliciousServerTestCase):
 
         await self.evil.send(self.here.name, [event])
 
-        self.assertLess(self.asked("get_event"), 2 * event_fetcher.MAX_SINGLE)
+        self.assertLess(self.requests_for("get_event"), 2 * event_fetcher.MAX_SINGLE)
         self.assertEqual(await self.said(self.room_id), [])
         await self.evil.send(self.here.name, [self.room.say(self.mallory, "good")])
         self.assertEqual(await self.said(self.room_id), ["good"])
 
-    async def test_another_event_than_was_asked_for_is_not_taken_for_it(self) -> None:
-        """Neither as what comes before an event nor as what authorises it."""
+    async def test_a_response_with_another_event_is_not_accepted(self) -> None:
+        """Neither as a previous event nor as an auth event."""
         lost = self.room.build(
             "m.room.message", {"msgtype": "m.text", "body": "lost"}, sender=self.mallory
         )
@@ -187,14 +187,14 @@ class TransactionTests(MaliciousServerTestCase):
         page = await self.alice.messages(self.room_id, limit=100)
 
         self.assertEqual(bodies(page["chunk"]), [])
-        self.assertGreater(self.asked("get_room_state_ids"), 0)
+        self.assertGreater(self.requests_for("get_room_state_ids"), 0)
         self.assertLess(endless.sent, 20_000_000)
         await self.alice.say(self.room_id, "still here")
         self.assertEqual((await self.said(self.room_id))[0], "still here")
 
 
 class StrangerTests(MaliciousServerTestCase):
-    async def test_server_outside_a_room_puts_nothing_into_it(self) -> None:
+    async def test_a_server_outside_of_a_room_adds_nothing_to_it(self) -> None:
         """Knowing its id and the ids of its events is not enough."""
         room_id = await self.alice.create_room()
         said = await self.alice.say(room_id, "among us")
@@ -225,8 +225,8 @@ class StrangerTests(MaliciousServerTestCase):
         members = await self.alice.get(f"/rooms/{quote(room_id)}/joined_members")
         self.assertEqual([*members["joined"]], [self.alice.user_id])
 
-    async def test_it_cannot_speak_for_users_of_others(self) -> None:
-        """It speaks neither for users of this server nor for those of a third."""
+    async def test_it_cannot_act_for_users_of_other_servers(self) -> None:
+        """Neither for users of this server nor for those of a third."""
         room_id = await self.alice.create_room(public=True)
         room = await self.evil.join(self.here.name, room_id, self.mallory)
         for user_id in (self.alice.user_id, "@bob:third.example"):
@@ -246,7 +246,7 @@ class StrangerTests(MaliciousServerTestCase):
         self.assertEqual(await self.said(room_id), [])
 
     async def test_it_reads_nothing_of_rooms_that_it_is_not_in(self) -> None:
-        """Neither events nor states nor the past, whatever it asks for."""
+        """Neither events nor states nor history, by any endpoint."""
         room_id = await self.alice.create_room()
         said = await self.alice.say(room_id, "among us")
         room, event = quote(room_id), quote(said, safe="")
@@ -272,8 +272,8 @@ class StrangerTests(MaliciousServerTestCase):
 
 
 class JoiningTests(MaliciousServerTestCase):
-    async def test_an_invalid_state_joins_no_user(self) -> None:
-        """The user gets an error, nothing partial remains, and a valid response joins the room."""
+    async def test_an_invalid_state_admits_no_user(self) -> None:
+        """The user gets an error, nothing incomplete remains, and a valid response succeeds."""
         room, other = self.evil.create_room(), self.evil.create_room(creator="another")
         good = [event.pdu for event in room.events.values()]
         foreign = [event.pdu for event in other.events.values()]
@@ -299,8 +299,8 @@ class JoiningTests(MaliciousServerTestCase):
         await self.alice.say(room.room_id, "here")
         self.assertEqual(await self.said(room.room_id), ["here"])
 
-    async def test_a_state_that_does_not_come_ends(self) -> None:
-        """Neither an endless response nor one that drips delays the user permanently."""
+    async def test_waiting_for_a_state_ends(self) -> None:
+        """Neither an endless response nor a slow one delays the user permanently."""
         self.patch(membership_requests, "MAX_STATE_BYTES", 300_000)
         self.patch(membership_requests, "STATE_TIMEOUT_SECONDS", 0.5)
         room = self.evil.create_room()

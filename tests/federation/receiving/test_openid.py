@@ -15,16 +15,16 @@ class OpenIdTests(ServerTestCase):
         await super().setUp()
         self.alice = await self.register("alice")
 
-    async def test_a_service_gets_the_user_of_a_token(self) -> None:
-        """A widget knows its user, without a password and without asking them."""
+    async def test_a_service_learns_the_user_of_a_token(self) -> None:
+        """A widget knows its user, without a password."""
         token = await self.token_of(self.alice)
 
         answer = await self.user_info(access_token=token)
 
         self.assertEqual(answer, {"sub": self.alice.user_id})
 
-    async def test_what_is_no_such_token_is_refused(self) -> None:
-        """No user passes for another one, and an access token for clients is not accepted."""
+    async def test_other_tokens_are_refused(self) -> None:
+        """A user cannot pose as another one, and a client's access token does not work here."""
         await self.assert_refused("M_MISSING_TOKEN", self.user_info(), 401)
         await self.assert_refused("M_MISSING_TOKEN", self.user_info(access_token=""), 401)
         for unknown in ("made up", "an/invalid/token", self.alice.token):
@@ -37,6 +37,6 @@ class OpenIdTests(ServerTestCase):
         return token
 
     async def user_info(self, **query: Any) -> Any:
-        """The response that a service gets for a token."""
+        """The response to a service about a token."""
         path = "/_matrix/federation/v1/openid/userinfo"
         return await self.anybody.request("GET", path, query=query)

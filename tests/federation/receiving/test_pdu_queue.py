@@ -1,4 +1,4 @@
-"""The outcome of a transaction for the server that sent it."""
+"""The response to a transaction of another server while parts of this one fail."""
 
 from typing import Any
 
@@ -16,15 +16,15 @@ class NoDatabase:
     """The rooms' access lists cannot be read."""
 
     async def present(self, origin: str, room_id: str) -> None:
-        """Raise what everything raises while the database is unavailable."""
-        raise Unavailable("The database is unavailable")
+        """Raise the error of an unavailable database."""
+        raise Unavailable("The database is away")
 
 
-class InboxTests(SynchronousTestCase):
-    """An inbox whose collaborators fail."""
+class IncomingQueueTests(SynchronousTestCase):
+    """A queue whose collaborators fail."""
 
-    def test_what_cannot_be_stored_is_sent_again(self) -> None:
-        """A restart of the database loses nothing: the other server gets an error and retries."""
+    def test_unstored_events_are_sent_again(self) -> None:
+        """A restart of the database loses nothing: the other server gets an error, and retries."""
         unused: Any = None
         access: Any = NoDatabase()
         inbox = IncomingQueue(unused, access, unused, unused, unused)

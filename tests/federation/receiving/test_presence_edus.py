@@ -1,4 +1,4 @@
-"""Sending the presence of local users to other servers."""
+"""Sending presence to other servers."""
 
 from collections.abc import Iterable
 from types import SimpleNamespace
@@ -49,7 +49,7 @@ def presence(present: int, sent: Sent, clock: Clock) -> PresenceEdus:
 
 
 def test_presence_is_sent_again_before_it_times_out() -> None:
-    """A user who is online all day is shown so all day, on all servers."""
+    """A user who is online all day is shown as online all day, on all servers."""
     clock, sent = Clock(), Sent()
     edus = presence(RESEND_BATCH_SIZE + 1, sent, clock)
     edus.start()
@@ -78,8 +78,8 @@ class ColdRoom:
         self.is_read = True
 
 
-def test_presence_is_sent_in_rooms_that_are_not_in_memory_too() -> None:
-    """After a restart, users are shown online before any of them has written."""
+def test_presence_reaches_servers_of_rooms_that_are_not_in_memory() -> None:
+    """After a restart, users are shown as online before they send an event."""
     sent, unused = Sent(), None
     rooms: Any = SimpleNamespace(local_server=SimpleNamespace(is_local=lambda user_id: True))
     tracker: Any = SimpleNamespace(enabled=True, now_ms=lambda: 1_000)

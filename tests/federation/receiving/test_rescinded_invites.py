@@ -1,4 +1,4 @@
-"""Invites that are taken back, or said to be."""
+"""Rescinded invites, and false claims that an invite was rescinded."""
 
 from federation.receiving import rescinded_invites
 from homeserver.protocol.room_versions import ROOM_VERSIONS
@@ -17,8 +17,8 @@ class RescindedInviteTests(FederationTestCase):
         self.bob = await self.there.register("bob")
         self.room = await self.alice.create_room(public=True)
 
-    async def test_a_stranger_cannot_make_an_invite_vanish(self) -> None:
-        """A server that knows of an invite, and is not in the room, cannot rescind it."""
+    async def test_a_stranger_cannot_rescind_an_invite(self) -> None:
+        """A server that is not in the room cannot end an invite that it knows of."""
         evil = await self.fake()
         await self.alice.invite(self.room, self.bob)
         graph = RoomGraph(ROOM_VERSIONS["12"], self.room, evil.name, evil.key)
@@ -38,7 +38,7 @@ class RescindedInviteTests(FederationTestCase):
         await self.bob.join(self.room)
 
     async def test_a_moderator_of_a_third_server_rescinds_an_invite(self) -> None:
-        """The inviter's server confirms it, if the kick has reached it by now."""
+        """The inviter's server confirms it, once it has received the event."""
         third = await self.organisation()
         carol = await third.register("carol")
         levels = await self.alice.state(self.room, "m.room.power_levels")

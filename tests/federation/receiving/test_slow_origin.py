@@ -1,6 +1,6 @@
-"""A server that does not give what its events cite: it holds up its own events, and no other's.
+"""A server that does not send missing events: it delays its own events, and no others.
 
-Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
+Spec: https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events
 """
 
 from time import monotonic
@@ -59,18 +59,18 @@ class SlowOriginTests(FederationTestCase):
         room.withheld.add(room.say(sender, "lost").event_id)
         return room.say(sender, "after what is lost")
 
-    def asked(self, server: FakeServer, operation: str) -> int:
-        """The number of requests that a server got for an operation."""
+    def requests_for(self, server: FakeServer, operation: str) -> int:
+        """The number of requests of one operation that a server received."""
         return sum(one.operation == operation for one in server.received)
 
     async def begin(self, server: FakeServer, *events: Event) -> "Deferred[tuple[int, object]]":
-        """Send events, whose answer does not come before something is asked for."""
+        """Send events whose response waits until this server requests something."""
         sending = Deferred.fromCoroutine(server.send(self.here.name, events))
-        await server.is_asked("get_missing_previous_events")
+        await server.wait_for_request("get_missing_previous_events")
         return sending
 
     async def test_other_servers_are_not_delayed(self) -> None:
-        """Messages of another server in the same room arrive in a moment."""
+        """A message of another server in the same room arrives in a moment."""
         for question in QUESTIONS:
             self.slow.answers[question] = always(Stall())
         self.patch(pdu_queue, "FETCH_SECONDS", 6.0)
@@ -102,8 +102,8 @@ class SlowOriginTests(FederationTestCase):
         for event in events:
             self.assertIn("error", answer["pdus"][event.event_id])
 
-    async def test_what_is_missing_is_asked_for_at_once(self) -> None:
-        """One question for all events of a transaction, and they arrive in their order."""
+    async def test_missing_events_are_requested_once(self) -> None:
+        """One request for all events of a transaction, and they arrive in their order."""
         self.slow_room.say(self.mallory, "missed")
         events = [self.slow_room.say(self.mallory, f"{number}") for number in range(20)]
 
@@ -112,10 +112,10 @@ class SlowOriginTests(FederationTestCase):
         self.assertEqual((status, [*answer["pdus"].values()]), (200, [{}] * 20))
         expected = [*(f"{number}" for number in reversed(range(20))), "missed"]
         self.assertEqual(await self.said(), expected)
-        self.assertEqual(self.asked(self.slow, "get_missing_previous_events"), 1)
+        self.assertEqual(self.requests_for(self.slow, "get_missing_previous_events"), 1)
 
-    async def test_what_came_later_is_shown_later(self) -> None:
-        """Also where nothing is missing before it."""
+    async def test_later_events_are_shown_later(self) -> None:
+        """Also those that miss nothing themselves."""
         fork = self.slow_room.ends
         missed = self.slow_room.say(self.mallory, "missed")
         first = self.slow_room.say(self.mallory, "first", after=[missed])
@@ -126,8 +126,8 @@ class SlowOriginTests(FederationTestCase):
         timeline = (await self.alice.sync())["rooms"]["join"][self.room_id]["timeline"]
         self.assertEqual(bodies(timeline["events"]), ["missed", "first", "second"])
 
-    async def test_branches_of_a_transaction_are_asked_for_together(self) -> None:
-        """Each begins with something that is missing."""
+    async def test_branches_of_a_transaction_share_a_request(self) -> None:
+        """Each begins after a missing event."""
         fork = self.slow_room.ends
         branches = []
         for number in range(4):
@@ -139,10 +139,10 @@ class SlowOriginTests(FederationTestCase):
         self.assertEqual((status, [*answer["pdus"].values()]), (200, [{}] * 4))
         expected = {f"{number}" for number in range(4)} | {f"missed {n}" for n in range(4)}
         self.assertEqual({*await self.said()}, expected)
-        self.assertEqual(self.asked(self.slow, "get_missing_previous_events"), 1)
+        self.assertEqual(self.requests_for(self.slow, "get_missing_previous_events"), 1)
 
-    async def test_what_follows_it_waits_for_it(self) -> None:
-        """The events of one server stay in their order, and are dealt with in the end."""
+    async def test_later_events_of_the_server_wait(self) -> None:
+        """The events of one server stay in their order, and are processed in the end."""
         good: Any = self.slow._good.get_missing_previous_events
         self.slow.answers["get_missing_previous_events"] = lambda request: Late(good(request))
         self.slow_room.say(self.mallory, "missed")
@@ -154,10 +154,10 @@ class SlowOriginTests(FederationTestCase):
 
         self.assertEqual((status, answer["pdus"][second.event_id]), (200, {}))
         self.assertEqual(await self.said(), ["second", "first", "missed"])
-        self.assertEqual(self.asked(self.slow, "get_missing_previous_events"), 1)
+        self.assertEqual(self.requests_for(self.slow, "get_missing_previous_events"), 1)
 
-    async def test_a_server_that_keeps_authorities_to_itself_is_asked_for_the_state(self) -> None:
-        """Other servers respond to `event_auth` with an error after a gap, and know the state."""
+    async def test_a_server_that_withholds_auth_events_is_asked_for_the_state(self) -> None:
+        """Other implementations refuse `event_auth` after a gap, and know the state."""
         for number in range(8):
             self.slow_room.add(
                 "m.room.member",

@@ -1,1 +1,1 @@
-"""Tests of what local users do and see on other servers."""
+"""Tests of requests to other servers for local users."""

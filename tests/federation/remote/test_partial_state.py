@@ -1,4 +1,4 @@
-"""Rooms that are entered without their members: of use at once, and right in the end.
+"""Rooms joined with partial state: usable at once, and correct in the end.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2send_joinroomideventid
 """
@@ -17,8 +17,8 @@ from tests.support.fake_server.fake_http import NOT_FOUND, always
 from tests.support.fake_server.server import FakeServer
 from tests.support.reactor import run
 from tests.support.room_graph import RoomGraph
-from tests.support.sites import OURS, Scene, Sites
-from tests.support.watching import Watcher, eventually, refused
+from tests.support.sites import LOCAL, Scene, Sites
+from tests.support.watcher import Watcher, eventually, refused
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 
@@ -27,9 +27,9 @@ STATE = ("get_room_state_ids", "get_room_state")
 
 
 @pytest.fixture
-def ours(sites: Sites) -> Iterator[Scene]:
-    """A server of our kind, as both sites of a scene: the scripted server plays the other one."""
-    site = sites.get(OURS, 0)
+def pair(sites: Sites) -> Iterator[Scene]:
+    """A local server as both sites of a scene; the scripted server plays the other one."""
+    site = sites.get(LOCAL, 0)
     playing = Scene(site, site, sites.authority)
     try:
         yield playing
@@ -39,14 +39,14 @@ def ours(sites: Sites) -> Iterator[Scene]:
 
 @pytest.fixture
 def secretive(fake: FakeServer) -> FakeServer:
-    """A server that leaves members out, and does not tell them later either."""
+    """A server that omits members, and does not send them later either."""
     fake.omits_members = True
     hold_back(fake)
     return fake
 
 
 def hold_back(fake: FakeServer) -> None:
-    """Return the state of no room to any server."""
+    """Respond to no request for the state of a room."""
     for operation in STATE:
         fake.answers[operation] = always(NOT_FOUND)
 
@@ -74,17 +74,17 @@ async def has_full_state(watcher: Watcher, room: RoomGraph) -> None:
 
 
 async def test_a_room_is_usable_before_its_members_are_known(
-    ours: Scene, secretive: FakeServer
+    pair: Scene, secretive: FakeServer
 ) -> None:
-    """A user who joins a large room reads and writes immediately, and sees other members later."""
-    bob = await ours.user(ours.second, "bob")
+    """A user who joins a large room reads and writes at once, and sees the members later."""
+    bob = await pair.user(pair.second, "bob")
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(8)]
 
     await bob.join(room.room_id, via=[secretive.name])
     heard = await secretive.hears(await bob.say(room.room_id, "hello"))
-    told = room.say(crowd[3], "welcome")
-    await secretive.send(ours.second.name, [told])
+    welcome = room.say(crowd[3], "welcome")
+    await secretive.send(pair.second.name, [welcome])
 
     assert heard.content["body"] == "hello"
     section = (await joined_rooms(bob, filter=LAZY))[room.room_id]
@@ -106,24 +106,22 @@ async def test_a_room_is_usable_before_its_members_are_known(
     assert section["summary"]["m.joined_member_count"] == len(everybody)
 
 
-async def test_partial_join_response_has_what_the_joining_server_needs(
-    ours: Scene, fake: FakeServer
-) -> None:
-    """A joining server is spared the members, but for those after whom the room is called."""
-    people = [await ours.user(ours.first, f"user{number}") for number in range(8)]
+async def test_a_joining_server_gets_the_members_it_needs(pair: Scene, fake: FakeServer) -> None:
+    """The response omits all members except the heroes."""
+    people = [await pair.user(pair.first, f"user{number}") for number in range(8)]
     alice, others = people[0], people[1:]
     room_id = await alice.create_room(public=True)
     for other in others:
         await other.join(room_id)
 
-    await fake.join(ours.first.name, room_id, fake.user("mallory"), omit_members=True)
+    await fake.join(pair.first.name, room_id, fake.user("mallory"), omit_members=True)
 
-    told = fake.told[room_id]
+    response = fake.join_responses[room_id]
     graph = fake.rooms[room_id]
-    state = [Event.from_pdu(graph.version, pdu) for pdu in told["state"]]
-    chain = [Event.from_pdu(graph.version, pdu) for pdu in told["auth_chain"]]
-    assert told["members_omitted"] is True
-    assert told["servers_in_room"] == [ours.first.name]
+    state = [Event.from_pdu(graph.version, pdu) for pdu in response["state"]]
+    chain = [Event.from_pdu(graph.version, pdu) for pdu in response["auth_chain"]]
+    assert response["members_omitted"] is True
+    assert response["servers_in_room"] == [pair.first.name]
     members = [event.state_key for event in state if event.type == "m.room.member"]
     assert members == [person.user_id for person in people[:5]]
     ids = [event.event_id for event in (*state, *chain)]
@@ -132,41 +130,39 @@ async def test_partial_join_response_has_what_the_joining_server_needs(
     assert cited <= set(ids), "what authorises it is there"
 
 
-async def test_partial_join_response_of_a_named_room_has_no_heroes(
-    ours: Scene, fake: FakeServer
-) -> None:
-    """A room's name is shown as soon as the room is joined, without any member events."""
-    alice, bob = await ours.alice_and_bob()
+async def test_no_members_are_sent_of_a_room_with_a_name(pair: Scene, fake: FakeServer) -> None:
+    """Clients show the name, and need no hero."""
+    alice, bob = await pair.alice_and_bob()
     room_id = await alice.create_room(public=True, name="Garden")
     await bob.join(room_id)
 
-    await fake.join(ours.first.name, room_id, fake.user("mallory"), omit_members=True)
+    await fake.join(pair.first.name, room_id, fake.user("mallory"), omit_members=True)
 
-    told = fake.told[room_id]
-    assert [pdu for pdu in told["state"] if pdu["type"] == "m.room.member"] == []
-    # The creator's member event is an auth event of their messages.
-    cited = [pdu["state_key"] for pdu in told["auth_chain"] if pdu["type"] == "m.room.member"]
+    response = fake.join_responses[room_id]
+    assert [pdu for pdu in response["state"] if pdu["type"] == "m.room.member"] == []
+    # Events of the creator cite the creator's member event.
+    cited = [pdu["state_key"] for pdu in response["auth_chain"] if pdu["type"] == "m.room.member"]
     assert cited == [alice.user_id]
 
 
-async def test_join_response_is_complete_unless_partial_state_is_requested(
-    ours: Scene, fake: FakeServer
-) -> None:
-    """A server that knows nothing of partial state gets the room as it always did."""
-    alice, bob = await ours.alice_and_bob()
+async def test_without_omit_members_the_full_state_is_sent(pair: Scene, fake: FakeServer) -> None:
+    """A server without support for partial state gets the room as always."""
+    alice, bob = await pair.alice_and_bob()
     room_id = await alice.create_room(public=True, name="Garden")
     await bob.join(room_id)
 
-    await fake.join(ours.first.name, room_id, fake.user("mallory"))
+    await fake.join(pair.first.name, room_id, fake.user("mallory"))
 
-    told = fake.told[room_id]
-    members = {pdu["state_key"] for pdu in told["state"] if pdu["type"] == "m.room.member"}
-    assert (told["members_omitted"], members) == (False, {alice.user_id, bob.user_id})
+    response = fake.join_responses[room_id]
+    members = {pdu["state_key"] for pdu in response["state"] if pdu["type"] == "m.room.member"}
+    assert (response["members_omitted"], members) == (False, {alice.user_id, bob.user_id})
 
 
-async def test_a_room_with_full_state_is_shown_with_it(ours: Scene, fake: FakeServer) -> None:
-    """The state of the room and its members are in the first sync that has it."""
-    bob = await ours.user(ours.second, "bob")
+async def test_a_room_that_comes_with_full_state_is_shown_with_it(
+    pair: Scene, fake: FakeServer
+) -> None:
+    """The first sync of the room has its state and members."""
+    bob = await pair.user(pair.second, "bob")
     room = fake.create_room()
     crowd = [event.sender for event in room.crowd(3)]
     since = (await bob.sync())["next_batch"]
@@ -176,19 +172,19 @@ async def test_a_room_with_full_state_is_shown_with_it(ours: Scene, fake: FakeSe
     later = await bob.sync(since)
     sections = [later["rooms"]["join"][room.room_id], (await joined_rooms(bob))[room.room_id]]
     for section in sections:
-        told = {(event["type"], event["state_key"]) for event in section["state"]["events"]}
-        assert {("m.room.create", ""), ("m.room.join_rules", "")} < told
-        assert {("m.room.member", member) for member in crowd} < told
-        assert ("m.room.member", bob.user_id) not in told, "the timeline tells that"
+        keys = {(event["type"], event["state_key"]) for event in section["state"]["events"]}
+        assert {("m.room.create", ""), ("m.room.join_rules", "")} < keys
+        assert {("m.room.member", member) for member in crowd} < keys
+        assert ("m.room.member", bob.user_id) not in keys, "the timeline has it"
     lazy = (await joined_rooms(bob, filter=LAZY))[room.room_id]
     assert ("m.room.create", "") in {
         (event["type"], event["state_key"]) for event in lazy["state"]["events"]
     }
 
 
-async def test_user_banned_meanwhile_is_removed(ours: Scene, secretive: FakeServer) -> None:
-    """A moderator of whom nothing is known yet can still throw us out, for good."""
-    bob, carol = await ours.alice_and_bob()
+async def test_a_user_who_is_banned_meanwhile_is_out(pair: Scene, secretive: FakeServer) -> None:
+    """A moderator not known yet can still ban a local user."""
+    bob, carol = await pair.alice_and_bob()
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(3)]
     await bob.join(room.room_id, via=[secretive.name])
@@ -196,7 +192,7 @@ async def test_user_banned_meanwhile_is_removed(ours: Scene, secretive: FakeServ
 
     await bob.look()
     ban = room.member(bob.user_id, "ban", sender=secretive.user("mallory"))
-    await secretive.send(ours.second.name, [ban])
+    await secretive.send(pair.second.name, [ban])
     await bob.becomes(room.room_id, "leave")
     give_out(secretive)
     await has_full_state(carol, room)
@@ -208,9 +204,9 @@ async def test_user_banned_meanwhile_is_removed(ours: Scene, secretive: FakeServ
     assert (await refused(bob.join(room.room_id))).errcode == "M_FORBIDDEN"
 
 
-async def test_user_with_an_invalid_ban_stays(ours: Scene, secretive: FakeServer) -> None:
-    """A ban by a user who had left long ago is undone when that becomes known."""
-    bob, carol = await ours.alice_and_bob()
+async def test_who_was_thrown_out_by_nobody_stays(pair: Scene, secretive: FakeServer) -> None:
+    """A ban by somebody who had left long ago is undone when that becomes known."""
+    bob, carol = await pair.alice_and_bob()
     former = secretive.user("former")
     users = {secretive.user("mallory"): 100, former: 50}
     room = secretive.create_room("11", levels={"users": users})
@@ -227,7 +223,7 @@ async def test_user_with_an_invalid_ban_stays(ours: Scene, secretive: FakeServer
         "m.room.member", content, sender=former, state_key=bob.user_id, auth_events=cited
     )
     room.put(ban)
-    await secretive.send(ours.second.name, [ban])
+    await secretive.send(pair.second.name, [ban])
     await bob.becomes(room.room_id, "leave")
 
     give_out(secretive)
@@ -238,17 +234,17 @@ async def test_user_with_an_invalid_ban_stays(ours: Scene, secretive: FakeServer
     await bob.say(room.room_id, "still here")
 
 
-async def test_resync_continues_after_a_crash(ours: Scene, secretive: FakeServer) -> None:
-    """A server that is killed while it lacks the members fetches them after the next start."""
-    bob = await ours.user(ours.second, "bob")
+async def test_fetching_continues_after_a_crash(pair: Scene, secretive: FakeServer) -> None:
+    """A server that is killed before it has the members fetches them after the next start."""
+    bob = await pair.user(pair.second, "bob")
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(5)]
     await bob.join(room.room_id, via=[secretive.name])
     await secretive.hears(await bob.say(room.room_id, "before"))
 
-    await ours.kill(ours.second)
+    await pair.kill(pair.second)
     give_out(secretive)
-    await ours.second.start()
+    await pair.second.start()
 
     await has_full_state(bob, room)
     assert {*crowd, bob.user_id} <= (await bob.members(room.room_id)).keys()
@@ -256,9 +252,9 @@ async def test_resync_continues_after_a_crash(ours: Scene, secretive: FakeServer
     await secretive.hears(await bob.say(room.room_id, "after"))
 
 
-async def test_messages_of_the_banned_are_withdrawn(ours: Scene, secretive: FakeServer) -> None:
-    """A ban from before our join becomes known later; then no client sees the user's messages."""
-    bob = await ours.user(ours.second, "bob")
+async def test_messages_of_banned_users_are_withdrawn(pair: Scene, secretive: FakeServer) -> None:
+    """Earlier bans become known later; then no client gets those users' messages."""
+    bob = await pair.user(pair.second, "bob")
     room = secretive.create_room()
     mallory, troll = secretive.user("mallory"), secretive.user("troll")
     as_member = room.member(troll, "join")
@@ -275,8 +271,8 @@ async def test_messages_of_the_banned_are_withdrawn(ours: Scene, secretive: Fake
         auth_events=[*cited, as_member],
     )
     room.put(said)
-    answer = room.say(mallory, "who admitted you", after=[join])
-    await secretive.send(ours.second.name, [said, answer])
+    answer = room.say(mallory, "who let you in", after=[join])
+    await secretive.send(pair.second.name, [said, answer])
     section = (await joined_rooms(bob, filter=LAZY))[room.room_id]
     assert bodies(section["timeline"]["events"]) == ["ha ha", "who admitted you"]
 
@@ -291,9 +287,9 @@ async def test_messages_of_the_banned_are_withdrawn(ours: Scene, secretive: Fake
     assert heard.prev_event_ids == [answer.event_id]
 
 
-async def test_a_client_that_waits_gets_one_update(ours: Scene, secretive: FakeServer) -> None:
-    """Without lazy loading the room appears with its full state; with it the counts follow."""
-    bob = await ours.user(ours.second, "bob")
+async def test_a_waiting_client_gets_the_room_once(pair: Scene, secretive: FakeServer) -> None:
+    """Without lazy loading the room appears with full state; with it the counts follow."""
+    bob = await pair.user(pair.second, "bob")
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(5)]
     since = (await bob.sync())["next_batch"]
@@ -311,8 +307,8 @@ async def test_a_client_that_waits_gets_one_update(ours: Scene, secretive: FakeS
     while "join" not in answer.get("rooms", {}):
         answer = await bob.sync(answer["next_batch"], timeout_ms=30_000)
     section = answer["rooms"]["join"][room.room_id]
-    told = {event["state_key"] for event in section["state"]["events"]}
-    assert {*crowd, secretive.user("mallory")} <= told
+    members = {event["state_key"] for event in section["state"]["events"]}
+    assert {*crowd, secretive.user("mallory")} <= members
     assert section["timeline"]["events"][-1]["state_key"] == bob.user_id
     again = await bob.sync(answer["next_batch"])
     assert "join" not in again.get("rooms", {})
@@ -323,9 +319,9 @@ async def test_a_client_that_waits_gets_one_update(ours: Scene, secretive: FakeS
     assert set(section["summary"]["m.heroes"]) < {*crowd, secretive.user("mallory")}
 
 
-async def test_members_are_waited_for(ours: Scene, secretive: FakeServer) -> None:
-    """Clients, such as those that encrypt, would take a partial list of members as complete."""
-    bob = await ours.user(ours.second, "bob")
+async def test_member_requests_wait(pair: Scene, secretive: FakeServer) -> None:
+    """Clients would take a partial list of members for the full one, and encrypt for it."""
+    bob = await pair.user(pair.second, "bob")
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(5)]
     await bob.join(room.room_id, via=[secretive.name])
@@ -350,9 +346,9 @@ async def test_members_are_waited_for(ours: Scene, secretive: FakeServer) -> Non
     assert member["membership"] == "join"
 
 
-async def test_a_second_user_joins_meanwhile(ours: Scene, secretive: FakeServer) -> None:
-    """Whether they may is asked of the server that knows all members; then both talk."""
-    bob, carol = await ours.alice_and_bob()
+async def test_a_second_user_joins_meanwhile(pair: Scene, secretive: FakeServer) -> None:
+    """The server that knows all members decides; then both users talk."""
+    bob, carol = await pair.alice_and_bob()
     room = secretive.create_room()
     room.crowd(5)
     await bob.join(room.room_id, via=[secretive.name])
@@ -370,9 +366,11 @@ async def test_a_second_user_joins_meanwhile(ours: Scene, secretive: FakeServer)
     assert (members[bob.user_id], members[carol.user_id]) == ("join", "join")
 
 
-async def test_a_room_may_be_left_before_full_state(ours: Scene, secretive: FakeServer) -> None:
-    """The other servers are notified; the members are not fetched any more; a rejoin works."""
-    bob = await ours.user(ours.second, "bob")
+async def test_a_room_may_be_left_before_it_has_full_state(
+    pair: Scene, secretive: FakeServer
+) -> None:
+    """Other servers get the leave; fetching ends; and the user may rejoin."""
+    bob = await pair.user(pair.second, "bob")
     room = secretive.create_room()
     crowd = [event.sender for event in room.crowd(5)]
     await bob.join(room.room_id, via=[secretive.name])
@@ -389,11 +387,9 @@ async def test_a_room_may_be_left_before_full_state(ours: Scene, secretive: Fake
     assert {*crowd} < (await bob.members(room.room_id)).keys()
 
 
-async def test_other_servers_do_not_get_partial_state(ours: Scene, secretive: FakeServer) -> None:
-    """A server that requests the state, or a join, has to ask another one until ours has full
-    state.
-    """
-    bob = await ours.user(ours.second, "bob")
+async def test_other_servers_get_no_partial_state(pair: Scene, secretive: FakeServer) -> None:
+    """They request the state, or join, through another server until this one has full state."""
+    bob = await pair.user(pair.second, "bob")
     room = secretive.create_room()
     await bob.join(room.room_id, via=[secretive.name])
     said = await bob.say(room.room_id, "hello")
@@ -406,14 +402,14 @@ async def test_other_servers_do_not_get_partial_state(ours: Scene, secretive: Fa
     ]
 
     for path, query in asked:
-        status, answer = await secretive.ask(ours.second.name, "GET", path, query=query)
+        status, answer = await secretive.ask(pair.second.name, "GET", path, query=query)
         assert (status, answer["errcode"]) == (404, "M_UNABLE_DUE_TO_PARTIAL_STATE"), path
 
     path = f"/_matrix/federation/v1/event/{quote(said, safe='')}"
-    status, answer = await secretive.ask(ours.second.name, "GET", path)
+    status, answer = await secretive.ask(pair.second.name, "GET", path)
     assert (status, answer["pdus"][0]["content"]["body"]) == (200, "hello")
     give_out(secretive)
     await has_full_state(bob, room)
     for path, query in asked:
-        status, answer = await secretive.ask(ours.second.name, "GET", path, query=query)
+        status, answer = await secretive.ask(pair.second.name, "GET", path, query=query)
         assert status == 200, path

@@ -40,20 +40,20 @@ class PolicyServerTestCase(FederationTestCase):
         await self.alice.set_state(self.room_id, "m.room.policy", content)
 
     def sign(self, request: Received) -> Answer:
-        """Recommend whatever it is."""
+        """Sign every event."""
         event = Event.from_pdu(self.room.version, request.body)
         signature = encode_base64(KEY.sign(event.signing_bytes()))
         return Answer(200, {self.guard.name: {KEY_ID: signature}})
 
     def refuse(self, is_spam: Callable[[dict[str, Any]], bool]) -> None:
-        """Recommend nothing of this kind."""
+        """Refuse events of this kind."""
         self.guard.answers[OPERATION] = lambda request: (
             SPAM if is_spam(request.body) else self.sign(request)
         )
 
     @property
-    def asked(self) -> list[dict[str, Any]]:
-        """The events that the policy server was asked about."""
+    def signing_requests(self) -> list[dict[str, Any]]:
+        """The events that the policy server was asked to sign."""
         return [one.body for one in self.guard.received if one.operation == OPERATION]
 
     async def said(self, actor: Actor | None = None) -> list[str]:
@@ -67,17 +67,19 @@ class PolicyServerTestCase(FederationTestCase):
 
 
 class SendingTests(PolicyServerTestCase):
-    async def test_what_is_said_is_signed_before_it_goes_out(self) -> None:
-        """All servers in the room can see that it was recommended."""
+    async def test_a_message_is_signed_before_it_is_sent(self) -> None:
+        """All servers in the room can verify that it was recommended."""
         said = await self.alice.say(self.room_id, "hello")
 
         heard = await self.guard.hears(said)
         self.assertTrue(self.is_signed(heard))
-        self.assertEqual([event["content"].get("body") for event in self.asked], ["hello"])
+        self.assertEqual(
+            [event["content"].get("body") for event in self.signing_requests], ["hello"]
+        )
         self.assertEqual(await self.said(), ["hello"])
 
-    async def test_what_is_refused_is_never_there(self) -> None:
-        """The client gets the reason; no user, on this server or another, sees the message."""
+    async def test_a_refused_message_is_sent_nowhere(self) -> None:
+        """The client gets the reason; no user of any server sees the message."""
         self.refuse(lambda event: event["content"].get("body") == "buy")
 
         refusal = await self.assert_refused(
@@ -91,7 +93,7 @@ class SendingTests(PolicyServerTestCase):
         self.assertNotIn("buy", str(self.guard.pdus))
         self.assertEqual(heard.depth, (await self.guard.hears(heard.prev_event_ids[0])).depth + 1)
 
-    async def test_the_room_can_remove_a_broken_policy_server(self) -> None:
+    async def test_moderators_can_remove_a_failing_policy_server(self) -> None:
         """Otherwise the room would be closed permanently."""
         for answer in (FAILURE, GARBAGE, Break(), SPAM):
             self.guard.answers[OPERATION] = always(answer)
@@ -121,7 +123,7 @@ class SendingTests(PolicyServerTestCase):
         await self.assert_refused("M_FORBIDDEN", self.alice.say(self.room_id, "x"), 403)
 
     async def test_errors_are_those_of_the_policy_server(self) -> None:
-        """A client that is too quick gets a delay; one without rights gets the reason."""
+        """A client that is too fast gets a wait time; one without permission gets the reason."""
         for status, body, errcode, told in (
             (429, {"errcode": "M_LIMIT_EXCEEDED", "retry_after_ms": 7}, "M_LIMIT_EXCEEDED", 429),
             (404, {"errcode": "M_NOT_FOUND", "error": "Unknown room"}, "M_NOT_FOUND", 404),
@@ -132,14 +134,14 @@ class SendingTests(PolicyServerTestCase):
             await self.assert_refused(errcode, self.alice.say(self.room_id, "x"), told)
 
     async def test_a_server_without_users_in_the_room_is_not_asked(self) -> None:
-        """No server can be made the policy server of a room against its will."""
+        """A room cannot make an uninvolved server check its events."""
         leave = self.room.member(self.mallory, "leave")
         await self.guard.send(self.here.name, [leave])
         self.guard.received.clear()
 
         await self.alice.say(self.room_id, "hello")
 
-        self.assertEqual((self.asked, await self.said()), ([], ["hello"]))
+        self.assertEqual((self.signing_requests, await self.said()), ([], ["hello"]))
 
     async def test_many_at_once_all_arrive(self) -> None:
         """While the policy server thinks about one message, others are sent."""
@@ -161,7 +163,7 @@ class SendingTests(PolicyServerTestCase):
         self.assertTrue(self.is_signed(heard))
 
     async def test_a_repeated_request_makes_one_event(self) -> None:
-        """A phone that lost its answer asks again, even while the first request is at work."""
+        """A client that lost its response retries, even while the first request is in progress."""
         sending = [
             Deferred.fromCoroutine(self.alice.say(self.room_id, "once", txn_id="same"))
             for _ in range(3)
@@ -189,15 +191,15 @@ class SendingTests(PolicyServerTestCase):
         await bob.put(f"/profile/{bob.user_id}/displayname", {"displayname": "Bob"})
         await self.until_named(bob, "Bob")
 
-        kinds = [event["type"] for event in self.asked]
+        kinds = [event["type"] for event in self.signing_requests]
         self.assertEqual(
             kinds, ["m.room.topic", "m.room.member", "m.room.redaction", "m.room.member"]
         )
         event = await self.alice.event(self.room_id, said)
         self.assertEqual(event["content"], {})
 
-    async def test_policy_server_can_prevent_an_invite(self) -> None:
-        """Their server does not even hear of it."""
+    async def test_a_user_refused_by_the_policy_server_is_not_invited(self) -> None:
+        """Their server gets no request."""
         other = await self.fake()
         self.refuse(lambda event: event["content"].get("membership") == "invite")
 
@@ -224,8 +226,8 @@ class ReceivingTests(PolicyServerTestCase):
         self.theirs = await self.other.join(self.here.name, self.room_id, self.trent)
         self.guard.received.clear()
 
-    async def test_an_event_without_signature_is_asked_about(self) -> None:
-        """Servers that know nothing of policy servers can take part."""
+    async def test_an_event_without_signature_is_sent_to_the_policy_server(self) -> None:
+        """Servers without support for policy servers can take part."""
         event = self.theirs.say(self.trent, "hello")
 
         await self.other.send(self.here.name, [event])
@@ -237,18 +239,18 @@ class ReceivingTests(PolicyServerTestCase):
         self.assertTrue(self.is_signed(kept))
         self.assertEqual(set(kept.signatures), {self.guard.name, self.other.name})
 
-    async def test_an_event_that_is_signed_is_not_asked_about(self) -> None:
-        """The policy server may be away, and has less to do."""
+    async def test_a_signed_event_is_not_sent_to_the_policy_server(self) -> None:
+        """The policy server may be unavailable, and has less to do."""
         event = self.theirs.say(self.trent, "hello")
         signature = KEY.sign(event.signing_bytes())
         signed = event.with_signature(self.guard.name, KEY_ID, signature)
 
         await self.other.send(self.here.name, [signed])
 
-        self.assertEqual((self.asked, await self.said()), ([], ["hello"]))
+        self.assertEqual((self.signing_requests, await self.said()), ([], ["hello"]))
 
-    async def test_what_is_not_recommended_is_not_shown(self) -> None:
-        """No local user reads spam of any server; the room continues after it."""
+    async def test_events_without_recommendation_are_not_shown(self) -> None:
+        """Local users get no spam, from whatever server; the room continues after it."""
         self.refuse(lambda event: event["content"].get("body") == "buy")
         event = self.theirs.say(self.trent, "buy")
 
@@ -263,15 +265,15 @@ class ReceivingTests(PolicyServerTestCase):
         self.assertNotIn(event.event_id, heard.prev_event_ids)
 
     async def test_an_unavailable_policy_server_recommends_nothing(self) -> None:
-        """Or an attacker would only have to keep it busy."""
+        """Otherwise an attacker would only have to overload it."""
         self.guard.answers[OPERATION] = always(FAILURE)
 
         await self.other.send(self.here.name, [self.theirs.say(self.trent, "buy")])
 
         self.assertEqual(await self.said(), [])
 
-    async def test_a_join_that_is_not_recommended_is_refused(self) -> None:
-        """The other server and its user get an error."""
+    async def test_a_join_without_recommendation_is_refused(self) -> None:
+        """The other server gets an error, and so does its user."""
         self.refuse(lambda event: event["sender"] == self.other.user("bot"))
 
         try:

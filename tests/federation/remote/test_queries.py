@@ -1,4 +1,4 @@
-"""Queries between servers: profiles, aliases, directories."""
+"""Queries between servers in both directions: profiles, aliases, directories."""
 
 from urllib.parse import quote
 
@@ -19,7 +19,7 @@ class TwoServersTests(FederationTestCase):
         self.bob = await self.there.register("bob")
 
     async def test_a_profile_is_seen_from_another_server(self) -> None:
-        """Users see the name and avatar of a user on another server."""
+        """A contact on another server has a name and an avatar."""
         await self.bob.put(f"/profile/{self.bob.user_id}/displayname", {"displayname": "Bob"})
 
         profile = await self.alice.get(f"/profile/{self.bob.user_id}")
@@ -29,8 +29,8 @@ class TwoServersTests(FederationTestCase):
         self.assertEqual(profile, {"displayname": "Bob"})
         self.assertEqual((name, avatar), ({"displayname": "Bob"}, {}))
 
-    async def test_an_unknown_user_of_another_server_is_not_found(self) -> None:
-        """A typing error is answered as one."""
+    async def test_an_unknown_remote_user_is_not_found(self) -> None:
+        """A mistyped user id gives a not-found error."""
         nobody = f"@nobody:{self.there.name}"
 
         await self.assert_refused("M_NOT_FOUND", self.alice.get(f"/profile/{nobody}"), 404)
@@ -48,7 +48,7 @@ class TwoServersTests(FederationTestCase):
         await self.assert_refused("M_NOT_FOUND", self.alice.get(missing), 404)
 
     async def test_the_directory_of_another_server_can_be_read_and_searched(self) -> None:
-        """Users can search the room directory of another server."""
+        """A user can search the directory of a friend's server."""
         for name in ("Gardening", "Chess"):
             await self.bob.create_room(name=name, visibility="public", preset="public_chat")
 
@@ -73,8 +73,8 @@ class TwoServersTests(FederationTestCase):
 
         await self.assert_refused("M_FORBIDDEN", attempt, 403)
 
-    async def test_a_denied_server_is_neither_asked_nor_answered(self) -> None:
-        """Operators can cut all ties."""
+    async def test_a_denied_server_gets_no_requests_and_no_responses(self) -> None:
+        """Operators can block a server completely."""
         strict = await self.organisation(federation={"deny": ["127.*"]})
         carol = await strict.register("carol")
 
@@ -83,8 +83,8 @@ class TwoServersTests(FederationTestCase):
         attempt = self.alice.get(f"/profile/{carol.user_id}")
         await self.assert_refused("M_FORBIDDEN", attempt, 403)
 
-    async def test_what_is_no_name_of_a_server_is_refused(self) -> None:
-        """Nothing is looked up for it."""
+    async def test_an_invalid_server_name_is_refused(self) -> None:
+        """No name look-up happens for it."""
         attempt = self.alice.get("/publicRooms", server="no name")
         await self.assert_refused("M_INVALID_PARAM", attempt, 400)
 
@@ -98,8 +98,8 @@ class MisbehavingPeerTests(FederationTestCase):
         self.addCleanup(self.peer.stop)
         self.user_id = f"@user:{self.peer.name}"
 
-    async def test_senseless_answers_do_not_reach_clients(self) -> None:
-        """A malicious server cannot break the clients of users on other servers."""
+    async def test_invalid_responses_do_not_reach_clients(self) -> None:
+        """A malicious server cannot break clients of users of this one."""
         self.peer.answers[PROFILE] = {"displayname": ["x"], "avatar_url": None, "m.tz": "Mars/Base"}
         self.peer.answers[DIRECTORY] = {"room_id": "not a room", "servers": []}
         good = {
@@ -128,8 +128,8 @@ class MisbehavingPeerTests(FederationTestCase):
         self.assertEqual(found["servers"][0], "s0.example")
         self.assertLessEqual(len(found["servers"]), 100)
 
-    async def test_a_failure_over_there_is_not_one_here(self) -> None:
-        """The client sees that the other server is at fault, and gets no address."""
+    async def test_a_remote_failure_is_reported_as_such(self) -> None:
+        """The error names the other server as the cause, and no address."""
         for behaviour in (
             plain(500, b"<html>"),
             error(500, "M_UNKNOWN"),
@@ -144,8 +144,8 @@ class MisbehavingPeerTests(FederationTestCase):
             refused = await self.assert_refused("M_UNKNOWN", attempt, 502)
             self.assertEqual(refused.body["error"], f"{peer.name} could not be asked")
 
-    async def test_an_unwilling_server_is_quoted(self) -> None:
-        """Some servers tell no profiles to others; that is an answer."""
+    async def test_a_refusal_of_the_other_server_is_passed_on(self) -> None:
+        """Some servers do not publish profiles to others."""
         self.peer.answers[PROFILE] = error(403, "M_FORBIDDEN")
 
         await self.assert_refused("M_FORBIDDEN", self.alice.get(f"/profile/{self.user_id}"), 403)
@@ -159,9 +159,9 @@ class InboundQueryTests(FederationTestCase):
         self.peer = ScriptedPeer(self.authority)
         self.addCleanup(self.peer.stop)
 
-    async def test_only_profiles_of_local_users_are_returned(self) -> None:
-        """A server has to ask the right server."""
-        for user_id in ("@bob:remote.example", "alice", ""):
+    async def test_only_local_users_are_answered_for(self) -> None:
+        """Queries about other users go to their own servers."""
+        for user_id in ("@bob:elsewhere.example", "alice", ""):
             status, answer = await self.ask(f"{PROFILE}?user_id={quote(user_id)}")
             self.assertEqual((status, answer["errcode"]), (400, "M_INVALID_PARAM"))
         status, answer = await self.ask(PROFILE)
@@ -170,7 +170,7 @@ class InboundQueryTests(FederationTestCase):
         self.assertEqual((status, answer["errcode"]), (404, "M_NOT_FOUND"))
 
     async def test_one_field_is_returned_alone(self) -> None:
-        """A server that wants a name need not get the rest."""
+        """A server that wants a name need not get the whole profile."""
         await self.alice.put(f"/profile/{self.alice.user_id}/displayname", {"displayname": "Alice"})
         await self.alice.put(f"/profile/{self.alice.user_id}/m.tz", {"m.tz": "Europe/London"})
         user = quote(self.alice.user_id)
@@ -185,9 +185,9 @@ class InboundQueryTests(FederationTestCase):
         self.assertEqual(avatar, (200, {}))
         self.assertEqual((status, answer["errcode"]), (404, "M_NOT_FOUND"))
 
-    async def test_remote_aliases_are_not_returned(self) -> None:
-        """A server speaks for its own names only."""
-        alias = quote("#hall:remote.example")
+    async def test_aliases_of_other_servers_are_not_answered(self) -> None:
+        """A server answers for its own aliases only."""
+        alias = quote("#hall:elsewhere.example")
         status, answer = await self.ask(f"{DIRECTORY}?room_alias={alias}")
 
         self.assertEqual((status, answer["errcode"]), (400, "M_INVALID_PARAM"))
@@ -198,14 +198,14 @@ class InboundQueryTests(FederationTestCase):
 
         self.assertEqual((status, answer["errcode"]), (404, "M_UNRECOGNIZED"))
 
-    async def test_version_needs_no_authentication(self) -> None:
-        """Tools that check a federation start with this."""
+    async def test_the_version_needs_no_authentication(self) -> None:
+        """Tools that check federation start with it."""
         answer = await self.here.anybody.request("GET", "/_matrix/federation/v1/version")
 
         self.assertEqual(answer["server"]["name"], "homeserver")
 
     async def ask(self, uri: str) -> tuple[int, object]:
-        """The answer to a signed request of the peer."""
+        """The response to a signed request of the peer."""
         return await self.peer.request(self.http, self.here.url, self.here.name, "GET", uri)
 
 

@@ -1,4 +1,4 @@
-"""Invites of honest and malicious servers: who may make, replace and end one, and how many.
+"""Remote invites, honest and not: who may send, replace and rescind them, and how many.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room
 """
@@ -41,7 +41,7 @@ class RemoteInviteTests(FederationTestCase):
         sender: str | None = None,
         **content: Any,
     ) -> Event:
-        """A member event of Bob's that a server makes of its own, in whatever room."""
+        """A member event of Bob's that a server makes by itself, in any room."""
         graph = RoomGraph(ROOM_VERSIONS["11"], room or self.room.room_id, by.name, by.key)
         return graph.build(
             "m.room.member",
@@ -80,7 +80,7 @@ class RemoteInviteTests(FederationTestCase):
         return event
 
     async def shown(self, actor: Actor) -> dict[str, str]:
-        """The inviter for each room that a user is invited to, as their client shows it."""
+        """The inviter and the room of an invite that a user's client shows."""
         rooms = (await actor.sync()).get("rooms", {}).get("invite", {})
         return {
             room: next(
@@ -91,8 +91,8 @@ class RemoteInviteTests(FederationTestCase):
             for room, section in rooms.items()
         }
 
-    async def test_no_server_invites_in_the_name_of_a_user_of_another(self) -> None:
-        """A third-party invite, or what looks like one, makes no difference."""
+    async def test_no_server_invites_for_a_user_of_another_server(self) -> None:
+        """A third-party invite, real or not, makes no difference."""
         for proof in ({}, "junk", {"signed": {"mxid": self.bob.user_id, "token": "t"}}, None):
             content = {} if proof is None else {"third_party_invite": proof}
             event = self.member(self.evil, "invite", sender=self.alice, **content)
@@ -103,8 +103,8 @@ class RemoteInviteTests(FederationTestCase):
 
         self.assertEqual(await self.shown(self.bob), {})
 
-    async def test_a_third_party_invite_comes_from_the_server_of_who_invited(self) -> None:
-        """That is whom this server has asked to turn it into an invite of its user."""
+    async def test_a_third_party_invite_comes_from_the_inviters_server(self) -> None:
+        """This server has asked that server to turn it into an invite."""
         proof = {"display_name": "b...", "signed": {"mxid": self.bob.user_id, "token": "t"}}
         event = self.member(self.good, "invite", sender=self.alice, third_party_invite=proof)
 
@@ -127,8 +127,8 @@ class RemoteInviteTests(FederationTestCase):
         await self.good.send(self.here.name, [self.member(self.good, "leave", sender=self.alice)])
         self.assertEqual(await self.shown(self.bob), {})
 
-    async def test_a_stranger_who_came_first_keeps_no_honest_invite_out(self) -> None:
-        """An invite whose place was taken is shown once that one is rejected."""
+    async def test_a_malicious_first_invite_does_not_block_an_honest_one(self) -> None:
+        """A server frees its place by rescinding its own invite."""
         self.good.answers["make_leave"] = lambda _: self.template()
         room = self.room.room_id
         await self.invite(self.evil)
@@ -142,8 +142,8 @@ class RemoteInviteTests(FederationTestCase):
         names = [one["content"]["name"] for one in section if one["type"] == "m.room.name"]
         self.assertEqual(names, ["Garden"])
 
-    async def test_an_honest_server_ends_an_invite_of_its_own_only(self) -> None:
-        """The malicious server's invite is still shown, since no other server knows its room."""
+    async def test_an_honest_server_ends_only_its_own_invite(self) -> None:
+        """The malicious one stays visible, since no other server can know of its room."""
         self.evil.answers["make_leave"] = lambda _: self.template()
         await self.invite(self.evil)
         await self.invite(self.good, sender=self.alice)
@@ -155,7 +155,7 @@ class RemoteInviteTests(FederationTestCase):
         self.assertEqual(await self.shown(self.bob), {})
 
     async def test_a_decline_ends_all_invites_to_a_room(self) -> None:
-        """The servers are asked in turn, that of the one that is shown first."""
+        """The servers are asked in turn, first that of the shown invite."""
         self.good.rooms[self.room.room_id] = self.room
         await self.invite(self.good, sender=self.alice)
         await self.invite(self.evil)
@@ -163,8 +163,8 @@ class RemoteInviteTests(FederationTestCase):
         await self.bob.leave(self.room.room_id)
 
         self.assertEqual(await self.shown(self.bob), {})
-        asked = [each.operation for each in self.good.received]
-        self.assertIn("send_leave_v2", asked)
+        operations = [each.operation for each in self.good.received]
+        self.assertIn("send_leave_v2", operations)
 
     async def test_a_server_renews_its_own_invite(self) -> None:
         """A second one with another reason is the one that counts, and counts once."""
@@ -177,7 +177,7 @@ class RemoteInviteTests(FederationTestCase):
         self.assertEqual(own["content"]["reason"], "second")
 
     async def test_large_invites_in_large_numbers_are_not_stored(self) -> None:
-        """A user's first sync after a holiday is not full of one malicious server's invites."""
+        """A user who returns from a holiday has a sync that a malicious server has not filled."""
         junk = [
             {
                 "type": f"org.example.{number}",
@@ -203,8 +203,8 @@ class RemoteInviteTests(FederationTestCase):
         self.assertLess(size, 1_500_000)
         self.assertIn("Room 1", str(answer))
 
-    async def test_what_one_server_may_have_pending_is_bounded(self) -> None:
-        """Invites of one server and for one user are bounded; answered ones count no more."""
+    async def test_pending_invites_of_one_server_are_bounded(self) -> None:
+        """So are those of one user, from all servers; answered ones do not count."""
         self.patch(out_of_room_memberships, "MAX_OF_SERVER_TO_USER", 3)
         self.patch(out_of_room_memberships, "MAX_OF_USER", 4)
         rooms = [f"!{number}:{self.evil.name}" for number in range(4)]
@@ -224,8 +224,8 @@ class RemoteInviteTests(FederationTestCase):
         self.patch(out_of_room_memberships, "MAX_OF_USER", 5)
         self.assertEqual(await self.send_invite(third, late), 200)
 
-    async def test_a_knock_is_not_taken_over_by_a_strangers_invite(self) -> None:
-        """It is shown, as any invite, and when it is taken back the knock is still there."""
+    async def test_a_knock_is_not_replaced_by_a_strangers_invite(self) -> None:
+        """The invite is shown, and when it is rescinded the knock is still pending."""
         room = self.good.create_room("11", join_rule="knock")
         self.good.answers["make_leave"] = lambda _: self.template()
         await self.bob.knock(room.room_id, via=[self.good.name])
@@ -238,8 +238,8 @@ class RemoteInviteTests(FederationTestCase):
         rooms = (await self.bob.sync())["rooms"]
         self.assertEqual(([*rooms.get("knock", {})], rooms.get("invite", {})), ([room.room_id], {}))
 
-    async def test_what_is_pending_outlives_a_restart(self) -> None:
-        """Which server an invite is of is not a matter of memory."""
+    async def test_pending_invites_outlive_a_restart(self) -> None:
+        """The server of an invite is stored."""
         self.good.answers["make_leave"] = lambda _: self.template()
         await self.invite(self.evil)
         await self.invite(self.good, sender=self.alice)

@@ -6,16 +6,16 @@ Spec: https://spec.matrix.org/v1.19/rooms/
 import pytest
 
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from tests.federation.agreement import agree
-from tests.federation.meeting import shared_room
+from tests.federation.convergence import agree
+from tests.federation.shared_rooms import shared_room
 from tests.support.actors import bodies
 from tests.support.sites import Scene
-from tests.support.watching import Watcher, eventually, refused
+from tests.support.watcher import Watcher, eventually, refused
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
 VERSIONS = list(ROOM_VERSIONS)
-# Each of these brought other rules for what is tried with it.
+# Each of these versions changed a rule that is tested with it.
 MODERATED = ["1", "3", "10", "11", "12"]
 RESTRICTED = ["8", "10", "12"]
 KNOCKING = ["7", "11", "12"]
@@ -75,7 +75,7 @@ async def test_a_moderator_acts_from_the_other_server(scene: Scene, version: str
 
 @pytest.mark.parametrize("version", RESTRICTED)
 async def test_members_of_another_room_may_join(scene: Scene, version: str) -> None:
-    """Members of the space join its rooms; other users get an error."""
+    """Members of the space join its rooms; the resident server refuses other users."""
     alice, bob = await scene.alice_and_bob()
     space = await alice.create_room(public=True)
     room = await alice.create_room(
@@ -94,8 +94,8 @@ async def test_members_of_another_room_may_join(scene: Scene, version: str) -> N
 
 
 @pytest.mark.parametrize("version", KNOCKING)
-async def test_a_knock_is_answered(scene: Scene, version: str) -> None:
-    """Members see a knock, and can admit the user, from any server."""
+async def test_a_knock_is_accepted(scene: Scene, version: str) -> None:
+    """Members of any server see the knock, and can invite the user."""
     alice, bob = await scene.alice_and_bob()
     room = await alice.create_room(room_version=version, initial_state=[join_rules("knock")])
 
@@ -133,7 +133,7 @@ async def test_a_room_may_be_open_to_knocks_and_members_of_another(
 
 
 async def is_redacted(watcher: Watcher, room: str, event_id: str) -> bool:
-    """Whether a user's server shows the event without what it said."""
+    """Whether a user's server shows the event without its content."""
     event = await watcher.event(room, event_id)
     return "body" not in event["content"]
 

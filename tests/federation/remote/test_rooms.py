@@ -1,4 +1,4 @@
-"""Two servers and their users in rooms, in the current room version.
+"""Users of two servers in and around rooms of the default version.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/
 """
@@ -7,11 +7,11 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.federation.agreement import agree, agree_on_state
-from tests.federation.meeting import shared_room
+from tests.federation.convergence import agree, agree_on_state
+from tests.federation.shared_rooms import shared_room
 from tests.support.reactor import together
 from tests.support.sites import Scene
-from tests.support.watching import eventually, refused
+from tests.support.watcher import eventually, refused
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
@@ -33,8 +33,8 @@ async def test_a_room_is_joined_by_its_alias(scene: Scene) -> None:
     assert unknown.errcode == "M_NOT_FOUND"
 
 
-async def test_an_invite_shows_what_room_it_is_for(scene: Scene) -> None:
-    """Before joining, invited users see the room's name and the inviter, with a reason."""
+async def test_an_invite_shows_its_room(scene: Scene) -> None:
+    """Before joining, the invited user sees the room's name and the inviter, with a reason."""
     alice, bob = await scene.alice_and_bob()
     room = await alice.create_room(name="Garden", topic="Roses")
 
@@ -75,7 +75,7 @@ async def test_an_invite_is_taken_back(scene: Scene) -> None:
 
 
 async def test_a_kicked_user_may_be_invited_again(scene: Scene) -> None:
-    """A kick is not permanent, and the user's own server knows it with its reason."""
+    """A kick is not permanent; the user's own server shows it with its reason."""
     alice, bob = await scene.alice_and_bob()
     room = await shared_room(alice, bob)
 
@@ -93,8 +93,8 @@ async def test_a_kicked_user_may_be_invited_again(scene: Scene) -> None:
     await agree(room, alice, bob)
 
 
-async def test_a_user_who_comes_back_has_missed_nothing(scene: Scene) -> None:
-    """A server without members in the room for a while gets the messages of that time."""
+async def test_a_user_who_rejoins_misses_nothing(scene: Scene) -> None:
+    """A server without members in the room for a while gets the messages sent meanwhile."""
     alice, bob = await scene.alice_and_bob()
     room = await shared_room(alice, bob, preset="public_chat")
     await bob.leave(room)
@@ -110,8 +110,8 @@ async def test_a_user_who_comes_back_has_missed_nothing(scene: Scene) -> None:
     assert sum(event["type"] == "m.room.message" for event in events) == 6
 
 
-async def test_a_private_room_cannot_be_joined_uninvited(scene: Scene) -> None:
-    """Knowing a room's id opens no door."""
+async def test_a_private_room_is_closed_to_strangers(scene: Scene) -> None:
+    """A room id alone gives no access."""
     alice, bob = await scene.alice_and_bob()
     room = await alice.create_room()
 
@@ -131,16 +131,16 @@ async def test_history_from_before_is_fetched(scene: Scene) -> None:
 
     await bob.join(room, via=[scene.first.name])
 
-    async def bodies() -> list[str]:
+    async def bodies_of_history() -> list[str]:
         events = await bob.history(room)
         return [event["event_id"] for event in events if event["type"] == "m.room.message"]
 
-    await eventually(lambda: _is(bodies(), said[::-1]), "the whole history")
+    await eventually(lambda: _is(bodies_of_history(), said[::-1]), "the whole history")
     await agree(room, alice, bob)
 
 
-async def test_history_from_before_is_hidden_where_the_room_says_so(scene: Scene) -> None:
-    """A server that joins later does not get the earlier messages of a private room."""
+async def test_earlier_history_is_hidden_where_the_room_says_so(scene: Scene) -> None:
+    """A server that joins later does not get messages for members only."""
     alice, bob = await scene.alice_and_bob()
     visibility = {"history_visibility": "joined"}
     room = await alice.create_room(
@@ -174,7 +174,7 @@ async def test_rooms_of_another_server_are_listed(scene: Scene) -> None:
 
 
 async def test_profiles_of_another_server_are_read(scene: Scene) -> None:
-    """A user sees the name of another one before inviting them."""
+    """A user sees the name of a user before inviting them."""
     alice, bob = await scene.alice_and_bob()
     await alice.put(f"/profile/{quote(alice.user_id)}/displayname", {"displayname": "Alice A."})
 
@@ -196,8 +196,8 @@ async def test_a_changed_name_is_seen_in_shared_rooms(scene: Scene) -> None:
     await alice.sees_state(room, "m.room.member", content, bob.user_id)
 
 
-async def test_a_server_is_kept_out_by_the_rooms_access_list(scene: Scene) -> None:
-    """Moderators deny a whole server, and get no more events from it."""
+async def test_a_server_is_excluded_by_the_rooms_access_list(scene: Scene) -> None:
+    """Moderators block a whole server, and the room gets no more of its events."""
     alice, bob = await scene.alice_and_bob()
     room = await shared_room(alice, bob)
     await alice.hears(room, await bob.say(room, "before"))
@@ -215,7 +215,7 @@ async def test_a_server_is_kept_out_by_the_rooms_access_list(scene: Scene) -> No
 
 
 async def test_a_room_with_many_members_is_joined(scene: Scene) -> None:
-    """A newcomer sees everybody, and talks as in a small room."""
+    """A new member sees all others, and talks as in a small room."""
     alice, bob = await scene.alice_and_bob()
     room = await alice.create_room(public=True)
     crowd = [

@@ -77,8 +77,8 @@ class TwoServersTests(FederationTestCase):
         self.alice = await self.here.register("alice")
         self.bob = await self.there.register("bob")
 
-    async def test_a_tree_goes_through_several_servers(self) -> None:
-        """A club on one server shows the rooms that its members run on others."""
+    async def test_a_tree_spans_several_servers(self) -> None:
+        """A space on one server shows the rooms that its members run on others."""
         top = await self.alice.create_room(public=True, creation_content=SPACE)
         theirs = await self.bob.create_room(public=True, creation_content=SPACE, name="Theirs")
         leaf = await self.bob.create_room(public=True, name="Leaf")
@@ -95,8 +95,8 @@ class TwoServersTests(FederationTestCase):
         self.assertEqual(len(space["children_state"]), 2)
         self.assertEqual((room["name"], room["num_joined_members"]), ("Leaf", 1))
 
-    async def test_a_room_for_members_of_the_space_shows_to_them(self) -> None:
-        """Only the user's own server knows whether they are in the room that admits them."""
+    async def test_a_room_for_members_of_the_space_is_shown_to_them(self) -> None:
+        """Only this server knows whether a user is in the room that admits them."""
         top = await self.alice.create_room(public=True, creation_content=SPACE)
         allow = [{"type": "m.room_membership", "room_id": top}]
         room = await self.bob.create_room()
@@ -111,8 +111,8 @@ class TwoServersTests(FederationTestCase):
         self.assertEqual(ids(member), [top, room])
         self.assertEqual(ids(outsider), [top])
 
-    async def test_a_remote_space_is_browsed_before_joining(self) -> None:
-        """By its alias one finds a club, sees what it is, and what rooms it has."""
+    async def test_a_remote_space_is_previewed_before_joining(self) -> None:
+        """By an alias a user finds a space, its description and its rooms."""
         space = await self.bob.create_room(
             public=True, creation_content=SPACE, name="Club", room_alias_name="club"
         )
@@ -133,7 +133,7 @@ class TwoServersTests(FederationTestCase):
         self.assertEqual(own["membership"], "invite")
 
     async def test_a_secret_remote_room_stays_secret(self) -> None:
-        """The id of a room alone shows users nothing, whichever server they are on."""
+        """Its id alone reveals nothing, on any server."""
         secret = await self.bob.create_room(name="Secret")
 
         attempt = summary(self.alice, secret, via=[self.there.name])
@@ -149,9 +149,9 @@ class RemoteAnswersTests(FederationTestCase):
         self.alice = await self.here.register("alice")
         self.top = await self.alice.create_room(public=True, creation_content=SPACE)
 
-    async def test_what_makes_no_sense_is_left_out(self) -> None:
-        """A malicious server breaks no app, and shows nothing under the names of others."""
-        inner, good = "!inner:remote.example", "!good:remote.example"
+    async def test_invalid_rooms_are_left_out(self) -> None:
+        """A malicious server breaks no client, and shows nothing under names of other servers."""
+        inner, good = "!inner:elsewhere.example", "!good:elsewhere.example"
         own = await self.alice.create_room(name="Secret")
         await add(self.alice, self.top, inner, self.there.name)
         broken: list[Any] = [{}, 5, None, described(good, name=7), described("no id")]
@@ -186,8 +186,8 @@ class RemoteAnswersTests(FederationTestCase):
 
         self.assertEqual(ids(await hierarchy(self.alice, self.top)), [self.top, room])
 
-    async def test_a_room_that_is_opened_is_shown_in_a_moment(self) -> None:
-        """A user who opens a room and checks that others see it need not wait for minutes."""
+    async def test_a_published_room_is_shown_soon(self) -> None:
+        """A user who publishes a room and checks it need not wait for minutes."""
         self.patch(remote_spaces, "CLOSED_SECONDS", 0.3)
         inner, leaf, lost = (f"!{name}:remote.example" for name in ("inner", "leaf", "lost"))
         for each in (inner, lost):
@@ -213,9 +213,9 @@ class RemoteAnswersTests(FederationTestCase):
             {*ids(await hierarchy(self.alice, self.top))}, {self.top, inner, leaf, lost}
         )
 
-    async def test_an_answer_is_asked_for_once(self) -> None:
-        """Rooms of a big space are not asked for again with every look, nor those out of reach."""
-        inner, leaf, closed = (f"!{name}:remote.example" for name in ("inner", "leaf", "closed"))
+    async def test_a_response_is_cached(self) -> None:
+        """Rooms of a large space are not requested at every look, nor are unreachable ones."""
+        inner, leaf, closed = (f"!{name}:elsewhere.example" for name in ("inner", "leaf", "closed"))
         await add(self.alice, self.top, inner, self.there.name)
         children = [declares(each, self.there.name) for each in (leaf, closed)]
         self.answer(
@@ -228,11 +228,11 @@ class RemoteAnswersTests(FederationTestCase):
             answer = await hierarchy(self.alice, self.top)
             self.assertEqual(ids(answer), [self.top, inner, leaf])
 
-        asked = [one for one in self.there.received if one.operation == "get_space_hierarchy"]
-        self.assertEqual([one.path["room_id"] for one in asked], [inner])
+        requests = [one for one in self.there.received if one.operation == "get_space_hierarchy"]
+        self.assertEqual([one.path["room_id"] for one in requests], [inner])
 
     def answer(self, **body: Any) -> None:
-        """The description of any room by the other server."""
+        """The other server's response about any room."""
         self.there.answers["get_space_hierarchy"] = always(Answer(200, body))
 
 
@@ -243,8 +243,8 @@ class AskingServerTests(FederationTestCase):
         self.here: Organisation = await self.organisation()
         self.alice = await self.here.register("alice")
 
-    async def test_it_gets_the_rooms_that_its_users_could_join(self) -> None:
-        """And the inaccessible rooms, so that it need not ask any other server."""
+    async def test_a_server_gets_the_rooms_its_users_could_join(self) -> None:
+        """And those that they could not, so that it need not ask another server."""
         space = await self.alice.create_room(public=True, creation_content=SPACE, name="Club")
         public = await self.alice.create_room(public=True)
         secret = await self.alice.create_room()
@@ -264,8 +264,8 @@ class AskingServerTests(FederationTestCase):
         self.assertEqual(len(suggested["room"]["children_state"]), 1)
         self.assertEqual(suggested["inaccessible_children"], [])
 
-    async def test_a_members_only_room_opens_to_servers_with_a_member(self) -> None:
-        """Such a server may tell it to that user."""
+    async def test_a_members_only_room_is_shown_to_servers_with_a_member(self) -> None:
+        """Such a server may show it to that user."""
         space = await self.alice.create_room(public=True, creation_content=SPACE)
         room = await self.alice.create_room()
         allow = [{"type": "m.room_membership", "room_id": space}]
@@ -281,8 +281,8 @@ class AskingServerTests(FederationTestCase):
         (child,) = after["children"]
         self.assertEqual((child["room_id"], child["allowed_room_ids"]), (room, [space]))
 
-    async def test_it_gets_nothing_of_inaccessible_rooms(self) -> None:
-        """Neither of secret ones, nor where the access list keeps it out."""
+    async def test_a_server_gets_nothing_of_rooms_closed_to_it(self) -> None:
+        """Neither secret rooms, nor those whose access list excludes it."""
         secret = await self.alice.create_room()
         kept_out = await self.alice.create_room(public=True)
         rules = {"allow": ["*"], "deny": [], "allow_ip_literals": False}
@@ -293,5 +293,5 @@ class AskingServerTests(FederationTestCase):
             self.assertEqual((status, answer["errcode"]), (404, "M_NOT_FOUND"))
 
     async def ask(self, room: str, **query: Any) -> tuple[int, Any]:
-        """The response that the other server gets."""
+        """The response to the other server."""
         return await self.there.ask(self.here.name, "GET", HIERARCHY + quote(room), query=query)

@@ -9,11 +9,12 @@ from urllib.parse import quote
 
 from twisted.internet.defer import ensureDeferred
 
-from tests.support.actors import Actor, Refused
+from tests.support.actors import Actor
 from tests.support.fake_server.scripted_peer import error
 from tests.support.identity_server import API, IdentityServer
 from tests.support.organisations import FederationTestCase
-from tests.support.watching import eventually
+from tests.support.refused import Refused
+from tests.support.watcher import eventually
 
 ADDRESS = "carol@example.com"
 INVITE = "m.room.third_party_invite"
@@ -30,7 +31,7 @@ class InvitedAddressTestCase(FederationTestCase):
         self.alice = await self.here.register("alice")
 
     def address(self, address: str = ADDRESS) -> dict[str, str]:
-        """The address to invite, as a client sends it."""
+        """The fields with which a client names the address to invite."""
         return {
             "id_server": self.identity.name,
             "id_access_token": "swordfish",
@@ -39,19 +40,19 @@ class InvitedAddressTestCase(FederationTestCase):
         }
 
     async def invite(self, room: str, actor: Actor | None = None) -> None:
-        """Invite Carol, of whom nothing but her address is known."""
+        """Invite Carol by her address."""
         actor = actor or self.alice
         await actor.post(f"/rooms/{quote(room)}/invite", self.address())
 
     async def membership(self, actor: Actor, room: str) -> str | None:
-        """A user's membership, as their own client sees it."""
+        """A membership, as a user's own client sees it."""
         rooms = (await actor.sync()).get("rooms", {})
         return next((kind for kind in ("join", "invite") if room in rooms.get(kind, {})), None)
 
 
 class InvitingTests(InvitedAddressTestCase):
-    async def test_an_unpublished_address_is_invited_for_later(self) -> None:
-        """The identity server can write to it; the room learns no address."""
+    async def test_an_unpublished_address_gets_a_pending_invite(self) -> None:
+        """The identity server can write to it; the room does not learn the address."""
         room = await self.alice.create_room(name="Garden")
 
         await self.invite(room)
@@ -88,14 +89,14 @@ class InvitingTests(InvitedAddressTestCase):
         self.assertNotIn(b"example.com", b"".join(one.body for one in self.identity.seen))
 
     async def test_a_new_room_invites_addresses(self) -> None:
-        """A user can start a chat with a person who has no account yet."""
+        """Users start a chat with a person who has no account yet."""
         room = await self.alice.create_room(invite_3pid=[self.address()])
 
         content = await self.alice.state(room, INVITE, "token0")
         self.assertEqual(content["display_name"], "c...@e...")
 
-    async def test_a_user_who_may_not_invite_causes_no_mail(self) -> None:
-        """A room cannot be used to send mails to people who do not want them."""
+    async def test_a_user_who_may_not_invite_sends_no_mail(self) -> None:
+        """A room cannot be used to send mails to strangers."""
         room = await self.alice.create_room(public=True)
         bob = await self.here.register("bob")
         await self.assert_refused("M_FORBIDDEN", self.invite(room, bob), 403)
@@ -106,7 +107,7 @@ class InvitingTests(InvitedAddressTestCase):
         self.assertEqual(self.identity.seen, [])
 
     async def test_an_outdated_hash_is_computed_again(self) -> None:
-        """Identity servers change what they hash with, at any moment."""
+        """Identity servers change their hash pepper at any moment."""
         details = self.identity.answers[f"{API}/hash_details"]
         outdated = [{"algorithms": ["sha256"], "lookup_pepper": "old"}]
         self.identity.answers[f"{API}/hash_details"] = lambda request: (
@@ -129,8 +130,8 @@ class InvitingTests(InvitedAddressTestCase):
 
         self.assertIn("token0", self.identity.invites)
 
-    async def test_what_the_identity_server_says_reaches_the_client(self) -> None:
-        """It alone knows which terms are to be agreed to."""
+    async def test_errors_of_the_identity_server_reach_the_client(self) -> None:
+        """Only it knows which terms the user must accept."""
         room = await self.alice.create_room()
         refuses = error(403, "M_TERMS_NOT_SIGNED")
         for endpoint, answer, errcode, status in (
@@ -184,7 +185,7 @@ class RedeemingTests(InvitedAddressTestCase):
         await self.invite(self.room)
 
     async def test_the_user_who_publishes_the_address_is_invited(self) -> None:
-        """Carol gets an account anywhere, publishes her address, and finds the invite."""
+        """Carol gets an account on any server, publishes her address, and finds the invite."""
         await self.bind()
 
         self.assertEqual(await self.membership(self.carol, self.room), "invite")
@@ -192,8 +193,8 @@ class RedeemingTests(InvitedAddressTestCase):
         member = await self.alice.state(self.room, "m.room.member", self.carol.user_id)
         self.assertEqual(member["membership"], "join")
 
-    async def test_the_invite_shows_how_it_came_about(self) -> None:
-        """Those in the room see that this is whom Alice invited, without Carol's address."""
+    async def test_the_invite_shows_its_origin(self) -> None:
+        """Members see that Alice invited this user, without Carol's address."""
         await self.bind()
 
         content = await self.alice.state(self.room, "m.room.member", self.carol.user_id)
@@ -215,8 +216,8 @@ class RedeemingTests(InvitedAddressTestCase):
 
         self.assertEqual(await self.membership(self.carol, self.room), "invite")
 
-    async def test_what_another_server_redeemed_reaches_the_inviter(self) -> None:
-        """They made the invite, but it was not their server that sent it."""
+    async def test_an_invite_redeemed_by_another_server_reaches_the_inviter(self) -> None:
+        """The invite is the inviter's, but another server sent it."""
         bob = await self.there.register("bob")
         await self.alice.invite(self.room, bob)
         await bob.join(self.room)
@@ -237,8 +238,8 @@ class RedeemingTests(InvitedAddressTestCase):
 
         self.assertEqual(await self.membership(carol, self.room), "invite")
 
-    async def test_a_second_notification_changes_nothing(self) -> None:
-        """Identity servers repeat notifications, also for users who have joined by now."""
+    async def test_a_repeated_notification_changes_nothing(self) -> None:
+        """Identity servers retry, also for users who have joined by now."""
         await self.bind()
         await self.carol.join(self.room)
 
@@ -259,22 +260,22 @@ class RedeemingTests(InvitedAddressTestCase):
         self.assertEqual(await self.membership(carol, self.room), "join")
         self.assertEqual(await self.membership(self.carol, self.room), "join")
 
-    async def test_a_withdrawn_invite_is_worth_nothing(self) -> None:
-        """Alice changed her mind before Carol came."""
+    async def test_a_rescinded_invite_is_void(self) -> None:
+        """Alice changed her mind before Carol published her address."""
         await self.alice.set_state(self.room, INVITE, {}, "token0")
 
         await self.assert_refused("M_FORBIDDEN", self.bind(), 403)
 
         self.assertIsNone(await self.membership(self.carol, self.room))
 
-    async def test_a_revoked_key_is_worth_nothing(self) -> None:
-        """A stolen key admits to no room."""
+    async def test_a_revoked_key_is_void(self) -> None:
+        """A thief of the key gets into no room."""
         self.identity.are_keys_valid = False
         await self.assert_refused("M_FORBIDDEN", self.bind(), 403)
         self.assertIsNone(await self.membership(self.carol, self.room))
 
-    async def test_without_a_key_check_the_identity_server_has_to_try_again(self) -> None:
-        """An identity server that is down for a moment loses no invite."""
+    async def test_without_an_answer_about_the_key_the_sender_retries(self) -> None:
+        """A short outage of an identity server loses no invite."""
         path = f"{API}/pubkey/isvalid"
         good = self.identity.answers[path]
         for answer in (error(500, "M_UNKNOWN"), {"valid": "yes"}, []):
@@ -286,8 +287,8 @@ class RedeemingTests(InvitedAddressTestCase):
         await self.bind()
         self.assertEqual(await self.membership(self.carol, self.room), "invite")
 
-    async def test_each_invite_is_checked_alone(self) -> None:
-        """An invalid one, or one of an unavailable server, does not affect the others."""
+    async def test_each_invite_is_processed_separately(self) -> None:
+        """An invalid one, or one of an unavailable server, does not block the others."""
         body = self.identity.notification("email", ADDRESS, self.carol.user_id)
         (good,) = body["invites"]
         bad = {**good, "signed": {**good["signed"], "signatures": {}}}
@@ -298,7 +299,7 @@ class RedeemingTests(InvitedAddressTestCase):
         await self.assert_refused("M_UNKNOWN", self.on_bind({**body, "invites": [good, gone]}), 502)
 
     async def test_an_invalid_proof_invites_no_user(self) -> None:
-        """Neither a forged proof, nor that of another user, nor one for another invite."""
+        """Neither a forged one, nor that of another user, nor one for another invite."""
         good = self.identity.signed("token0", self.carol.user_id)
         other = await self.there.register("other")
         changed = {**good, "mxid": other.user_id}
@@ -314,12 +315,12 @@ class RedeemingTests(InvitedAddressTestCase):
         ):
             invite = {"room_id": self.room, "sender": self.alice.user_id, "signed": signed}
             body = {"medium": "email", "address": ADDRESS, "mxid": user.user_id}
-            with contextlib.suppress(Refused):  # an invite for another user is skipped
+            with contextlib.suppress(Refused):  # what is for another user is skipped
                 await self.on_bind({**body, "invites": [invite]})
             self.assertIsNone(await self.membership(user, self.room))
 
-    async def test_only_the_users_own_server_may_ask(self) -> None:
-        """Another server cannot have its users, or users of a third one, invited."""
+    async def test_only_the_users_own_server_may_request_it(self) -> None:
+        """Another one cannot have its users, or strangers, invited."""
         peer = await self.fake()
         signed = self.identity.signed("token0", self.carol.user_id)
         event = {
@@ -345,8 +346,8 @@ class RedeemingTests(InvitedAddressTestCase):
             answer = await peer.ask(self.here.name, "PUT", path + quote(room), body)
             self.assertEqual(answer[0], status, answer)
 
-    async def test_what_makes_no_sense_is_refused(self) -> None:
-        """Any client may send this; it has no effect except for local users."""
+    async def test_malformed_notifications_are_refused(self) -> None:
+        """Any client may send this; it has an effect only for local users."""
         good = self.identity.notification("email", ADDRESS, self.carol.user_id)
         for body in (
             {**good, "mxid": self.alice.user_id},
@@ -365,16 +366,16 @@ class RedeemingTests(InvitedAddressTestCase):
         return self.identity.signed("token0", actor.user_id, sender=self.alice.user_id)
 
     async def bind(self, carol: Actor | None = None) -> None:
-        """Carol publishes her address, and the identity server tells her homeserver."""
+        """Carol publishes her address, and the identity server notifies her homeserver."""
         carol = carol or self.carol
         server = self.here if carol is not self.carol else self.there
         body = self.identity.notification("email", ADDRESS, carol.user_id)
         await server.anybody.request("PUT", ON_BIND, body)
 
     async def on_bind(self, body: Any) -> None:
-        """Tell Carol's homeserver anything."""
+        """Send any notification to Carol's homeserver."""
         await self.there.anybody.request("PUT", ON_BIND, body)
 
 
 async def _nothing() -> None:
-    """The rest of the work for a server that was stopped already: none."""
+    """A stop method for a server that was stopped already."""

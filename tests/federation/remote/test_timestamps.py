@@ -1,4 +1,4 @@
-"""Jumping to a date in a room whose history other servers have.
+"""Jumping to a date in a room whose history is on other servers.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1timestamp_to_eventroomid
 """
@@ -18,13 +18,13 @@ HOUR = 3_600_000  # ms
 
 
 async def closest(actor: Actor, room: str, timestamp: int, direction: str) -> Any:
-    """The response that a client gets."""
+    """The response to a client."""
     query = {"ts": timestamp, "dir": direction}
     return await actor.request("GET", JUMP.format(quote(room)), query=query)
 
 
 def stamp(event: Event) -> dict[str, Any]:
-    """The description of an event in the response."""
+    """The form in which the response names an event."""
     return {"event_id": event.event_id, "origin_server_ts": event.origin_server_ts}
 
 
@@ -62,18 +62,18 @@ class MissingHistoryTests(FederationTestCase):
         read += [*around["events_after"], *forth["chunk"]]
         self.assertEqual(bodies(read), [str(number) for number in range(80, 161)])
 
-    async def test_local_history_needs_no_other_server(self) -> None:
-        """If no history is missing around a time, no other server delays the user."""
+    async def test_local_history_needs_no_request(self) -> None:
+        """Where no history is missing around a time, the user waits for no other server."""
         own = await self.bob.say(self.room_id, "here")
         event = await self.bob.event(self.room_id, own)
 
         found = await closest(self.bob, self.room_id, event["origin_server_ts"], "f")
 
         self.assertEqual(found["event_id"], own)
-        self.assertEqual(self.asked(), 0)
+        self.assertEqual(self.request_count(), 0)
 
     async def test_what_was_fetched_is_not_fetched_again(self) -> None:
-        """The next user who jumps to that day gets it immediately."""
+        """The next user who jumps to that day gets it at once."""
         wanted = self.said[120]
         await closest(self.bob, self.room_id, wanted.origin_server_ts, "f")
         fetched = len([one for one in self.there.received if one.operation == "get_event"])
@@ -83,8 +83,8 @@ class MissingHistoryTests(FederationTestCase):
         now = len([one for one in self.there.received if one.operation == "get_event"])
         self.assertEqual((again, now), (stamp(wanted), fetched))
 
-    async def test_others_that_fail_or_lie_do_no_harm(self) -> None:
-        """The user gets what is known here; nothing that is no event of the room gets in."""
+    async def test_servers_that_fail_or_lie_do_no_harm(self) -> None:
+        """The user gets the local result; only events of the room are accepted."""
         timestamp = self.said[120].origin_server_ts
         other = self.there.create_room().say(self.mallory, "in another room", ts=timestamp)
         await self.bob.say(self.room_id, "here")
@@ -106,18 +106,18 @@ class MissingHistoryTests(FederationTestCase):
             found = await closest(self.bob, self.room_id, timestamp, "b")
             self.assertEqual(found, stamp(self.said[120]))
 
-    async def test_a_user_outside_the_room_causes_no_request(self) -> None:
-        """A user who may not read the room cannot make this server send requests about it."""
+    async def test_a_stranger_causes_no_request(self) -> None:
+        """A user who may not read the room cannot make this server query others about it."""
         stranger = await self.here.register("stranger")
         timestamp = self.said[120].origin_server_ts
 
         attempt = closest(stranger, self.room_id, timestamp, "f")
 
         await self.assert_refused("M_FORBIDDEN", attempt, 403)
-        self.assertEqual(self.asked(), 0)
+        self.assertEqual(self.request_count(), 0)
 
-    def asked(self) -> int:
-        """The number of timestamp requests that the other server got."""
+    def request_count(self) -> int:
+        """The number of queries by time that the other server received."""
         return sum(one.operation == "get_event_by_timestamp" for one in self.there.received)
 
 
@@ -131,7 +131,7 @@ class AskingServerTests(FederationTestCase):
         self.said = await self.alice.say(self.room_id, "before")
 
     async def test_a_server_in_the_room_gets_the_closest_event(self) -> None:
-        """Its users jump to a day that only this server knows."""
+        """Its users jump to a day that only this server has."""
         await self.there.join(self.here.name, self.room_id, self.there.user("mallory"))
         timestamp = (await self.alice.event(self.room_id, self.said))["origin_server_ts"]
 
@@ -142,8 +142,8 @@ class AskingServerTests(FederationTestCase):
         status, answer = await self.ask(0, "b")
         self.assertEqual((status, answer["errcode"]), (404, "M_NOT_FOUND"))
 
-    async def test_a_server_is_not_led_to_what_it_may_not_see(self) -> None:
-        """It would get an event without content, of which its users have nothing."""
+    async def test_a_server_gets_no_event_that_it_may_not_see(self) -> None:
+        """It would be an event without content, useless to its users."""
         hidden = {"history_visibility": "joined"}
         await self.alice.set_state(self.room_id, "m.room.history_visibility", hidden)
         secret = await self.alice.say(self.room_id, "among us")
@@ -156,7 +156,7 @@ class AskingServerTests(FederationTestCase):
         self.assertNotEqual(answer["event_id"], secret)
 
     async def test_only_servers_in_the_room_may_ask(self) -> None:
-        """No other server learns when messages were sent there; nor does one that is denied."""
+        """Other servers, and excluded ones, do not learn when messages were sent."""
         status, answer = await self.ask(0, "f")
         self.assertEqual((status, answer["errcode"]), (403, "M_FORBIDDEN"))
         status, answer = await self.ask(0, "f", room="!unknown:remote.example")
@@ -178,7 +178,7 @@ class AskingServerTests(FederationTestCase):
             self.assertEqual((status, answer["errcode"]), (400, "M_INVALID_PARAM"))
 
     async def ask(self, timestamp: Any, direction: str, room: str | None = None) -> tuple[int, Any]:
-        """The response that the other server gets."""
+        """The response to the other server."""
         query = {"ts": timestamp, "dir": direction}
         path = ASKED + quote(room or self.room_id)
         return await self.there.ask(self.here.name, "GET", path, query=query)

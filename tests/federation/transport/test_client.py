@@ -1,4 +1,4 @@
-"""Requests to other servers: sent as specified, and safe whatever the other server does."""
+"""Requests to other servers: as specified, and safe against any response."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from homeserver.outbound import graceful_close
 from homeserver.outbound.client_tls import ClientTls
 from homeserver.protocol.signing.signatures import verify_signed_json
 from homeserver.protocol.signing.x_matrix import parse_authorization, request_object
-from tests.federation.transport.world import HERE, KEY, ClientTestCase
+from tests.federation.transport.client_test_case import HERE, KEY, ClientTestCase
 from tests.support.certificates import CertificateAuthority
 from tests.support.fake_server.scripted_peer import SILENT, ScriptedPeer, Seen, error, plain
 
@@ -37,7 +37,7 @@ class RequestTests(ClientTestCase):
         self.there.answers[PATH] = {"fine": True}
 
     async def test_an_answer_is_decoded(self) -> None:
-        """As whatever shape the caller expects."""
+        """In the shape that the caller expects."""
         plain_answer = await self.client.get(self.there.name, PATH)
         typed = await self.client.get(self.there.name, PATH, response_type=dict[str, bool])
 
@@ -57,7 +57,7 @@ class RequestTests(ClientTestCase):
         self.assertEqual(put.header("Content-Type"), "application/json")
 
     async def test_a_request_can_go_without_a_signature(self) -> None:
-        """A server without any keys has to request them."""
+        """Keys are requested by servers that know no keys."""
         await self.client.get(self.there.name, PATH, signed=False)
 
         self.assertIsNone(self.there.seen[0].header("Authorization"))
@@ -80,8 +80,8 @@ class RequestTests(ClientTestCase):
 
         self.assertEqual(len(set(ports)), 1)
 
-    async def test_a_put_is_repeated_when_a_kept_connection_was_gone(self) -> None:
-        """Servers close idle connections at any moment; a transaction is not lost for that."""
+    async def test_a_put_is_repeated_when_a_kept_connection_was_closed(self) -> None:
+        """Servers close idle connections at any moment; no transaction is lost by that."""
         self.there.answers[PATH] = close_once()
         answer = await self.client.put(self.there.name, PATH, {})
 
@@ -120,7 +120,7 @@ class RequestTests(ClientTestCase):
             await one
 
     def check_signature(self, seen: Seen, content: Any) -> None:
-        """The request has our signature, for this destination."""
+        """The request has this server's signature, for this destination."""
         header = parse_authorization(seen.header("Authorization") or "")
         self.assertEqual((header.origin, header.destination), (HERE, self.there.name))
         signed = request_object(seen.method, seen.uri, HERE, self.there.name, content)
@@ -130,9 +130,9 @@ class RequestTests(ClientTestCase):
 
 
 class PlaceTests(ClientTestCase):
-    async def test_the_host_that_was_delegated_to_is_asked_for(self) -> None:
-        """A web server with many names knows by `Host` and SNI whom a request is for, and the
-        signature is for the server's own name all the same.
+    async def test_the_delegated_host_is_in_the_request(self) -> None:
+        """A web server with many names selects by `Host` and SNI, but the signature is for the
+        server's own name.
         """
         there = self.peer(certified_for="delegated.example")
         there.answers[PATH] = {}
@@ -146,7 +146,7 @@ class PlaceTests(ClientTestCase):
         header = parse_authorization(seen.header("Authorization") or "")
         self.assertEqual(header.destination, "there.example")
 
-    async def test_the_host_header_has_the_port(self) -> None:
+    async def test_a_port_is_in_the_host_header(self) -> None:
         """As in the server's name."""
         there = self.peer()
         there.answers[PATH] = {}
@@ -182,7 +182,7 @@ class PlaceTests(ClientTestCase):
 
 
 class MisbehaviourTests(ClientTestCase):
-    async def test_errors_of_a_server_are_raised_as_such(self) -> None:
+    async def test_errors_of_a_server_are_raised_with_their_fields(self) -> None:
         """The caller decides by errcode and status."""
         there = self.peer()
         there.answers[PATH] = error(429, "M_LIMIT_EXCEEDED", retry_after_ms=1_000)
@@ -193,8 +193,8 @@ class MisbehaviourTests(ClientTestCase):
         self.assertEqual(refused.retry_after_ms, 1_000)
         self.assertTrue(refused.is_alive)
 
-    async def test_garbage_is_distinguished_from_responses(self) -> None:
-        """Whatever stands between the servers, or pretends to be one."""
+    async def test_invalid_responses_are_recognised(self) -> None:
+        """Any program may respond in place of the server."""
         for behaviour in (
             plain(200, b""),
             plain(200, b"<html>"),
@@ -215,8 +215,8 @@ class MisbehaviourTests(ClientTestCase):
             failed = await self.fails(InvalidResponse, attempt)
             self.assertFalse(failed.is_alive)
 
-    async def test_any_404_says_that_there_is_nothing(self) -> None:
-        """Older servers respond so in plain text where they lack an endpoint."""
+    async def test_any_404_means_not_found(self) -> None:
+        """Older servers send plain text where they lack an endpoint; the caller continues."""
         there = self.peer()
         there.answers[PATH] = plain(404, b"404 page not found")
 
@@ -226,16 +226,16 @@ class MisbehaviourTests(ClientTestCase):
 
     async def test_redirects_are_not_followed(self) -> None:
         """They would lead a signed request to a server that it was not meant for."""
-        there, remote = self.peer(), self.peer()
-        remote.answers[PATH] = {}
-        there.answers[PATH] = plain(307, b"", Location=f"https://{remote.name}{PATH}")
+        there, other_peer = self.peer(), self.peer()
+        other_peer.answers[PATH] = {}
+        there.answers[PATH] = plain(307, b"", Location=f"https://{other_peer.name}{PATH}")
 
         await self.fails(InvalidResponse, self.client.get(there.name, PATH), "307")
 
-        self.assertEqual(remote.seen, [])
+        self.assertEqual(other_peer.seen, [])
 
-    async def test_what_is_not_http_is_no_answer(self) -> None:
-        """Another service may listen at the port."""
+    async def test_a_response_that_is_not_http_is_invalid(self) -> None:
+        """Another service may listen on the port."""
         there = self.peer()
         there.answers[PATH] = speak_nonsense
 
@@ -259,15 +259,15 @@ class MisbehaviourTests(ClientTestCase):
         await self.until(lambda: not open_connections_to(there.port))
 
     async def test_silence_and_slow_bytes_end(self) -> None:
-        """A server that sends a byte now and then delays a caller by no more than its timeout."""
+        """A server that sends a byte now and then delays a caller only until the timeout."""
         for behaviour in (lambda _: SILENT, in_pieces([b'{"a":"', b"x"])):
             there = self.peer()
             there.answers[PATH] = behaviour
             attempt = self.client.get(there.name, PATH, timeout=0.3)
             await self.fails(Unreachable, attempt, "within 0.3 seconds")
 
-    async def test_answers_that_are_large_together_do_not_fill_the_memory(self) -> None:
-        """Each of them may be large, but no client can have many read at the same time."""
+    async def test_large_responses_together_do_not_fill_the_memory(self) -> None:
+        """Each may be large, but an attacker cannot have many read at the same time."""
         client = self.make_client(max_together=3_000)
         whole = b'{"a":"' + b"x" * 2_000 + b'"}'
         one, other = self.peer(), self.peer()
@@ -292,12 +292,12 @@ class MisbehaviourTests(ClientTestCase):
         self.assertEqual(len((await client.get(other.name, PATH))["a"]), 2_000)
         self.assertEqual(client.memory_taken, 0)
 
-    async def test_a_server_without_connection_is_unreachable(self) -> None:
+    async def test_a_server_that_refuses_connections_is_unreachable(self) -> None:
         """The log has the reason."""
         await self.fails(Unreachable, self.client.get("127.0.0.1:1", PATH), "refused")
 
-    async def test_the_wrong_certificate_is_not_spoken_to(self) -> None:
-        """For another name, or by an authority that is not trusted."""
+    async def test_a_wrong_certificate_ends_the_connection(self) -> None:
+        """For another name, or by an unknown authority."""
         other_name = self.peer(certified_for="127.0.0.2")
         stranger = ScriptedPeer(CertificateAuthority(self.other_folder()))
         self.addCleanup(lambda: Deferred.fromCoroutine(stranger.stop()))
@@ -313,13 +313,13 @@ class MisbehaviourTests(ClientTestCase):
         self.assertEqual(await careless.get(stranger.name, PATH, despite_backoff=True), {})
 
     def other_folder(self) -> Path:
-        """The folder of another authority's files."""
+        """The folder of another authority."""
         folder = self.folder / "stranger"
         folder.mkdir()
         return folder
 
     async def test_private_addresses_are_refused(self) -> None:
-        """A public name that resolves to this network is not connected to."""
+        """A name that an attacker points at this network gives no access to it."""
         there = self.peer(certified_for="there.example")
         self.services.offer("_matrix-fed._tcp.there.example", ("localhost", there.port))
         careful = self.make_client(private=False)
@@ -334,9 +334,9 @@ class MisbehaviourTests(ClientTestCase):
         for name in ("", "a b", "there.example:99999999"):
             await self.fails(FederationDenied, self.client.get(name, PATH))
         await self.fails(Unreachable, self.client.get("there.example:70000", PATH), "port")
-        self.assertEqual(self.delegations.asked + self.services.asked, [])
+        self.assertEqual(self.delegations.looked_up + self.services.looked_up, [])
 
-    async def test_some_servers_are_never_asked(self) -> None:
+    async def test_some_servers_get_no_requests(self) -> None:
         """Those that the operator denies, and this one itself."""
         client = self.make_client(deny=["*.bad.example"])
 
@@ -345,8 +345,8 @@ class MisbehaviourTests(ClientTestCase):
 
 
 class BackoffTests(ClientTestCase):
-    async def test_requests_to_a_failed_server_back_off(self) -> None:
-        """No user waits for the same server again and again, unless there is a reason to try."""
+    async def test_a_failed_server_is_backed_off_from(self) -> None:
+        """Requests do not wait for the same server again and again, unless there is a reason."""
         there = self.peer()
         there.answers[PATH] = plain(502, b"")
         await self.fails(InvalidResponse, self.client.get(there.name, PATH))
@@ -375,8 +375,8 @@ class BackoffTests(ClientTestCase):
         await self.fails(RemoteError, self.client.get(there.name, PATH))
         await self.fails(BackingOff, self.client.get(there.name, PATH))
 
-    async def test_a_cancelled_request_does_not_affect_health(self) -> None:
-        """A request that is cancelled here did not fail there."""
+    async def test_a_cancelled_request_is_no_failure(self) -> None:
+        """A request that its caller cancels says nothing about the server."""
         there = self.peer()
         there.answers[PATH] = lambda _: SILENT
         running = ensureDeferred(self.client.get(there.name, PATH))

@@ -11,8 +11,8 @@ from tests.support.reactor import until
 
 
 class DestinationTests(DatabaseTestCase):
-    async def test_failures_are_remembered_and_successes_forgotten(self) -> None:
-        """A start does not bring a flood of requests to servers that are away."""
+    async def test_failures_are_stored_and_successes_deleted(self) -> None:
+        """A start does not send a flood of requests to unreachable servers."""
         before = DestinationHealth(self.db, reactor)
         for server in ("away.example", "back.example"):
             before.failed(server)
@@ -28,8 +28,8 @@ class DestinationTests(DatabaseTestCase):
         for server in ("back.example", "fine.example", "new.example"):
             after.check(server)
 
-    async def test_queues_are_notified_when_a_server_is_back(self) -> None:
-        """Messages go out at once, whether it is heard or answers whatever else it was asked."""
+    async def test_queued_messages_are_sent_when_the_server_is_back(self) -> None:
+        """At once, whether it sends a request or responds to any."""
         destinations = DestinationHealth(self.db, reactor)
         alive: list[str] = []
         destinations.subscribe(alive.append)
@@ -44,7 +44,7 @@ class DestinationTests(DatabaseTestCase):
 
         self.assertEqual(alive, ["heard.example", "answers.example"])
 
-    async def test_what_goes_well_is_not_written_each_time(self) -> None:
+    async def test_successes_are_not_written_each_time(self) -> None:
         """A busy federation does not keep the database busy."""
         destinations = DestinationHealth(self.db, reactor)
         destinations.succeeded("fine.example")
@@ -59,7 +59,7 @@ class DestinationTests(DatabaseTestCase):
         self.assertEqual(self.db.runs, runs)
 
     async def test_writing_continues_after_an_error(self) -> None:
-        """The first error of the database was the end of it, where it came at once."""
+        """The first immediate error of the database once ended all writing."""
         clock = Clock()
         destinations = DestinationHealth(self.db, clock)
         run = self.db.run

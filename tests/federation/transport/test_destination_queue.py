@@ -1,4 +1,4 @@
-"""The queue of a destination: its transactions, and their retries."""
+"""The queue of a destination: order, retries, catch-up."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,14 +16,14 @@ SERVER = "two.example"
 
 
 class FakeClient:
-    """A destination that is not to be asked for a while."""
+    """A destination that is backed off from for a while."""
 
     def __init__(self) -> None:
-        self.is_away = True
+        self.is_unavailable = True
         self.sent: list[bytes] = []
 
     async def put(self, server: str, path: str, content: bytes, **options: Any) -> Any:
-        if self.is_away:
+        if self.is_unavailable:
             raise BackingOff(server, "failed lately")
         self.sent.append(content)
         return {}
@@ -37,8 +37,8 @@ class FakeDestinations:
         return Backoff(1, 0.0, self._clock.seconds() + 10.0)
 
 
-class FakeCatchUpStore:
-    """Records, to which another one is added while others are being removed."""
+class FakeBacklog:
+    """Recorded rooms, with one added while others are being deleted."""
 
     def __init__(self) -> None:
         self.records: dict[int, QueuedPdu] = {}
@@ -60,12 +60,12 @@ class FakeCatchUpStore:
             self.records.pop(room, None)
 
 
-def test_event_recorded_while_others_are_removed_is_sent() -> None:
+def test_event_recorded_while_others_are_deleted_is_sent() -> None:
     """A server that is back gets the message that was sent just then."""
-    clock, client, backlog = Clock(), FakeClient(), FakeCatchUpStore()
-    client.is_away = False
+    clock, client, backlog = Clock(), FakeClient(), FakeBacklog()
+    client.is_unavailable = False
     origin = LocalServer("one.example", SigningKey.from_seed("1", bytes(32)), clock)
-    ways: Any = SendContext(
+    context: Any = SendContext(
         client,  # type: ignore[arg-type]
         FakeDestinations(clock),  # type: ignore[arg-type]
         backlog,
@@ -76,22 +76,22 @@ def test_event_recorded_while_others_are_removed_is_sent() -> None:
         lambda: "1",
     )
     backlog.record_missed(SERVER, [QueuedPdu(1, 7, b'{"body":"first"}')])
-    outbox = DestinationQueue(SERVER, ways, is_catching_up=True)
-    backlog.meanwhile = lambda: outbox.put(QueuedPdu(2, 7, b'{"body":"second"}'))
+    queue = DestinationQueue(SERVER, context, is_catching_up=True)
+    backlog.meanwhile = lambda: queue.put(QueuedPdu(2, 7, b'{"body":"second"}'))
 
-    outbox.wake()
+    queue.wake()
 
     sent = b"".join(client.sent)
     assert b"first" in sent
     assert b"second" in sent
-    assert outbox.is_idle
+    assert queue.is_idle
 
 
-def test_what_waits_is_sent_once_the_pause_is_over() -> None:
+def test_queued_events_are_sent_after_the_back_off() -> None:
     """A server that was unavailable for a moment does not miss later events permanently."""
     clock, client = Clock(), FakeClient()
     origin = LocalServer("one.example", SigningKey.from_seed("1", bytes(32)), clock)
-    ways: Any = SendContext(
+    context: Any = SendContext(
         client,  # type: ignore[arg-type]
         FakeDestinations(clock),  # type: ignore[arg-type]
         None,  # type: ignore[arg-type]
@@ -101,13 +101,13 @@ def test_what_waits_is_sent_once_the_pause_is_over() -> None:
         DeferredSemaphore(1),
         lambda: "1",
     )
-    outbox = DestinationQueue(SERVER, ways)
-    outbox.put_edu({"edu_type": "m.typing", "content": {}}, "key")
+    queue = DestinationQueue(SERVER, context)
+    queue.put_edu({"edu_type": "m.typing", "content": {}}, "key")
     assert client.sent == []
 
-    client.is_away = False
+    client.is_unavailable = False
     clock.advance(10.0)
 
     assert len(client.sent) == 1
     assert b"m.typing" in client.sent[0]
-    assert outbox.is_idle
+    assert queue.is_idle

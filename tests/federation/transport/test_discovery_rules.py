@@ -1,4 +1,4 @@
-"""The order in which a server name is resolved, step by step as the specification numbers them."""
+"""The order in which a server name is resolved, by the specification's numbered steps."""
 
 from typing import Any
 
@@ -131,12 +131,12 @@ SRV = [Service(0, 0, "srv.example", 9000)]
     ],
 )
 def test_each_step_of_the_specification(name, delegated, services, address, asked) -> None:
-    """Two servers that know each other only by name find each other."""
+    """Two servers that know only each other's names find each other."""
     assert resolve(name, delegated=delegated, services=services) == (address, asked)
 
 
 def test_the_targets_of_a_service_are_tried_in_their_order() -> None:
-    """A server with lower priority gets requests only while the first is down."""
+    """A fallback server gets requests only when the main one fails."""
     records = [Service(1, 0, "first.example", 1), Service(2, 0, "second.example", 2)]
 
     address, _ = resolve("example.org", services={f"{FED}.example.org": records})
@@ -153,8 +153,8 @@ def test_a_service_can_be_declared_not_to_exist() -> None:
 @pytest.mark.parametrize(
     "name", ["", "a b", "example.org:http", "[::g]", "1.2.3.4:0", "example.org:70000", "a/b", "é"]
 )
-def test_what_is_no_server_name_leads_nowhere(name) -> None:
-    """Nothing is looked up for it."""
+def test_an_invalid_server_name_is_not_resolved(name) -> None:
+    """No look-up happens for it."""
     with pytest.raises(NoAddress):
         resolve(name)
 
@@ -179,7 +179,7 @@ def test_what_is_no_server_name_leads_nowhere(name) -> None:
     ],
 )
 def test_a_delegation_is_a_server_name_in_json(body, delegated) -> None:
-    """Anything invalid counts as no delegation, and never as an error."""
+    """An invalid file counts as no delegation, and never as an error."""
     assert parse_delegation(body) == delegated
 
 

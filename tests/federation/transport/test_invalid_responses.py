@@ -1,4 +1,4 @@
-"""Answers of other servers that are none: the next server is asked, and nothing stands still.
+"""Invalid responses of other servers: the next server is asked, and nothing blocks.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
 """
@@ -14,9 +14,9 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import globalLogPublisher
 
 from federation.remote import staggered_requests
-from tests.support.actors import Refused
 from tests.support.fake_server.fake_http import Answer, Received, always
 from tests.support.organisations import FederationTestCase
+from tests.support.refused import Refused
 from tests.support.room_graph import RoomGraph
 
 BAD_UTF8 = (
@@ -37,15 +37,15 @@ class GarbageTestCase(FederationTestCase):
 
 
 class NextServerTests(GarbageTestCase):
-    """An invalid response of one server in `via` is its own failure, and no other's."""
+    """An invalid response of one server in `via` is that server's failure only."""
 
     async def setUp(self) -> None:
         await super().setUp()
         self.good = await self.fake()
         self.numbers = iter(range(10_000))
 
-    async def admits(self, step: str, answer: Answer, version: str) -> None:
-        """A user gets into a room by the good server, which is asked after the bad one."""
+    async def joins_through_good_server(self, step: str, answer: Answer, version: str) -> None:
+        """A user joins a room through the good server, which is asked after the bad one."""
         user = await self.here.register(f"user{next(self.numbers)}")
         room = self.good.create_room(version)
         if step != "make_join":
@@ -59,7 +59,7 @@ class NextServerTests(GarbageTestCase):
         await self.good.hears(said)
 
     async def test_a_malformed_template(self) -> None:
-        """Whatever of it is malformed, in the oldest room version and the newest."""
+        """Any part of it is malformed, in the oldest room version and the newest."""
         for version in ("1", "12"):
             good: dict[str, Any] = {
                 "type": "m.room.member",
@@ -74,7 +74,7 @@ class NextServerTests(GarbageTestCase):
             answers += [Answer(200, {"event": good, "room_version": junk}) for junk in JUNK]
             answers += [Answer(200, BAD_UTF8), Answer(200, b"[" * 5_000), Answer(200, b"")]
             for answer in answers[::7] if version == "1" else answers[::2]:
-                await self.admits("make_join", answer, version)
+                await self.joins_through_good_server("make_join", answer, version)
 
     async def test_a_malformed_state(self) -> None:
         """Or one in which the user may not be."""
@@ -84,10 +84,10 @@ class NextServerTests(GarbageTestCase):
         bad += [{"state": closed, "auth_chain": closed}, [200], [[]]]
         answers = [Answer(200, each) for each in bad] + [Answer(200, BAD_UTF8)]
         for answer in answers[::3]:
-            await self.admits("send_join_v2", answer, "12")
+            await self.joins_through_good_server("send_join_v2", answer, "12")
 
     async def test_without_another_server_the_user_gets_an_error(self) -> None:
-        """With the status of a gateway: the request was in order."""
+        """With the status of a gateway: the request was valid."""
         room = self.evil.create_room()
         self.evil.answers["make_join"] = always(Answer(200, {"event": {"content": []}}))
 
@@ -97,9 +97,9 @@ class NextServerTests(GarbageTestCase):
 
 
 class EveryCallerTests(GarbageTestCase):
-    """No answer, to whatever was asked, is a fault of this server."""
+    """No response to any request causes an internal error."""
 
-    async def test_no_response_breaks_the_requesting_server(self) -> None:
+    async def test_no_response_breaks_its_caller(self) -> None:
         """Clients get an error of the specification, and the log no traceback."""
         room = self.evil.create_room(join_rule="knock")
         room_id, evil, path = quote(room.room_id), self.evil.name, "/_matrix/client/v1/rooms"
@@ -142,8 +142,8 @@ class EveryCallerTests(GarbageTestCase):
                     self.assertIn(refused.status, (400, 403, 404, 502), (operation, answer.body))
             del self.evil.answers[operation]
 
-    async def test_an_invite_that_comes_back_as_no_event_is_bad_json(self) -> None:
-        """With the specified error code for that."""
+    async def test_a_returned_invite_that_is_no_event_is_bad_json(self) -> None:
+        """The errcode that other servers use for it."""
         room_id = await self.alice.create_room()
 
         def fractions(request: Received) -> Answer:
@@ -155,8 +155,8 @@ class EveryCallerTests(GarbageTestCase):
         body = {"user_id": f"@x:{self.evil.name}"}
         await self.assert_refused("M_BAD_JSON", self.alice.request("POST", path, body), 400)
 
-    async def test_an_invite_comes_back_as_it_was_sent_or_not_at_all(self) -> None:
-        """A changed event has no valid signature of this server, and would break the room."""
+    async def test_an_invite_comes_back_unchanged_or_fails(self) -> None:
+        """A changed invite lacks a valid signature of this server, and breaks the room."""
         changes: dict[str, dict[str, Any]] = {
             "1": {"depth": 3, "prev_events": [], "origin_server_ts": 5, "signatures": {}},
             "12": {"more": "than was sent", "signatures": {}},
@@ -173,8 +173,8 @@ class EveryCallerTests(GarbageTestCase):
                     attempt = self.alice.request("POST", path, body)
                     await self.assert_refused("M_UNKNOWN", attempt, 502)
 
-    async def test_nor_what_is_asked_for_received_events(self) -> None:
-        """The events are refused alone, or received with a gap before them."""
+    async def test_invalid_responses_about_received_events(self) -> None:
+        """The events are refused alone, or enter after a gap."""
         room = self.evil.create_room()
         mallory = self.evil.user("mallory")
         await self.alice.join(room.room_id, via=[self.evil.name])
@@ -208,7 +208,7 @@ MEMBERS = {
 
 
 class FloodTests(GarbageTestCase):
-    """Megabytes of what is no event."""
+    """Megabytes of invalid events."""
 
     async def setUp(self) -> None:
         await super().setUp()
@@ -240,8 +240,8 @@ class FloodTests(GarbageTestCase):
         self.longest, self.lines, self._ticked = 0.0, 0, monotonic()
         await self.alice.join(self.room.room_id, via=[self.evil.name])
 
-    async def test_it_is_passed_over_in_slices_and_in_one_line(self) -> None:
-        """Other requests are served in between, the log stays short, and the user joins."""
+    async def test_it_is_skipped_in_slices_and_logged_once(self) -> None:
+        """Other requests are served, the log stays short, and the user joins."""
         numbers = [b"%d" % number for number in range(200_000)]
         for elements in ([b"0"] * 200_000, numbers):
             self.room = self.evil.create_room()
@@ -252,22 +252,22 @@ class FloodTests(GarbageTestCase):
             self.assertLess(self.longest, 0.3)
             self.assertLess(self.lines, 30)
 
-    async def test_more_than_any_room_has_is_no_answer(self) -> None:
-        """Nothing is made of it."""
+    async def test_more_than_any_room_has_is_invalid(self) -> None:
+        """No event is built from it."""
         self.evil.answers["send_join_v2"] = always(self.flood(*[b"0"] * 600_000))
         await self.assert_refused("M_UNKNOWN", self.join(), 502)
         self.assertLess(self.longest, 0.3)
 
     async def test_shutdown_does_not_wait_for_it(self) -> None:
-        """A server that is asked to stop does so, whatever it is busy with."""
+        """A server that is response to stop does so, whatever it is busy with."""
         asked: Deferred[None] = Deferred()
         answer = self.flood(*[b'"%d"' % number for number in range(450_000)])
 
-        def respond(_: Received) -> Answer:
+        def response(_: Received) -> Answer:
             reactor.callLater(0.2, asked.callback, None)  # type: ignore[attr-defined]
             return answer
 
-        self.evil.answers["send_join_v2"] = respond
+        self.evil.answers["send_join_v2"] = response
         joining = Deferred.fromCoroutine(self.alice.join(self.room.room_id, via=[self.evil.name]))
         joining.addErrback(lambda _: None)
         await asked
@@ -283,7 +283,7 @@ class IncompleteStateTests(GarbageTestCase):
     """A state of which something is missing, or not to be verified."""
 
     def graph(self, version: str) -> RoomGraph:
-        """A room with a member whose auth events no server has."""
+        """A room with a member whose auth events are unavailable."""
         room = self.evil.create_room(version)
         mallory, trent = self.evil.user("mallory"), self.evil.user("trent")
         invite = room.member(trent, "invite", sender=mallory)
@@ -291,8 +291,8 @@ class IncompleteStateTests(GarbageTestCase):
         room.withheld.add(invite.event_id)
         return room
 
-    async def test_what_is_not_authorised_is_left_out(self) -> None:
-        """And the room is entered with the rest."""
+    async def test_unauthorised_events_are_left_out(self) -> None:
+        """The room is joined with the rest."""
         for version in ("1", "11", "12"):
             room = self.graph(version)
 
@@ -302,8 +302,8 @@ class IncompleteStateTests(GarbageTestCase):
             self.assertEqual({*members["joined"]}, {self.alice.user_id, self.evil.user("mallory")})
             await self.evil.hears(await self.alice.say(room.room_id, "here"))
 
-    async def test_what_can_be_had_one_by_one_is_had(self) -> None:
-        """A server that forgot something in its answer may still have it."""
+    async def test_missing_events_are_fetched_one_by_one(self) -> None:
+        """A server that omitted events in its response may still have them."""
         room = self.graph("12")
         (missing,) = room.withheld
         self.evil.answers["get_event"] = lambda request: Answer(
@@ -316,8 +316,8 @@ class IncompleteStateTests(GarbageTestCase):
         self.assertIn(self.evil.user("trent"), members["joined"])
         self.assertIn(missing, [one.path.get("event_id") for one in self.evil.received])
 
-    async def test_an_unsigned_event_keeps_no_user_out(self) -> None:
-        """It is dropped, and what stands on it."""
+    async def test_an_unsigned_event_does_not_prevent_the_join(self) -> None:
+        """It is dropped, with the events that depend on it."""
         room = self.graph("12")
         good: Any = self.evil._good.send_join_v2
 
@@ -334,8 +334,8 @@ class IncompleteStateTests(GarbageTestCase):
 
         await self.evil.hears(await self.alice.say(room.room_id, "here"))
 
-    async def test_without_what_lets_the_user_in_there_is_no_room(self) -> None:
-        """The join rules and the power levels are cited by the join itself."""
+    async def test_without_the_auth_events_of_the_join_it_fails(self) -> None:
+        """The join itself cites the join rules and the power levels."""
         room = self.evil.create_room("11")
         room.withheld.add(room.state_event("m.room.join_rules").event_id)
 

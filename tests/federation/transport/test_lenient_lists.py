@@ -1,4 +1,4 @@
-"""One element of a list that cannot be decoded is dropped alone, from any sender.
+"""An undecodable element of a list: only that element is dropped, in every list.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv1sendtxnid
 """
@@ -10,9 +10,10 @@ import msgspec
 
 from homeserver.protocol.events import Event
 from tests.protocol.test_json_elements import UNDECODABLE
-from tests.support.actors import Refused, bodies
+from tests.support.actors import bodies
 from tests.support.fake_server.fake_http import NOT_FOUND, Answer, Received, always
 from tests.support.organisations import FederationTestCase
+from tests.support.refused import Refused
 from tests.support.room_graph import RoomGraph
 
 HELLO = {"msgtype": "m.text", "body": "hello"}
@@ -20,7 +21,7 @@ RAW = {name: msgspec.Raw(text) for name, text in UNDECODABLE.items()}
 
 
 def spoiled(event: Event, text: bytes) -> msgspec.Raw:
-    """An event whose content is this text, whatever that is."""
+    """An event with this text as content."""
     pdu = {**event.pdu, "content": "CONTENT"}
     return msgspec.Raw(msgspec.json.encode(pdu).replace(b'"CONTENT"', text))
 
@@ -40,7 +41,7 @@ class BadElementTestCase(FederationTestCase):
 
 class TransactionTests(BadElementTestCase):
     async def test_a_bad_event_is_refused_alone(self) -> None:
-        """By its id, if that can be computed; the events before it and after it arrive."""
+        """With its id, if it can be found; the events before it and after it arrive."""
         for version in ("1", "5", "12"):
             room = self.evil.create_room(version)
             await self.alice.join(room.room_id, via=[self.evil.name])
@@ -62,7 +63,7 @@ class TransactionTests(BadElementTestCase):
                     (await self.said(room.room_id))[:2], [f"after {name}", f"before {name}"]
                 )
 
-    async def test_no_depth_is_one_too_many_for_the_others(self) -> None:
+    async def test_no_depth_of_nesting_affects_the_others(self) -> None:
         """Decoders, encoders and the rules each have another bound."""
         room = self.evil.create_room()
         await self.alice.join(room.room_id, via=[self.evil.name])
@@ -78,8 +79,8 @@ class TransactionTests(BadElementTestCase):
         newest = (await self.alice.messages(room.room_id, limit=1))["chunk"][0]
         self.assertEqual(newest["content"]["body"], "2000")
 
-    async def test_a_bad_edu_is_passed_over_alone(self) -> None:
-        """Typing users are shown."""
+    async def test_a_bad_edu_is_skipped_alone(self) -> None:
+        """Typing in the same transaction is shown."""
         room = self.evil.create_room()
         await self.alice.join(room.room_id, via=[self.evil.name])
         good = {
@@ -96,8 +97,8 @@ class TransactionTests(BadElementTestCase):
         typing = [each for each in joined["ephemeral"]["events"] if each["type"] == "m.typing"]
         self.assertEqual(typing[0]["content"]["user_ids"], [self.mallory])
 
-    async def test_what_is_no_json_is_refused_as_a_whole(self) -> None:
-        """Invalid UTF-8 too, wherever it stands."""
+    async def test_invalid_json_is_refused_as_a_whole(self) -> None:
+        """So is invalid UTF-8 anywhere."""
         path = "/_matrix/federation/v1/send/"
         for number, text in enumerate(
             (b'{"pdus":[{nope}]}', b'{"pdus":[],"x":"\xff"}', b'{"pdus":[{"a":"\xff"}]}', b"{")
@@ -105,8 +106,8 @@ class TransactionTests(BadElementTestCase):
             status, answer = await self.evil.ask(self.here.name, "PUT", f"{path}{number}", text)
             self.assertEqual((status, answer["errcode"]), (400, "M_NOT_JSON"), text)
 
-    async def test_an_unsigned_transaction_is_not_received(self) -> None:
-        """Not even if no server could have decoded what should have been signed."""
+    async def test_an_unsigned_transaction_is_refused(self) -> None:
+        """Even where the signed content could not be decoded."""
         room = self.evil.create_room()
         await self.alice.join(room.room_id, via=[self.evil.name])
         other = await self.fake()
@@ -125,7 +126,7 @@ class NulTests(FederationTestCase):
     """A NUL is a character like any other in events, although the database has no place for it."""
 
     async def test_what_a_client_may_send_a_server_may_receive(self) -> None:
-        """Two servers of our kind stay together, whatever their users write."""
+        """Two local servers stay connected, whatever their users send."""
         one, other = await self.organisation(), await self.organisation()
         alice, bob = await one.register("alice"), await other.register("bob")
         room_id = await alice.create_room(public=True)
@@ -164,8 +165,8 @@ class NulTests(FederationTestCase):
             await user.request("GET", f"/_matrix/client/v1{path}/relations/{quote(said)}")
             await user.sync()
 
-    async def test_what_others_could_not_receive_is_refused(self) -> None:
-        """At the client, in rooms of all versions, and what is just within the bounds arrives."""
+    async def test_events_that_others_could_not_receive_are_refused(self) -> None:
+        """At the client, in rooms of all versions; content just within the bounds arrives."""
         one, other = await self.organisation(), await self.organisation()
         alice, bob = await one.register("alice"), await other.register("bob")
         for version in ("1", "12"):
@@ -195,8 +196,8 @@ class NulTests(FederationTestCase):
             self.assertEqual(found[sent], deep)
             await bob.sync()
 
-    async def test_so_may_an_invite(self) -> None:
-        """Its reason, and the stripped state of the room."""
+    async def test_the_same_holds_for_invites(self) -> None:
+        """For its reason and its stripped state."""
         one, other = await self.organisation(), await self.organisation()
         alice, bob = await one.register("alice"), await other.register("bob")
         room_id = await alice.create_room()
@@ -212,8 +213,8 @@ class NulTests(FederationTestCase):
         await bob.join(room_id)
 
 
-class AnswerTests(BadElementTestCase):
-    """Lists in what other servers answer."""
+class ResponseTests(BadElementTestCase):
+    """Lists in responses of other servers."""
 
     def spoil(self, operation: str, *members: str) -> None:
         """Put what no decoder takes between the elements of lists that are answered."""
@@ -228,7 +229,7 @@ class AnswerTests(BadElementTestCase):
         self.evil.answers[operation] = answer
 
     async def test_a_room_is_joined_whatever_else_is_in_its_state(self) -> None:
-        """A member with a name that cannot be decoded keeps no other user out."""
+        """One undecodable member event prevents no join."""
         for version in ("1", "12"):
             room = self.evil.create_room(version)
             self.spoil("send_join_v2", "state", "auth_chain")
@@ -252,7 +253,7 @@ class AnswerTests(BadElementTestCase):
         self.assertEqual(len(members["joined"]), 122)
 
     async def test_history_is_fetched(self) -> None:
-        """Missed events, and those from before the join."""
+        """Missed events, and those before the join."""
         room = self.evil.create_room()
         for number in range(3):
             room.say(self.mallory, f"old {number}")
@@ -270,7 +271,7 @@ class AnswerTests(BadElementTestCase):
         )
 
     async def test_stripped_state_is_shown(self) -> None:
-        """By an invite and by a knock."""
+        """Of an invite and of a knock."""
         room: RoomGraph = self.evil.create_room(join_rule="knock")
         self.spoil("send_knock", "knock_room_state")
         await self.alice.knock(room.room_id, via=[self.evil.name])
@@ -314,8 +315,8 @@ class AnswerTests(BadElementTestCase):
 
         self.assertEqual([each["room_id"] for each in page["chunk"]], ["!room:there.example"])
 
-    async def test_an_answer_of_nothing_but_junk_is_none(self) -> None:
-        """And the server that sent it is not asked forever."""
+    async def test_a_response_of_invalid_elements_only_is_a_failure(self) -> None:
+        """The server gets no endless requests."""
         room = self.evil.create_room()
         self.evil.answers["get_event"] = always(NOT_FOUND)
         self.evil.answers["send_join_v2"] = always(Answer(200, {"state": [*RAW.values()]}))

@@ -28,6 +28,6 @@ from federation.transport.permitted_servers import PermittedServers
         ((), (), "", False),
     ],
 )
-def test_permitted_servers(allow, deny, name, permitted) -> None:
-    """Operators can close their server to some, or to all but some."""
+def test_allow_and_deny(allow, deny, name, permitted) -> None:
+    """Operators can block some servers, or all but some."""
     assert PermittedServers(allow, deny).permits(name) is permitted

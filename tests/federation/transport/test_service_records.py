@@ -1,4 +1,4 @@
-"""SRV records, asked of a name server on loopback."""
+"""SRV records, queried from a name server on loopback."""
 
 from typing import Any
 
@@ -27,19 +27,19 @@ class Zone(FileAuthority):
     def __init__(self, records: dict[bytes, list[Any]]) -> None:
         self.soa = (b"example.org", Record_SOA(b"ns.example.org", minimum=300, ttl=300))
         self.records = {b"example.org": [self.soa[1]], **records}
-        self.asked = 0
+        self.looked_up = 0
         super().__init__(None)
 
     def loadFile(self, filename: Any) -> None:
         """There is none."""
 
     def _lookup(self, *args: Any, **kwargs: Any) -> Any:
-        self.asked += 1
+        self.looked_up += 1
         return super()._lookup(*args, **kwargs)  # type: ignore[no-untyped-call]
 
 
 class ReactorWithClock:
-    """The reactor's sockets, and a clock of the test's own for what is remembered."""
+    """The reactor's sockets, and a clock of the test for cache lifetimes."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -64,8 +64,8 @@ class ServiceRecordTests(TestCase):
         self.world = ReactorWithClock()
         self.records = ServiceRecords(self.world, lambda: [("127.0.0.1", number)])
 
-    async def test_records_are_found_and_remembered_for_their_time(self) -> None:
-        """Name servers are asked as often as they want to be."""
+    async def test_records_are_cached_for_their_lifetime(self) -> None:
+        """Name servers get a query as often as they request."""
         self.offer(Record_SRV(10, 5, 8448, b"a.example.org", ttl=600))
 
         found = await self.records.find(NAME)
@@ -80,9 +80,9 @@ class ServiceRecordTests(TestCase):
     async def test_a_name_without_records_is_remembered_too(self) -> None:
         """Most servers have none, of either service."""
         self.assertIsNone(await self.records.find(NAME))
-        asked = self.zone.asked
+        query_count = self.zone.looked_up
         self.assertIsNone(await self.records.find(NAME))
-        self.assertEqual(self.zone.asked, asked)
+        self.assertEqual(self.zone.looked_up, query_count)
 
         self.offer(Record_SRV(1, 1, 1, b"a.example.org"))
         self.world.clock.advance(NEGATIVE_CACHE_SECONDS)
@@ -94,14 +94,14 @@ class ServiceRecordTests(TestCase):
 
         self.assertIsNone(await self.records.find(NAME))
 
-    async def test_a_service_that_is_not_offered_is_reported(self) -> None:
+    async def test_a_service_that_is_not_offered_is_recognised(self) -> None:
         """RFC 2782: the target is the root."""
         self.offer(Record_SRV(0, 0, 0, b""))
 
         self.assertEqual(await self.records.find(NAME), [Service(0, 0, ".", 0)])
 
     async def test_name_servers_that_do_not_answer_count_as_no_record(self) -> None:
-        """For a while: federation uses the default port where DNS does not work well."""
+        """For a while: federation continues with the default port where DNS is poor."""
         self.patch(service_records, "TIMEOUTS", (0.05,))
         await self.port.stopListening()
 

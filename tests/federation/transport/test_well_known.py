@@ -1,4 +1,4 @@
-"""Delegations: the lifetime of a response, and the result of a failure."""
+"""Delegations: the cache lifetime of responses and of failures."""
 
 from typing import Any
 
@@ -25,19 +25,19 @@ class Web:
     """Answers what the test says; a `Deferred` is waited for."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.answer: Any = None
 
     def says(self, server_name: str, status: int = 200, **headers: str) -> None:
-        """Let the file name a server."""
+        """Serve a file that names a server."""
         sent = Headers({name.replace("_", "-"): [value] for name, value in headers.items()})
         body = b'{"m.server": "%s"}' % server_name.encode()
         self.answer = OutboundResponse(status, sent, body, "")
 
     async def request(self, method: str, url: str, **options: Any) -> OutboundResponse:
-        """The request of a web client."""
+        """The interface of the web client."""
         assert options["only_https"]
-        self.asked.append(url)
+        self.requested.append(url)
         answer = self.answer
         if isinstance(answer, Deferred):
             await answer
@@ -48,7 +48,7 @@ class Web:
         return found
 
 
-class World:
+class Lookups:
     """Delegations with a clock that the test advances."""
 
     def __init__(self) -> None:
@@ -57,44 +57,44 @@ class World:
         self.delegations = WellKnownDelegations(self.clock, self.web)  # type: ignore[arg-type]
 
     def find(self) -> str | None:
-        """The delegation of the host, which is known immediately."""
+        """The delegation of the host, found without waiting."""
         found: list[str | None] = []
         ensureDeferred(self.delegations.find(HOST)).addCallback(found.append)
         return found[0]
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def lookups() -> Lookups:
+    return Lookups()
 
 
-def test_an_answer_is_remembered_for_a_day(world: World) -> None:
-    """A web site is not asked for each message."""
-    world.web.says("one.example")
-    assert world.find() == "one.example"
-    assert world.web.asked == ["https://example.org/.well-known/matrix/server"]
-    world.web.says("two.example")
-    world.clock.advance(DEFAULT_SECONDS - 1)
+def test_a_response_is_cached_for_a_day(lookups: Lookups) -> None:
+    """A web site does not get a request for each message."""
+    lookups.web.says("one.example")
+    assert lookups.find() == "one.example"
+    assert lookups.web.requested == ["https://example.org/.well-known/matrix/server"]
+    lookups.web.says("two.example")
+    lookups.clock.advance(DEFAULT_SECONDS - 1)
 
-    assert world.find() == "one.example"
-    world.clock.advance(1)
-    assert world.find() == "two.example"
+    assert lookups.find() == "one.example"
+    lookups.clock.advance(1)
+    assert lookups.find() == "two.example"
 
 
-def test_failures_are_remembered_for_longer_and_longer(world: World) -> None:
-    """A host without the file is not asked all the time, and found soon if it gets one."""
-    world.web.answer = OutboundError("no")
+def test_failures_are_cached_for_longer_and_longer(lookups: Lookups) -> None:
+    """A host without the file gets few requests, and is found soon after it gets one."""
+    lookups.web.answer = OutboundError("no")
     pauses = []
     for _ in range(9):
-        assert world.find() is None
-        asked, waited = len(world.web.asked), 0.0
-        while len(world.web.asked) == asked:
-            world.clock.advance(10)
+        assert lookups.find() is None
+        requested, waited = len(lookups.web.requested), 0.0
+        while len(lookups.web.requested) == requested:
+            lookups.clock.advance(10)
             waited += 10
-            world.find()
+            lookups.find()
         pauses.append(waited)
-        world.web.asked.pop()
-        world.clock.advance(pauses[-1] * 2)
+        lookups.web.requested.pop()
+        lookups.clock.advance(pauses[-1] * 2)
 
     assert pauses[0] == RETRIES.pauses[0]
     assert pauses == sorted(pauses)
@@ -102,50 +102,52 @@ def test_failures_are_remembered_for_longer_and_longer(world: World) -> None:
 
 
 @pytest.mark.parametrize("status", [201, 301, 403, 404])
-def test_only_an_answer_with_status_200_counts(world: World, status: int) -> None:
+def test_only_a_response_with_status_200_counts(lookups: Lookups, status: int) -> None:
     """An error page in JSON is an error page."""
-    world.web.says("one.example", status=status)
+    lookups.web.says("one.example", status=status)
 
-    assert world.find() is None
+    assert lookups.find() is None
 
 
 @pytest.mark.parametrize("status", [429, 500, 503, None])
-def test_a_web_site_that_is_down_does_not_cut_off_its_homeserver(world: World, status: Any) -> None:
-    """The last response stays in use, though not permanently."""
-    world.web.says("one.example")
-    world.find()
-    world.clock.advance(DEFAULT_SECONDS)
+def test_a_web_site_that_is_down_does_not_cut_off_its_homeserver(
+    lookups: Lookups, status: Any
+) -> None:
+    """The last response stays in use for a limited time."""
+    lookups.web.says("one.example")
+    lookups.find()
+    lookups.clock.advance(DEFAULT_SECONDS)
     if status is None:
-        world.web.answer = OutboundError("no")
+        lookups.web.answer = OutboundError("no")
     else:
-        world.web.says("", status=status)
+        lookups.web.says("", status=status)
 
-    assert world.find() == "one.example"
-    world.clock.advance(MAX_SECONDS - DEFAULT_SECONDS)
-    assert world.find() is None
+    assert lookups.find() == "one.example"
+    lookups.clock.advance(MAX_SECONDS - DEFAULT_SECONDS)
+    assert lookups.find() is None
 
 
-def test_a_delegation_that_was_taken_back_ends(world: World) -> None:
+def test_a_delegation_that_was_taken_back_ends(lookups: Lookups) -> None:
     """The file was removed on purpose."""
-    world.web.says("one.example")
-    world.find()
-    world.clock.advance(DEFAULT_SECONDS)
-    world.web.says("one.example", status=404)
+    lookups.web.says("one.example")
+    lookups.find()
+    lookups.clock.advance(DEFAULT_SECONDS)
+    lookups.web.says("one.example", status=404)
 
-    assert world.find() is None
+    assert lookups.find() is None
 
 
-def test_concurrent_lookups_share_a_response(world: World) -> None:
-    """A burst of messages to a new server asks its web site once."""
-    world.web.answer = waiting = Deferred[None]()
+def test_concurrent_look_ups_share_a_response(lookups: Lookups) -> None:
+    """A burst of messages to a new server sends its web site one request."""
+    lookups.web.answer = waiting = Deferred[None]()
     found: list[str | None] = []
     for _ in range(3):
-        ensureDeferred(world.delegations.find(HOST)).addCallback(found.append)
-    world.web.says("one.example")
+        ensureDeferred(lookups.delegations.find(HOST)).addCallback(found.append)
+    lookups.web.says("one.example")
     waiting.callback(None)
 
     assert found == ["one.example"] * 3
-    assert len(world.web.asked) == 1
+    assert len(lookups.web.requested) == 1
 
 
 @pytest.mark.parametrize(
@@ -170,8 +172,8 @@ def test_concurrent_lookups_share_a_response(world: World) -> None:
         ({"Expires": "0"}, MIN_SECONDS),
     ],
 )
-def test_headers_say_how_long_within_bounds(headers: dict[str, str], seconds: float) -> None:
-    """An operator can prepare a move; no server can pin us to a response for months."""
+def test_headers_set_the_lifetime_within_bounds(headers: dict[str, str], seconds: float) -> None:
+    """An operator can prepare a move; an attacker cannot pin a response for months."""
     sent = Headers({name: [value] for name, value in headers.items()})
 
     assert lifetime(sent, NOW) == seconds

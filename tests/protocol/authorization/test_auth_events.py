@@ -9,7 +9,7 @@ from homeserver.protocol.authorization.auth_rules import (
 )
 from homeserver.protocol.authorization.rule_broken import rule_number
 from homeserver.protocol.events import Event
-from tests.protocol.authorization.vocabulary import (
+from tests.protocol.authorization.auth_builders import (
     ALICE,
     ALL_VERSIONS,
     BOB,

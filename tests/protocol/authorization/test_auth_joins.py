@@ -3,7 +3,7 @@
 import pytest
 
 from homeserver.protocol.authorization.auth_rules import check_auth
-from tests.protocol.authorization.vocabulary import (
+from tests.protocol.authorization.auth_builders import (
     ALICE,
     ALL_VERSIONS,
     BOB,

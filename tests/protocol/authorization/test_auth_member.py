@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from homeserver.protocol.authorization.auth_rules import RuleBroken, check_auth
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from tests.protocol.authorization.vocabulary import (
+from tests.protocol.authorization.auth_builders import (
     ALICE,
     ALL_VERSIONS,
     BOB,

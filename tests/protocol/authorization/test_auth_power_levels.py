@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from homeserver.protocol.authorization.auth_rules import AuthState, RuleBroken, check_auth
 from homeserver.protocol.authorization.rule_broken import rule_number
 from homeserver.protocol.power_levels import DEFAULT_LEVELS, INFINITE, PowerLevels
-from tests.protocol.authorization.vocabulary import (
+from tests.protocol.authorization.auth_builders import (
     ALICE,
     ALL_VERSIONS,
     BOB,

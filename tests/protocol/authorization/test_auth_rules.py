@@ -10,7 +10,7 @@ from homeserver.protocol.authorization.auth_rules import (
     check_auth,
 )
 from homeserver.protocol.events import Event
-from tests.protocol.authorization.vocabulary import (
+from tests.protocol.authorization.auth_builders import (
     ALICE,
     ALL_VERSIONS,
     BOB,

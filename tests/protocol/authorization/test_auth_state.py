@@ -3,7 +3,7 @@
 import pytest
 
 from homeserver.protocol.authorization.auth_state import AuthState
-from tests.protocol.authorization.vocabulary import ALICE, BOB, event, member, room
+from tests.protocol.authorization.auth_builders import ALICE, BOB, event, member, room
 
 
 def test_a_user_who_was_never_in_the_room_has_left() -> None:

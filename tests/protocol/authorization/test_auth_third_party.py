@@ -7,7 +7,7 @@ import pytest
 from homeserver.protocol.authorization.auth_rules import AuthState, check_auth
 from homeserver.protocol.events import Event
 from homeserver.protocol.signing.signatures import SigningKey, sign_json
-from tests.protocol.authorization.vocabulary import (
+from tests.protocol.authorization.auth_builders import (
     ALICE,
     ALL_VERSIONS,
     BOB,

@@ -6,7 +6,7 @@ import pytest
 
 from homeserver.protocol.authorization.auth_types import auth_types_for
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from tests.protocol.authorization.vocabulary import ALICE, ALL_VERSIONS, BOB, CAROL, versions
+from tests.protocol.authorization.auth_builders import ALICE, ALL_VERSIONS, BOB, CAROL, versions
 
 every_version = pytest.mark.parametrize("version", ALL_VERSIONS)
 CREATE = ("m.room.create", "")

@@ -8,7 +8,7 @@ from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import ROOM_VERSIONS, EventFormat
 from homeserver.protocol.state_resolution.auth_checks import AuthChecks, StateKey
 from homeserver.protocol.state_resolution.resolution import resolve
-from tests.protocol.authorization.vocabulary import ALICE
+from tests.protocol.authorization.auth_builders import ALICE
 
 POWER_LEVELS = ("m.room.power_levels", "")
 JOIN_RULES = ("m.room.join_rules", "")

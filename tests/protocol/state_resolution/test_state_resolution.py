@@ -3,7 +3,7 @@
 import pytest
 
 from homeserver.protocol.room_versions import ROOM_VERSIONS, StateResolution
-from tests.protocol.authorization.vocabulary import ALICE, ALL_VERSIONS, BOB, CAROL, versions
+from tests.protocol.authorization.auth_builders import ALICE, ALL_VERSIONS, BOB, CAROL, versions
 from tests.protocol.state_resolution.branches import (
     JOIN_RULES,
     POWER_LEVELS,

@@ -18,7 +18,7 @@ from homeserver.protocol.state_resolution.ordering import (
     power_ordered,
 )
 from homeserver.protocol.state_resolution.resolution import split
-from tests.protocol.authorization.vocabulary import ALICE, BOB, CAROL, DAVE
+from tests.protocol.authorization.auth_builders import ALICE, BOB, CAROL, DAVE
 from tests.protocol.state_resolution.branches import Branch, ForkedRoom, public_room
 
 PEOPLE = (ALICE, BOB, CAROL, DAVE)

@@ -1,4 +1,4 @@
-"""History: pages from memory and from the database, and what bounds them."""
+"""History: pages from memory and from the database, and their bounds."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +23,7 @@ def ids(chunk: Sequence[VisibleEvent]) -> list[str]:
 
 class PageTests(RoomsTestCase):
     async def test_long_history_is_read_across_the_edge_of_memory(self) -> None:
-        """Paging is the same wherever a page ends and wherever the memory ends."""
+        """A client that pages back sees no difference where the events in memory end."""
         room_id = await self.create_room()
         said = [f"message {number}" for number in range(TIMELINE_LENGTH + 30)]
         for text in said:
@@ -36,7 +36,7 @@ class PageTests(RoomsTestCase):
             assert await self._all(room_id, backwards=False, size=size) == said
 
     async def test_newcomer_does_not_see_earlier_messages_in_either_direction(self) -> None:
-        """A room with history for members only hides it from users who join later."""
+        """Joined-only history hides earlier messages from users who join later."""
         room_id = await self.create_room()
         visibility = {"history_visibility": "joined"}
         await self.sending.set_state(ALICE, room_id, "m.room.history_visibility", "", visibility)
@@ -51,7 +51,7 @@ class PageTests(RoomsTestCase):
             assert said == ["open"]
 
     async def test_memory_and_database_give_the_same_pages(self) -> None:
-        """A restart changes nothing, nor does which server of several is asked."""
+        """A restart changes no page of history."""
         room_id = await self.create_room()
         for number in range(20):
             await self.say(room_id, str(number))
@@ -94,8 +94,8 @@ class PageTests(RoomsTestCase):
 
         assert texts(second.chunk) == ["needle"]
 
-    async def test_size_of_a_page_is_that_of_request_filter_or_server(self) -> None:
-        """No client gets a million events in one response."""
+    async def test_page_size_is_that_of_the_request_the_filter_or_the_default(self) -> None:
+        """A client cannot request a million events in one response."""
         some = RoomEventFilter(limit=3)
 
         assert PageRequest(True).size == 10
@@ -103,8 +103,8 @@ class PageTests(RoomsTestCase):
         assert PageRequest(True, event_filter=some, limit=5).size == 5
         assert PageRequest(True, limit=1_000_000).size == MAX_LIMIT
 
-    async def test_former_member_of_a_busy_room_gets_their_history_quickly(self) -> None:
-        """Events since the leave are skipped, not searched through."""
+    async def test_user_who_left_a_busy_room_finds_their_history_quickly(self) -> None:
+        """Paging skips the events after the leave, and does not scan them."""
         room_id = await self.create_room()
         await self.memberships.join(BOB, room_id)
         await self.say(room_id, "with Bob")
@@ -122,7 +122,7 @@ class PageTests(RoomsTestCase):
         assert (texts(beyond.chunk), beyond.end) == ([], None)
 
     async def test_rejoining_shows_shared_history_again(self) -> None:
-        """A user who comes back reads the messages of the meantime, if the room shares them."""
+        """A user who rejoins reads the messages sent meanwhile, if the room's history is shared."""
         room_id = await self.create_room()
         await self.memberships.join(BOB, room_id)
         await self.memberships.leave(BOB, room_id)

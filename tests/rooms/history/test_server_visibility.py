@@ -1,11 +1,11 @@
-"""The events of a room that another server may see: those that any of its users may."""
+"""The history that another server may see: all that any of its users may see."""
 
 import pytest
 
 from homeserver.protocol.events import Event
 from homeserver.protocol.history_visibility import VISIBILITIES, may_server_see_event
 from homeserver.rooms.events.stored_event import StoredEvent
-from tests.rooms.inbound.outside import Outside
+from tests.rooms.inbound.remote_events import RemoteEvents
 from tests.rooms.inbound.replica import build
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 
@@ -26,10 +26,10 @@ def message(
 @pytest.mark.parametrize("visibility", VISIBILITIES)
 @pytest.mark.parametrize("membership", ["join", "invite", "leave", None])
 @pytest.mark.parametrize("joined_later", [True, False])
-def test_server_sees_what_one_of_its_users_sees(
+def test_server_sees_the_events_that_one_of_its_users_sees(
     visibility: str, membership: str | None, joined_later: bool
 ) -> None:
-    """The server tells its users; more it need not know."""
+    """A server gets an event if one of its users may see it."""
     may_see = may_server_see_event(
         message(),
         THERE,
@@ -46,15 +46,15 @@ def test_server_sees_what_one_of_its_users_sees(
     )
 
 
-def test_event_that_opens_the_history_or_lets_a_user_in_is_seen() -> None:
-    """Both are seen if the state before or after them allows it."""
+def test_events_that_open_the_history_or_admit_a_user_are_seen() -> None:
+    """The state before or after such an event may allow it."""
     opens = message("m.room.history_visibility", "", history_visibility="world_readable")
     joins = message("m.room.member", EVE, membership="join")
-    lets_another_in = message("m.room.member", "@x:third.example", membership="join")
+    admits_another_server = message("m.room.member", "@x:third.example", membership="join")
 
     seen = [
         may_server_see_event(event, THERE, visibility="joined", memberships=[], joined_later=False)
-        for event in (opens, joins, lets_another_in)
+        for event in (opens, joins, admits_another_server)
     ]
 
     assert seen == [True, True, False]
@@ -63,7 +63,7 @@ def test_event_that_opens_the_history_or_lets_a_user_in_is_seen() -> None:
 class ServerVisibilityTests(RoomsTestCase):
     def build(self, position: int) -> None:
         super().build(position)
-        self.outside = Outside(self.rooms, self.storage)
+        self.remote = RemoteEvents(self.rooms, self.storage)
 
     async def room(self, visibility: str) -> str:
         room_id = await self.create_room(version="11")
@@ -73,7 +73,7 @@ class ServerVisibilityTests(RoomsTestCase):
         return room_id
 
     async def stored(self, room_id: str, *event_ids: str) -> list[StoredEvent]:
-        return await self.outside.find(await self.rooms.get(room_id), event_ids)
+        return await self.remote.find(await self.rooms.get(room_id), event_ids)
 
     async def seen(self, room_id: str, server_name: str, *event_ids: str) -> list[bool]:
         """For each of some messages, whether a server gets the original."""
@@ -97,11 +97,11 @@ class ServerVisibilityTests(RoomsTestCase):
             self.clock.advance(1)
             room_id = await self.room(visibility)
             said = [await self.say(room_id, "before")]
-            await self.outside.member(room_id, EVE, "invite", ALICE.user_id)
+            await self.remote.member(room_id, EVE, "invite", ALICE.user_id)
             said.append(await self.say(room_id, "invited"))
-            await self.outside.member(room_id, EVE, "join")
+            await self.remote.member(room_id, EVE, "join")
             said.append(await self.say(room_id, "joined"))
-            await self.outside.member(room_id, EVE, "leave")
+            await self.remote.member(room_id, EVE, "leave")
             said.append(await self.say(room_id, "left"))
 
             assert await self.seen(room_id, THERE, *said) == seen, visibility
@@ -111,26 +111,26 @@ class ServerVisibilityTests(RoomsTestCase):
     async def test_any_user_of_the_server_counts(self) -> None:
         """A server sees what one of its users sees."""
         room_id = await self.room("joined")
-        await self.outside.member(room_id, EVE, "join")
-        await self.outside.member(room_id, FRED, "join")
-        await self.outside.member(room_id, EVE, "leave")
+        await self.remote.member(room_id, EVE, "join")
+        await self.remote.member(room_id, FRED, "join")
+        await self.remote.member(room_id, EVE, "leave")
         said = await self.say(room_id, "Fred is here")
 
         assert await self.seen(room_id, THERE, said) == [True]
 
-    async def test_redacted_events_are_given_as_what_is_left_of_them(self) -> None:
-        """No server sends a redacted content."""
+    async def test_redacted_events_are_sent_in_redacted_form(self) -> None:
+        """Other servers do not get redacted content."""
         room_id = await self.room("shared")
-        await self.outside.member(room_id, EVE, "join")
+        await self.remote.member(room_id, EVE, "join")
         said = await self.say(room_id, "oops")
         await self.sending.redact(ALICE, room_id, said, {}, "r1")
 
         assert await self.seen(room_id, THERE, said) == [False]
 
-    async def test_messages_of_erased_users_are_given_to_no_server(self) -> None:
-        """Messages of an erased user are not sent again, also not to servers that had them."""
+    async def test_messages_of_erased_users_are_sent_to_no_server(self) -> None:
+        """The content of erased users is not sent even to servers that were in the room."""
         await self.memberships.join(BOB, room_id := await self.room("world_readable"))
-        await self.outside.member(room_id, EVE, "join")
+        await self.remote.member(room_id, EVE, "join")
         said = [await self.say(room_id, "mine", by=BOB), await self.say(room_id, "yours")]
         topic = await self.sending.set_state(ALICE, room_id, "m.room.topic", "", {"topic": "t"})
         assert await self.seen(room_id, THERE, *said) == [True, True]
@@ -144,11 +144,11 @@ class ServerVisibilityTests(RoomsTestCase):
         assert await self.visibility.shown_to_server(room, THERE, [stored]) == [stored.event]
         assert await self.visibility.seen_by_server(room, THERE, [stored]) == [True]
 
-    async def test_shared_history_needs_no_look_at_members(self) -> None:
-        """A server that asks for the past of a large room costs no more than of a small one."""
+    async def test_shared_history_is_checked_without_reading_members(self) -> None:
+        """Backfill of a large room costs no more than of a small one."""
         room_id = await self.room("shared")
         for number in range(30):
-            await self.outside.member(room_id, f"@u{number}:{THERE}", "join")
+            await self.remote.member(room_id, f"@u{number}:{THERE}", "join")
         said = await self.say(room_id, "hello")
         before = self.events.recent.hits + self.events.recent.misses
 
@@ -157,10 +157,10 @@ class ServerVisibilityTests(RoomsTestCase):
         assert self.events.recent.hits + self.events.recent.misses - before < 5
 
     async def test_members_who_have_not_changed_are_not_read(self) -> None:
-        """If membership decides, the state shows all members that did not change since."""
+        """Where membership decides, only members whose membership changed are read."""
         room_id = await self.room("joined")
         for number in range(30):
-            await self.outside.member(room_id, f"@u{number}:{THERE}", "join")
+            await self.remote.member(room_id, f"@u{number}:{THERE}", "join")
         said = await self.say(room_id, "hello")
         await self.memberships.join(BOB, room_id)
         before = self.events.recent.hits + self.events.recent.misses
@@ -169,13 +169,13 @@ class ServerVisibilityTests(RoomsTestCase):
 
         assert self.events.recent.hits + self.events.recent.misses - before < 5
 
-    async def test_outliers_are_given_whole_if_they_are_state(self) -> None:
-        """Auth events are needed for checks; nothing is known about other outliers."""
+    async def test_outliers_are_sent_unredacted_if_they_are_state(self) -> None:
+        """Servers need auth events for their checks; the visibility of other outliers is open."""
         room_id = await self.room("joined")
-        topic = await self.outside.make(room_id, "m.room.topic", ALICE.user_id, {"topic": "t"}, "")
-        said = await self.outside.make(room_id, "m.room.message", ALICE.user_id, SECRET)
+        topic = await self.remote.make(room_id, "m.room.topic", ALICE.user_id, {"topic": "t"}, "")
+        said = await self.remote.make(room_id, "m.room.message", ALICE.user_id, SECRET)
         async with self.rooms.writing(room_id) as writer:
-            outliers, done = await self.outside.receiving.outliers(writer, [topic, said])
+            outliers, done = await self.remote.receiving.outliers(writer, [topic, said])
         assert done is not None
         await done
         room = await self.rooms.get(room_id)

@@ -31,7 +31,7 @@ class TimestampsTests(RoomsTestCase):
                 assert await self._closest(start + wanted, backwards=True) == start + max(earlier)
 
     async def test_search_reaches_beyond_what_is_in_memory(self) -> None:
-        """Last year is found as well as yesterday."""
+        """A user finds last year's messages as well as yesterday's."""
         start = self.origin.now_ms()
         for stamp in range(1, 300):
             await self._send(start + stamp)

@@ -1,1 +1,1 @@
-"""Tests of what becomes of other servers' events."""
+"""Tests of receiving PDUs of other servers."""

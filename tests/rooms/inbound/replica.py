@@ -60,7 +60,7 @@ class MemoryDatabase:
 
     def __init__(self) -> None:
         self.nids: dict[str, int] = {}
-        self.in_other_rooms: dict[str, list[int]] = {}  # event id -> other rooms that have it
+        self.other_rooms: dict[str, list[int]] = {}  # event id -> other rooms that have it
         self.answers_left: int | None = None  # before it is unavailable
         self.is_read_only = False
         self.pause: Deferred[None] | None = None  # every question waits for it
@@ -88,11 +88,11 @@ class MemoryDatabase:
         if function in NOTHING_STORED and function is not events_storage.rooms_with_event:
             return []
         if function is events_storage.rooms_with_event:
-            return self.in_other_rooms.get(args[0], [])
+            return self.other_rooms.get(args[0], [])
         raise AssertionError(f"{function.__name__} was not expected to be asked")
 
     async def write_batch(self, batch: Batch) -> None:
-        """Nothing but edges of what was written is ever asked for."""
+        """Store the edges; tests read nothing else of what was written."""
         if self.is_read_only:
             raise DatabaseUnavailable
         self.edges.write(batch)
@@ -118,18 +118,18 @@ class Replica:
             self.stores,
             (BranchSender(self.receiving),),
         )
-        self.shown: list[StoredEvent] = []  # what clients saw in the timeline, in this order
+        self.shown: list[StoredEvent] = []  # events in clients' timelines, in this order
         self.log.subscribe(self._apply)
 
     def receive(self, event: Event, **options: Any) -> StoredEvent:
         """Receive an event, and see it published. Raises `EventsMissing`."""
         received = self.run(self.receiving.receive(self.writer, event, **options))
-        self.settle()
+        self.publish()
         result: ReceivedEvent = received
         return result.stored
 
     def receive_all(self, events: Iterable[Event]) -> None:
-        """Receive events in any order, each as soon as what it follows is there."""
+        """Receive events in any order, each as soon as the events that it follows are there."""
         waiting = list(events)
         while waiting:
             late = []
@@ -142,18 +142,18 @@ class Replica:
             waiting = late
 
     def run(self, coroutine: Any) -> Any:
-        """The result of what waits for nothing but the log."""
+        """The result of a coroutine that waits for nothing but the log."""
         outcome: list[Any] = []
         Deferred.fromCoroutine(coroutine).addBoth(outcome.append)
         if not outcome:
-            self.settle()
+            self.publish()
         assert outcome, "it waits for something"
         if hasattr(outcome[0], "raiseException"):
             outcome[0].raiseException()
         return outcome[0]
 
-    def settle(self) -> None:
-        """Let the log publish what was written."""
+    def publish(self) -> None:
+        """Let the log publish its batches."""
         self.clock.advance(0)
 
     def stored(self, event: Event) -> StoredEvent:
@@ -179,7 +179,7 @@ class Replica:
 
     @property
     def shown_state(self) -> dict[StateKey, str]:
-        """The current state as log subscribers have put it together from the entries."""
+        """The current state as subscribers have put it together from published changes."""
         numbers = dict(self.room.state)
         numbers |= {("m.room.member", user): n for user, n in self.room.member_events.items()}
         state = {}
@@ -242,9 +242,9 @@ class Graph(Replica):
         at: int | None = None,
         redacts: str | None = None,
     ) -> Event:
-        """An event that no server has received yet; by default it follows the newest one.
+        """Make an event without receiving it; by default it follows the newest one.
 
-        `auth` are its auth events, by default the right ones.
+        `auth` are the events that it cites, by default the required ones.
         """
         prevs = self.events[-1:] if after is None else after
         if auth is None:
@@ -267,7 +267,7 @@ class Graph(Replica):
         )
 
     def send(self, event_type: str, sender: str, content: Any, *args: Any, **how: Any) -> Event:
-        """Make an event and receive it, whatever becomes of it."""
+        """Make an event and receive it, whether it is accepted or not."""
         event = self.make(event_type, sender, content, *args, **how)
         self.receive(event)
         self.events.append(event)
@@ -295,7 +295,7 @@ class Graph(Replica):
         return self.send("m.room.redaction", sender, {}, redacts=target, **how)
 
     def public(self) -> None:
-        """Make the room public."""
+        """Allow everybody to join."""
         self.join(ALICE)
         self.levels(users={ALICE: 100})
         self.send("m.room.join_rules", ALICE, {"join_rule": "public"}, "")
@@ -308,7 +308,7 @@ class Graph(Replica):
         state_key: str | None,
         prevs: Sequence[Event],
     ) -> list[Event]:
-        """The auth events of an event at this place."""
+        """The auth events required of an event at this place."""
         keys = auth_types_for(self.room.version, event_type, sender, state_key, content)
         roots = [self.stored(prev).state_after for prev in prevs]
         resolved = self.run(self.resolver.resolve(self.room, roots or [EMPTY]))
@@ -329,7 +329,7 @@ def build(
     timestamp: int,
     redacts: str | None = None,
 ) -> Event:
-    """An event of any room, signed with a key that stands for all."""
+    """An event of any room, signed with one key for all servers."""
     return build_event(
         ROOM_VERSIONS[version],
         room_id=room_id,

@@ -1,4 +1,4 @@
-"""A room with everything that can become of an event, received into a database."""
+"""A room with events of every status, received into a database."""
 
 from homeserver.protocol.events import Event
 from homeserver.rooms.inbound.receiver import PduReceiver
@@ -34,10 +34,10 @@ class StoredGraph:
             await received.done
 
 
-class ColourfulRoom:
-    """Forked, with a soft-failed and a rejected event, an outlier, a gap, and a backfilled event.
+class MixedRoom:
+    """A forked room with a soft-failed, a rejected and a backfilled event, an outlier and a gap.
 
-    The names of the events are the attributes.
+    The attributes name the events.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class ColourfulRoom:
         self.soft_failed = graph.say(BOB, "late", after=[self.merge])
         self.rejected = graph.say(CAROL, "never joined", after=[self.ban])
         self.outlier = graph.make("m.room.name", ALICE, {"name": "x"}, "", after=[self.ban])
-        # Those before it never come; the last one of them does, later, as one of the past.
+        # The events before it never arrive; `past` is backfilled later.
         self.lost = graph.say(ALICE, "lost", after=[self.ban])
         self.past = graph.say(ALICE, "past", after=[self.lost])
         self.after_gap = graph.say(ALICE, "after the gap", after=[self.past])

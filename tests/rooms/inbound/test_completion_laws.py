@@ -1,4 +1,4 @@
-"""A server that joins with partial state ends with the same state as all others."""
+"""Laws of partial state: a server that joined without members ends like all others."""
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -29,17 +29,19 @@ WHOLE = settings(
 )
 
 
-class Latecomer:
-    """A server that enters a room with what a graph tells it, but for the members."""
+class LateServer:
+    """A server that joins a room with the state that a graph gives it, without the members."""
 
     def __init__(self, graph: Graph, join: Event) -> None:
         self.graph = graph
         self.join = join
         self.replica = Replica("five.example", graph.version, graph.room.room_id)
-        self.replica.db.run = self._asked(self.replica.db.run)
+        self.replica.db.run = self._query(self.replica.db.run)
         rooms: Any = SimpleNamespace(entering=self._entering)
         stores = self.replica.stores
-        self.entrance = RemoteJoin(stores.log, stores.states.threads, rooms, self.replica.receiving)
+        self.remote_join = RemoteJoin(
+            stores.log, stores.states.threads, rooms, self.replica.receiving
+        )
         self.completion = PartialStateCompletion(stores, self.replica.receiving, self.replica.db)
         state = graph.state_at(graph.stored(join).state_before)
         self.members = [id_ for key, id_ in state.items() if key[0] == "m.room.member"]
@@ -51,7 +53,7 @@ class Latecomer:
         state = [self._event(event_id) for event_id in self.others]
         known = {*self.others}
         rest = [event for event in chain if event.event_id not in known]
-        self._run(self.entrance.admit(self.join, state, rest, ["one.example"]))
+        self._run(self.remote_join.admit(self.join, state, rest, ["one.example"]))
 
     def receive(self, event: Event) -> None:
         """Receive an event, and before it what authorises it."""
@@ -62,7 +64,7 @@ class Latecomer:
             self.replica.receive(event)
 
     def complete(self) -> None:
-        """Fetch the members, and complete the state."""
+        """Fetch the members, and complete the state of the room."""
         self._keep(self._chain(self.members))
         self._run(self.completion.complete(self.replica.writer, self.members))
 
@@ -76,11 +78,11 @@ class Latecomer:
         for _ in range(MANY):
             if outcome:
                 break
-            self.replica.settle()
+            self.replica.publish()
         assert outcome, "it waits for something"
         if isinstance(outcome[0], Failure):
             outcome[0].raiseException()
-        self.replica.settle()
+        self.replica.publish()
 
     def _event(self, event_id: str) -> Event:
         return next(event for event in self.graph.events if event.event_id == event_id)
@@ -100,8 +102,8 @@ class Latecomer:
     async def _entering(self, *_: Any) -> AsyncIterator[Any]:
         yield self.replica.writer
 
-    def _asked(self, otherwise: Any) -> Any:
-        """Answer like a database what is asked of events."""
+    def _query(self, otherwise: Any) -> Any:
+        """Answer queries about events like a database."""
 
         async def run(function: Any, *args: Any) -> Any:
             cached = self.replica.stores.events.cached_id
@@ -136,7 +138,7 @@ class Latecomer:
 
 @st.composite
 def rooms(draw: st.DrawFn) -> tuple[Graph, Event]:
-    """A room, its members before Zoe's join, and what happens after that on any branches."""
+    """A room, its members before Zoe's join, and the events after it on any branches."""
     graph = Graph(draw(st.sampled_from(["1", "2", "6", "9", "11", "12"])))
     graph.public()
     for user_id in PEOPLE[1:]:
@@ -160,17 +162,17 @@ def rooms(draw: st.DrawFn) -> tuple[Graph, Event]:
 def _act(draw: st.DrawFn, graph: Graph, since: int) -> None:
     newest = graph.events[since:][-5:]
     after = draw(st.lists(st.sampled_from(newest), min_size=1, max_size=3, unique=True))
-    event_type, by, content, state_key = _what(draw, str(len(graph.events)))
+    event_type, by, content, state_key = _label(draw, str(len(graph.events)))
     cited = None
     if draw(st.booleans()):
-        # An auth event may have become outdated meanwhile.
+        # Some events cite a membership that has ended.
         then = [draw(st.sampled_from(graph.events))]
         cited = graph.auth_events(event_type, by, content, state_key, then)
     at = draw(st.integers(0, 30))
     graph.send(event_type, by, content, state_key, after=after, auth=cited, at=at)
 
 
-def _what(draw: st.DrawFn, text: str) -> tuple[str, str, dict[str, Any], str | None]:
+def _label(draw: st.DrawFn, text: str) -> tuple[str, str, dict[str, Any], str | None]:
     by, target = draw(st.sampled_from((*PEOPLE, ZOE))), draw(st.sampled_from(PEOPLE))
     match draw(st.sampled_from(["member", "own", "levels", "topic", "say", "say"])):
         case "member":
@@ -189,10 +191,12 @@ def _what(draw: st.DrawFn, text: str) -> tuple[str, str, dict[str, Any], str | N
 
 @WHOLE
 @given(rooms())
-def test_it_ends_where_all_others_are(room: tuple[Graph, Event]) -> None:
-    """Nothing good stays refused, nothing bad stays in, and the state is that of all servers."""
+def test_it_ends_with_the_result_of_all_others(room: tuple[Graph, Event]) -> None:
+    """No valid event stays refused, no invalid one accepted, and the state equals that of all
+    servers.
+    """
     graph, join = room
-    late = Latecomer(graph, join)
+    late = LateServer(graph, join)
     late.enter()
     since = graph.events[graph.events.index(join) + 1 :]
     for event in since:
@@ -202,12 +206,12 @@ def test_it_ends_where_all_others_are(room: tuple[Graph, Event]) -> None:
 
     replica = late.replica
     for event in (join, *since):
-        theirs, ours = graph.stored(event), replica.stored(event)
-        assert (ours.status.rejected is None) == (theirs.status.rejected is None)
-        assert (ours.status.soft_failed is None) == (theirs.status.soft_failed is None)
-        assert replica.state_at(ours.state_before) == graph.state_at(theirs.state_before)
-        assert replica.state_at(ours.state_after) == graph.state_at(theirs.state_after)
-        assert (ours.position is None) == (theirs.position is None)
+        remote, local = graph.stored(event), replica.stored(event)
+        assert (local.status.rejected is None) == (remote.status.rejected is None)
+        assert (local.status.soft_failed is None) == (remote.status.soft_failed is None)
+        assert replica.state_at(local.state_before) == graph.state_at(remote.state_before)
+        assert replica.state_at(local.state_after) == graph.state_at(remote.state_after)
+        assert (local.position is None) == (remote.position is None)
     assert replica.extremities == graph.extremities
     assert replica.state == graph.state
     shown = {stored.event.event_id for stored in replica.room.timeline}
@@ -216,10 +220,10 @@ def test_it_ends_where_all_others_are(room: tuple[Graph, Event]) -> None:
 
 @WHOLE
 @given(rooms())
-def test_subscribers_get_all_changes_of_the_state(room: tuple[Graph, Event]) -> None:
-    """Members that clients see, one change after the other, are those that the server goes by."""
+def test_subscribers_get_each_change_of_the_state(room: tuple[Graph, Event]) -> None:
+    """The members that clients see are those of the server's current state."""
     graph, join = room
-    late = Latecomer(graph, join)
+    late = LateServer(graph, join)
     late.enter()
     assert late.replica.shown_state == late.replica.state
     for event in graph.events[graph.events.index(join) + 1 :]:
@@ -237,9 +241,9 @@ def test_subscribers_get_all_changes_of_the_state(room: tuple[Graph, Event]) -> 
 @WHOLE
 @given(rooms(), st.integers(0, 25))
 def test_an_attempt_may_end_anywhere(room: tuple[Graph, Event], answers: int) -> None:
-    """The database goes away in the middle of it; then it is done again, and comes out the same."""
+    """The database becomes unavailable in the middle; the repeated attempt has the same result."""
     graph, join = room
-    late = Latecomer(graph, join)
+    late = LateServer(graph, join)
     late.enter()
     for event in graph.events[graph.events.index(join) + 1 :]:
         late.receive(event)
@@ -253,23 +257,23 @@ def test_an_attempt_may_end_anywhere(room: tuple[Graph, Event], answers: int) ->
 
     replica = late.replica
     for event in graph.events[graph.events.index(join) :]:
-        theirs, ours = graph.stored(event), replica.stored(event)
-        assert replica.state_at(ours.state_after) == graph.state_at(theirs.state_after)
-        assert (ours.position is None) == (theirs.position is None)
+        remote, local = graph.stored(event), replica.stored(event)
+        assert replica.state_at(local.state_after) == graph.state_at(remote.state_after)
+        assert (local.position is None) == (remote.position is None)
     assert replica.shown_state == replica.state == graph.state
 
 
 @WHOLE
 @given(rooms())
-def test_nothing_is_rejected_before_full_state(room: tuple[Graph, Event]) -> None:
-    """Events that refer to a rejected event are rejected too, so rejection must not be early."""
+def test_nothing_is_rejected_before_the_room_has_full_state(room: tuple[Graph, Event]) -> None:
+    """Rejection is permanent for all citing events, so it must not happen too early."""
     graph, join = room
-    late = Latecomer(graph, join)
+    late = LateServer(graph, join)
     late.enter()
     for event in graph.events[graph.events.index(join) + 1 :]:
         late.receive(event)
 
     for event in graph.events:
-        ours = late.replica.stores.events.cached_id(graph.room.room_id, event.event_id)
-        if ours is not None and ours.status.rejected is not None:
+        local = late.replica.stores.events.cached_id(graph.room.room_id, event.event_id)
+        if local is not None and local.status.rejected is not None:
             assert graph.stored(event).status.rejected is not None

@@ -1,4 +1,4 @@
-"""Laws of the event graph, whatever the events in the room and their order."""
+"""Laws of the event graph, for any events in any order."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ WHOLE = settings(
 
 @st.composite
 def forked_graphs(draw: st.DrawFn) -> Graph:
-    """People do whatever they like on any branch, and now and then cite what they should not."""
+    """Users do anything on any branch, and sometimes cite wrong auth events."""
     graph = Graph(draw(st.sampled_from(["1", "2", "6", "9", "11", "12"])))
     graph.public()
     for user_id in draw(st.sets(st.sampled_from(PEOPLE[1:]))):
@@ -65,8 +65,8 @@ def _refusals(replica: Replica, events: list[Event]) -> dict[str, str | None]:
 
 @WHOLE
 @given(forked_graphs(), st.data())
-def test_order_of_receipt_does_not_matter(graph: Graph, data: st.DataObject) -> None:
-    """Servers hear of events in different orders, and agree on what each event does."""
+def test_order_of_arrival_does_not_matter(graph: Graph, data: st.DataObject) -> None:
+    """Servers receive events in different orders, and agree on the status of each."""
     other = graph.replica()
 
     other.receive_all(data.draw(st.permutations(graph.events)))
@@ -89,7 +89,7 @@ def test_order_of_receipt_does_not_matter(graph: Graph, data: st.DataObject) -> 
 @WHOLE
 @given(forked_graphs(), st.data())
 def test_all_agree_once_an_event_joins_the_branches(graph: Graph, data: st.DataObject) -> None:
-    """Servers may differ in the current state for a while, but not in the end."""
+    """Servers may differ in the current state for a while, but not after a merge."""
     other = graph.replica()
     other.receive_all(data.draw(st.permutations(graph.events)))
     followed = {prev for event in graph.events for prev in event.prev_event_ids}
@@ -114,7 +114,7 @@ def test_all_agree_once_an_event_joins_the_branches(graph: Graph, data: st.DataO
 def test_redactions_are_shown_once_and_only_with_their_effect(
     graph: Graph, data: st.DataObject
 ) -> None:
-    """Whichever comes first, clients see an event, and then the user who redacted it."""
+    """In any order of arrival, clients get an event and then its redaction."""
     other = graph.replica()
 
     other.receive_all(data.draw(st.permutations(graph.events)))
@@ -137,8 +137,8 @@ def test_redactions_are_shown_once_and_only_with_their_effect(
 
 @WHOLE
 @given(forked_graphs())
-def test_subscribers_get_all_changes_of_the_state(graph: Graph) -> None:
-    """Members and settings that clients see are those that the server goes by."""
+def test_subscribers_get_each_change_of_the_state(graph: Graph) -> None:
+    """Members and settings that clients see are those of the server's current state."""
     assert graph.shown_state == graph.state
     joined = sum(membership == "join" for membership in graph.room.members.values())
     assert graph.room.joined_count == joined
@@ -148,14 +148,14 @@ def test_subscribers_get_all_changes_of_the_state(graph: Graph) -> None:
 @given(forked_graphs())
 def test_current_state_is_the_resolution_of_the_extremities(graph: Graph) -> None:
     """Nothing that happened on the way leaves a trace in the state."""
-    head = graph.writer.extremities
+    extremities = graph.writer.extremities
 
     resolved = graph.run(
-        graph.resolver.resolve(graph.room, [each.state_after for each in head.events])
+        graph.resolver.resolve(graph.room, [each.state_after for each in extremities.events])
     )
 
-    assert resolved.root == head.root == graph.room.root
-    assert 1 <= len(head.events) <= 10
-    for stored in head.events:
+    assert resolved.root == extremities.root == graph.room.root
+    assert 1 <= len(extremities.events) <= 10
+    for stored in extremities.events:
         assert stored.status.rejected is stored.status.soft_failed is None
         assert stored.position is not None or stored.is_redaction_pending

@@ -1,4 +1,4 @@
-"""Forward extremities: how many branches a room has, and how they come together again."""
+"""Forward extremities: the number of branches of a room, and how they merge."""
 
 from homeserver.protocol.events import Event
 from homeserver.rooms.inbound.receiver import DUMMY_EVENT
@@ -27,14 +27,14 @@ def newest(graph: Graph, number: int) -> set[str]:
 
 
 def test_ten_branches_are_kept_apart() -> None:
-    """One local event can join them all, when a local user sends one."""
+    """The next local event can merge them all."""
     graph = forked(MAX_EXTREMITIES)
 
     assert graph.extremities == newest(graph, MAX_EXTREMITIES)
 
 
-def test_eleventh_branch_makes_a_local_event_join_the_others() -> None:
-    """A room does not fall apart because no local user happens to write."""
+def test_eleventh_branch_is_merged_by_a_dummy_event() -> None:
+    """A room stays connected although no local user sends a message."""
     graph = forked(MAX_EXTREMITIES + 1)
 
     merge = graph.room.timeline[-2].event
@@ -44,7 +44,7 @@ def test_eleventh_branch_makes_a_local_event_join_the_others() -> None:
 
 
 def test_all_branches_are_kept_where_no_local_user_may_send() -> None:
-    """Members without a voice join nothing; any branch may hold what the others lack."""
+    """Local members without power merge nothing; any branch may hold a ban that others lack."""
     graph = forked(MAX_EXTREMITIES + 3, silent=True)
 
     assert graph.extremities == newest(graph, MAX_EXTREMITIES + 3)
@@ -69,8 +69,8 @@ def test_most_powerful_member_joins_the_branches() -> None:
     assert (merge.type, merge.sender) == (DUMMY_EVENT, DAVE)
 
 
-def test_local_event_joins_all_branches() -> None:
-    """An event that refers to all branches shows that its sender has them."""
+def test_local_event_merges_all_branches() -> None:
+    """A local event cites all extremities that the server has received."""
     graph = forked(7)
 
     said = graph.say(ALICE, after=graph.events[-7:])
@@ -78,8 +78,8 @@ def test_local_event_joins_all_branches() -> None:
     assert graph.extremities == {said.event_id}
 
 
-def test_event_that_follows_a_refused_one_follows_what_that_followed() -> None:
-    """A refused event is no extremity, and does not keep those before it alive as such."""
+def test_event_after_a_refused_one_replaces_the_earlier_extremities() -> None:
+    """A refused event is no extremity, and does not keep those before it."""
     graph = forked(1)
     base = graph.events[-1]
     refused: list[Event] = [base]
@@ -94,12 +94,12 @@ def test_event_that_follows_a_refused_one_follows_what_that_followed() -> None:
 
 
 def test_old_event_that_comes_late_is_a_branch_of_its_own() -> None:
-    """Extremities that have been followed are remembered, and what follows them is not lost."""
+    """Neither the event that it follows nor its later successors are lost."""
     graph = forked(1)
     base = graph.events[-2]
-    head = graph.say(ALICE)
+    newest_event = graph.say(ALICE)
 
     late = graph.say(BOB, "late", after=[base])
 
-    assert graph.extremities == {head.event_id, late.event_id}
+    assert graph.extremities == {newest_event.event_id, late.event_id}
     assert late.event_id in {stored.event.event_id for stored in graph.room.timeline}

@@ -82,23 +82,23 @@ def test_power_is_not_taken_by_levels_that_were_hidden(version: str) -> None:
 
 
 @ALL_VERSIONS
-def test_depth_from_the_future_keeps_the_room_going(version: str) -> None:
-    """An event that claims the greatest depth prevents no user from sending after it."""
+def test_greatest_depth_does_not_stop_the_room(version: str) -> None:
+    """After an event that claims the greatest depth, users can still send."""
     graph = room(version, BOB)
     deepest = ROOM_VERSIONS[version].max_depth
 
     far = graph.say(BOB, depth=deepest)
-    (ours,), _ = graph.writer.append(_drafts(ALICE))
-    graph.settle()
+    (local_event,), _ = graph.writer.append(_drafts(ALICE))
+    graph.publish()
 
     assert graph.stored(far).position is not None
-    assert ours.event.depth == deepest
-    assert graph.extremities == {ours.event.event_id}
+    assert local_event.event.depth == deepest
+    assert graph.extremities == {local_event.event.event_id}
 
 
 @ALL_VERSIONS
-def test_depth_that_overflows_is_no_event(version: str) -> None:
-    """A depth that is no integer of the version is dropped before all other checks."""
+def test_depth_that_overflows_is_invalid(version: str) -> None:
+    """An integer that the room version does not allow is dropped at once."""
     graph = room(version, BOB)
     event = graph.make("m.room.message", BOB, {"body": "deep"})
     row = ROOM_VERSIONS[version]
@@ -124,7 +124,7 @@ def test_auth_events_that_do_not_authorise_are_refused(version: str) -> None:
 
 @ALL_VERSIONS
 def test_two_auth_events_of_a_kind_are_refused(version: str) -> None:
-    """Rule 3.1: no sender can choose between two power levels events."""
+    """Rule 3.1: a sender cannot choose between two power levels."""
     graph = room(version, BOB)
     old = graph.events[2]
     assert old.type == "m.room.power_levels"
@@ -136,9 +136,9 @@ def test_two_auth_events_of_a_kind_are_refused(version: str) -> None:
 
 @ALL_VERSIONS
 def test_forged_power_levels_give_no_power(version: str) -> None:
-    """Levels that their sender could not set are rejected, and so is what cites them."""
+    """Power levels that their sender could not set are rejected, with the events that cite them."""
     graph = room(version, BOB)
-    head, state = graph.extremities, graph.state
+    newest, state = graph.extremities, graph.state
 
     forged = graph.levels(BOB, users={ALICE: 0, BOB: 100})
     refusal(graph, forged)
@@ -146,15 +146,15 @@ def test_forged_power_levels_give_no_power(version: str) -> None:
     cited = [each for each in cited if each.type != "m.room.power_levels"]
     refusal(graph, graph.send("m.room.topic", BOB, {"topic": "b"}, "", auth=[*cited, forged]))
 
-    assert (graph.extremities, graph.state) == (head, state)
+    assert (graph.extremities, graph.state) == (newest, state)
 
 
 @ALL_VERSIONS
 def test_auth_events_of_another_room_are_refused(version: str) -> None:
-    """Rule 3.5: power in another room counts for nothing here."""
-    graph, other_room = room(version), room(version, MALLORY)
-    theirs = other_room.events[-1]
-    graph.db.in_other_rooms[theirs.event_id] = [2]
+    """Rule 3.5: power in another room gives no power here."""
+    graph, other_graph = room(version), room(version, MALLORY)
+    theirs = other_graph.events[-1]
+    graph.db.other_rooms[theirs.event_id] = [2]
     cited = [each for each in graph.events if each.type != "m.room.member"][:2]
     if not ROOM_VERSIONS[version].create_in_auth_events:
         cited = cited[1:]
@@ -167,11 +167,11 @@ def test_auth_events_of_another_room_are_refused(version: str) -> None:
 @pytest.mark.parametrize("version", ["1", "2"])
 def test_same_event_id_in_two_rooms_is_two_events(version: str) -> None:
     """Servers chose their event ids, and one choice must not shadow another room's event."""
-    graph, other_room = room(version, BOB), room(version, BOB)
-    theirs = other_room.say(BOB)
-    graph.db.in_other_rooms[theirs.event_id] = [2]
-    ours = graph.make("m.room.message", BOB, {"body": "the same id"})
-    same = Event.from_pdu(ours.version, {**ours.pdu, "event_id": theirs.event_id})
+    graph, other_graph = room(version, BOB), room(version, BOB)
+    theirs = other_graph.say(BOB)
+    graph.db.other_rooms[theirs.event_id] = [2]
+    local_event = graph.make("m.room.message", BOB, {"body": "the same id"})
+    same = Event.from_pdu(local_event.version, {**local_event.pdu, "event_id": theirs.event_id})
 
     receive(graph, same)
 
@@ -181,8 +181,8 @@ def test_same_event_id_in_two_rooms_is_two_events(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["1", "2"])
 @pytest.mark.parametrize("field", ["prev_events", "auth_events"])
-def test_event_that_cites_itself_is_no_event(version: str, field: str) -> None:
-    """Where servers choose ids, an event could be its own auth event, and its ancestors endless."""
+def test_event_that_cites_itself_is_invalid(version: str, field: str) -> None:
+    """A sender who chooses event ids could otherwise authorise an event by itself."""
     graph = room(version, BOB)
     event = graph.make("m.room.message", BOB, {"body": "me"})
     cited = [*event.pdu[field], [event.event_id, {"sha256": ""}]]
@@ -193,7 +193,7 @@ def test_event_that_cites_itself_is_no_event(version: str, field: str) -> None:
 
 @pytest.mark.parametrize("version", ["8", "9", "10", "11", "12"])
 def test_restricted_join_needs_the_signature_of_the_authorising_server(version: str) -> None:
-    """Without it any server could claim that a local user has authorised the join."""
+    """Without it, any user could claim that a local user authorised their join."""
     graph = room(version)
     content = {"membership": "join", "join_authorised_via_users_server": ALICE}
 
@@ -203,8 +203,8 @@ def test_restricted_join_needs_the_signature_of_the_authorising_server(version: 
 
 
 @pytest.mark.parametrize("version", ["1", "7"])
-def test_older_versions_ask_for_no_such_signature(version: str) -> None:
-    """There the field has no meaning, and must not prevent a join."""
+def test_older_versions_require_no_such_signature(version: str) -> None:
+    """There the field means nothing, and must not prevent a join."""
     graph = room(version)
     content = {"membership": "join", "join_authorised_via_users_server": ALICE}
 
@@ -212,20 +212,20 @@ def test_older_versions_ask_for_no_such_signature(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["8", "9", "10", "11", "12"])
-def test_restricted_join_by_one_who_could_not_invite_is_refused(version: str) -> None:
-    """The member whose right is claimed has to have it, and to be there."""
+def test_restricted_join_by_a_user_who_could_not_invite_is_refused(version: str) -> None:
+    """The named member must be joined and have the power to invite."""
     graph = room(version, DAVE)
     rule = {"join_rule": "restricted", "allow": []}
     graph.send("m.room.join_rules", ALICE, rule, "")
     users = {} if version == "12" else {ALICE: 100}
     graph.send("m.room.power_levels", ALICE, {"users": users, "invite": 50}, "")
-    head = graph.events[-1]
+    newest = graph.events[-1]
 
     for authorising in (DAVE, CAROL, None, 5, "nobody", ["@"]):
         content = {"membership": "join", "join_authorised_via_users_server": authorising}
-        refusal(graph, graph.send("m.room.member", BOB, content, BOB, after=[head]))
+        refusal(graph, graph.send("m.room.member", BOB, content, BOB, after=[newest]))
     content = {"membership": "join", "join_authorised_via_users_server": ALICE}
-    join = graph.send("m.room.member", BOB, content, BOB, after=[head])
+    join = graph.send("m.room.member", BOB, content, BOB, after=[newest])
 
     assert graph.stored(join).position is not None
 
@@ -275,7 +275,7 @@ def test_create_event_among_the_auth_events_of_version_12_is_refused() -> None:
 
 
 def test_creators_of_version_12_have_no_number() -> None:
-    """Rule 10.4: a level for a creator could later be lowered."""
+    """Rule 10.4: a level for a creator would be a way to take power from them later."""
     graph = room("12", BOB)
 
     levels = graph.send("m.room.power_levels", ALICE, {"users": {ALICE: 100}}, "")
@@ -285,7 +285,7 @@ def test_creators_of_version_12_have_no_number() -> None:
 
 @pytest.mark.parametrize("creators", ["@a:b", [5], ["nobody"], {}, None])
 def test_additional_creators_of_version_12_are_user_ids(creators: object) -> None:
-    """Rule 1.4: what is no list of users makes no room."""
+    """Rule 1.4: a create event whose creators are not a list of user ids makes no room."""
     content = {"room_version": "12", "additional_creators": creators}
     create = build("12", None, "m.room.create", ALICE, content, "", [], [], 1, 1)
     graph = Graph("12").replica()
@@ -304,7 +304,7 @@ def test_second_create_event_does_not_take_the_room_over(
 ) -> None:
     """The server that the room id names could otherwise give it a new owner at any time."""
     graph = room(version, BOB)
-    state, head = graph.state, graph.extremities
+    state, newest = graph.state, graph.extremities
     content = {"room_version": version, "creator": DAVE}
     again = build(
         version, graph.room.room_id, "m.room.create", DAVE, content, state_key, [], [], 1, 9
@@ -313,7 +313,7 @@ def test_second_create_event_does_not_take_the_room_over(
     receive(graph, again)
 
     refusal(graph, again)
-    assert (graph.state, graph.extremities) == (state, head)
+    assert (graph.state, graph.extremities) == (state, newest)
 
 
 @ALL_VERSIONS
@@ -348,8 +348,8 @@ def test_names_that_are_too_long_are_no_event(version: str) -> None:
 
 @ALL_VERSIONS
 @pytest.mark.parametrize("membership", [None, 5, [], {}, ["join"], {"join": 1}, "", "owner"])
-def test_membership_that_is_none_is_refused(version: str, membership: object) -> None:
-    """Rule 5: an unknown membership changes none."""
+def test_unknown_membership_is_refused(version: str, membership: object) -> None:
+    """Rule 5: a membership that is not understood changes nothing."""
     graph = room(version, BOB)
     state = graph.state
 
@@ -365,14 +365,14 @@ def test_membership_that_is_none_is_refused(version: str, membership: object) ->
 def test_absurd_power_levels_are_refused_or_mean_nothing(
     version: str, odd: object, field: str
 ) -> None:
-    """Whatever the levels, the room continues, and its creator keeps their power."""
+    """With any levels the room remains usable, and its creator keeps control of it."""
     graph = room(version, BOB)
     users = {} if version == "12" else {ALICE: 100}
 
     levels = graph.send("m.room.power_levels", ALICE, {"users": users, field: odd}, "")
 
-    standing = graph.stored(levels).status
-    assert standing.rejected is None or standing.rejected.startswith("rule ")
+    status = graph.stored(levels).status
+    assert status.rejected is None or status.rejected.startswith("rule ")
     if field != "users":
         assert graph.stored(graph.say(ALICE)).position is not None
 

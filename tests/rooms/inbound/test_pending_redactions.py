@@ -1,4 +1,4 @@
-"""Redactions that wait for events which may never come."""
+"""Pending redactions: those whose targets may never arrive."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +10,8 @@ def redaction(number: int) -> Any:
     return SimpleNamespace(event_nid=number)
 
 
-def test_those_of_made_up_events_fill_no_memory() -> None:
-    """A member who redacts invented events all day long costs a bounded amount."""
+def test_pending_redactions_of_unknown_events_are_bounded() -> None:
+    """A member who redacts invented events all day uses bounded memory."""
     waiting = PendingRedactions(1)
     rows = [
         waiting.add(f"$made-up-{n}", redaction(n), is_past=False) for n in range(2 * MAX_TARGETS)
@@ -23,8 +23,8 @@ def test_those_of_made_up_events_fill_no_memory() -> None:
     assert waiting.add("$another", redaction(1), is_past=False)
 
 
-def test_those_of_one_event_are_few() -> None:
-    """The first ones do; it is redacted by one of them or by none."""
+def test_pending_redactions_of_one_event_are_few() -> None:
+    """The first ones suffice: one of them redacts the event, or none does."""
     waiting = PendingRedactions(1)
     rows = [waiting.add("$event", redaction(n), is_past=n > 0) for n in range(2 * MAX_OF_TARGET)]
 

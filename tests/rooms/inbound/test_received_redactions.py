@@ -11,7 +11,7 @@ from tests.rooms.inbound.replica import ALICE, BOB, CAROL, Graph, Replica
 EVE = "@eve:two.example"  # of the same server as Bob
 
 ALL_VERSIONS = pytest.mark.parametrize("version", ["1", "3", "6", "10", "11", "12"])
-CHECKED_BY_EFFECT = pytest.mark.parametrize("version", ["3", "6", "10", "11", "12"])
+REDACTION_BY_EFFECT = pytest.mark.parametrize("version", ["3", "6", "10", "11", "12"])
 
 
 def room(version: str) -> Graph:
@@ -33,7 +33,7 @@ def is_redacted(replica: Replica, event: Event) -> bool:
 @ALL_VERSIONS
 @pytest.mark.parametrize("by", [ALICE, BOB])
 def test_redaction_takes_effect(version: str, by: str) -> None:
-    """Moderators can redact all messages, and users their own."""
+    """Moderators redact any message, and users redact their own."""
     graph = room(version)
     said = graph.say(BOB)
 
@@ -45,7 +45,7 @@ def test_redaction_takes_effect(version: str, by: str) -> None:
 @ALL_VERSIONS
 @pytest.mark.parametrize("by", [ALICE, BOB])
 def test_redaction_that_comes_before_its_target_takes_effect(version: str, by: str) -> None:
-    """Events come in any order, and what was redacted is not shown for being late."""
+    """Events arrive in any order, and a late event is not shown unredacted."""
     graph = room(version)
     base = graph.events[-1]
     said = graph.say(BOB)
@@ -59,9 +59,9 @@ def test_redaction_that_comes_before_its_target_takes_effect(version: str, by: s
     assert is_redacted(other, said)
 
 
-@CHECKED_BY_EFFECT
+@REDACTION_BY_EFFECT
 def test_redaction_without_the_right_is_an_event_without_effect(version: str) -> None:
-    """The event is accepted, since a server that checks it may not have its target."""
+    """The event is accepted, since a server that checks it may lack its target."""
     graph = room(version)
     said = graph.say(BOB)
 
@@ -74,10 +74,8 @@ def test_redaction_without_the_right_is_an_event_without_effect(version: str) ->
 
 @pytest.mark.parametrize("version", ["11", "12"])
 @pytest.mark.parametrize(("by", "takes_effect"), [(ALICE, True), (CAROL, False)])
-def test_redaction_as_state_asks_for_the_same_right(
-    version: str, by: str, takes_effect: bool
-) -> None:
-    """State is shown in any case, but it redacts only what its sender may redact."""
+def test_redaction_as_state_needs_the_same_right(version: str, by: str, takes_effect: bool) -> None:
+    """State is always shown, but it redacts only what its sender may redact."""
     graph = room(version)
     levels = {"users": {} if version == "12" else {ALICE: 100}, "state_default": 0}
     graph.send("m.room.power_levels", ALICE, levels, "")
@@ -90,9 +88,9 @@ def test_redaction_as_state_asks_for_the_same_right(
     assert is_redacted(graph, said) == takes_effect
 
 
-@CHECKED_BY_EFFECT
-def test_early_redaction_is_shown_once_its_target_is_here(version: str) -> None:
-    """A client could do nothing with a redaction of what it has not got."""
+@REDACTION_BY_EFFECT
+def test_early_redaction_is_shown_once_its_target_arrives(version: str) -> None:
+    """A client cannot apply a redaction of an event that it does not have."""
     graph = room(version)
     base = graph.events[-1]
     said = graph.say(BOB)
@@ -113,7 +111,7 @@ def test_early_redaction_is_shown_once_its_target_is_here(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["1", "2"])
 def test_first_versions_withhold_no_redaction(version: str) -> None:
-    """There its right to take effect is part of the rules, whatever the target is."""
+    """There the auth rules check the right to redact, whatever the target is."""
     graph = room(version)
 
     redaction = graph.redact(BOB, "$unknown:two.example")
@@ -121,9 +119,9 @@ def test_first_versions_withhold_no_redaction(version: str) -> None:
     assert times_shown(graph, redaction) == 1
 
 
-@CHECKED_BY_EFFECT
-def test_pending_redaction_is_shown_when_its_target_is_backfilled(version: str) -> None:
-    """Paging back shows the redacted event; reading on shows who redacted it."""
+@REDACTION_BY_EFFECT
+def test_withheld_redaction_is_shown_when_its_target_is_backfilled(version: str) -> None:
+    """A client that pages back sees the event redacted; one that syncs sees the redaction."""
     graph = room(version)
     base = graph.events[-1]
     said = graph.say(BOB)
@@ -139,9 +137,9 @@ def test_pending_redaction_is_shown_when_its_target_is_backfilled(version: str) 
     assert other.shown[-1] == other.stored(redaction)
 
 
-@CHECKED_BY_EFFECT
-def test_backfilled_pending_redaction_is_shown_in_history(version: str) -> None:
-    """No sync tells of what happened long ago; the past is fetched in pieces, the newest first."""
+@REDACTION_BY_EFFECT
+def test_withheld_redaction_of_backfill_is_shown_in_history(version: str) -> None:
+    """No sync shows old redactions; backfill fetches the newest part first."""
     graph = room(version)
     base = graph.events[-1]
     said = graph.say(BOB)
@@ -159,11 +157,11 @@ def test_backfilled_pending_redaction_is_shown_in_history(version: str) -> None:
     assert times_shown(other, redaction) == 0
 
 
-@CHECKED_BY_EFFECT
-def test_pending_redaction_of_a_setting_takes_effect_when_the_setting_is_known(
+@REDACTION_BY_EFFECT
+def test_withheld_redaction_of_a_setting_takes_effect_when_the_setting_is_known(
     version: str,
 ) -> None:
-    """State that comes from others by itself is shown redacted too."""
+    """State that was fetched from other servers is shown redacted too."""
     graph = room(version)
     base = graph.events[-1]
     topic = graph.send("m.room.topic", ALICE, {"topic": "x"}, "")
@@ -173,7 +171,7 @@ def test_pending_redaction_of_a_setting_takes_effect_when_the_setting_is_known(
     other.receive(redaction)
 
     other.run(other.receiving.outliers(other.writer, [topic]))
-    other.settle()
+    other.publish()
 
     assert is_redacted(other, topic)
     assert times_shown(other, redaction) == 1
@@ -205,9 +203,9 @@ def test_event_follows_a_pending_redaction() -> None:
     assert graph.shown_state == graph.state
 
 
-@CHECKED_BY_EFFECT
+@REDACTION_BY_EFFECT
 def test_early_redaction_without_the_right_has_no_effect_either(version: str) -> None:
-    """A redaction that comes first has no better right."""
+    """An early redaction needs the same right as a late one."""
     graph = room(version)
     base = graph.events[-1]
     said = graph.say(BOB)
@@ -223,7 +221,7 @@ def test_early_redaction_without_the_right_has_no_effect_either(version: str) ->
     assert not other.writer.pending_redactions.targets
 
 
-@CHECKED_BY_EFFECT
+@REDACTION_BY_EFFECT
 def test_right_is_that_of_the_time_of_the_redaction(version: str) -> None:
     """A moderator who was demoted later had the power when they used it."""
     graph = room(version)
@@ -238,9 +236,9 @@ def test_right_is_that_of_the_time_of_the_redaction(version: str) -> None:
     assert is_redacted(graph, said)
 
 
-@CHECKED_BY_EFFECT
+@REDACTION_BY_EFFECT
 def test_server_speaks_for_its_users(version: str) -> None:
-    """If both senders are of one server, that server answers for the redaction."""
+    """If both senders are users of one server, that server vouches for the redaction."""
     graph = room(version)
     said = graph.say(BOB)
 
@@ -251,7 +249,7 @@ def test_server_speaks_for_its_users(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["1", "2"])
 def test_first_versions_reject_a_redaction_without_the_right(version: str) -> None:
-    """There the event id names the target's server, and the rules check the redaction by it."""
+    """There the event id names the target's server, and the auth rules check the right by it."""
     graph = room(version)
     said = graph.say(BOB)
 
@@ -291,8 +289,8 @@ def test_soft_failed_early_redaction_has_no_effect() -> None:
     assert not is_redacted(other, said)
 
 
-def test_redaction_of_the_past_takes_effect() -> None:
-    """An event that was redacted before our join is not shown to users who page back."""
+def test_backfilled_redaction_takes_effect() -> None:
+    """A client that pages back does not get content redacted before this server's join."""
     graph = room("11")
     said = graph.say(BOB)
     redaction = graph.redact(BOB, said.event_id)
@@ -314,15 +312,15 @@ def test_redaction_does_not_reach_into_another_room(version: str) -> None:
     said = other_graph.say(ALICE)
 
     redaction = graph.redact(ALICE, said.event_id)
-    graph.db.in_other_rooms[said.event_id] = [2]
+    graph.db.other_rooms[said.event_id] = [2]
 
     assert graph.stored(redaction).status.rejected is None
     assert not is_redacted(other_graph, said)
 
 
 @pytest.mark.parametrize("target", ["", "no id", "$\0:one.example", "$" + "x" * 3_000])
-def test_redaction_of_what_can_be_no_event_is_remembered_for_nothing(target: str) -> None:
-    """A server may name anything, and the database would refuse some of it."""
+def test_redaction_of_an_invalid_event_id_is_not_stored(target: str) -> None:
+    """Another server may name anything as target, and the database would refuse some of it."""
     graph = room("11")
 
     redaction = graph.redact(ALICE, target)

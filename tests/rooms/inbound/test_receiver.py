@@ -1,4 +1,4 @@
-"""The checks on receipt of an event, and what becomes of the event by each of them.
+"""The checks on receipt of a PDU, and the status that each gives an event.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
 """
@@ -15,7 +15,7 @@ ALL_VERSIONS = pytest.mark.parametrize("version", ["1", "2", "3", "6", "9", "11"
 
 
 def public_room(version: str = "11", *members: str) -> Graph:
-    """A public room, with some members."""
+    """A public room with some members."""
     graph = Graph(version)
     graph.public()
     for member in members:
@@ -38,7 +38,7 @@ def test_accepted_event_becomes_the_extremity_and_is_shown(version: str) -> None
 
 @ALL_VERSIONS
 def test_event_that_its_auth_events_do_not_allow_is_rejected(version: str) -> None:
-    """Check 4: a sender without a membership among the auth events has shown no right to send."""
+    """Check 4: a sender who cites no membership has shown no right to send."""
     graph = public_room(version, BOB)
     head = graph.extremities
     cited = list(graph.auth_events("m.room.message", BOB, {}, None, graph.events[-1:]))
@@ -55,7 +55,7 @@ def test_event_that_its_auth_events_do_not_allow_is_rejected(version: str) -> No
 
 @ALL_VERSIONS
 def test_event_that_the_state_before_it_does_not_allow_is_rejected(version: str) -> None:
-    """Check 5: an old permission is none after it was taken away."""
+    """Check 5: a permission is void after it was revoked."""
     graph = public_room(version, BOB)
     join = graph.events[-1]
     ban = graph.member(BOB, "ban", ALICE)
@@ -87,7 +87,7 @@ def test_event_that_the_current_state_does_not_allow_is_soft_failed(version: str
 
 
 def test_soft_failed_state_event_does_not_change_the_current_state() -> None:
-    """The topic that a user set after they were banned is not shown."""
+    """A topic that a banned user set is not shown."""
     graph = public_room("11", BOB)
     graph.levels(users={ALICE: 100, BOB: 50})
     before = graph.events[-1]
@@ -114,14 +114,14 @@ def test_soft_failed_event_takes_part_once_another_follows_it() -> None:
     assert stored.position is not None
     assert graph.state_at(stored.state_before)["m.room.topic", ""] == topic.event_id
     assert graph.extremities == {ban.event_id, merged.event_id}
-    # The ban is more important than the banned user's topic, which is checked after it.
+    # State resolution orders the ban before the banned user's topic.
     assert ("m.room.topic", "") not in graph.state
     assert graph.shown_state == graph.state
 
 
 @ALL_VERSIONS
-def test_rejected_event_is_passed_over_in_the_state_of_those_that_follow(version: str) -> None:
-    """One invalid event does not cut off all users whose servers happened to accept it."""
+def test_rejected_event_is_skipped_in_the_state_of_later_events(version: str) -> None:
+    """One rejected event does not reject all events that follow it."""
     graph = public_room(version, BOB, CAROL)
     head = graph.events[-1]
     topic = graph.send("m.room.topic", BOB, {"topic": "no right"}, "")
@@ -135,8 +135,8 @@ def test_rejected_event_is_passed_over_in_the_state_of_those_that_follow(version
     assert head.event_id not in graph.extremities
 
 
-def test_event_with_a_rejected_auth_event_is_rejected() -> None:
-    """Rule 3.3: a rejected event authorises nothing."""
+def test_event_that_cites_a_rejected_auth_event_is_rejected() -> None:
+    """Rule 3.3: a refused event gives no right."""
     graph = public_room("11", BOB)
     forged = graph.levels(BOB, users={ALICE: 100, BOB: 100})
     assert graph.stored(forged).status.rejected is not None
@@ -163,7 +163,7 @@ def test_known_event_is_received_once() -> None:
 
 
 def test_missing_previous_events_are_reported() -> None:
-    """The caller fetches them and tries again; until then nothing has happened."""
+    """The caller fetches them and retries; until then nothing has changed."""
     graph = public_room("11", BOB)
     other = graph.replica()
     other.receive_all(graph.events)
@@ -179,7 +179,7 @@ def test_missing_previous_events_are_reported() -> None:
 
 
 def test_missing_auth_events_are_reported() -> None:
-    """The same for the events that give the right to send it."""
+    """The same holds for the events that authorise it."""
     graph = public_room("11")
     other = graph.replica()
     other.receive_all(graph.events)
@@ -193,8 +193,8 @@ def test_missing_auth_events_are_reported() -> None:
     assert (missing.value.auth, missing.value.prev) == ({join.event_id}, frozenset())
 
 
-def test_event_without_previous_events_does_not_begin_the_room_again() -> None:
-    """The state before it is that of no room, which allows nothing."""
+def test_event_without_previous_events_does_not_restart_the_room() -> None:
+    """The state before it is empty, and allows nothing."""
     graph = public_room("11", BOB)
     head = graph.extremities
 
@@ -204,8 +204,8 @@ def test_event_without_previous_events_does_not_begin_the_room_again() -> None:
     assert graph.extremities == head
 
 
-def test_receipt_fails_without_effect_while_the_database_is_unavailable() -> None:
-    """Whichever question was not answered, the event can be received once the database is back."""
+def test_receipt_fails_completely_while_the_database_is_unavailable() -> None:
+    """Whichever query failed, the event can be received once the database is available again."""
     for answers in range(20):
         graph = public_room("11", BOB)
         event = graph.make("m.room.member", CAROL, {"membership": "join"}, CAROL)
@@ -226,8 +226,8 @@ def test_receipt_fails_without_effect_while_the_database_is_unavailable() -> Non
     assert 0 < answers < 19, "it asked, and had its answers in the end"
 
 
-def test_receipt_fails_without_effect_while_nothing_can_be_written() -> None:
-    """An event that waits for the database is not lost, and no more are taken on."""
+def test_receipt_fails_completely_while_nothing_can_be_written() -> None:
+    """An event that waits for the database is not lost, and no more are accepted."""
     graph = public_room("11", BOB)
     graph.say(BOB)
     other = graph.replica()
@@ -261,15 +261,15 @@ def test_local_events_are_sent_while_a_receipt_waits() -> None:
     (local,), _ = graph.writer.append([EventDraft("m.room.message", ALICE, {"body": "meanwhile"})])
     pause, graph.db.pause = graph.db.pause, None
     pause.callback(None)
-    graph.settle()
+    graph.publish()
 
     assert len(outcome) == 1
     assert graph.extremities == {local.event.event_id, join.event_id}
     assert graph.room.membership(CAROL) == "join"
 
 
-def test_soft_failure_goes_by_the_state_that_is_current_in_the_end() -> None:
-    """A ban that was sent while the banned user's event was being checked counts."""
+def test_soft_failure_depends_on_the_latest_current_state() -> None:
+    """A ban that arrives while the banned user's event is being checked counts."""
     graph = public_room("11", BOB)
     event = graph.make("com.example.unheard_of", BOB, {"body": "quick"})
     graph.db.pause = Deferred()
@@ -280,7 +280,7 @@ def test_soft_failure_goes_by_the_state_that_is_current_in_the_end() -> None:
     graph.writer.append([member_draft(ALICE, BOB, {"membership": "ban"})])
     pause, graph.db.pause = graph.db.pause, None
     pause.callback(None)
-    graph.settle()
+    graph.publish()
 
     assert graph.stored(event).status.soft_failed is not None
     assert graph.stored(event).position is None

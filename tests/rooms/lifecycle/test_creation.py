@@ -48,15 +48,15 @@ def test_events_come_in_the_order_of_the_specification() -> None:
     ]
 
 
-def test_closing_a_room_takes_more_power_than_other_state() -> None:
-    """From room version 12 on, power to set state is not enough to upgrade a room."""
+def test_tombstone_takes_more_power_than_other_state() -> None:
+    """From room version 12 on, the power to set state does not suffice to upgrade a room."""
     levels = power_levels_content(ALICE.user_id, V12, request())
 
     assert levels["events"]["m.room.tombstone"] > levels["state_default"]
 
 
-def test_creator_is_listed_only_where_the_version_wants_it() -> None:
-    """Creators of new rooms stand above all levels; those of old rooms have 100."""
+def test_creator_is_listed_only_where_the_version_requires_it() -> None:
+    """Creators of new rooms outrank all levels; those of old rooms have 100."""
     old = power_levels_content(ALICE.user_id, V11, request())
     new = power_levels_content(ALICE.user_id, V12, request())
 
@@ -64,7 +64,7 @@ def test_creator_is_listed_only_where_the_version_wants_it() -> None:
 
 
 def test_additional_creators_are_those_named_and_those_trusted() -> None:
-    """Everybody in a trusted chat is its creator, named twice or once."""
+    """Every invited user of a trusted chat is a creator, listed once."""
     wanted = request(
         preset="trusted_private_chat",
         creation_content={"additional_creators": [BOB.user_id, "@dave:x"]},
@@ -77,7 +77,7 @@ def test_additional_creators_are_those_named_and_those_trusted() -> None:
 
 
 def test_additional_creators_must_be_a_list() -> None:
-    """A client that sends another type gets an error, instead of a room without them."""
+    """A client that sends another type gets an error instead of a room without them."""
     wanted = request(
         preset="trusted_private_chat", creation_content={"additional_creators": "@dave:x"}
     )
@@ -88,7 +88,7 @@ def test_additional_creators_must_be_a_list() -> None:
 
 class CreationTests(RoomsTestCase):
     async def test_refused_room_leaves_nothing_behind(self) -> None:
-        """A room that was not created is in no user's list, not even after a restart."""
+        """No incomplete room is in a user's list, not even after a restart."""
         with pytest.raises(InvalidRoomState):
             await self.create_room(
                 version="11", name="Tea", power_levels={"users": {}, "users_default": 0}
@@ -104,8 +104,8 @@ class CreationTests(RoomsTestCase):
         assert len(set(rooms)) == 3
         assert sorted(await self.reading.joined_rooms(ALICE.user_id)) == sorted(rooms)
 
-    async def test_alias_that_is_being_added_is_taken_for_a_new_room(self) -> None:
-        """Of two clients that want one alias at the same moment, one gets an error."""
+    async def test_alias_that_is_being_added_is_taken(self) -> None:
+        """If two users request one alias at once, one of them gets an error."""
         other = await self.create_room()
         gate: Deferred[None] = Deferred()
         insert, append = storage.add_alias, self.creation._append
@@ -139,7 +139,7 @@ class CreationTests(RoomsTestCase):
         assert (await self.aliases.resolve("#tea:example.org")).room_id == room_id
 
     async def test_created_room_is_the_same_after_a_restart(self) -> None:
-        """The room is durable when the request gets its response."""
+        """Everything that the creator set up is durable when the response is sent."""
         room_id = await self.create_room(name="Tea", invite=[BOB.user_id], published=True)
         before = await self.rooms.get(room_id)
 

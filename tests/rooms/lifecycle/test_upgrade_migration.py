@@ -12,40 +12,40 @@ from homeserver.protocol.push_rules.rule_set import PushRule
 from homeserver.push.rules import PushRules
 from homeserver.storage.database.database import DatabaseUnavailable
 from tests.support.postgres import DatabaseTestCase
-from tests.sync.world import World
+from tests.sync.sync_server import SyncServer
 
 
 class UpgradeMigrationTests(DatabaseTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.world = await World.start(self.db)
-        self.account_data = self.world.accounts.account_data
+        self.server = await SyncServer.start(self.db)
+        self.account_data = self.server.accounts.account_data
         self.tags, self.rules = Tags(self.account_data), PushRules(self.account_data)
-        self.alice = await self.world.user("alice")
-        self.bob = await self.world.user("bob")
-        self.old = await self.world.create_room(self.alice)
+        self.alice = await self.server.user("alice")
+        self.bob = await self.server.user("bob")
+        self.old = await self.server.create_room(self.alice)
         await self.join(self.bob, self.old)
 
     async def clean_up(self) -> None:
-        await self.world.stop()
+        await self.server.stop()
         await super().clean_up()
 
     async def join(self, user: Requester, room_id: str) -> None:
-        """Join, and wait for what follows from it."""
-        await self.world.rooms.memberships.join(user, room_id)
+        """Join, and wait for the migration that follows."""
+        await self.server.rooms.memberships.join(user, room_id)
         await self.settled()
 
     async def settled(self) -> None:
-        while self.world.rooms.upgrade_migration.is_busy:
+        while self.server.rooms.upgrade_migration.is_busy:
             await deferLater(reactor, 0.01)  # type: ignore[arg-type]
 
     async def replace(self, *, confirmed: bool = True) -> str:
         """A room that Alice makes instead of the old one; gives its id."""
         content = {"predecessor": {"room_id": self.old}}
-        new = await self.world.create_room(self.alice, creation_content=content)
+        new = await self.server.create_room(self.alice, creation_content=content)
         if confirmed:
             tombstone = {"body": "We have moved", "replacement_room": new}
-            await self.world.rooms.sending.set_state(
+            await self.server.rooms.sending.set_state(
                 self.alice, self.old, "m.room.tombstone", "", tombstone
             )
         await self.settled()
@@ -71,22 +71,24 @@ class UpgradeMigrationTests(DatabaseTestCase):
         self.assertEqual(tags, {"m.favourite": {"order": 0.5}})
 
     async def test_settings_of_the_creator_follow_at_once(self) -> None:
-        """A user who upgrades a room is in the new one before the old one has its tombstone."""
+        """The user who upgrades a room is in the new one before the tombstone is sent."""
         await self.tags.put(self.alice.user_id, self.old, "u.work", {})
 
         new = await self.replace()
 
         self.assertEqual(await self.tags.of_room(self.alice.user_id, new), {"u.work": {}})
 
-    async def test_aliases_and_the_place_in_the_directory_follow(self) -> None:
-        """If another server upgraded the room, ours moves its aliases and directory entry."""
-        aliases, directory = self.world.rooms.aliases, self.world.rooms.directory
+    async def test_aliases_and_the_directory_entry_follow(self) -> None:
+        """After an upgrade on another server, local aliases and the local directory name the new
+        room.
+        """
+        aliases, directory = self.server.rooms.aliases, self.server.rooms.directory
         alias = "#old:example.org"
         new = await self.replace(confirmed=False)
         await aliases.add(self.alice, alias, self.old)
         await directory.set_listed(self.alice, self.old, True)
         tombstone = {"body": "We have moved", "replacement_room": new}
-        await self.world.rooms.sending.set_state(
+        await self.server.rooms.sending.set_state(
             self.alice, self.old, "m.room.tombstone", "", tombstone
         )
 
@@ -96,16 +98,16 @@ class UpgradeMigrationTests(DatabaseTestCase):
         self.assertTrue(await directory.is_listed(new))
         self.assertFalse(await directory.is_listed(self.old))
 
-    async def test_room_that_only_says_that_it_replaces_another_gets_no_aliases(self) -> None:
+    async def test_room_that_only_claims_a_predecessor_gets_no_aliases(self) -> None:
         """Any user can name any predecessor, and would so take over its aliases."""
         alias = "#old:example.org"
-        await self.world.rooms.aliases.add(self.alice, alias, self.old)
+        await self.server.rooms.aliases.add(self.alice, alias, self.old)
         content = {"predecessor": {"room_id": self.old}}
 
-        await self.world.create_room(self.bob, creation_content=content)
+        await self.server.create_room(self.bob, creation_content=content)
         await self.settled()
 
-        self.assertEqual((await self.world.rooms.aliases.resolve(alias)).room_id, self.old)
+        self.assertEqual((await self.server.rooms.aliases.resolve(alias)).room_id, self.old)
 
     async def test_direct_chat_stays_one(self) -> None:
         """The other person's only room does not turn into a group."""
@@ -138,8 +140,8 @@ class UpgradeMigrationTests(DatabaseTestCase):
         self.assertFalse(rules.get("room", new).enabled)
         self.assertEqual(rules.get("override", self.old), muted)
 
-    async def test_room_that_only_claims_to_be_the_new_one_gets_nothing(self) -> None:
-        """Naming a famous room as predecessor does not make a room a user's favourite."""
+    async def test_room_that_only_claims_a_predecessor_gets_no_settings(self) -> None:
+        """A user cannot make their room another user's favourite by naming a famous one."""
         await self.tags.put(self.bob.user_id, self.old, "m.favourite", {})
 
         new = await self.replace(confirmed=False)
@@ -147,20 +149,20 @@ class UpgradeMigrationTests(DatabaseTestCase):
 
         self.assertEqual(await self.tags.of_room(self.bob.user_id, new), {})
 
-    async def test_what_was_set_in_the_new_room_stays(self) -> None:
-        """A tag that was taken off does not come back."""
+    async def test_settings_of_the_new_room_stay(self) -> None:
+        """A tag that the user removed does not come back."""
         await self.tags.put(self.bob.user_id, self.old, "m.favourite", {})
         new = await self.replace()
         await self.join(self.bob, new)
         await self.tags.remove(self.bob.user_id, new, "m.favourite")
 
-        await self.world.rooms.memberships.leave(self.bob, new)
+        await self.server.rooms.memberships.leave(self.bob, new)
         await self.join(self.bob, new)
 
         self.assertEqual(await self.tags.of_room(self.bob.user_id, new), {})
 
     async def test_one_failure_does_not_stop_the_others(self) -> None:
-        """The next user is not affected by a short unavailability of the database."""
+        """The next user's migration does not suffer from a short outage of the database."""
         await self.tags.put(self.bob.user_id, self.old, "m.favourite", {})
         failures: list[Exception] = [DatabaseUnavailable("gone")]
 
@@ -176,7 +178,7 @@ class UpgradeMigrationTests(DatabaseTestCase):
         await self.join(self.bob, new)
         self.assertEqual(await self.tags.of_room(self.bob.user_id, new), {})
 
-        await self.world.rooms.memberships.leave(self.bob, new)
+        await self.server.rooms.memberships.leave(self.bob, new)
         await self.join(self.bob, new)
 
         self.assertEqual(await self.tags.of_room(self.bob.user_id, new), {"m.favourite": {}})

@@ -1,4 +1,4 @@
-"""The state that a room copies from the one that it replaces."""
+"""The state that a replacement room takes over."""
 
 from typing import Any
 
@@ -32,8 +32,8 @@ def carried(old: str, new: str, content: dict[str, Any], *creators: str) -> dict
     return carried_power_levels(ROOM_VERSIONS[new], create(old), content, creators or (ALICE,))
 
 
-def test_new_create_event_says_what_the_old_one_said() -> None:
-    """A space stays a space, and a room of one server one of that server."""
+def test_new_create_event_keeps_the_type_and_federation_of_the_old() -> None:
+    """A space stays a space, and an unfederated room stays unfederated."""
     old = create("10", type="m.space", **{"m.federate": False, "org.example.x": 1})
 
     content = carried_create_content(ROOM_VERSIONS["10"], old, BOB, [CAROL])
@@ -48,7 +48,7 @@ def test_new_create_event_says_what_the_old_one_said() -> None:
 
 
 def test_additional_creators_are_named_where_the_version_knows_them() -> None:
-    """No user becomes a creator in a version that has only one."""
+    """A version with a single creator gets no additional ones."""
     for version, named in (("11", False), ("12", True)):
         content = carried_create_content(ROOM_VERSIONS[version], create("11"), BOB, [CAROL])
 
@@ -57,7 +57,7 @@ def test_additional_creators_are_named_where_the_version_knows_them() -> None:
 
 
 def test_levels_of_every_old_form_can_be_read_by_the_new_version() -> None:
-    """Text and fractions become the numbers that they meant; what meant nothing is left out."""
+    """Strings and fractions become the numbers that they represent; other values are left out."""
     content = {
         "ban": " 60 ",
         "kick": 55.9,
@@ -84,8 +84,8 @@ def test_nothing_changes_between_versions_alike() -> None:
     assert carried("1", "2", {"events": "text"}) == {"events": "text"}
 
 
-def test_tombstone_is_for_creators_where_they_stand_above_all() -> None:
-    """Administrators do not take a room away from its creators."""
+def test_tombstone_is_for_creators_where_they_outrank_all() -> None:
+    """Administrators cannot take a room away from its creators."""
     content = {"users": {ALICE: 100, BOB: 100, CAROL: 50}, "events": {"m.room.tombstone": 100}}
 
     assert carried("11", "12", content, ALICE, BOB)["users"] == {CAROL: 50}
@@ -94,8 +94,8 @@ def test_tombstone_is_for_creators_where_they_stand_above_all() -> None:
     assert carried("11", "12", {"state_default": 200})["events"] == {"m.room.tombstone": 201}
 
 
-def test_creators_keep_the_highest_right_where_they_become_users_like_others() -> None:
-    """No creator loses their room by going back to an older version."""
+def test_creators_keep_the_highest_level_in_older_versions() -> None:
+    """A creator does not lose the room by going back to an older version."""
     content = {"users": {BOB: 50}, "events": {"m.room.tombstone": 150}}
 
     assert carried("12", "11", content)["users"] == {ALICE: 150, BOB: 50}
@@ -123,7 +123,7 @@ def test_content_that_the_new_version_forbids_stays_behind() -> None:
     assert may_carry(ROOM_VERSIONS["5"], {"w": 1.5})
 
 
-def test_level_of_what_is_no_user_is_left_out() -> None:
+def test_level_of_an_invalid_user_id_is_left_out() -> None:
     """An old room may have it, and a new one would be refused for it."""
     content = {"users": {"nobody": 50, "nobody:example.org": 50, BOB: 50}}
 

@@ -5,24 +5,24 @@ from homeserver.rooms.membership.forced_leaves import ForcedLeaves
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 
 
-class DepartureTests(RoomsTestCase):
+class ForcedLeaveTests(RoomsTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        self.departures = ForcedLeaves(self.rooms, self.user_rooms, self.memberships)
+        self.forced_leaves = ForcedLeaves(self.rooms, self.user_rooms, self.memberships)
 
     async def membership(self, room_id: str) -> str | None:
-        """Bob's membership in a room."""
+        """Bob's membership of a room."""
         return (await self.rooms.get(room_id)).membership(BOB.user_id)
 
     async def test_joined_rooms_are_left_and_invites_and_knocks_end(self) -> None:
-        """No other user waits for a response of a deactivated one."""
+        """No user waits for a reply from a deactivated account."""
         joined = await self.create_room()
         await self.memberships.join(BOB, joined)
         invited = await self.create_room(preset="private_chat", invite=[BOB.user_id])
         knocked = await self.create_room(initial_state=[knocking()])
         await self.memberships.knock(BOB, knocked)
 
-        await self.departures.leave_all(BOB.user_id)
+        await self.forced_leaves.leave_all(BOB.user_id)
 
         for room_id in (joined, invited, knocked):
             self.assertEqual(await self.membership(room_id), "leave")
@@ -32,18 +32,18 @@ class DepartureTests(RoomsTestCase):
         room_id = await self.create_room()
         await self.memberships.ban(ALICE, room_id, BOB.user_id)
 
-        await self.departures.leave_all(BOB.user_id)
+        await self.forced_leaves.leave_all(BOB.user_id)
 
         self.assertEqual(await self.membership(room_id), "ban")
 
-    async def test_doing_it_again_changes_nothing(self) -> None:
-        """After a crash it begins again."""
+    async def test_repeating_it_changes_nothing(self) -> None:
+        """After a crash it runs again."""
         room_id = await self.create_room()
         await self.memberships.join(BOB, room_id)
-        await self.departures.leave_all(BOB.user_id)
+        await self.forced_leaves.leave_all(BOB.user_id)
         before = self.log.position
 
-        await self.departures.leave_all(BOB.user_id)
+        await self.forced_leaves.leave_all(BOB.user_id)
 
         self.assertEqual(self.log.position, before)
 
@@ -52,13 +52,13 @@ class DepartureTests(RoomsTestCase):
         room_id = await self.create_room()
         await self.memberships.join(BOB, room_id)
         self.restart()
-        self.departures = ForcedLeaves(self.rooms, self.user_rooms, self.memberships)
+        self.forced_leaves = ForcedLeaves(self.rooms, self.user_rooms, self.memberships)
 
-        await self.departures.leave_all(BOB.user_id)
+        await self.forced_leaves.leave_all(BOB.user_id)
 
         self.assertEqual(await self.membership(room_id), "leave")
 
 
 def knocking() -> StateDraft:
-    """A room at whose door one may knock."""
+    """A room that accepts knocks."""
     return StateDraft("m.room.join_rules", {"join_rule": "knock"})

@@ -17,8 +17,8 @@ GUEST = Requester(f"@7:{SERVER}", "GUEST", is_guest=True)
 class GuestAccessTests(RoomsTestCase):
     async def setUp(self) -> None:
         await super().setUp()
-        departures = ForcedLeaves(self.rooms, self.user_rooms, self.memberships)
-        self.guest_access = GuestAccess(self.db, self.clock, self.rooms, departures)
+        forced_leaves = ForcedLeaves(self.rooms, self.user_rooms, self.memberships)
+        self.guest_access = GuestAccess(self.db, self.clock, self.rooms, forced_leaves)
         self.log.subscribe(self.guest_access.apply)
         for caller in (ALICE, BOB, GUEST):
             await self.db.run(insert_user, User(caller.user_id, 0, is_guest=caller.is_guest))
@@ -33,7 +33,7 @@ class GuestAccessTests(RoomsTestCase):
         await self.sending.set_state(ALICE, self.room_id, "m.room.guest_access", "", content)
 
     async def memberships_now(self) -> tuple[str | None, str | None]:
-        """The memberships of Bob and the guest once no work is in progress."""
+        """The memberships of Bob and the guest once nothing is in progress."""
         while self.guest_access.is_busy:
             await deferLater(reactor, 0.01)  # type: ignore[arg-type]
         room = await self.rooms.get(self.room_id)
@@ -81,7 +81,7 @@ class GuestAccessTests(RoomsTestCase):
         self.assertEqual(await self.memberships_now(), ("join", "leave"))
 
     async def test_a_server_that_stops_does_not_wait_for_the_database(self) -> None:
-        """The operator does not wait for a server to stop."""
+        """An operator's stop does not wait for forced leaves."""
 
         async def fail(*_: object) -> object:
             raise DatabaseUnavailable("gone")

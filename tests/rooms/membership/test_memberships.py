@@ -1,4 +1,4 @@
-"""Membership: what the Client-Server API asks beyond the authorisation rules."""
+"""Membership: rules of the Client-Server API beyond the authorisation rules."""
 
 import pytest
 
@@ -19,7 +19,7 @@ GUEST = Requester("@12:example.org", "PUBLIC", is_guest=True)
 
 class MembershipTests(RoomsTestCase):
     async def test_restricted_join_names_a_member_who_may_invite(self) -> None:
-        """Other servers can check which user authorised the join."""
+        """Other servers can check which member authorised the join."""
         space = await self.create_room()
         room_id = await self._restricted(space, version="11")
         await self.memberships.join(BOB, space)
@@ -29,9 +29,9 @@ class MembershipTests(RoomsTestCase):
         content = (await self._member(room_id, BOB)).event.content
         assert content["join_authorised_via_users_server"] == ALICE.user_id
 
-    async def test_invited_user_needs_no_authoriser(self) -> None:
-        """An invite opens a restricted room to those outside of the space too."""
-        room_id = await self._restricted("!remote:example.org")
+    async def test_invited_user_needs_no_authorising_member(self) -> None:
+        """An invite opens a restricted room to users outside of the space too."""
+        room_id = await self._restricted("!elsewhere:example.org")
         await self.memberships.invite(ALICE, room_id, BOB.user_id)
 
         await self.memberships.join(BOB, room_id)
@@ -40,7 +40,7 @@ class MembershipTests(RoomsTestCase):
         assert "join_authorised_via_users_server" not in content
 
     async def test_restricted_room_without_a_member_who_may_invite_is_closed(self) -> None:
-        """The server does not sign for what its users may not do."""
+        """The server does not sign what its users may not do."""
         space = await self.create_room()
         room_id = await self._restricted(space, power_levels={"invite": 50}, version="11")
         await self.memberships.join(BOB, space)
@@ -72,7 +72,7 @@ class MembershipTests(RoomsTestCase):
         assert (await self.rooms.get(opened)).membership(GUEST.user_id) == "join"
 
     async def test_suspended_user_enters_no_room_and_leaves_any(self) -> None:
-        """A suspended user can start nothing new, and can leave."""
+        """A suspension prevents new joins and no leave."""
         suspended = Requester(BOB.user_id, "PHONE", is_suspended=True)
         room_id = await self.create_room()
 
@@ -85,8 +85,8 @@ class MembershipTests(RoomsTestCase):
         await self.memberships.join(BOB, room_id)
         await self.memberships.leave(suspended, room_id)
 
-    async def test_forgotten_room_is_remembered_by_coming_back(self) -> None:
-        """Forgetting applies to the past: a user who joins again reads again."""
+    async def test_forgotten_room_is_readable_again_after_a_rejoin(self) -> None:
+        """Forgetting applies to the history before: a user who joins again reads again."""
         room_id = await self.create_room()
         await self.memberships.join(BOB, room_id)
         await self.memberships.leave(BOB, room_id)
@@ -101,7 +101,7 @@ class MembershipTests(RoomsTestCase):
         assert await self.reading.state(BOB.user_id, room_id)
 
     async def test_room_is_forgotten_only_by_those_who_left_it(self) -> None:
-        """A user who was never there has nothing to forget, and a member cannot."""
+        """Strangers have nothing to forget, and members would lose the room."""
         room_id = await self.create_room()
 
         with pytest.raises(InvalidParam):
@@ -109,8 +109,8 @@ class MembershipTests(RoomsTestCase):
         with pytest.raises(NotFound):
             await self.memberships.forget(BOB, room_id)
 
-    async def test_kick_and_unban_need_somebody_to_act_on(self) -> None:
-        """A moderator gets an error for a mistyped name, and no event is made of it."""
+    async def test_kick_and_unban_need_a_member(self) -> None:
+        """A moderator gets an error for a mistyped name, and no event is made."""
         room_id = await self.create_room()
 
         with pytest.raises(Forbidden):

@@ -1,4 +1,4 @@
-"""New names and pictures in member events: where, when, and what may come in between."""
+"""Profile changes in member events: which rooms, when, and concurrent changes."""
 
 from typing import Any
 
@@ -45,8 +45,8 @@ class PropagationTests(RoomsTestCase):
         async with self.rooms.writing(room_id) as writer:
             await writer.send(member_draft(ALICE.user_id, ALICE.user_id, content))
 
-    async def test_a_new_name_is_in_every_room_before_the_answer(self) -> None:
-        """Others see the name at once, wherever the user is."""
+    async def test_a_new_name_is_in_every_room_before_the_response(self) -> None:
+        """Other members see the name immediately, in all rooms of the user."""
         rooms = [await self.create_room() for _ in range(3)]
 
         await self.rename("Alice")
@@ -55,8 +55,8 @@ class PropagationTests(RoomsTestCase):
             expected = {"membership": "join", "displayname": "Alice"}
             self.assertEqual(await self.member(room_id), expected)
 
-    async def test_a_name_that_was_removed_goes(self) -> None:
-        """A user who removes their name has none any more."""
+    async def test_a_removed_name_is_removed_from_rooms(self) -> None:
+        """A user who deletes their name no longer has it in rooms."""
         room_id = await self.create_room()
         await self.rename("Alice")
         self.names_of.fields = {}
@@ -65,8 +65,8 @@ class PropagationTests(RoomsTestCase):
 
         self.assertEqual(await self.member(room_id), {"membership": "join"})
 
-    async def test_what_was_said_of_the_join_is_not_said_again(self) -> None:
-        """A new name is not another authorised join; the other fields stay."""
+    async def test_fields_of_the_join_are_not_repeated(self) -> None:
+        """A new name is no new join by another user's authority; other content stays."""
         room_id = await self.create_room()
         await self.send_member(
             room_id, {"membership": "join", "reason": "Tea", "org.example.colour": "red"}
@@ -79,8 +79,8 @@ class PropagationTests(RoomsTestCase):
             {"membership": "join", "displayname": "Alice", "org.example.colour": "red"},
         )
 
-    async def test_rooms_that_were_left_are_left_alone(self) -> None:
-        """No user comes back by changing their name, not even into a public room."""
+    async def test_rooms_that_were_left_stay_unchanged(self) -> None:
+        """A user does not rejoin by changing their name, not even a public room."""
         room_id = await self.create_room()
         await self.memberships.join(BOB, room_id)
         await self.memberships.leave(ALICE, room_id)
@@ -99,7 +99,7 @@ class PropagationTests(RoomsTestCase):
         self.assertEqual(self.log.position, before)
 
     async def test_a_room_that_refuses_does_not_stop_the_others(self) -> None:
-        """A name too long for one room, with its long state, still changes in the next."""
+        """A name too long for one room still changes in the next."""
         first = await self.create_room()
         second = await self.create_room()
         await self.send_member(first, {"membership": "join", "org.example.long": "x" * 64_000})
@@ -109,8 +109,8 @@ class PropagationTests(RoomsTestCase):
         self.assertNotIn("displayname", await self.member(first))
         self.assertEqual((await self.member(second))["displayname"], "A" * 2_000)
 
-    async def test_user_who_leaves_in_the_last_moment_is_not_brought_back(self) -> None:
-        """The event is decided by the membership at the moment it is made, not a moment before."""
+    async def test_a_user_who_leaves_meanwhile_stays_out(self) -> None:
+        """The membership at the moment of the event decides, not an earlier one."""
         room_id = await self.create_room()
         await self.memberships.join(BOB, room_id)
         self.restart()
@@ -124,8 +124,8 @@ class PropagationTests(RoomsTestCase):
 
         self.assertEqual((await self.member(room_id))["membership"], "leave")
 
-    async def test_with_many_rooms_the_answer_does_not_wait_for_all(self) -> None:
-        """A user in thousands of rooms can continue; the rooms follow."""
+    async def test_with_many_rooms_the_response_does_not_wait_for_all(self) -> None:
+        """A user in thousands of rooms gets a response; the rooms follow."""
         rooms = [await self.create_room() for _ in range(MAX_AWAITED_ROOMS + 3)]
 
         await self.rename("Alice")
@@ -151,7 +151,7 @@ class PropagationTests(RoomsTestCase):
         self.assertEqual((await self.member(rooms[-1]))["displayname"], "Alicia")
 
     async def test_stopping_finishes_the_current_room_and_begins_no_other(self) -> None:
-        """A server that goes down does not wait for thousands of rooms."""
+        """A server that stops does not wait for thousands of rooms."""
         rooms = [await self.create_room() for _ in range(MAX_AWAITED_ROOMS + 5)]
         await self.rename("Alice")
 

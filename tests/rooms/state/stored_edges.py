@@ -1,4 +1,4 @@
-"""A fake table of auth edges, by the definitions of its queries."""
+"""A fake of the table of auth edges, by the definitions of its queries."""
 
 from collections.abc import Collection
 from typing import TypeVar

@@ -1,4 +1,4 @@
-"""The auth difference by the index is that of the definition, for any graph."""
+"""The auth difference: the index agrees with the definition, for any graph."""
 
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -43,7 +43,7 @@ class States:
             found[event].add(citing)
         return found
 
-    async def away(self, rule: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    async def run_in_thread(self, rule: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         return rule(*args, **options)
 
     async def unconflicted_among(self, events: Collection[int]) -> set[int]:
@@ -93,7 +93,7 @@ def forked(draw: st.DrawFn) -> tuple[Graph, list[set[int]]]:
 def test_difference_is_what_not_all_chains_have(
     example: tuple[Graph, list[set[int]]], look_ups: int, descendants: int
 ) -> None:
-    """Whichever way is taken, servers must come to the same state: none may miss an event."""
+    """By both algorithms servers must come to the same state: none may miss an event."""
     graph, states = example
     chains = [state | chain_of(graph, state) for state in states]
     index = States(graph, states)
@@ -105,7 +105,7 @@ def test_difference_is_what_not_all_chains_have(
     ):
         found = index.difference()
 
-    # Which of the entries themselves are in every chain is not asked: they conflict in any case.
+    # Entries themselves are in conflict in any case, whether or not every chain has them.
     difference = set().union(*chains) - chains[0].intersection(*chains[1:])
     assert found | index.entries.keys() == difference | index.entries.keys()
 
@@ -132,7 +132,7 @@ def test_connecting_events_are_those_between_entries(
 def test_chains_of_power_levels_reach_back_to_where_they_meet(
     parents: list[int], data: st.DataObject
 ) -> None:
-    """The mainline decides by what comes before the meeting, and is the same for all behind it."""
+    """The mainline differs only after the common event."""
     graph = {
         event: [event - back] if 0 < back < event else []
         for event, back in enumerate(parents, start=1)
@@ -146,7 +146,7 @@ def test_chains_of_power_levels_reach_back_to_where_they_meet(
         known = [event for event in line if event in found]
         assert known == line[: len(known)]
         assert [found[event] for event in known] == [*known[1:], None]
-        # All paths to the events that are left out lead through the same event.
+        # Every event that leads to an excluded one does so through the same event.
         left_out = set(line) - set(known)
         assert all(known[-1] in other for other in lines if not left_out.isdisjoint(other))
 

@@ -84,8 +84,8 @@ def some_room(version: str, choice: random.Random) -> Graph:
 class StoredResolutionTests(RoomsTestCase):
     """The same over the tables of a real database."""
 
-    async def test_resolution_of_what_was_stored_is_that_of_what_is_in_memory(self) -> None:
-        """A server that was restarted decides as if it had never been away."""
+    async def test_resolution_of_stored_states_equals_that_of_states_in_memory(self) -> None:
+        """A server that was restarted resolves the same state."""
         for version in ROOM_VERSIONS:
             choice = random.Random(version)
             graph = some_room(version, choice)
@@ -94,7 +94,7 @@ class StoredResolutionTests(RoomsTestCase):
             for at_once in (RUN_IN_THREAD_ABOVE, -1):
                 self.restart()
                 # As if every conflict were a large one, decided in a thread.
-                with patch("homeserver.rooms.resolution.resolver.DECIDED_AT_ONCE", at_once):
+                with patch("homeserver.rooms.resolution.resolver.RUN_IN_THREAD_ABOVE", at_once):
                     for _ in range(10):
                         await self._compare(graph, room, choice)
 
@@ -105,9 +105,9 @@ class StoredResolutionTests(RoomsTestCase):
             stores, Room(1, "!r:one.example", ROOM_VERSIONS["11"], EMPTY), EMPTY, {}
         )
         auth_event, event = self.log.next_position(), self.log.next_position()
-        fact = EventsStored(self.log.next_position(), 1, [], {})
+        entry = EventsStored(self.log.next_position(), 1, [], {})
 
-        done = self.log.append(fact, auth_edge_rows(event, [auth_event]))
+        done = self.log.append(entry, auth_edge_rows(event, [auth_event]))
         citing = await index.citing([auth_event], 10)
 
         self.assertEqual(citing, {auth_event: {event}})

@@ -1,4 +1,4 @@
-"""States: trees over a cache and a database, whose nodes may still be waiting to be written."""
+"""The state store: trees over a cache and a database, with nodes still to be written."""
 
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, TypeVar
@@ -69,7 +69,7 @@ def test_new_state_is_readable_before_it_is_written() -> None:
 
 
 def test_node_that_waits_to_be_written_outlives_the_cache() -> None:
-    """However busy the cache, what the database does not have yet is not lost."""
+    """However busy the cache, nodes that the database lacks are not lost."""
     subject = states(StoredNodes(), capacity=1)
 
     batch = Batch()
@@ -92,8 +92,8 @@ def test_node_is_forgotten_once_nothing_waits_for_it() -> None:
         result_of(subject.load(root))
 
 
-def test_change_given_up_is_written_whole_the_next_time() -> None:
-    """A node in memory may be of a change that never reached the log, so its row is made again."""
+def test_abandoned_change_is_written_completely_the_next_time() -> None:
+    """A node in memory may belong to a change that was never logged: its row is made again."""
     db = StoredNodes()
     subject = states(db)
     subject.apply(EMPTY, members(500))

@@ -1,4 +1,4 @@
-"""The auth edges in the database: written with every state event, made for old ones, fixed."""
+"""Auth edges in the database: written with every state event, added for old ones, repaired."""
 
 import psycopg
 
@@ -6,7 +6,7 @@ from homeserver.cli.doctor.auth_chain_checks import check_auth_chains
 from homeserver.cli.doctor.findings import Severity
 from homeserver.protocol.event_types import CREATE_KEY, MEMBER
 from homeserver.storage.database.migrate import load_migrations
-from tests.rooms.inbound.outside import Outside
+from tests.rooms.inbound.remote_events import RemoteEvents
 from tests.rooms.inbound.replica import build
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 
@@ -35,7 +35,7 @@ class StoredAuthEdgesTests(RoomsTestCase):
         return finding.severity, finding.text
 
     async def test_local_events_are_written_with_their_auth_edges(self) -> None:
-        """A fork years later is resolved by what is stored now."""
+        """A fork years later is resolved by the edges stored now."""
         verdict, text = self.check()
 
         assert verdict is Severity.OK
@@ -45,7 +45,7 @@ class StoredAuthEdgesTests(RoomsTestCase):
     async def test_refused_events_are_written_with_their_auth_edges(self) -> None:
         """The doctor does not cry because another server sent something odd."""
         room_id = await self.create_room(ALICE, version="11")
-        outside = Outside(self.rooms, self.storage)
+        remote_events = RemoteEvents(self.rooms, self.storage)
         room = await self.rooms.get(room_id)
         cited = list(
             (await self.rooms.current(room, [CREATE_KEY, (MEMBER, ALICE.user_id)])).values()
@@ -54,7 +54,7 @@ class StoredAuthEdgesTests(RoomsTestCase):
         events = [each.event for each in cited]
         create = build("11", room_id, "m.room.create", EVE, content, "", events, events, 9, 9)
 
-        stored = await outside.receive(create)
+        stored = await remote_events.receive(create)
 
         assert "another event" in (stored.status.rejected or "")
         assert {(stored.event_nid, each.event_nid) for each in cited} <= self.edges()
@@ -71,8 +71,8 @@ class StoredAuthEdgesTests(RoomsTestCase):
 
         assert self.edges() == before
 
-    async def test_doctor_finds_and_mends_what_is_wrong(self) -> None:
-        """Wrong chains would have this server come to another state than all others."""
+    async def test_doctor_finds_and_repairs_wrong_chains(self) -> None:
+        """With wrong chains this server would resolve another state than all others."""
         before = self.edges()
         oldest, *_, other, newest = sorted({event for event, _ in before})
         with psycopg.connect(self.dsn) as connection:

@@ -1,4 +1,4 @@
-"""State trees: a tree is a dict that remembers every version of itself and shares what is equal."""
+"""State trees: a tree is a dict that keeps every version of itself and shares equal parts."""
 
 from collections.abc import Collection
 from typing import TypeVar
@@ -32,11 +32,11 @@ T = TypeVar("T")
 
 
 class Store:
-    """All nodes ever made, and which of them a walk asked for."""
+    """All nodes ever made, and the names of those that were loaded."""
 
     def __init__(self) -> None:
         self.nodes: dict[bytes, bytes] = {}
-        self.asked: set[bytes] = set()
+        self.loaded_nodes: set[bytes] = set()
 
     def change(self, root: bytes, changes: Changes) -> bytes:
         root, new = self.run(set_entries(root, changes))
@@ -47,12 +47,12 @@ class Store:
         return self.run(all_entries(root))
 
     def run(self, walk: Walk[T]) -> T:
-        def asked_for(names: Collection[bytes]) -> Nodes:
-            self.asked.update(names)
+        def load(names: Collection[bytes]) -> Nodes:
+            self.loaded_nodes.update(names)
             return {name: self.nodes[name] for name in names}
 
-        self.asked.clear()
-        return run(walk, asked_for)
+        self.loaded_nodes.clear()
+        return run(walk, load)
 
     def reachable(self, root: bytes) -> set[bytes]:
         if not root:
@@ -85,7 +85,7 @@ def change_sets(draw: st.DrawFn) -> Changes:
 
 @given(st.lists(change_sets(), max_size=6))
 def test_tree_equals_a_dict_under_any_changes(history: list[Changes]) -> None:
-    """Whatever happens in a room, its state is what the last event for each key says."""
+    """With any changes, a room's state has the last event of each key."""
     store, root, expected = Store(), EMPTY, dict[tuple[int, int], int]()
 
     for changes in history:
@@ -113,7 +113,7 @@ def test_equal_states_have_equal_roots_whatever_their_history(history: list[Chan
 
 @given(st.lists(change_sets(), min_size=1, max_size=4))
 def test_earlier_states_stay_readable(history: list[Changes]) -> None:
-    """The state at any past event can be asked for, so a change must not touch older nodes."""
+    """The state at any past event can be read, so a change must not touch older nodes."""
     store, root, expected = Store(), EMPTY, dict[tuple[int, int], int]()
     states: list[tuple[bytes, Entries]] = []
     for changes in history:
@@ -147,8 +147,8 @@ def test_difference_visits_only_nodes_that_differ() -> None:
     found = store.run(difference([before, after]))
 
     assert found == {(MEMBER, 77): (1077, 900_000), (MEMBER, 20_001): (None, 900_001)}
-    assert store.asked == store.reachable(before) ^ store.reachable(after)
-    assert len(store.asked) <= 14
+    assert store.loaded_nodes == store.reachable(before) ^ store.reachable(after)
+    assert len(store.loaded_nodes) <= 14
 
 
 def test_change_makes_only_the_nodes_on_its_path() -> None:
@@ -216,7 +216,7 @@ def test_all_entries_removed_is_the_empty_tree() -> None:
     assert store.run(find_entries(EMPTY, [(MEMBER, 1)])) == {}
 
 
-def test_levels_are_asked_for_at_once() -> None:
+def test_each_level_is_loaded_in_one_query() -> None:
     """A whole state is loaded in as many round trips as the tree has levels."""
     store = Store()
     root = store.change(EMPTY, members(20_000))
@@ -241,7 +241,7 @@ def test_levels_are_asked_for_at_once() -> None:
     )
 )
 def test_leaf_keeps_its_entries(entries: Entries) -> None:
-    """Packed entries come out of a node unchanged, for any integers of the database."""
+    """Entries of a packed node are decoded unchanged, for all integers of the database."""
     assert leaf_entries(pack_leaf(entries)) == entries
 
 

@@ -1,4 +1,4 @@
-"""HTTP below the scripted server: which operation a request is, and who signed it.
+"""HTTP below the scripted server: finds the operation of a request, and verifies its signature.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#request-authentication
 """
@@ -67,7 +67,7 @@ class Host(Protocol):
 
 
 class FakeResource(Resource):
-    """All paths. A request that is not signed as it should be is refused, as by anybody."""
+    """All paths. A request without a valid signature is refused, as real servers do."""
 
     isLeaf = True
 
@@ -125,7 +125,7 @@ class FakeResource(Resource):
         return origin
 
     def _failed(self, failure: Any, request: Request) -> None:
-        # Shown to whoever reads why the test failed; a fault of the test, not of the server.
+        # Shown to the developer; a fault of the test, not of the server.
         Answer(500, {"errcode": "M_UNKNOWN", "error": failure.getTraceback()}).write(request)
 
 

@@ -1,6 +1,6 @@
-"""A scripted peer: another server, over real TLS on loopback, whose every answer the test writes.
+"""A scripted peer: another server, over real TLS on loopback, with responses that the test writes.
 
-It can behave as no server should. Its key is its own, so that it signs requests as a server does.
+It can behave as no server should. It signs requests with its own key, like any server.
 """
 
 import secrets
@@ -42,9 +42,9 @@ class Seen:
 
 
 class ScriptedPeer(Resource):
-    """Answers what `answers` says for a path: JSON, or what a function of the request gives.
+    """Responds with `answers` of a path: JSON, or the result of a function of the request.
 
-    A function may give bytes as they are, `SILENT`, or JSON. All that came in is in `seen`.
+    A function may return raw bytes, `SILENT`, or JSON. All requests are in `seen`.
     """
 
     isLeaf = True
@@ -76,7 +76,7 @@ class ScriptedPeer(Resource):
         await self._listening.stopListening()
 
     def published(self, **changes: Any) -> dict[str, Any]:
-        """What a server says about its keys, signed."""
+        """The keys that a server publishes, signed."""
         response = {
             "server_name": self.name,
             "valid_until_ts": int((reactor.seconds() + 86_400) * 1000),  # type: ignore[attr-defined]
@@ -85,7 +85,7 @@ class ScriptedPeer(Resource):
         }
         return sign_json({**response, **changes}, self.name, self.key)
 
-    def asked_for(self, path: str) -> list[Seen]:
+    def requests_to(self, path: str) -> list[Seen]:
         """The requests for a path."""
         return [one for one in self.seen if one.uri.partition("?")[0] == path]
 
@@ -99,7 +99,7 @@ class ScriptedPeer(Resource):
         content: Any = None,
         **headers: str,
     ) -> tuple[int, Any]:
-        """Send a signed request: status and JSON of the answer. `headers` replace ours."""
+        """Send a signed request; returns status and JSON. `headers` replace the default ones."""
         body = None if content is None else encode_canonical(content)
         signed = str(authorize(method, uri, self.name, destination, body, self.key))
         response = await http.request(

@@ -29,18 +29,18 @@ from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.protocol.signing.x_matrix import authorize
 from tests.support.certificates import CertificateAuthority
-from tests.support.fake_server.fake_answers import GoodAnswers, Holdings
 from tests.support.fake_server.fake_http import Answer, Handler, Received
 from tests.support.fake_server.fake_resource import FakeResource
+from tests.support.fake_server.fake_responses import DefaultResponses, Holdings
 from tests.support.room_graph import RoomGraph, now_ms
 
 PATIENCE_SECONDS = 20.0
 
 
 class FakeServer(Holdings):
-    """A server of whatever character. `received` holds all requests in their order.
+    """A server with scripted behaviour. `received` holds all requests in their order.
 
-    `told` are the answers to its joins, by room.
+    `join_responses` are the responses to its joins, by room.
     """
 
     def __init__(self, authority: CertificateAuthority) -> None:
@@ -48,7 +48,7 @@ class FakeServer(Holdings):
         self.authority = authority
         self.answers: dict[str, Handler] = {}
         self.received: list[Received] = []
-        self.told: dict[str, Any] = {}
+        self.join_responses: dict[str, Any] = {}
         self._pool = HTTPConnectionPool(reactor, persistent=True)
         self._http = authority.http_client(self._pool)
         self._port: IListeningPort | None = None
@@ -56,7 +56,7 @@ class FakeServer(Holdings):
         self._waiting: list[tuple[Callable[[Received], bool], Deferred[Received]]] = []
         self._fetching: list[Deferred[Any]] = []
         self._transactions = count(1)
-        self._good = GoodAnswers(self)
+        self._good = DefaultResponses(self)
         self._factory = _Connections(Site(FakeResource(self)))
 
     async def start(self) -> None:
@@ -73,12 +73,12 @@ class FakeServer(Holdings):
         assert self._port is not None
         await self._port.stopListening()
         await self._factory.break_all()
-        # Whoever was asked for keys is still there, or just gone.
+        # A server that requested keys may have ended by now.
         await DeferredList(self._fetching, consumeErrors=True)
         await self._pool.closeCachedConnections()
 
     def user(self, name: str) -> str:
-        """The id of a user of this server; nobody has to register here."""
+        """The id of a user of this server; users need no registration here."""
         return f"@{name}:{self.name}"
 
     def create_room(
@@ -100,10 +100,10 @@ class FakeServer(Holdings):
         key: SigningKey | None = None,
         query: Mapping[str, Any] | None = None,
     ) -> tuple[int, Any]:
-        """A signed request to another server; gives the status and the decoded answer.
+        """Send a signed request to another server; returns the status and the decoded response.
 
-        Bytes are sent as they are, and so is `msgspec.Raw` in a body. `origin` and `key` are for
-        requests that pretend to be of somebody else.
+        Bytes are sent unchanged, and so is `msgspec.Raw` in a body. `origin` and `key` are for
+        requests that pretend to be another server's.
         """
         uri = path + (f"?{urlencode(query, doseq=True)}" if query else "")
         if body is not None and not isinstance(body, bytes):
@@ -170,7 +170,7 @@ class FakeServer(Holdings):
         query = {"omit_members": ["true"]} if omit_members else None
         status, answer = await self.ask(destination, "PUT", path, join.pdu, query=query)
         assert status == 200, answer
-        self.told[room_id] = answer
+        self.join_responses[room_id] = answer
         graph = RoomGraph(version, room_id, self.name, self.key)
         self.rooms[room_id] = RoomGraph.joined(graph, answer["state"], answer["auth_chain"], join)
         return graph
@@ -193,10 +193,10 @@ class FakeServer(Holdings):
         assert status == 200, answer
         return graph.put(Event.from_pdu(graph.version, answer["event"]))
 
-    async def is_asked(
+    async def wait_for_request(
         self, operation: str, where: Callable[[Received], bool] = lambda _: True
     ) -> Received:
-        """Wait for a request, unless there was one; gives the first."""
+        """Wait for a request, unless there was one; returns the first."""
 
         def fits(request: Received) -> bool:
             return request.operation == operation and where(request)
@@ -215,13 +215,13 @@ class FakeServer(Holdings):
         def is_known(_: Received) -> bool:
             return any(event_id in graph.events for graph in self.rooms.values())
 
-        await self.is_asked("send_transaction", is_known)
+        await self.wait_for_request("send_transaction", is_known)
         return next(
             graph.events[event_id] for graph in self.rooms.values() if event_id in graph.events
         )
 
     async def keys_of(self, server_name: str) -> Mapping[str, str]:
-        """The public keys of another server by key id, asked once."""
+        """The public keys of another server by key id, fetched once."""
         if server_name not in self._keys_of:
             fetching = Deferred.fromCoroutine(self._fetch_keys(server_name))
             self._fetching.append(fetching)
@@ -236,7 +236,7 @@ class FakeServer(Holdings):
         return msgspec.json.decode(await response.content())
 
     def respond(self, request: Received) -> Answer:
-        """The answer to a request, which is remembered."""
+        """The response to a request, which is recorded."""
         handler = self.answers.get(request.operation) or getattr(self._good, request.operation)
         answer = handler(request)
         self.received.append(request)

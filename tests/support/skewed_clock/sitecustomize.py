@@ -1,8 +1,8 @@
-"""Has Python's clock go ahead or behind: put this folder on PYTHONPATH of a process.
+"""Sets Python's clock ahead or behind: put this folder on PYTHONPATH of a process.
 
-Python runs this module before all others. `CLOCK_SKEW_SECONDS` says by how much; the clocks that
-measure how long something takes stay as they are, and so does that of the database. At each SIGUSR2
-the clock jumps by `CLOCK_JUMP_SECONDS`.
+Python runs this module before all others. `CLOCK_SKEW_SECONDS` is the difference; monotonic clocks
+stay unchanged, and so does the clock of the database. At each SIGUSR2 the clock jumps by
+`CLOCK_JUMP_SECONDS`.
 """
 
 import os

@@ -1,0 +1,104 @@
+"""A homeserver without its sockets: the domain objects on a real database, for sync tests."""
+
+from typing import Any
+
+import msgspec
+from twisted.internet import reactor
+
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.config.settings import PasswordSettings, Settings
+from homeserver.protocol.errors import RemoteServerFailed
+from homeserver.protocol.events import Event
+from homeserver.protocol.signing.signatures import SigningKey
+from homeserver.rooms.history.history import BackfillPort
+from homeserver.rooms.lifecycle.creation import RoomRequest
+from homeserver.storage.accounts.users import User, insert_user
+from homeserver.storage.database.database import Database
+from homeserver.streams.log import Log
+from homeserver.streams.positions import reserve_first_positions
+from homeserver.sync.sync_request import STATE_AFTER
+from homeserver.wiring.account_core import AccountCore
+from homeserver.wiring.rate_limits import rate_limits_of
+from homeserver.wiring.room_core import RoomCore
+from homeserver.wiring.rooms import RoomServices
+from homeserver.wiring.sync import Sync
+from tests.rooms.inbound.remote_events import RemoteEvents
+from tests.support.no_federation import NoBackfill, no_remote
+
+SERVER = "example.org"
+
+
+class NoPolicySigner:
+    """No policy server of a room responds."""
+
+    async def sign(self, server: str, event: Event, *, is_waited_for: bool) -> bytes:
+        raise RemoteServerFailed(f"{server} is not asked")
+
+
+class SyncServer:
+    """One server, and shortcuts for what users do on it.
+
+    It asks other servers for nothing but the past of rooms, through `backfill`.
+    """
+
+    def __init__(self, db: Database, position: int, backfill: BackfillPort) -> None:
+        settings = Settings(server_name=SERVER, passwords=PasswordSettings(hash_cost="lowest"))
+        key = SigningKey.from_seed("test", b"0" * 32)
+        self.db = db
+        log = self.log = Log(reactor, db.write_batch, position)
+        accounts = self.accounts = AccountCore(reactor, settings, key, db, log)
+        core = self.core = RoomCore(
+            reactor, settings, key, db, log, accounts.erased_users, NoPolicySigner()
+        )
+        limits = rate_limits_of(reactor, settings)
+        self.rooms = RoomServices(
+            reactor, settings, db, log, accounts, core, no_remote(backfill), limits
+        )
+        self.sync = Sync(reactor, settings, db, log, accounts, core, self.rooms)
+        self.engine = self.sync.engine
+        self.remote = RemoteEvents(core.registry, core.storage)
+        self._txn = 0
+
+    @classmethod
+    async def start(cls, db: Database, backfill: BackfillPort | None = None) -> "SyncServer":
+        """A server on this database; a second one sees what the first one left behind."""
+        position, _ = await reserve_first_positions(db)
+        return cls(db, position, backfill or NoBackfill())
+
+    async def stop(self) -> None:
+        await self.log.flush()
+        await self.sync.stop()
+
+    async def user(self, name: str, device: str = "DEVICE") -> Requester:
+        user_id = f"@{name}:{SERVER}"
+        await self.db.run(insert_user, User(user_id, 0))
+        return Requester(user_id, device)
+
+    async def create_room(self, creator: Requester, **options: Any) -> str:
+        options = {"version": "11", "preset": "public_chat"} | options
+        return await self.rooms.creation.create(creator, RoomRequest(**options))
+
+    async def say(self, sender: Requester, room_id: str, body: str) -> str:
+        self._txn += 1
+        content = {"msgtype": "m.text", "body": body}
+        return await self.rooms.sending.send_message(
+            sender, room_id, "m.room.message", content, f"t{self._txn}"
+        )
+
+    async def update(
+        self,
+        caller: Requester,
+        since: str | None = None,
+        wanted: dict[str, Any] | None = None,
+        *,
+        use_state_after: bool = False,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """The response of `/sync`, without waiting."""
+        text = None if wanted is None else msgspec.json.encode(wanted).decode()
+        options["state_after"] = STATE_AFTER if use_state_after else None
+        request = await self.engine.build_request(caller, filter_text=text, **options)
+        position = None if since is None else int(since[1:])
+        update = await self.engine.update(request, position)
+        response: dict[str, Any] = msgspec.json.decode(update.encode())
+        return response
