@@ -3,7 +3,7 @@
 from homeserver.storage.database.migrate import load_migrations
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.remote_room import RemoteRoom
-from tests.sync.server import SyncServer
+from tests.sync.sync_server import SyncServer
 
 
 class TimelineGapsMigrationTests(DatabaseTestCase):

@@ -29,7 +29,7 @@ from tests.rooms.inbound.replica import ALICE, BOB
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.client_model import ClientModel
 from tests.sync.remote_room import RemoteRoom
-from tests.sync.server import SyncServer
+from tests.sync.sync_server import SyncServer
 
 PEOPLE = ("carol", "dave")
 MAX_PAGES = 400

@@ -10,7 +10,7 @@ from homeserver.rooms.history.history import Page, PageRequest
 from tests.rooms.inbound.replica import ALICE, BOB
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.remote_room import RemoteRoom
-from tests.sync.server import SyncServer
+from tests.sync.sync_server import SyncServer
 
 
 class HistoryWithGapsTests(DatabaseTestCase):
