@@ -283,7 +283,7 @@ class TestDatabase:
 
         found = findings(database={"dsn": dsn})
 
-        assert any("partial rooms: of 1 room" in line for line in found["warning"])
+        assert any("partial rooms: the full state of 1 room" in line for line in found["warning"])
 
     def test_a_database_of_another_server_is_a_problem(self, dsn: str) -> None:
         """Users of one server must not end up in another one."""

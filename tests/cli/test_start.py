@@ -78,7 +78,7 @@ def processes_in(folder: Path) -> list[int]:
     return found
 
 
-def wait_for_first_output(process: "subprocess.Popen[str]") -> None:
+def wait_for_program_code(process: "subprocess.Popen[str]") -> None:
     """Wait until Python has started, whose own traceback for Ctrl-C cannot be avoided."""
     for python_catches in (True, False):
         give_up = time.monotonic() + 20
@@ -193,7 +193,7 @@ def test_ctrl_c_ends_a_start_without_a_word_too_many(moment: float, folder: Path
     """At any moment: no traceback, no database left running, and the next start succeeds."""
     configure(folder)
     with begin(folder, "run") as server:
-        wait_for_first_output(server)
+        wait_for_program_code(server)
         time.sleep(moment)
         os.killpg(server.pid, signal.SIGINT)  # to all of the terminal's processes
         printed, _ = server.communicate(timeout=30)
@@ -210,7 +210,7 @@ def test_ctrl_c_ends_a_command_that_had_started_the_database(moment: float, fold
     """The database is stopped again."""
     configure(folder)
     with begin(folder, "user", "list") as command:
-        wait_for_first_output(command)
+        wait_for_program_code(command)
         time.sleep(moment)
         os.killpg(command.pid, signal.SIGINT)
         printed, _ = command.communicate(timeout=30)

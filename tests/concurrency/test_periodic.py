@@ -45,7 +45,7 @@ class Job:
 
 
 def test_work_is_done_on_a_fixed_grid() -> None:
-    """What is measured each second is measured at whole seconds."""
+    """Values that are measured each second are measured at whole seconds."""
     job = Job(0.5)
     job.task.start()
 

@@ -86,7 +86,7 @@ def test_ordinary_addresses_stay_readable() -> None:
 
 
 def test_line_breaks_in_a_message_cannot_forge_a_line() -> None:
-    """What a client sends cannot pretend to be another entry."""
+    """Data of a client cannot look like another entry."""
     line = render_text(emit("{name}", name="x\n1970 INFO forged\r\x1b[2J\u2028"))
 
     assert line.count("\n") == 1
@@ -131,7 +131,7 @@ def test_a_line_that_cannot_be_written_stops_nothing(monkeypatch: pytest.MonkeyP
 
 
 def test_records_of_libraries_arrive_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What psycopg and others report through Python's logging is not lost, nor its traceback."""
+    """Records of psycopg and others in Python's logging are not lost, nor their tracebacks."""
     events: list[tuple[str, LogLevel, str, bool]] = []
     monkeypatch.setattr(
         Logger,

@@ -51,7 +51,7 @@ def test_invited_history_opens_with_the_invite() -> None:
 
 
 def test_an_invite_opens_nothing_else() -> None:
-    """Where history is shared or joined, the user must join first."""
+    """With shared or joined history, the user must join first."""
     assert not may_see("shared", "invite", joined_later=False)
     assert not may_see("joined", "invite", joined_later=True)
 

@@ -77,7 +77,7 @@ def is_alive(pid: int) -> bool:
 
 
 def test_data_outlive_a_stop(embed: Callable[..., EmbeddedPostgres]) -> None:
-    """What was written before a shutdown is there after the next start."""
+    """Data written before a shutdown are there after the next start."""
     postgres = embed()
     postgres.start()
     execute(postgres.dsn, "CREATE TABLE kept AS SELECT 1 AS n")

@@ -61,7 +61,7 @@ DELETE_PARTIAL_ROOM = BatchStatement(
 
 @dataclass(frozen=True, slots=True)
 class PartialRoomRow:
-    """How a room was joined; `full_state_at` is `None` while its full state is being fetched.
+    """A room joined with partial state; `full_state_at` is `None` until its full state arrives.
 
     It is -1 if the room was left before the full state arrived.
     """

@@ -18,16 +18,16 @@ form.addEventListener("submit", async (event) => {
     message.textContent = "";
     button.disabled = true;
     try {
-        const response = await fetch(base + "/_matrix/client/v3/login", {
+        const fetched = await fetch(base + "/_matrix/client/v3/login", {
             method: "POST",
             headers: { "Content-Type": "application/json" },
             body: JSON.stringify(body),
         });
-        const result = await response.json();
-        if (!response.ok) {
-            message.textContent = result.error;
+        const response = await fetched.json();
+        if (!fetched.ok) {
+            message.textContent = response.error;
         } else if (window.matrixLogin && window.matrixLogin.onLogin) {
-            window.matrixLogin.onLogin(result);
+            window.matrixLogin.onLogin(response);
         } else {
             message.textContent = "You are logged in, but no client waits for it. Close this page, and log in within your client.";
         }

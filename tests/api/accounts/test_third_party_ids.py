@@ -299,7 +299,7 @@ class LinkTests(MailTestCase):
         for wrong in (link[:-1], link.partition("?")[0]):
             status, page, _ = await self.follow(wrong)
             self.assertEqual(status, 404)
-            self.assertIn("not valid", page)
+            self.assertIn("no longer valid", page)
 
 
 class LogInTests(MailTestCase):

@@ -43,7 +43,7 @@ def assert_auth_events_refused(
 
 @every_version
 def test_the_auth_events_of_the_selection_are_accepted(version: str) -> None:
-    """What every server selects by the same algorithm."""
+    """Every server selects them by the same algorithm."""
     check_auth_events(message(by=ALICE, version=version), auth_events_of(version))
     check_auth_events(create(version), [])
 
