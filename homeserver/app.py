@@ -49,7 +49,7 @@ START_ERRORS = (
     DatabaseUnavailable,
     OSError,
 )
-"""What keeps a server from starting and a person can mend: their texts are for people."""
+"""Errors that keep a server from starting and that an operator can fix, who reads their texts."""
 
 log = Logger()
 
@@ -88,8 +88,8 @@ class Homeserver:
     async def start(self) -> None:
         """Start the database, then everything else, and last listen.
 
-        Raises one of `START_ERRORS` for what a person can mend, and `CancelledError` where the
-        start was interrupted; what was started is stopped again.
+        Raises one of `START_ERRORS`, which an operator can fix, and `CancelledError` if the start
+        was interrupted; what was started is stopped again.
         """
         self._starting = ensureDeferred(self._start())
         try:
@@ -140,14 +140,14 @@ class Homeserver:
         lag = ReactorLag(reactor, self.metrics)
         self._on_stop("the measurement of the reactor's lag", lag.stop)
         first = await reserve_first_positions(db)
-        fact_log = Log(reactor, db.write_batch, *first, on_batch=self.metrics.batch_committed)
-        self._on_stop("the log", fact_log.flush)
-        fact_log.broken.chainDeferred(self.broken)
-        positions = PositionReserve(db, reactor, fact_log)
+        stream_log = Log(reactor, db.write_batch, *first, on_batch=self.metrics.batch_committed)
+        self._on_stop("the log", stream_log.flush)
+        stream_log.broken.chainDeferred(self.broken)
+        positions = PositionReserve(db, reactor, stream_log)
         self._on_stop("the reservation of positions", positions.stop)
-        lively = await db.run(rooms_of_newest_events, RECENT_EVENTS)
+        active_rooms = await db.run(rooms_of_newest_events, RECENT_EVENTS)
         parts = self._parts = ServerParts(
-            reactor, settings, key, db, fact_log, self.metrics, lively
+            reactor, settings, key, db, stream_log, self.metrics, active_rooms
         )
         self._on_stop_of_parts(parts)
         await parts.account_core.load()

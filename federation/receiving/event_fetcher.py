@@ -26,7 +26,8 @@ from homeserver.protocol.identifiers import is_valid_event_id
 from homeserver.protocol.json_elements import decode_or_none
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.event_checks import EventsMissing
-from homeserver.rooms.inbound.receiver import PduReceiver, ReceivedEvent
+from homeserver.rooms.inbound.received_event import ReceivedEvent
+from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.resolution.resolver import ResolvedState
 from homeserver.rooms.room.writer import RoomWriter
 

@@ -31,7 +31,7 @@ from homeserver.protocol.errors import LimitExceeded, MatrixError, Unavailable
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.inbound.event_checks import EventsMissing
-from homeserver.rooms.inbound.receiver import ReceivedEvent
+from homeserver.rooms.inbound.received_event import ReceivedEvent
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.writer import RoomWriter
 

@@ -20,7 +20,8 @@ from homeserver.protocol.errors import NotFound
 from homeserver.protocol.event_types import CREATE_KEY, MESSAGE, TAG
 from homeserver.rooms.events.event_draft import ClientTransaction, EventDraft
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.lifecycle.creation import RoomCreation, RoomRequest
+from homeserver.rooms.lifecycle.creation import RoomCreation
+from homeserver.rooms.lifecycle.first_events import RoomRequest
 from homeserver.rooms.membership.memberships import Memberships
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room

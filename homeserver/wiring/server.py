@@ -37,7 +37,7 @@ from homeserver.wiring.sync import Sync
 class ServerParts:
     """All parts that are made from an open database and a log; nothing of them is started.
 
-    `lively_rooms` are those where somebody may have been typing. Raises `CertificateError`.
+    `active_rooms` are those where somebody may have been typing. Raises `CertificateError`.
     """
 
     def __init__(
@@ -48,22 +48,15 @@ class ServerParts:
         db: Database,
         log: Log,
         metrics: Metrics,
-        lively_rooms: Collection[int],
+        active_rooms: Collection[int],
     ) -> None:
         self.db = db
         rate_limits = rate_limits_of(reactor, settings)
         keys = load_signing_keys(settings.signing_key_path)
         self.account_core = AccountCore(reactor, settings, key, db, log)
         self.federation = Federation(reactor, settings, keys, db)
-        self.room_core = RoomCore(
-            reactor,
-            settings,
-            key,
-            db,
-            log,
-            self.account_core.erased_users,
-            PolicySigner(self.federation.client),
-        )
+        erased, signer = self.account_core.erased_users, PolicySigner(self.federation.client)
+        self.room_core = RoomCore(reactor, settings, key, db, log, erased, signer)
         remote = Remote(reactor, db, log, self.federation, self.room_core)
         self.rooms = RoomServices(
             reactor,
@@ -85,7 +78,7 @@ class ServerParts:
             on_deactivated=[self.rooms.forced_leaves.deactivated],
         )
         self.sync = Sync(
-            reactor, settings, db, log, self.account_core, self.room_core, self.rooms, lively_rooms
+            reactor, settings, db, log, self.account_core, self.room_core, self.rooms, active_rooms
         )
         self.federated_rooms = FederatedRooms(
             reactor,

@@ -37,7 +37,7 @@ from homeserver.wiring.rooms import RoomServices
 
 
 class Sync:
-    """All objects of the area; `lively_rooms` are those where somebody may have been typing."""
+    """All objects of the area; `active_rooms` are those where somebody may have been typing."""
 
     def __init__(
         self,
@@ -48,29 +48,24 @@ class Sync:
         account_core: AccountCore,
         room_core: RoomCore,
         rooms: RoomServices,
-        lively_rooms: Collection[int] = (),
+        active_rooms: Collection[int] = (),
     ) -> None:
         self._settings = settings
         registry = room_core.registry
         receipts = self.receipts = Receipts(db, log, room_core.names, room_core.local_server)
         self.push = Push(db, log, account_core, room_core, receipts)
         self.markers = ReadMarkers(registry, room_core.events, receipts, account_core.account_data)
-        self.typing = TypingUsers(registry, log, reactor, log.position, lively_rooms)
+        self.typing = TypingUsers(registry, log, reactor, log.position, active_rooms)
         self.tracker = PresenceTracker(
             settings.presence, db, log, room_core.names, room_core.user_rooms, reactor
         )
         self.remote_presence = RemotePresence(log, room_core.user_rooms, reactor)
+        names, user_rooms = room_core.names, room_core.user_rooms
         self._presence = PresenceEvents(
-            self.tracker,
-            self.remote_presence,
-            db,
-            log,
-            room_core.names,
-            registry,
-            room_core.user_rooms,
+            self.tracker, self.remote_presence, db, log, names, registry, user_rooms
         )
         lazy_members = LazyMembers()
-        feeds = self.change_queues = UserChangeQueues(
+        queues = self.change_queues = UserChangeQueues(
             room_core.user_rooms, log, reactor, settings.limits.cached_users
         )
         ephemeral: list[EphemeralEvents] = [self.typing, receipts]
@@ -94,14 +89,14 @@ class Sync:
             ephemeral,
         )
         invitations = Invitations(room_core.registry, room_core.visibility, room_core.out_of_room)
-        self.engine = SyncEngine(sources, feeds, sections, invitations, lazy_members, reactor)
+        self.engine = SyncEngine(sources, queues, sections, invitations, lazy_members, reactor)
         streamed = StreamedEvents(sources, room_core.visibility, self._presence)
         self._stream = EventStream(sources, self.engine, rooms.reader, streamed, reactor)
         self._snapshots = Snapshots(sources, rooms.reader, rooms.history, self._presence)
         self._origin = room_core.local_server
-        # Whoever is woken reads all of the others, so the feeds come last.
+        # A woken request reads all of the others, so the change queues come last.
         present = (self.tracker, self.remote_presence, self._presence)
-        for reader in (receipts, self.typing, *present, feeds, self._stream):
+        for reader in (receipts, self.typing, *present, queues, self._stream):
             log.subscribe(reader.apply)
 
     async def start(self) -> None:

@@ -16,8 +16,6 @@ ADDING = {"add", "append", "extend", "insert", "setdefault", "update"}
 EXCEPTIONS = {
     # `threading.Timer` takes it no other way, and it must be set before the thread starts.
     "homeserver/app.py: last_resort.daemon",
-    # The receiver of events and the policy servers call each other.
-    "homeserver/wiring/remote.py: room_core.receiver.policy",
 }
 
 

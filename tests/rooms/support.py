@@ -21,7 +21,8 @@ from homeserver.rooms.history.room_reader import RoomReader
 from homeserver.rooms.history.visibility import Visibility
 from homeserver.rooms.inbound.branches import BranchSender
 from homeserver.rooms.inbound.receiver import PduReceiver
-from homeserver.rooms.lifecycle.creation import RoomCreation, RoomRequest
+from homeserver.rooms.lifecycle.creation import RoomCreation
+from homeserver.rooms.lifecycle.first_events import RoomRequest
 from homeserver.rooms.membership.membership_state_events import MembershipStateEvents
 from homeserver.rooms.membership.memberships import Memberships
 from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships

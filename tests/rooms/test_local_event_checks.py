@@ -23,7 +23,7 @@ from homeserver.protocol.errors import (
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.rooms.events.event_draft import EventDraft, member_draft
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.lifecycle.creation import StateDraft
+from homeserver.rooms.lifecycle.first_events import StateDraft
 from homeserver.rooms.lifecycle.upgrade import RoomUpgrades
 from homeserver.rooms.room import event_builder, local_event_checks
 from homeserver.rooms.room.room import Room

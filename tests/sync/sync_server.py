@@ -11,7 +11,7 @@ from homeserver.protocol.errors import RemoteServerFailed
 from homeserver.protocol.events import Event
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.rooms.history.history import BackfillPort
-from homeserver.rooms.lifecycle.creation import RoomRequest
+from homeserver.rooms.lifecycle.first_events import RoomRequest
 from homeserver.storage.accounts.users import User, insert_user
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log

@@ -155,7 +155,7 @@ class _History:
 
     async def _act_remotely(self, what: str, argument: Any, more: list[Any]) -> None:
         remote = self.remote
-        if what == "they hear":
+        if what == "they receive":
             await remote.receive_all_sent()
             return
         if what == "they say much":

@@ -9,7 +9,8 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.rooms.discovery.directory import RoomDirectory
-from homeserver.rooms.lifecycle.creation import Preset, RoomCreation, RoomRequest, StateDraft
+from homeserver.rooms.lifecycle.creation import RoomCreation
+from homeserver.rooms.lifecycle.first_events import Preset, RoomRequest, StateDraft
 from homeserver.rooms.membership.third_party_invites import (
     MAX_INVITES,
     InvitedAddress,

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.rooms.lifecycle.creation import MAX_CREATORS
+from homeserver.rooms.lifecycle.first_events import MAX_CREATORS
 from homeserver.rooms.lifecycle.upgrade import RoomUpgrades
 from homeserver.web.routes import Route
 

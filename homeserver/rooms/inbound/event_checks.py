@@ -29,7 +29,7 @@ from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.batch import Row
 
-MAX_CACHED_AUTH_STATES = 500  # parts of states by which events were judged lately
+MAX_CACHED_AUTH_STATES = 500  # parts of states by which events were checked lately
 
 
 class EventsMissing(LookupError):
@@ -90,7 +90,7 @@ class CheckedEvent:
         return AuthState(_Filled(state, self.trusted_members)) if self.trusted_members else state
 
     @property
-    def gaps(self) -> Mapping[str, int]:
+    def backward_extremities(self) -> Mapping[str, int]:
         """The missing events, with the depth of this one."""
         return dict.fromkeys(self.missing, self.stored.topological_depth)
 
@@ -124,7 +124,7 @@ class EventChecker:
     def __init__(self, stores: RoomStorage, resolver: StateResolver) -> None:
         self._stores = stores
         self._resolver = resolver
-        # Many events in a row are judged by the same few events of a state.
+        # Many events in a row are checked by the same few events of a state.
         self._auth_states: LruCache[tuple[bytes, frozenset[StateKey]], AuthState] = LruCache(
             "auth_states", MAX_CACHED_AUTH_STATES
         )

@@ -30,9 +30,9 @@ Tell = Callable[[RoomWriter, Sequence[StoredEvent], Sequence[Row]], Deferred[Non
 class Outliers:
     """Stores outliers, for `PduReceiver`: `tell` appends events and their rows to the log."""
 
-    def __init__(self, stores: RoomStorage, judging: EventChecker, tell: Tell) -> None:
+    def __init__(self, stores: RoomStorage, event_checker: EventChecker, tell: Tell) -> None:
         self._stores = stores
-        self._event_checker = judging
+        self._event_checker = event_checker
         self._tell = tell
 
     async def keep(
@@ -64,14 +64,14 @@ class Outliers:
             if turn.is_over:
                 await turn.next()
             cited = await self._event_checker.cited(writer, event, fresh)
-            standing = EventStatus(is_outlier=True, rejected=cited.check(event))
+            status = EventStatus(is_outlier=True, rejected=cited.check(event))
             number = self._stores.log.next_position()
-            stored = StoredEvent(event, number, None, EMPTY, EMPTY, status=standing)
+            stored = StoredEvent(event, number, None, EMPTY, EMPTY, status=status)
             known[event.event_id] = fresh[event.event_id] = stored
             writer.inbound.arrived(event.event_id)
             rows += event_rows(names, writer.room.room_nid, stored)
             rows += auth_rows(stored, cited.numbers)
-            if standing.rejected is None and (redacted := await redactions.early(writer, stored)):
+            if status.rejected is None and (redacted := await redactions.early(writer, stored)):
                 early.append((stored, redacted))
                 rows += redacted.rows
         done = self._tell(writer, [*fresh.values()], rows) if fresh else None

@@ -43,7 +43,7 @@ from homeserver.storage.rooms.events import (
 from homeserver.storage.rooms.partial_rooms import COMPLETE_PARTIAL_ROOM
 
 READ_BATCH_SIZE = 1_000  # entries of the state
-PUBLISH_BATCH_SIZE = 50  # members that become known in one turn
+PUBLISH_BATCH_SIZE = 50  # members that become known at a time
 
 Done = Deferred[None]
 
@@ -73,17 +73,17 @@ class PartialStateCompletion:
             known = await self._receiving.find_known(writer, [partial.join_id])
             join = known[partial.join_id]
             whole = await self._has_full_state(writer, join, members)
-            judgement = PartialStateRecheck(
+            recheck = PartialStateRecheck(
                 writer,
                 self._stores,
                 self._receiving.event_checker,
                 self._receiving.resolver,
                 self._db,
             )
-            if not await judgement.recheck_join(join, whole):
+            if not await recheck.recheck_join(join, whole):
                 raise JoinRefused(f"{join} is refused in the whole state")
-            await judgement.recheck_rest()
-            await self._finish(writer, judgement)
+            await recheck.recheck_rest()
+            await self._finish(writer, recheck)
         finally:
             writer.inbound.lock.release()
 
@@ -105,25 +105,25 @@ class PartialStateCompletion:
         lacking = {key: number for key, number in entries.items() if key not in known}
         return ResolvedState(*await states.change_many(join.state_before, lacking))
 
-    async def _finish(self, writer: RoomWriter, judgement: PartialStateRecheck) -> None:
+    async def _finish(self, writer: RoomWriter, recheck: PartialStateRecheck) -> None:
         """Publish the differences, until there are none and the state is complete."""
         version, stores = writer.room.version, self._stores
         since = stores.log.position + 1
         while True:
-            await judgement.catch_up()
+            await recheck.catch_up()
             before = writer.extremities
-            changed = await stores.states.diff(before.root, judgement.head.root)
+            changed = await stores.states.diff(before.root, recheck.head.root)
             fresh = {key: pair for key, pair in changed.items() if pair[1] is not None}
             if len(fresh) > PUBLISH_BATCH_SIZE:
                 await self._show(writer, fresh)
                 continue
-            changes = await stores.changes_between(version, before.root, judgement.head.root)
+            changes = await stores.changes_between(version, before.root, recheck.head.root)
             lost = [key for key, current in changes.items() if current is None]
             former = await stores.state_at(version, before.root, lost)
             await self._know_names(changes, former.values())
             if writer.extremities is before:
                 break
-        await self._switch(writer, judgement, changes, former, since)
+        await self._switch(writer, recheck, changes, former, since)
 
     async def _show(
         self, writer: RoomWriter, changed: Mapping[Key, tuple[int | None, int | None]]
@@ -168,7 +168,7 @@ class PartialStateCompletion:
     async def _switch(
         self,
         writer: RoomWriter,
-        judgement: PartialStateRecheck,
+        recheck: PartialStateRecheck,
         changes: Changes,
         former: Mapping[StateKey, StoredEvent],
         since: int,
@@ -177,7 +177,7 @@ class PartialStateCompletion:
 
         The states in which members were shown since a position are not needed any more.
         """
-        log, room, head = self._stores.log, writer.room, judgement.head
+        log, room, head = self._stores.log, writer.room, recheck.head
         assert room.partial is not None, "nobody else ends it"
         log.check_open()
         position = log.next_position()
@@ -185,9 +185,9 @@ class PartialStateCompletion:
             INSERT_CURRENT_STATE.row(room.room_nid, position, head.root, head.all_json),
             FORGET_CURRENT_STATES.row(room.room_nid, since, position),
             COMPLETE_PARTIAL_ROOM.row(room.room_nid, room.partial.join_id, position),
-            *(WITHDRAW_EVENT.row(number) for number in judgement.withdrawn),
+            *(WITHDRAW_EVENT.row(number) for number in recheck.withdrawn),
             *membership_rows(self._stores.names, room, changes, position, former),
-            *judgement.head_rows,
+            *recheck.head_rows,
         ]
         fact = RoomUnPartialStated(
             position,
@@ -195,27 +195,27 @@ class PartialStateCompletion:
             head.root,
             changes,
             is_fork=True,
-            withdrawn=frozenset(judgement.withdrawn),
+            withdrawn=frozenset(recheck.withdrawn),
         )
         done = writer.change_state(fact, head, rows)
         writer.inbound.set_partial(False)
-        for judged in judgement.admitted:
+        for checked in recheck.admitted:
             arrival = AdmittedEvent(
-                judged.stored,
+                checked.stored,
                 head,
                 NO_CHANGES,
                 is_fork=True,
                 is_last=False,
                 should_send=False,
-                effect=judged.effect,
+                effect=checked.effect,
                 was_outlier=True,
-                backward_extremities=judged.gaps,
-                is_after_gap=judged.is_after_gap,
+                backward_extremities=checked.backward_extremities,
+                is_after_gap=checked.is_after_gap,
             )
             done = writer.admit(arrival)
-            if judged.early is not None:
+            if checked.early is not None:
                 redactions = self._receiving.event_checker.redactions
-                done = redactions.release(writer, judged.stored, judged.early) or done
+                done = redactions.release(writer, checked.stored, checked.early) or done
         await done
 
     async def _know_names(self, changes: Changes, more: Iterable[StoredEvent]) -> None:

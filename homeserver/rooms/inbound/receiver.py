@@ -15,7 +15,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-recei
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from twisted.internet.defer import Deferred
 
@@ -35,6 +35,7 @@ from homeserver.rooms.events.stored_event import (
 from homeserver.rooms.inbound.branches import Branches, check_accepted
 from homeserver.rooms.inbound.event_checks import CheckedEvent, EventChecker, EventsMissing
 from homeserver.rooms.inbound.outliers import Outliers
+from homeserver.rooms.inbound.received_event import ReceivedEvent, Reception
 from homeserver.rooms.resolution.auth_index import parts
 from homeserver.rooms.resolution.resolver import ResolvedState, StateResolver
 from homeserver.rooms.room.admission import AdmittedEvent
@@ -54,25 +55,6 @@ LOOKUP_BATCH_SIZE = 2_000  # event ids
 
 DUMMY_EVENT = "org.matrix.dummy_event"
 """The type of an empty event that joins branches; existing clients hide it."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReceivedEvent:
-    """A received event, and when that is durable; `None` if it was known already."""
-
-    stored: StoredEvent
-    done: Deferred[None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """The way in which an event was received, as in `PduReceiver.receive`."""
-
-    is_remote_join: bool
-    is_past: bool
-    should_send: bool
-    not_recommended: str | None = None  # why, by the room's policy server
-    may_merge: bool = True  # branches, if there are too many
 
 
 class PduReceiver:
@@ -123,14 +105,14 @@ class PduReceiver:
             self._stores.events.introduce(stored)
             writer.inbound.arrived(event.event_id)
             try:
-                judged = await self.event_checker.check(
+                checked = await self.event_checker.check(
                     writer, stored, state_before, is_provisional=writer.inbound.is_partial
                 )
                 refusal = None
                 if not is_past and not is_remote_join:
-                    refusal = await self._not_recommended(writer, judged)
-                way = _Way(is_remote_join, is_past, should_send, refusal)
-                return ReceivedEvent(stored, await self._settle(writer, judged, way))
+                    refusal = await self._not_recommended(writer, checked)
+                way = Reception(is_remote_join, is_past, should_send, refusal)
+                return ReceivedEvent(stored, await self._settle(writer, checked, way))
             except BaseException:
                 self._withdraw(stored, was_outlier=known is not None)
                 raise
@@ -221,11 +203,11 @@ class PduReceiver:
         rows = [row for state in fetched.values() for row in state.rows]
         return ResolvedState(resolved.root, [*rows, *resolved.rows])
 
-    async def _not_recommended(self, writer: RoomWriter, judged: CheckedEvent) -> str | None:
+    async def _not_recommended(self, writer: RoomWriter, checked: CheckedEvent) -> str | None:
         """The reason if the room's policy server does not recommend an event that is new to the
         room.
         """
-        stored = judged.stored
+        stored = checked.stored
         is_old = (
             stored.status.rejected is not None
             or stored.event.event_id in writer.backward_extremities
@@ -235,17 +217,19 @@ class PduReceiver:
         stored.event, refusal = await self._policy_servers.check(writer, stored.event)
         return refusal
 
-    async def _settle(self, writer: RoomWriter, judged: CheckedEvent, way: _Way) -> Deferred[None]:
+    async def _settle(
+        self, writer: RoomWriter, checked: CheckedEvent, way: Reception
+    ) -> Deferred[None]:
         """Store an event according to the results of its checks."""
-        stored = judged.stored
+        stored = checked.stored
         if way.is_past or stored.event.event_id in writer.backward_extremities:
-            done = self._fill(writer, judged)
+            done = self._fill(writer, checked)
         elif stored.status.rejected is not None or stored.status.soft_failed is not None:
-            done = self._keep(writer, judged)
+            done = self._keep(writer, checked)
         else:
-            done = await self._enter(writer, judged, way)
-        if judged.early is not None:
-            return self.event_checker.redactions.release(writer, stored, judged.early) or done
+            done = await self._enter(writer, checked, way)
+        if checked.early is not None:
+            return self.event_checker.redactions.release(writer, stored, checked.early) or done
         return done
 
     def _withdraw(self, stored: StoredEvent, *, was_outlier: bool) -> None:
@@ -257,12 +241,14 @@ class PduReceiver:
         else:
             self._stores.events.disown(stored)
 
-    async def _enter(self, writer: RoomWriter, judged: CheckedEvent, way: _Way) -> Deferred[None]:
+    async def _enter(
+        self, writer: RoomWriter, checked: CheckedEvent, way: Reception
+    ) -> Deferred[None]:
         """Add an event to the timeline; or soft-fail it, if the current state does not allow it."""
-        stored = judged.stored
+        stored = checked.stored
         if way.not_recommended is not None:
             stored.status = EventStatus(soft_failed=way.not_recommended)
-            return self._keep(writer, judged)
+            return self._keep(writer, checked)
         while True:
             head = writer.extremities
             if way.is_remote_join:
@@ -271,20 +257,20 @@ class PduReceiver:
                 )
                 extremities: tuple[StoredEvent, ...] = (stored,)
             else:
-                extremities = head.followed_by(stored, judged.replaced_extremities)
+                extremities = head.followed_by(stored, checked.replaced_extremities)
             if len(extremities) > MAX_EXTREMITIES and way.may_merge and await self._merge(writer):
                 continue
-            arrival = await self._admitted(writer, head, extremities, judged)
-            is_after_gap = bool(judged.missing) if way.is_remote_join else judged.is_after_gap
+            arrival = await self._admitted(writer, head, extremities, checked)
+            is_after_gap = bool(checked.missing) if way.is_remote_join else checked.is_after_gap
             arrival = replace(arrival, should_send=way.should_send, is_after_gap=is_after_gap)
             try:
                 if writer.extremities is not head:
                     continue
                 if not way.is_remote_join and stored.state_before != head.root:
-                    refusal = check_by_state(stored.event, judged.among(writer.auth))
+                    refusal = check_by_state(stored.event, checked.among(writer.auth))
                     if refusal is not None:
                         stored.status = EventStatus(soft_failed=refusal)
-                        return self._keep(writer, judged)
+                        return self._keep(writer, checked)
                 return writer.admit(arrival)
             except NotInMemory as missing:
                 await missing.load()
@@ -294,10 +280,10 @@ class PduReceiver:
         writer: RoomWriter,
         head: ForwardExtremities,
         extremities: tuple[StoredEvent, ...],
-        judged: CheckedEvent,
+        checked: CheckedEvent,
     ) -> AdmittedEvent:
         """The effects of an event on the room."""
-        room, stored, event = writer.room, judged.stored, judged.stored.event
+        room, stored, event = writer.room, checked.stored, checked.stored.event
         extremities, resolved = await self._branches.resolve(room, extremities)
         is_plain = stored.state_before == head.root and resolved.root == stored.state_after
         changes: Changes = NO_CHANGES
@@ -315,24 +301,24 @@ class PduReceiver:
             former,
             is_fork=not is_plain,
             is_last=len(extremities) == 1
-            and not judged.missing
+            and not checked.missing
             and stored.topological_depth > head.topological_depth,
-            effect=judged.effect,
-            rows=[*judged.rows, *resolved.rows],
-            was_outlier=judged.was_outlier,
-            backward_extremities=judged.gaps,
+            effect=checked.effect,
+            rows=[*checked.rows, *resolved.rows],
+            was_outlier=checked.was_outlier,
+            backward_extremities=checked.backward_extremities,
             is_first=not head.events,
         )
 
     async def _merge(self, writer: RoomWriter) -> bool:
         """Join all branches by a local event; `False` if no local user may send one."""
-        is_ours = writer.local_server.is_local
+        is_local = writer.local_server.is_local
         while True:
             try:
                 # If any of them may, the most powerful may.
                 level = writer.auth.power_levels.of
-                ours = filter(is_ours, writer.room.joined_members())
-                strongest = max(ours, key=level, default=None)
+                local_members = filter(is_local, writer.room.joined_members())
+                strongest = max(local_members, key=level, default=None)
                 if strongest is None:
                     return False
                 draft = EventDraft(DUMMY_EVENT, strongest, {})
@@ -353,9 +339,9 @@ class PduReceiver:
         stored = _new(event, self._stores.log.next_position(), None)
         self._stores.events.introduce(stored)
         try:
-            judged = await self.event_checker.check(writer, stored, None)
+            checked = await self.event_checker.check(writer, stored, None)
             if stored.status == ACCEPTED:
-                await self._enter(writer, judged, _Way(False, False, True, may_merge=False))
+                await self._enter(writer, checked, Reception(False, False, True, may_merge=False))
                 return stored.status == ACCEPTED
         except BaseException:
             self._withdraw(stored, was_outlier=False)
@@ -363,27 +349,27 @@ class PduReceiver:
         self._withdraw(stored, was_outlier=False)
         return False
 
-    def _keep(self, writer: RoomWriter, judged: CheckedEvent) -> Deferred[None]:
+    def _keep(self, writer: RoomWriter, checked: CheckedEvent) -> Deferred[None]:
         """Store a rejected or soft-failed event, which changes nothing."""
-        stored = judged.stored
-        to_rows = placing_rows if judged.was_outlier else event_rows
+        stored = checked.stored
+        to_rows = placing_rows if checked.was_outlier else event_rows
         rows = to_rows(self._stores.names, writer.room.room_nid, stored)
-        return self._tell(writer, [stored], [*rows, *judged.rows])
+        return self._tell(writer, [stored], [*rows, *checked.rows])
 
-    def _fill(self, writer: RoomWriter, judged: CheckedEvent) -> Deferred[None]:
+    def _fill(self, writer: RoomWriter, checked: CheckedEvent) -> Deferred[None]:
         """Store a backfilled event: its missing previous events are now backward extremities."""
         self._stores.log.check_open()
-        stored, room, effect = judged.stored, writer.room, judged.effect
+        stored, room, effect = checked.stored, writer.room, checked.effect
         event_id = stored.event.event_id
-        gap = writer.fill_gap(event_id, judged.gaps)
+        gap = writer.fill_gap(event_id, checked.backward_extremities)
         # It stands below what follows it, however deep it says that it is.
         ceiling = writer.extremities.topological_depth if gap is None else gap - 1
         stored.topological_depth = max(1, min(stored.topological_depth, ceiling))
         if stored.status == ACCEPTED and not effect.is_pending:
             stored.position = -stored.event_nid
-        to_rows = placing_rows if judged.was_outlier else event_rows
+        to_rows = placing_rows if checked.was_outlier else event_rows
         rows = to_rows(self._stores.names, room.room_nid, stored)
-        rows += [*judged.rows, *gap_rows(room.room_nid, judged.gaps)]
+        rows += [*checked.rows, *gap_rows(room.room_nid, checked.backward_extremities)]
         if effect.target is not None:
             rows += [MARK_REDACTED.row(effect.target.event_nid, stored.event_nid)]
             rows += rows_of_redaction(effect.target)
@@ -391,7 +377,7 @@ class PduReceiver:
             rows += writer.pending_redactions.add(effect.waits_for, stored, is_past=True)
         if gap is not None:
             rows.append(DELETE_BACKWARD_EXTREMITY.row(room.room_nid, event_id))
-        return self._tell(writer, [stored], rows, judged.gaps, effect.target)
+        return self._tell(writer, [stored], rows, checked.backward_extremities, effect.target)
 
     def _tell(
         self,

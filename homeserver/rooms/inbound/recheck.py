@@ -49,13 +49,13 @@ class PartialStateRecheck:
         self,
         writer: RoomWriter,
         stores: RoomStorage,
-        judging: EventChecker,
+        event_checker: EventChecker,
         resolver: StateResolver,
         db: Database,
     ) -> None:
         self._writer = writer
         self._stores = stores
-        self._judging = judging
+        self._event_checker = event_checker
         self._resolver = resolver
         self._branches = Branches(stores, resolver)
         self._db = db
@@ -76,14 +76,14 @@ class PartialStateRecheck:
         assert join.position is not None, "it is in the timeline"
         self._since = join.position
         with _restored_if_refused(join) as outcome:
-            judged = await self._judging.check(self._writer, join, whole)
+            checked = await self._event_checker.check(self._writer, join, whole)
             outcome.is_good = join.status == ACCEPTED
         if not outcome.is_good:
             return False
         self._affected.add(join.event_nid)
-        self._note(judged)
+        self._note(checked)
         self.head = ForwardExtremities((join,), join.state_after)
-        # What was current in between is written anew, where it is not the state after an event.
+        # What was current in between is written again, where it is not the state after an event.
         room = self._writer.room.room_nid
         self._rows.append(FORGET_CURRENT_STATES.row(room, join.position, MAX_POSITION))
         await self._flush()
@@ -102,7 +102,7 @@ class PartialStateRecheck:
             if len(rows) < BATCH_SIZE:
                 break
             place = rows[-1][0]
-        # What these wait for is nowhere: they are judged by what is there.
+        # What these wait for is nowhere: they are checked by what is there.
         rest = [stored for held in self._held.values() for stored in held]
         self._held.clear()
         self._waiting.clear()
@@ -123,7 +123,7 @@ class PartialStateRecheck:
             if is_old or stored.event_nid in self._done or stored.event_nid in found:
                 continue
             found[stored.event_nid] = stored
-            prevs = await self._judging.find(self._writer, stored.event.prev_event_ids)
+            prevs = await self._event_checker.find(self._writer, stored.event.prev_event_ids)
             waiting += prevs.values()
         return sorted(found.values(), key=_place)
 
@@ -145,7 +145,7 @@ class PartialStateRecheck:
             stored = due.pop()
             if stored.event_nid in self._done:
                 continue
-            found = await self._judging.find(self._writer, stored.event.prev_event_ids)
+            found = await self._event_checker.find(self._writer, stored.event.prev_event_ids)
             prevs = [prev for prev in found.values() if not prev.status.is_outlier]
             first = next((prev for prev in prevs if self._comes_later(prev, stored)), None)
             if first is not None:
@@ -177,31 +177,31 @@ class PartialStateRecheck:
             before = await self._resolver.resolve(self._writer.room, roots)
         was = stored.status
         with _restored_if_refused(stored) as outcome:
-            judged = await self._judging.check(self._writer, stored, before)
+            checked = await self._event_checker.check(self._writer, stored, before)
             if stored.status == ACCEPTED and _is_not_recommended(was):
                 stored.status = was
             elif stored.status == ACCEPTED and not is_past:
-                await self._meet_head(judged)
+                await self._meet_head(checked)
             outcome.is_good = True
-        self._note(judged)
-        # An attempt that was broken off may have noted the standing, but has moved nothing.
+        self._note(checked)
+        # An attempt that was broken off may have noted the status, but has moved nothing.
         is_accepted, is_shown = stored.status == ACCEPTED, stored.position is not None
-        is_withheld = judged.effect.is_pending and was == ACCEPTED
-        if is_accepted and not is_shown and not is_withheld:
-            self.admitted.append(judged)
+        is_pending = checked.effect.is_pending and was == ACCEPTED
+        if is_accepted and not is_shown and not is_pending:
+            self.admitted.append(checked)
         elif is_shown and not is_accepted:
             self.withdrawn.add(stored.event_nid)
 
-    async def _meet_head(self, judged: CheckedEvent) -> None:
+    async def _meet_head(self, checked: CheckedEvent) -> None:
         """Check an event by the room's state when it arrived, and make it a forward extremity."""
-        stored, head = judged.stored, self.head
+        stored, head = checked.stored, self.head
         if stored.state_before != head.root:
-            state = await self._judging.auth_state(self._writer, stored.event, head.root)
+            state = await self._event_checker.auth_state(self._writer, stored.event, head.root)
             refusal = check_by_state(stored.event, state)
             if refusal is not None:
                 stored.status = EventStatus(soft_failed=refusal)
                 return
-        extremities = head.followed_by(stored, judged.replaced_extremities)
+        extremities = head.followed_by(stored, checked.replaced_extremities)
         extremities, resolved = await self._branches.resolve(self._writer.room, extremities)
         self.head, self.head_rows = ForwardExtremities(extremities, resolved.root), resolved.rows
         if stored.position is not None and resolved.root != stored.state_after:
@@ -209,18 +209,18 @@ class PartialStateRecheck:
             self._rows.append(CORRECT_CURRENT_STATE.row(room, stored.position, resolved.root, None))
             self._rows += resolved.rows
 
-    def _note(self, judged: CheckedEvent) -> None:
-        stored, standing = judged.stored, judged.stored.status
+    def _note(self, checked: CheckedEvent) -> None:
+        stored, status = checked.stored, checked.stored.status
         self._done.add(stored.event_nid)
-        self._rows += judged.rows
+        self._rows += checked.rows
         self._rows.append(
             UPDATE_CHECK_RESULT.row(
                 stored.event_nid,
                 stored.state_before,
                 None if stored.event.state_key is None else stored.state_after,
                 stored.replaces,
-                standing.rejected,
-                standing.soft_failed,
+                status.rejected,
+                status.soft_failed,
             )
         )
 
@@ -240,7 +240,7 @@ def _restored_if_refused(stored: StoredEvent) -> Iterator[_Outcome]:
 
     Its depth does not change in any case.
     """
-    standing, height, replaces, replaced = (
+    status, height, replaces, replaced = (
         stored.status,
         stored.topological_depth,
         stored.replaces,
@@ -253,13 +253,13 @@ def _restored_if_refused(stored: StoredEvent) -> Iterator[_Outcome]:
     finally:
         stored.topological_depth = height
         if not outcome.is_good:
-            stored.status, stored.replaces, stored.replaced = standing, replaces, replaced
+            stored.status, stored.replaces, stored.replaced = status, replaces, replaced
             stored.state_before, stored.state_after = states
 
 
-def _is_not_recommended(standing: EventStatus) -> bool:
+def _is_not_recommended(status: EventStatus) -> bool:
     """Whether only a policy server did not recommend an event; it is not asked again."""
-    refusal = standing.soft_failed
+    refusal = status.soft_failed
     return refusal is not None and not refusal.startswith("rule ")
 
 

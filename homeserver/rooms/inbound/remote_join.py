@@ -21,7 +21,8 @@ from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_graph import authorised_among, authorities_beyond, in_auth_order
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.stored_event import ACCEPTED, StoredEvent
-from homeserver.rooms.inbound.receiver import PduReceiver, ReceivedEvent
+from homeserver.rooms.inbound.received_event import ReceivedEvent
+from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.resolution.resolver import ResolvedState
 from homeserver.rooms.room.changes import EventsStored
 from homeserver.rooms.room.partial_state import PartialState
@@ -76,8 +77,8 @@ class RemoteJoin:
             received = await self._receive(writer, join, resolved, partial)
             if received.done is not None:
                 await received.done
-            standing = received.stored.status
-            refusal = standing.rejected or standing.soft_failed
+            status = received.stored.status
+            refusal = status.rejected or status.soft_failed
             if refusal is not None:
                 raise Forbidden(f"The room's own rules refuse the join: {refusal}")
             return received.stored
@@ -113,7 +114,7 @@ class RemoteJoin:
         self, writer: RoomWriter, join: Event, state: ResolvedState, partial: PartialState | None
     ) -> ReceivedEvent:
         room, before = writer.room, writer.room.partial
-        # Whatever comes right after the join must be judged by what is known of the state.
+        # Whatever comes right after the join must be checked by what is known of the state.
         _set_partial(writer, partial)
         try:
             received = await self._receiving.receive(

@@ -18,10 +18,10 @@ from homeserver.rooms.room.extremities import ForwardExtremities
 from homeserver.rooms.room.local_event_checks import (
     check_draft,
     check_own_event,
+    check_redaction,
     check_target,
 )
 from homeserver.rooms.room.queued_state import QueuedState
-from homeserver.rooms.room.redactions import check_redaction
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.room_storage import EventsNotInMemory, RoomStorage
 from homeserver.storage.database.batch import Row

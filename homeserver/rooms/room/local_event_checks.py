@@ -74,3 +74,12 @@ def check_target(target: StoredEvent, current_acl: int | None) -> None:
     """
     if target.event_nid == current_acl:
         raise Forbidden("Redacting the access list would keep all servers out: set another one")
+
+
+def check_redaction(redaction: Event, target: Event, state: AuthState) -> None:
+    """Raise `Forbidden` unless the sender wrote the target, or may redact others' events."""
+    if redaction.sender == target.sender:
+        return
+    levels = state.power_levels
+    if levels.of(redaction.sender) < levels.redact:
+        raise Forbidden("You may not redact the events of others in this room")

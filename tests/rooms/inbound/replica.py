@@ -22,7 +22,8 @@ from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.branches import BranchSender
 from homeserver.rooms.inbound.event_checks import EventsMissing
-from homeserver.rooms.inbound.receiver import PduReceiver, ReceivedEvent
+from homeserver.rooms.inbound.received_event import ReceivedEvent
+from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.resolution.resolver import StateResolver
 from homeserver.rooms.room.changes import EventAppended, EventsStored, StateChanged, StateKey
 from homeserver.rooms.room.draft_senders import NoPolicyServers

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from homeserver.protocol.errors import BadJson, InvalidRoomState, MatrixError, RoomInUse
 from homeserver.protocol.room_versions import ROOM_VERSIONS
-from homeserver.rooms.lifecycle.creation import (
+from homeserver.rooms.lifecycle.first_events import (
     RoomRequest,
     StateDraft,
     create_content,

@@ -1,6 +1,6 @@
 """Users whom the server takes out of their rooms."""
 
-from homeserver.rooms.lifecycle.creation import StateDraft
+from homeserver.rooms.lifecycle.first_events import StateDraft
 from homeserver.rooms.membership.forced_leaves import ForcedLeaves
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 

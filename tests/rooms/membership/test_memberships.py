@@ -11,7 +11,7 @@ from homeserver.protocol.errors import (
     NotFound,
     UserSuspended,
 )
-from homeserver.rooms.lifecycle.creation import StateDraft
+from homeserver.rooms.lifecycle.first_events import StateDraft
 from tests.rooms.support import ALICE, BOB, CAROL, RoomsTestCase
 
 GUEST = Requester("@12:example.org", "PUBLIC", is_guest=True)
