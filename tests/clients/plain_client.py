@@ -1,4 +1,4 @@
-"""A Matrix client that hides nothing: blocking calls over one keep-alive connection.
+"""A Matrix client with blocking calls over one keep-alive connection, and no retries.
 
 For tests that have to see each request succeed or fail: a broken connection raises `ConnectionLost`
 and is never retried behind the test's back, and transaction ids are the caller's.
@@ -17,7 +17,7 @@ CLIENT = "/_matrix/client/v3"
 
 
 class ConnectionLost(Exception):
-    """The request got no whole answer: it may or may not have been carried out."""
+    """The request got no complete response: it may or may not have been carried out."""
 
 
 class Http:
@@ -32,7 +32,7 @@ class Http:
     def request(
         self, method: str, path: str, body: Any = None, *, timeout: float = 60, **query: Any
     ) -> Any:
-        """The decoded answer; raises `Refused` for a status of 400 and up, or `ConnectionLost`.
+        """The decoded response; raises `Refused` for a status of 400 and up, or `ConnectionLost`.
 
         `timeout` is in seconds; `body` is encoded as JSON unless it is bytes or None.
         """
@@ -57,7 +57,7 @@ class Http:
             self._connection = None
 
     def __del__(self) -> None:
-        # Tests make clients where they need them; whoever lets one go has no more use of it.
+        # Tests make clients where they need them, and do not close each one.
         self.close()
 
     def _exchange(

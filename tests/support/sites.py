@@ -222,13 +222,13 @@ class Scene:
         assert errors == []
 
     async def _reaches(self, site: Site, other: Site) -> None:
-        """A server that was out of reach for another one may be left alone for a while."""
+        """The other server may be backing off from one that was unreachable."""
         asking = await self.user(site, "scout")
-        nobody = f"@nobody:{other.name}"
+        unknown = f"@nobody:{other.name}"
 
         async def is_unknown() -> bool:
             try:
-                await asking.get(f"/profile/{quote(nobody)}")
+                await asking.get(f"/profile/{quote(unknown)}")
             except Refused as refused:
                 return refused.status == 404
             return True

@@ -1,7 +1,7 @@
-"""A federating server that does what a test says: rooms of its own, and any answer, true or not.
+"""A federating server that a test scripts: with its own rooms, and any response, true or not.
 
-It listens on loopback TLS, in the test's own process, and signs with its own key. Left alone it
-answers as a good server does from the rooms in `rooms`; `answers` replaces that, one operation
+It listens on loopback TLS, in the test's own process, and signs with its own key. By default it
+responds as a well-behaved server from the rooms in `rooms`; `answers` replaces that, one operation
 (named as in the specification, in snake case) at a time.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/
@@ -131,7 +131,7 @@ class FakeServer(Holdings):
         *,
         txn_id: str | None = None,
     ) -> tuple[int, Any]:
-        """Send a transaction; gives the status and the answer."""
+        """Send a transaction; gives the status and the response."""
         txn_id = txn_id or f"{time.time_ns()}-{next(self._transactions)}"
         body = {
             "origin": self.name,
