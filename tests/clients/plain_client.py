@@ -41,11 +41,11 @@ class Http:
         headers = {"Content-Type": "application/json"}
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
-        status, answer = self._exchange(method, target, data, headers, timeout)
+        status, response = self._exchange(method, target, data, headers, timeout)
         try:
-            decoded = json.loads(answer)
+            decoded = json.loads(response)
         except ValueError:
-            raise Refused(status, {"error": f"not JSON: {answer[:200]!r}"}) from None
+            raise Refused(status, {"error": f"not JSON: {response[:200]!r}"}) from None
         if status >= 400:
             raise Refused(status, decoded)
         return decoded
@@ -133,9 +133,9 @@ def register(url: str, secret: str, name: str, *, admin: bool = False) -> User:
     http_client = Http(url)
     path = "/_synapse/admin/v1/register"
     nonce = http_client.request("GET", path)["nonce"]
-    answer = http_client.request("POST", path, registration(secret, nonce, name, admin=admin))
+    response = http_client.request("POST", path, registration(secret, nonce, name, admin=admin))
     http_client.close()
-    return User(url, answer["user_id"], answer["device_id"], answer["access_token"])
+    return User(url, response["user_id"], response["device_id"], response["access_token"])
 
 
 def registration(secret: str, nonce: str, name: str, *, admin: bool = False) -> dict[str, Any]:
@@ -159,6 +159,6 @@ def log_in(url: str, user_id: str, password: str) -> User:
         "password": password,
     }
     http_client = Http(url)
-    answer = http_client.request("POST", f"{CLIENT}/login", body)
+    response = http_client.request("POST", f"{CLIENT}/login", body)
     http_client.close()
-    return User(url, answer["user_id"], answer["device_id"], answer["access_token"])
+    return User(url, response["user_id"], response["device_id"], response["access_token"])

@@ -32,9 +32,9 @@ def test_page_logs_in_and_notifies_the_client(server: ServerProcess, new_user: N
 
 def test_page_says_what_is_wrong(server: ServerProcess, new_user: NewUser) -> None:
     """A user who mistypes the password may try again."""
-    told = submit(server.url, new_user("alice"), "wrong")
+    shown = submit(server.url, new_user("alice"), "wrong")
 
-    assert "password" in told.lower()
+    assert "password" in shown.lower()
 
 
 def submit(url: str, user: User, password: str) -> str:

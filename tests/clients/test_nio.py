@@ -50,14 +50,14 @@ async def test_one_to_one_chat(server: ServerProcess) -> None:
     async with account(server, "alice") as alice, account(server, "bob") as bob:
         room = await direct_room(alice, bob)
         await hear(bob)
-        heard = collect(bob, RoomMessageText)
+        received = collect(bob, RoomMessageText)
 
         for text in ("hi", "how are you?", "🙂"):
             await say(alice, room, text)
-        await until(bob, lambda: len(heard) == 3)
+        await until(bob, lambda: len(received) == 3)
 
-        assert [event.body for _, event in heard] == ["hi", "how are you?", "🙂"]
-        assert {event.sender for _, event in heard} == {alice.user_id}
+        assert [event.body for _, event in received] == ["hi", "how are you?", "🙂"]
+        assert {event.sender for _, event in received} == {alice.user_id}
 
 
 async def test_invite_is_seen_and_may_be_declined(server: ServerProcess) -> None:
@@ -84,13 +84,13 @@ async def test_message_reaches_all_of_a_hundred(server: ServerProcess) -> None:
         for member in members[1:]:
             await ok(member.join(room))
         await asyncio.gather(*[hear(member) for member in members])
-        heard = [collect(member, RoomMessageText) for member in members]
+        received = [collect(member, RoomMessageText) for member in members]
 
         await say(members[0], room, "to all of you")
-        everyone = zip(members, heard, strict=True)
+        everyone = zip(members, received, strict=True)
         await asyncio.gather(*[until(member, partial(bool, inbox)) for member, inbox in everyone])
 
-        assert all(inbox[0][1].body == "to all of you" for inbox in heard)
+        assert all(inbox[0][1].body == "to all of you" for inbox in received)
         assert len(members[-1].rooms[room].users) == GROUP
 
 

@@ -40,12 +40,12 @@ async def test_message_is_corrected_and_reacted_to(server: ServerProcess) -> Non
     async with account(server, "alice") as alice, account(server, "bob") as bob:
         room = await direct_room(alice, bob)
         await hear(alice)
-        heard, reactions = collect(alice, RoomMessageText), collect(alice, ReactionEvent)
+        received, reactions = collect(alice, RoomMessageText), collect(alice, ReactionEvent)
         event_id = await say(bob, room, "helo")
         await ok(bob.room_send(room, "m.room.message", edit(event_id, "hello")))
         like = relation("m.annotation", event_id, key="👍")
         await ok(alice.room_send(room, "m.reaction", like))
-        await until(alice, lambda: len(heard) == 2 and bool(reactions))
+        await until(alice, lambda: len(received) == 2 and bool(reactions))
 
         relations = alice.room_get_event_relations(room, event_id)
         children = {type(child) async for child in relations}
@@ -72,7 +72,7 @@ async def test_reply_names_its_message(server: ServerProcess) -> None:
     async with account(server, "alice") as alice, account(server, "bob") as bob:
         room = await direct_room(alice, bob)
         await hear(alice)
-        heard = collect(alice, RoomMessageText)
+        received = collect(alice, RoomMessageText)
         question = await say(alice, room, "tea?")
         content = {
             "msgtype": "m.text",
@@ -81,9 +81,9 @@ async def test_reply_names_its_message(server: ServerProcess) -> None:
         }
 
         await ok(bob.room_send(room, "m.room.message", content))
-        await until(alice, lambda: len(heard) == 2)
+        await until(alice, lambda: len(received) == 2)
 
-        answered = heard[1][1].source["content"]["m.relates_to"]["m.in_reply_to"]
+        answered = received[1][1].source["content"]["m.relates_to"]["m.in_reply_to"]
         assert answered == {"event_id": question}
 
 
@@ -170,7 +170,7 @@ async def test_tags_and_ignored_users_are_those_of_all_devices(server: ServerPro
     ):
         room = await direct_room(alice, phone)
         await hear(laptop)
-        heard, tags = collect(laptop, RoomMessageText), []
+        received, tags = collect(laptop, RoomMessageText), []
 
         async def note(_: object, event: TagEvent) -> None:
             tags.append(event.tags)
@@ -181,11 +181,11 @@ async def test_tags_and_ignored_users_are_those_of_all_devices(server: ServerPro
         ignored = json.dumps({"ignored_users": {alice.user_id: {}}})
         await put(phone, f"{user}/account_data/m.ignored_user_list", ignored)
         await say(alice, room, "unheard")
-        await say(phone, room, "heard")
-        await until(laptop, lambda: bool(heard) and bool(tags))
+        await say(phone, room, "received")
+        await until(laptop, lambda: bool(received) and bool(tags))
 
         assert tags == [{"m.favourite": {"order": 0.5}}]
-        assert [event.body for _, event in heard] == ["heard"]
+        assert [event.body for _, event in received] == ["received"]
 
 
 async def test_history_is_read_to_its_beginning(server: ServerProcess) -> None:
@@ -241,15 +241,15 @@ async def test_bot_continues_after_a_restart() -> None:
         async with account(server, "alice") as alice, account(server, "bob") as bob:
             room = await direct_room(alice, bob)
             await hear(bob)
-            heard = collect(bob, RoomMessageText)
+            received = collect(bob, RoomMessageText)
             await say(alice, room, "before")
 
             server.stop()
             server.start()
             await say(alice, room, "after")
-            await until(bob, lambda: len(heard) == 2)
+            await until(bob, lambda: len(received) == 2)
 
-            assert [event.body for _, event in heard] == ["before", "after"]
+            assert [event.body for _, event in received] == ["before", "after"]
 
 
 def edit(event_id: str, text: str) -> dict[str, Any]:

@@ -61,9 +61,9 @@ def test_unknown_token_is_refused_before_the_upgrade(alice: User) -> None:
     with pytest.raises(InvalidStatus) as refused, open_socket(stranger):
         pass
 
-    answer = refused.value.response
-    assert answer.status_code == 401
-    assert json.loads(answer.body or b"")["errcode"] == "M_UNKNOWN_TOKEN"
+    response = refused.value.response
+    assert response.status_code == 401
+    assert json.loads(response.body or b"")["errcode"] == "M_UNKNOWN_TOKEN"
 
 
 def test_no_known_subprotocol_is_refused(alice: User) -> None:
@@ -95,10 +95,10 @@ def test_send_returns_the_event_id_and_shares_transactions_with_http(
 ) -> None:
     """A client that loses its socket retries over HTTP without doubling its message."""
     content = {"msgtype": "m.text", "body": "once"}
-    answer = stream.call("send", "txn-1", room_id=room, event_type="m.room.message",
+    response = stream.call("send", "txn-1", room_id=room, event_type="m.room.message",
                          content=content)  # fmt: skip
 
-    event_id = answer["result"]["event_id"]
+    event_id = response["result"]["event_id"]
     assert alice.send(room, "once", "txn-1") == event_id
     assert bodies_in(bob.sync(), room) == ["once"]
 
@@ -107,19 +107,19 @@ def test_typing_reaches_the_others(stream: Stream, alice: User, bob: User, room:
     """Typing over the socket is the same as over HTTP."""
     with Stream(bob) as listener:
         listener.update()
-        answer = stream.call("typing", room_id=room, typing=True, timeout=20_000)
+        response = stream.call("typing", room_id=room, typing=True, timeout=20_000)
         content = listener.ephemeral(room, "m.typing")
 
-    assert answer["result"] == {}
+    assert response["result"] == {}
     assert content == {"user_ids": [alice.user_id]}
 
 
 def test_state_is_set(stream: Stream, bob: User, room: str) -> None:
     """A client can set a topic over the socket."""
-    answer = stream.call("state", room_id=room, event_type="m.room.topic", state_key="",
+    response = stream.call("state", room_id=room, event_type="m.room.topic", state_key="",
                          content={"topic": "sockets"})  # fmt: skip
 
-    assert answer["result"]["event_id"].startswith("$")
+    assert response["result"]["event_id"].startswith("$")
     topic = bob.request("GET", f"{CLIENT}/rooms/{room}/state/m.room.topic")
     assert topic["topic"] == "sockets"
 
@@ -138,16 +138,16 @@ def test_receipt_reaches_the_others(stream: Stream, alice: User, bob: User, room
 
 def test_ping_is_answered(stream: Stream) -> None:
     """A client can find out whether the socket is alive."""
-    answer = stream.call("ping", "p1")
+    response = stream.call("ping", "p1")
 
-    assert answer == {"id": "p1", "result": {}}
+    assert response == {"id": "p1", "result": {}}
 
 
 def test_unknown_method_is_a_separate_error(stream: Stream) -> None:
     """A newer client learns what an older server lacks, and the socket stays open."""
-    answer = stream.call("levitate")
+    response = stream.call("levitate")
 
-    assert answer["error"]["errcode"] == "M_UNRECOGNIZED"
+    assert response["error"]["errcode"] == "M_UNRECOGNIZED"
     assert stream.call("ping")["result"] == {}
 
 
@@ -171,9 +171,9 @@ def test_broken_json_is_answered_and_the_socket_stays_open(stream: Stream, text:
 )
 def test_bad_parameters_are_refused(stream: Stream, params: dict[str, Any]) -> None:
     """A client gets the errcode for wrong parameters that HTTP would give."""
-    answer = stream.call("send", **params)
+    response = stream.call("send", **params)
 
-    assert answer["error"]["errcode"] in {
+    assert response["error"]["errcode"] in {
         "M_BAD_JSON", "M_MISSING_PARAM", "M_INVALID_PARAM", "M_FORBIDDEN", "M_NOT_FOUND",
     }  # fmt: skip
 

@@ -124,9 +124,9 @@ def read_since(
 
     A limited timeline's gap is filled from `/messages`, as a client does.
     """
-    answer = user.sync(since, timeout_ms=timeout_ms)
+    response = user.sync(since, timeout_ms=timeout_ms)
     found: list[tuple[str, str, str]] = []
-    for room_id, room in answer.get("rooms", {}).get("join", {}).items():
+    for room_id, room in response.get("rooms", {}).get("join", {}).items():
         timeline = room.get("timeline", {})
         events = timeline.get("events", [])
         if timeline.get("limited"):
@@ -138,5 +138,5 @@ def read_since(
             if event["type"] == "m.room.message"
         ]
     seen += found
-    next_batch: str = answer["next_batch"]
+    next_batch: str = response["next_batch"]
     return next_batch

@@ -74,7 +74,7 @@ def test_malformed_requests_are_refused_with_an_errcode(
         target = f"{path}?{query}" if query else path
         content = body if route.method in WITH_BODY else None
         response = exchange(server, route.method, target, content, user if with_token else None)
-        assert_is_matrix_answer(response)
+        assert_is_matrix_response(response)
 
     every_request_is_answered()
 
@@ -86,7 +86,7 @@ def test_unknown_paths_are_refused_with_an_errcode(server: ServerProcess) -> Non
     @given(path=st.text("abcmr03%/{}.~;:@!$&'()*+,=", max_size=40))
     def every_path_is_answered(path: str) -> None:
         response = exchange(server, "GET", f"/_matrix/client/v3/nothing/{path}", None, None)
-        assert_is_matrix_answer(response)
+        assert_is_matrix_response(response)
         assert response.status >= 400
 
     every_path_is_answered()
@@ -138,16 +138,16 @@ def exchange(
         connection.close()
 
 
-def assert_is_matrix_answer(response: Response) -> None:
+def assert_is_matrix_response(response: Response) -> None:
     """The response is no server error, and an error is JSON with an errcode."""
     assert response.status < 500, response
     if response.content_type.startswith("text/html"):
         # A page for users: of a stage that a client cannot do itself, or behind a link in a mail.
         return
     assert response.content_type.startswith("application/json"), response
-    answer = json.loads(response.body)
+    body = json.loads(response.body)
     if response.status >= 400:
         # The 401 of user-interactive authentication lists flows, and has an errcode only after a
         # stage that failed.
-        asks_for_stages = response.status == 401 and "flows" in answer
-        assert asks_for_stages or answer["errcode"].startswith("M_"), response
+        asks_for_stages = response.status == 401 and "flows" in body
+        assert asks_for_stages or body["errcode"].startswith("M_"), response

@@ -177,17 +177,17 @@ class Scene:
 
     async def user(self, site: Site, name: str) -> Watcher:
         """A new account whose name starts with the one given."""
-        somebody = Client(self._http, site.program.url)
+        client = Client(self._http, site.program.url)
         path = "/_synapse/admin/v1/register"
-        nonce = (await somebody.request("GET", path))["nonce"]
+        nonce = (await client.request("GET", path))["nonce"]
         body = registration(SHARED_SECRET, nonce, f"{name}{next(self.numbers)}")
-        answer = await somebody.request("POST", path, body)
+        response = await client.request("POST", path, body)
         return Watcher(
             self._http,
             site.program.url,
-            answer["user_id"],
-            answer["device_id"],
-            answer["access_token"],
+            response["user_id"],
+            response["device_id"],
+            response["access_token"],
         )
 
     def cut(self, mode: Mode = Mode.REFUSE) -> None:
