@@ -38,13 +38,13 @@ federation: {{deny: ['*']}}
 
 INTRODUCTION = f"""# Conformance
 
-<!-- Written by `make conformance`. What is written here by hand is lost. -->
+<!-- Written by `make conformance`. Changes made by hand are lost. -->
 
 This page lists the endpoints of the [Matrix specification]({SPEC}), version
 1.19, that a homeserver serves, and says of each whether this server serves it. A served endpoint
-has a route, whose handler has the name of the operation. An endpoint marked "empty" is answered for
+has a route, whose handler has the name of the operation. An endpoint marked "empty" is served for
 the sake of clients, but has no feature behind it yet. [deviations.md](deviations.md) says where the
-server differs from the text of the specification on purpose.
+server differs from the specification on purpose.
 
 Bridges, push gateways and policy servers serve endpoints too. A homeserver only calls those, so
 this page does not list them.
@@ -89,7 +89,7 @@ REASONS = {
         "all rules of a kind, as an old version of the text had it"
     ),
     r"(GET|PUT) /_matrix/client/v3/pushrules/.*": (
-        "answers `M_INVALID_PARAM` to paths that name no push rule"
+        "responds with `M_INVALID_PARAM` to paths that name no push rule"
     ),
     r"(GET|POST) /_synapse/admin/v1/register": (
         "registration by shared secret, at the path that existing tools use"
