@@ -1,1 +1,1 @@
-"""What the server costs and how fast it is: `python -m benchmarks`."""
+"""Measurements of the server's speed, CPU time and memory: `python -m benchmarks`."""

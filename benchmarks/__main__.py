@@ -1,7 +1,7 @@
 """Measure the whole server: `python -m benchmarks [PART…]`.
 
 A server process with its embedded database runs on one core, fsync on, the load generator on
-another one; beside it, in the same run, the trivial page that a message's cost is compared with.
+another one. The same run measures the trivial page that a message's cost is compared with.
 """
 
 import argparse
@@ -18,12 +18,12 @@ from tests.support.process import running_server
 PARTS = ("sending", "delivery", "initial_sync", "footprint")
 LARGE_SCALE = "scale"  # takes some minutes, and a server of its own
 MEMBERS = 100
-HELP = f"{', '.join(PARTS)}; all of these if none; {LARGE_SCALE} only if asked for"
+HELP = f"{', '.join(PARTS)}; all of these if none; {LARGE_SCALE} only if named"
 OVERRIDES = {"log": {"level": "WARN"}}
 
 
 def main() -> int:
-    """Run the parts that were asked for and print one table; the exit status is 0."""
+    """Run the parts that were named and print one table; the exit status is 0."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=HELP)
     parser.add_argument("--seconds", type=float, default=5, help="length of each load (5)")
@@ -61,8 +61,8 @@ def run(parts: list[str], seconds: float) -> list[Figure]:
         for part in PARTS:
             if part in parts:
                 rows = measures[part]()
-                # Told at once: a later part may fail, and the run is long.
-                tell(table(rows))
+                # Printed immediately: a later part may fail, and the run is long.
+                report(table(rows))
                 figures += rows
     return figures
 
@@ -72,19 +72,19 @@ def run_large_scale(size: float) -> list[Figure]:
     server_cores, own_cores = cores()
     os.sched_setaffinity(0, own_cores)
     with running_server(large_scale.OVERRIDES, cpus=server_cores) as server:
-        return large_scale.measure(Population(server, Loop()), size, tell)
+        return large_scale.measure(Population(server, Loop()), size, report)
 
 
 def cores() -> tuple[set[int], set[int]]:
     """One core for the server and its database, another one for the load."""
     available = sorted(os.sched_getaffinity(0))
     if len(available) < 2:
-        tell("only one core: server and load share it, so all rates are lower than they could be")
+        report("only one core: server and load share it, so all rates are lower than they could be")
     return {available[0]}, {available[-1]}
 
 
-def tell(text: str) -> None:
-    """Say how far the run is, beside the table."""
+def report(text: str) -> None:
+    """Report progress on standard error, separately from the table."""
     print(text, file=sys.stderr, flush=True)
 
 

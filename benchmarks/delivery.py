@@ -1,9 +1,8 @@
-"""From sender to readers: how many deliveries a second, and how soon the last reader has it.
+"""Deliveries from a sender to readers: their rate, and the time until the last reader has one.
 
-A delivery is one message in one reader's hands. In the closed loop the next message is sent when
-the last reader has the one before, so nothing is gained by putting several messages into one
-answer; a second figure, with ten senders at full speed, shows what is gained where that may
-happen.
+A delivery is one message received by one reader. In the closed loop the next message is sent when
+the last reader has the one before, so no response can hold several messages; a second figure, with
+ten senders at full speed, shows the rate where responses may.
 """
 
 import statistics
@@ -29,11 +28,11 @@ class DeliveryCount:
         self.expected = 0
 
     def count(self, payload: bytes) -> None:
-        """Count the messages in what a reader got."""
+        """Count the messages in what a reader received."""
         self.delivered += payload.count(MARK)
 
     def complete(self) -> bool:
-        """Whether each reader has everything."""
+        """Whether each reader has received everything."""
         return self.delivered >= self.expected
 
 
@@ -113,7 +112,7 @@ class Group:
         return statistics.median(delays)
 
     def close(self) -> None:
-        """Let the readers go."""
+        """Close the connections of the readers and of the sender."""
         for connection in [*self._readers, self._sender]:
             connection.close()
 

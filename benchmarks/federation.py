@@ -1,9 +1,9 @@
-"""What servers do to each other: `python -m benchmarks.federation [PART…]`.
+"""Traffic between servers: `python -m benchmarks.federation [PART…]`.
 
-Two of ours, over TLS as they would be: how long a message takes from one to the other, and how long
-it takes one that was away to catch up. Then ten scripted servers that flood one of ours, which has
-one core for itself and its database; their events are made and signed before the clock runs. Last,
-a room of 10,000 members that is joined (`benchmarks/large_join.py`).
+First two instances of this server, over TLS: the time that a message takes from one to the other,
+and the time in which one that was stopped catches up. Then ten scripted servers that flood one
+instance, which has one core for itself and its database; their events are made and signed before
+the clock runs. Last, a room of 10,000 members that is joined (`benchmarks/large_join.py`).
 """
 
 import argparse
@@ -25,7 +25,7 @@ from tests.federation.shared_rooms import shared_room
 from tests.support.certificates import CertificateAuthority
 from tests.support.fake_server.server import FakeServer
 from tests.support.reactor import in_thread, pause, run, together
-from tests.support.sites import OURS, Scene, Site
+from tests.support.sites import LOCAL, Scene, Site
 from tests.support.watcher import Watcher
 
 PARTS = ("latency", "catch_up", "flood", "large_join")
@@ -35,7 +35,7 @@ MISSED = 10_000
 SENDING = 32  # messages of those missed that are sent at once
 SERVERS = 10
 EVENTS_EACH = 1_000
-TOGETHER = 50  # events of a transaction, the most there may be
+TRANSACTION_EVENTS = 50  # the most that a transaction may have
 MINUTES = 60.0
 
 
@@ -49,22 +49,22 @@ class Servers:
         self.sites: list[Site] = []
 
     def start(self, cpus: set[int] | None = None) -> Site:
-        """One of ours, running."""
+        """Start another instance of this server."""
         directory = self._directory / f"site{len(self.sites)}"
         directory.mkdir(mode=0o755)
-        site = Site(OURS, directory, self.authority, self._certificate, directly=True, cpus=cpus)
+        site = Site(LOCAL, directory, self.authority, self._certificate, directly=True, cpus=cpus)
         self.sites.append(site)
         site.program.start()
         return site
 
     def close(self) -> None:
-        """End all of them."""
+        """Stop all of them and remove their data."""
         for site in self.sites:
             site.close()
 
 
 async def latency(servers: Servers) -> list[Figure]:
-    """A message sent here until /sync, which waits for it, answers there."""
+    """The time from sending a message until a waiting /sync of the other server responds."""
     scene = Scene(servers.start(), servers.start(), servers.authority)
     alice, bob = await scene.alice_and_bob()
     room = await shared_room(alice, bob)
@@ -72,7 +72,7 @@ async def latency(servers: Servers) -> list[Figure]:
     await scene.close()
     median = statistics.median(taken) * 1000
     slow = sorted(taken)[len(taken) * 99 // 100] * 1000
-    name = "a message to another server, until /sync answers there"
+    name = "a message to another server, until /sync responds there"
     return [Figure(name, median, "ms", 25, at_most=True, note=f"median; 99 % {slow:.1f} ms")]
 
 
@@ -81,15 +81,15 @@ async def _delay(room: str, alice: Watcher, bob: Watcher) -> float:
     waiting = Deferred.fromCoroutine(bob.look(10_000))
     await pause(0.02)  # until the poll has arrived
     start = time.perf_counter()
-    said = Deferred.fromCoroutine(alice.say(room, "hello"))
+    sent = Deferred.fromCoroutine(alice.say(room, "hello"))
     await waiting
     taken = time.perf_counter() - start
-    await bob.hears(room, await said)
+    await bob.hears(room, await sent)
     return taken
 
 
 async def catch_up(servers: Servers) -> list[Figure]:
-    """A server that was away while much was said in many rooms."""
+    """The time in which a server catches up that was stopped while messages were sent."""
     first, second = servers.start(), servers.start()
     scene = Scene(first, second, servers.authority)
     alice, bob = await scene.alice_and_bob()
@@ -100,15 +100,15 @@ async def catch_up(servers: Servers) -> list[Figure]:
     waiting = [rooms[number % ROOMS] for number in range(MISSED)]
     last: dict[str, str] = {}
 
-    async def keep_saying() -> None:
+    async def keep_sending() -> None:
         while waiting:
             room = waiting.pop()
             last[room] = await alice.say(room, f"{len(waiting)}")
 
-    await together(*(keep_saying() for _ in range(SENDING)))
+    await together(*(keep_sending() for _ in range(SENDING)))
     await in_thread(second.program.start)
     start = time.perf_counter()
-    await bob.say(rooms[0], "here I am again")
+    await bob.say(rooms[0], "back online")
     for room in rooms:
         await bob.hears(room, last[room])
     newest = time.perf_counter() - start
@@ -126,7 +126,7 @@ async def catch_up(servers: Servers) -> list[Figure]:
 
 
 async def flood(servers: Servers) -> list[Figure]:
-    """Ten servers that send all they can, in a room of each and in one of all."""
+    """The rate of events from ten servers, in a room of each and in one shared room."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[-1]})
     site = servers.start({cores[0]})
@@ -169,10 +169,10 @@ async def _flooded(
     where: str, site: Site, fakes: Sequence[FakeServer], floods: Sequence[list[Event]]
 ) -> Figure:
     async def send(fake: FakeServer, events: list[Event]) -> None:
-        for at in range(0, len(events), TOGETHER):
-            status, answer = await fake.send(site.name, events[at : at + TOGETHER])
-            assert status == 200, answer
-            assert all("error" not in result for result in answer["pdus"].values()), answer
+        for at in range(0, len(events), TRANSACTION_EVENTS):
+            status, response = await fake.send(site.name, events[at : at + TRANSACTION_EVENTS])
+            assert status == 200, response
+            assert all("error" not in result for result in response["pdus"].values()), response
 
     pids = [site.program.pid]
     cpu, start = cpu_seconds(pids), time.perf_counter()
@@ -187,7 +187,7 @@ async def _flooded(
 
 
 async def large_join(servers: Servers) -> list[Figure]:
-    """A room of 10,000 members is joined, by who was in it and by who has only just joined."""
+    """Joining a room of 10,000 members through an old member's server and through a new one's."""
     scene = Scene(servers.start(), servers.start(), servers.authority)
     figures = await benchmarks.large_join.measure(scene, servers.authority)
     await scene.close()
@@ -203,7 +203,7 @@ MEASURES: dict[str, Callable[[Servers], Awaitable[list[Figure]]]] = {
 
 
 def main() -> int:
-    """Run the parts that were asked for and print one table; the exit status is 0."""
+    """Run the parts that were named and print one table; the exit status is 0."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.federation", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all if none")
     parts = parser.parse_args().parts or list(PARTS)

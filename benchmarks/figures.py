@@ -24,7 +24,7 @@ class Figure:
         return "yes" if met else "no"
 
     def cells(self) -> tuple[str, str, str, str, str]:
-        """What stands in the table's row."""
+        """The cells of the table's row."""
         target = ""
         if self.target is not None:
             target = f"{'≤' if self.at_most else '≥'} {number(self.target)} {self.unit}"
@@ -32,7 +32,7 @@ class Figure:
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """A Markdown table, aligned for reading as it is."""
+    """A Markdown table, aligned so that it can be read unrendered."""
     rows = [("measure", "figure", "target", "met", "note"), *[one.cells() for one in figures]]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     lines = [

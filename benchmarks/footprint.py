@@ -1,9 +1,9 @@
-"""What a client costs that is only connected: memory of the idle server and of each connection.
+"""The memory of an idle server and of each client that is only connected.
 
-The server is started afresh for each case, so that memory freed by earlier work hides nothing, and
-is asked a few things first, so that what is made on first use is not put on the clients' account.
-The clients come a few at a time: what all of them at once would need for a moment is not what they
-cost while they wait.
+The server is restarted for each case, so that memory freed by earlier work hides nothing, and gets
+a few requests first, so that objects made on first use are not counted as memory of the clients.
+The clients connect a few at a time: what all of them at once would need for a moment is not what
+they cost while they wait.
 """
 
 import time
@@ -26,7 +26,7 @@ GIVE_UP_SECONDS = 60.0
 
 
 class Crowd:
-    """Clients that are connected and say nothing."""
+    """Clients that are connected and send nothing."""
 
     def __init__(self, population: Population) -> None:
         self.population = population
@@ -49,7 +49,7 @@ class Crowd:
             self._pause_after(number)
 
     def settle(self, calm: float = CALM_SECONDS) -> None:
-        """Wait until nobody has heard anything for `calm` seconds."""
+        """Wait until no client has received anything for `calm` seconds."""
         self.last_heard = time.perf_counter()
         deadline = self.last_heard + GIVE_UP_SECONDS
         while time.perf_counter() - self.last_heard < calm:

@@ -1,9 +1,9 @@
-"""Large answers: how long they take, and how long others wait for the server meanwhile.
+"""Large responses: the time they take, and the latency of other requests meanwhile.
 
-What an answer may take is scaled by its bytes from the target of the initial sync of a hundred
-rooms (0.71 MiB within 100 ms); a small one may take `SMALL_MS` in any case. While it is made and
-sent, another user sends one message after the other to a room of their own: the reactor serves
-both, so their latency is how long one request may keep all others waiting.
+The target of a response is scaled by its bytes from that of the initial sync of a hundred rooms
+(0.71 MiB within 100 ms); a small one may take `SMALL_MS` in any case. While it is built and sent,
+another user sends one message after the other to a room of their own: the reactor serves both, so
+their latency is how long one request may delay all others.
 """
 
 import statistics
@@ -38,7 +38,7 @@ class Bystander:
             self._connection.run(self._send())
 
     def finish(self) -> None:
-        """Wait for the last answer."""
+        """Wait for the last response."""
         self._population.loop.run(lambda: not self._connection.busy, 10)
 
     def leave(self) -> None:
@@ -53,8 +53,8 @@ class Bystander:
         self.latencies.append(time.perf_counter() - start)
 
 
-class LargeAnswers:
-    """Times answers beside a bystander, and gathers the figures."""
+class LargeResponses:
+    """Times responses while a bystander sends messages, and collects the figures."""
 
     def __init__(self, population: Population) -> None:
         self._figures: list[Figure] = []
@@ -62,25 +62,25 @@ class LargeAnswers:
         self._bystander = Bystander(population)
 
     def finish(self) -> list[Figure]:
-        """The rows; nothing can be timed any more."""
+        """The rows; no request can be timed afterwards."""
         self._bystander.leave()
         return self._figures
 
-    def time_nothing(self) -> None:
-        """Add a row with the messages alone: what the others are to be compared with."""
+    def time_messages_alone(self) -> None:
+        """Add a row with the messages alone, to which the others are compared."""
         self._bystander.latencies.clear()
         for _ in range(ALONE):
             self._bystander.send_if_idle()
             self._population.loop.run_for(PAUSE_SECONDS)
         self._bystander.finish()
-        self._figures.append(self._wait("a message with nothing else going on, 99 %"))
+        self._figures.append(self._wait("a message without other load, 99 %"))
 
     def get(self, name: str, caller: Account, path: str, *, note: str = "") -> bytes:
-        """Time a GET, a few times over; gives the body."""
+        """Time a GET several times; returns the body."""
         return self.time(name, [request("GET", path, caller.token)] * REPEATS, note=note)[-1]
 
     def time(self, name: str, requests: Sequence[bytes], *, note: str = "") -> list[bytes]:
-        """Time requests, one after the other, and add a row with the median; gives the bodies."""
+        """Time requests, one after the other, and add a row with the median; returns the bodies."""
         bystander = self._bystander
         bystander.latencies.clear()
         seconds, bodies = [], []

@@ -1,9 +1,9 @@
-"""Joining a large room that another server of ours is in: a part of `benchmarks.federation`.
+"""Joining a large room through another instance of this server; part of `benchmarks.federation`.
 
-The members are of a third server, a scripted one, so that they are made quickly. One of ours joins
-the room by that, which gives the whole state at once. The other joins by the first one, which
-leaves the members out: it is usable before they are known. Meanwhile somebody else sends one
-message after the other there, to show how long they are kept waiting.
+The members are of a third server, a scripted one, so that they are made quickly. The first instance
+joins through that, which sends the full state at once. The second joins through the first, which
+omits the members, so the room can be used before they are known. Meanwhile another user of each
+server sends one message after the other, to show how long these are delayed.
 """
 
 import time
@@ -22,7 +22,7 @@ from tests.support.sites import Scene, Site
 from tests.support.watcher import Watcher
 
 MEMBERS = 10_000
-USABLE_SECONDS, WHOLE_SECONDS = 2, 30
+USABLE_SECONDS, FULL_STATE_SECONDS = 2, 30
 WAIT_MS = 50
 ALONE_SECONDS = 3.0
 MIB = 1 << 20
@@ -30,7 +30,7 @@ LAZY = msgspec.json.encode({"room": {"state": {"lazy_load_members": True}}}).dec
 
 
 class Bystander:
-    """Somebody on a server who talks in a room of their own, and what that server takes."""
+    """A user who sends messages in a room of their own, and the memory of their server."""
 
     def __init__(self, site: Site, watcher: Watcher, room: str) -> None:
         self._site = site
@@ -39,15 +39,15 @@ class Bystander:
         self._waits: list[float] = []
         self._stopped = False
         self._before = self._most = resident_bytes(site.program.pid)
-        self._talking = Deferred.fromCoroutine(self._talk())
+        self._sending = Deferred.fromCoroutine(self._send())
 
     async def stop(self) -> None:
-        """Say no more."""
+        """Stop sending."""
         self._stopped = True
-        await self._talking
+        await self._sending
 
     def figures(self, name: str) -> list[Figure]:
-        """How long messages took, and how much memory the server did."""
+        """The latency of the messages, and the growth of the server's memory."""
         waits = sorted(self._waits)
         slow, worst = waits[len(waits) * 99 // 100] * 1000, waits[-1] * 1000
         grown = (self._most - self._before) / MIB
@@ -57,7 +57,7 @@ class Bystander:
             Figure(f"… memory {name}, at most", grown, "MiB", note="more than before"),
         ]
 
-    async def _talk(self) -> None:
+    async def _send(self) -> None:
         while not self._stopped:
             start = time.perf_counter()
             await self._watcher.say(self._room, "still here")
@@ -67,7 +67,7 @@ class Bystander:
 
 
 async def measure(scene: Scene, authority: CertificateAuthority) -> list[Figure]:
-    """Join the room by its first server, and then by the one that has just joined."""
+    """Join the room through its first server, and then through the one that has just joined."""
     alice, bob = await scene.alice_and_bob()
     fake = FakeServer(authority)
     await fake.start()
@@ -76,15 +76,15 @@ async def measure(scene: Scene, authority: CertificateAuthority) -> list[Figure]
     alone = await _bystander(scene, scene.second)
     await pause(ALONE_SECONDS)
     await alone.stop()
-    figures = alone.figures("with nothing else going on")[:1]
+    figures = alone.figures("without other load")[:1]
     start = time.perf_counter()
-    beside = await _bystander(scene, scene.first)
+    joining = await _bystander(scene, scene.first)
     await alice.join(room.room_id, via=[fake.name])
     taken = time.perf_counter() - start
-    await beside.stop()
+    await joining.stop()
     name = f"joining a room of {MEMBERS:,} members"
-    figures.append(Figure(f"{name}, all of them at once", taken, "s"))
-    figures += beside.figures("at who joins")
+    figures.append(Figure(f"{name}, all members at once", taken, "s"))
+    figures += joining.figures("on the joining server")
     here, there = (
         await _bystander(scene, scene.second),
         await _bystander(scene, scene.first),
@@ -96,15 +96,15 @@ async def measure(scene: Scene, authority: CertificateAuthority) -> list[Figure]
     assert room.room_id in shown["rooms"]["join"]
     usable = time.perf_counter() - start
     members = await _all_members(bob, room.room_id)
-    whole = time.perf_counter() - start
+    full_state = time.perf_counter() - start
     await here.stop()
     await there.stop()
     assert len(members) == MEMBERS + 3, len(members)
     figures += [
-        Figure(f"{name}, until one has said something", usable, "s", USABLE_SECONDS, True),
-        Figure(f"{name}, until all are known", whole, "s", WHOLE_SECONDS, True),
-        *here.figures("at who joins"),
-        *there.figures("at who answers"),
+        Figure(f"{name}, until the user has sent a message", usable, "s", USABLE_SECONDS, True),
+        Figure(f"{name}, until all members are known", full_state, "s", FULL_STATE_SECONDS, True),
+        *here.figures("on the joining server"),
+        *there.figures("on the responding server"),
     ]
     await fake.stop()
     return figures
@@ -119,10 +119,10 @@ async def _bystander(scene: Scene, site: Site) -> Bystander:
 async def _all_members(watcher: Watcher, room_id: str) -> dict[str, object]:
     while True:
         try:
-            answer = await watcher.get(f"/rooms/{quote(room_id)}/joined_members")
+            response = await watcher.get(f"/rooms/{quote(room_id)}/joined_members")
         except Refused as refused:
             if refused.status != 503:
                 raise
         else:
-            members: dict[str, object] = answer["joined"]
+            members: dict[str, object] = response["joined"]
             return members

@@ -1,4 +1,4 @@
-"""Many rooms, many members, much history, many who are online: `python -m benchmarks scale`.
+"""Many rooms, many members, a long history, many users online: `python -m benchmarks scale`.
 
 An account in 2,000 rooms, a room of 10,000 members, 100,000 messages in one room, 10,000 users
 online. All of it is made through the HTTP API, which takes some minutes.
@@ -14,7 +14,7 @@ from urllib.parse import quote
 from benchmarks import presence
 from benchmarks.delivery import Group
 from benchmarks.figures import Figure, table
-from benchmarks.large import LargeAnswers
+from benchmarks.large import LargeResponses
 from benchmarks.loop import fetch_all, request
 from benchmarks.population import CLIENT, Account, Population, post
 
@@ -26,36 +26,36 @@ JOINERS = 7
 MESSAGES = 100_000
 SENDERS = 64
 CONNECTED = 500  # members of the large room that hold a WebSocket
-CHANGED = 10  # rooms with news
+CHANGED = 10  # rooms with new events
 PAGE = 100
 SAMPLED_PAGES = 50
 OVERRIDES = {
     "log": {"level": "WARN"},
-    # Who has synced once stays online for as long as this takes.
+    # Users who have synced once stay online for the whole run.
     "presence": {"enabled": True, "idle_after": 7200.0, "offline_after": 7200.0},
 }
-QUIET = {"presence": {"types": []}}  # presence is measured for itself
+QUIET = {"presence": {"types": []}}  # presence is measured separately
 LAZY = {"room": {"state": {"lazy_load_members": True}}}
 END = re.compile(rb'"end":"([^"]+)"')
 EVENT_ID = re.compile(rb'"event_id":"([^"]+)"')
 
 
-def measure(population: Population, scale: float, tell: Callable[[str], None]) -> list[Figure]:
+def measure(population: Population, scale: float, report: Callable[[str], None]) -> list[Figure]:
     """The rows of the table; `scale` makes everything smaller, to try things out.
 
-    `tell` is told how far it is.
+    `report` is called with the progress.
     """
     figures: list[Figure] = []
 
     def add(rows: list[Figure]) -> None:
-        tell(table(rows))
+        report(table(rows))
         figures.extend(rows)
 
     members = population.accounts(int(MEMBERS * scale))
-    tell("the accounts are there")
+    report("the accounts exist")
     add(_many_rooms(population, members, int(ROOMS * scale)))
     room = population.group(members)
-    tell("the large room is there")
+    report("the large room exists")
     add(_large_room(population, members, room))
     add(_connected(population, members, room))
     add(_long_history(population, members[:SENDERS], int(MESSAGES * scale)))
@@ -73,50 +73,50 @@ def _many_rooms(population: Population, members: list[Account], count: int) -> l
     population.join(joins)
     for _ in range(ROOM_MESSAGES):
         population.fetch([population.message(crowd[0], room) for crowd, room in groups])
-    answers = LargeAnswers(population)
-    answers.time_nothing()
+    responses = LargeResponses(population)
+    responses.time_messages_alone()
     named = f"in {count:,} rooms"
-    answers.get(f"initial sync {named}, lazily loaded", newcomer, _sync(QUIET | LAZY))
-    body = answers.get(f"initial sync {named}", newcomer, _sync(QUIET))
+    responses.get(f"initial sync {named}, lazily loaded", newcomer, _sync(QUIET | LAZY))
+    body = responses.get(f"initial sync {named}", newcomer, _sync(QUIET))
     newcomer.since = json.loads(body)["next_batch"]
     population.fetch([population.message(crowd[0], room) for crowd, room in groups[:CHANGED]])
     later = _sync(QUIET, newcomer.since)
-    answers.get(f"sync {named}, {CHANGED} with news", newcomer, later)
-    answers.get(f"joined_rooms {named}", newcomer, f"{CLIENT}/joined_rooms")
-    figures = answers.finish()
+    responses.get(f"sync {named}, {CHANGED} changed", newcomer, later)
+    responses.get(f"joined_rooms {named}", newcomer, f"{CLIENT}/joined_rooms")
+    figures = responses.finish()
     population.server.stop()
     population.server.start()
-    restarted = LargeAnswers(population)
-    note = "the server has forgotten what is new for whom"
+    restarted = LargeResponses(population)
+    note = "the user change queues are empty"
     restarted.get(f"sync {named}, after a restart", newcomer, later, note=note)
     return figures + restarted.finish()
 
 
 def _large_room(population: Population, members: list[Account], room: str) -> list[Figure]:
-    answers = LargeAnswers(population)
+    responses = LargeResponses(population)
     path = f"{CLIENT}/rooms/{quote(room)}"
     joiners = population.accounts(JOINERS)
     joins = [post(f"{CLIENT}/join/{quote(room)}", joiner.token, {}) for joiner in joiners]
     count = f"{len(members):,}"
-    answers.time(f"joining a room of {count}", joins)
+    responses.time(f"joining a room of {count}", joins)
     reader = joiners[0]
-    answers.get(f"members of {count}", reader, f"{path}/members")
-    answers.get(f"joined_members of {count}", reader, f"{path}/joined_members")
-    answers.get(f"state of a room of {count}", reader, f"{path}/state")
-    answers.get(f"sync in a room of {count}, lazily loaded", reader, _sync(QUIET | LAZY))
-    answers.get(f"sync in a room of {count}", reader, _sync(QUIET))
+    responses.get(f"members of {count}", reader, f"{path}/members")
+    responses.get(f"joined_members of {count}", reader, f"{path}/joined_members")
+    responses.get(f"state of a room of {count}", reader, f"{path}/state")
+    responses.get(f"sync in a room of {count}, lazily loaded", reader, _sync(QUIET | LAZY))
+    responses.get(f"sync in a room of {count}", reader, _sync(QUIET))
     sent = population.fetch([population.message(members[0], room)])[0]["event_id"]
     around = f"{path}/context/{quote(sent)}?limit=20"
-    answers.get(f"context in a room of {count}", reader, around)
+    responses.get(f"context in a room of {count}", reader, around)
     lazily = f"{around}&filter={quote(json.dumps(LAZY['room']['state']))}"
-    answers.get(f"context in a room of {count}, lazily loaded", reader, lazily)
+    responses.get(f"context in a room of {count}, lazily loaded", reader, lazily)
     sends = [population.message(member, room) for member in members[:100]]
-    answers.time(f"a message in a room of {count}", sends)
-    return answers.finish()
+    responses.time(f"a message in a room of {count}", sends)
+    return responses.finish()
 
 
 def _connected(population: Population, members: list[Account], room: str) -> list[Figure]:
-    """A message in the large room, of whose members some are connected."""
+    """Deliveries of messages in the large room to its connected members."""
     group = Group(population, members, room)
     group.open_sockets(members[:CONNECTED])
     last = group.median_delay(25, 0.2)
@@ -136,7 +136,7 @@ def _long_history(population: Population, senders: list[Account], count: int) ->
     requests = [population.message(next(turn), room) for _ in range(count)]
     port = population.server.port
     fetch_all(population.loop, port, requests, SENDERS)
-    answers = LargeAnswers(population)
+    responses = LargeResponses(population)
     reader = senders[0]
     path = f"{CLIENT}/rooms/{quote(room)}"
     start, tokens, body = time.perf_counter(), [""], b""
@@ -151,12 +151,12 @@ def _long_history(population: Population, senders: list[Account], count: int) ->
     sampled = tokens[:-1][:: max(1, len(tokens) // SAMPLED_PAGES)]
     pages = [request("GET", _page(path, token), reader.token) for token in sampled]
     note = f"all {len(tokens) - 1:,} pages took {seconds:.1f} s"
-    bodies = answers.time(f"messages: {PAGE} of {count:,}, anywhere", pages, note=note)
+    bodies = responses.time(f"messages: {PAGE} of {count:,}, anywhere", pages, note=note)
     found = EVENT_ID.search(bodies[len(bodies) // 2])
     assert found is not None
     around = f"{path}/context/{quote(found[1].decode())}?limit={PAGE}"
-    answers.get(f"context of {PAGE} among {count:,}", reader, around)
-    return answers.finish()
+    responses.get(f"context of {PAGE} among {count:,}", reader, around)
+    return responses.finish()
 
 
 def _sync(wanted: dict[str, object], since: str = "") -> str:

@@ -1,8 +1,8 @@
 """A load generator that costs little: keep-alive HTTP connections on one epoll loop.
 
-What a client does is a script, a generator that yields the bytes of a request and is resumed with
-the answer. Sockets block: a request is small, and a connection is read only when it has something.
-The answers must have a `Content-Length`, which ours and the trivial page's have.
+A client is a script: a generator that yields the bytes of a request and is resumed with the
+response. Sockets block: a request is small, and a connection is read only when it has data. The
+responses must have a `Content-Length`, as those of this server and of the trivial page do.
 """
 
 import select
@@ -10,8 +10,8 @@ import socket
 import time
 from collections.abc import Callable, Generator, Sequence
 
-Answer = tuple[int, bytes]  # HTTP status and body
-Script = Generator[bytes, Answer, None]
+Response = tuple[int, bytes]  # HTTP status and body
+Script = Generator[bytes, Response, None]
 RECEIVE_BYTES = 262_144
 
 
@@ -20,14 +20,14 @@ class LoadFailed(Exception):
 
 
 class Loop:
-    """Waits for many sockets at once and calls whom each belongs to."""
+    """Waits for many sockets at once and calls the function that each was added with."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._readers: dict[int, Callable[[], None]] = {}
 
     def add(self, connection: socket.socket, readable: Callable[[], None]) -> None:
-        """Call `readable` whenever the socket has something."""
+        """Call `readable` whenever the socket has data."""
         self._readers[connection.fileno()] = readable
         self._epoll.register(connection.fileno(), select.EPOLLIN)
 
@@ -37,14 +37,14 @@ class Loop:
         self._epoll.unregister(connection.fileno())
 
     def run(self, done: Callable[[], bool], seconds: float) -> bool:
-        """Serve the sockets until `done()` or for so many seconds; whether it was done."""
+        """Serve the sockets until `done()` or for so many seconds; returns whether it was done."""
         deadline = time.perf_counter() + seconds
         while not done():
             left = deadline - time.perf_counter()
             if left <= 0:
                 return False
             for descriptor, _ in self._epoll.poll(left):
-                # One that was closed by an earlier one of this turn is not there any more.
+                # A function called before in this iteration may have closed the connection.
                 readable = self._readers.get(descriptor)
                 if readable is not None:
                     readable()
@@ -63,7 +63,7 @@ class HttpConnection:
         self._socket = connect(port)
         self._script: Script | None = None
         self._received = bytearray()
-        self._answer_span: tuple[int, int] | None = None  # of the body, once its head is there
+        self._response_span: tuple[int, int] | None = None  # of the body, once its head is there
         loop.add(self._socket, self._readable)
 
     @property
@@ -77,7 +77,7 @@ class HttpConnection:
         self._socket.sendall(next(script))
 
     def close(self) -> None:
-        """Close the connection, whatever its script was waiting for."""
+        """Close the connection, even while its script waits for a response."""
         self._loop.remove(self._socket)
         self._socket.close()
         self._script = None
@@ -87,28 +87,28 @@ class HttpConnection:
         if not data or self._script is None:
             raise LoadFailed(f"the server closed a connection: {bytes(self._received[:200])!r}")
         self._received += data
-        answer = self._take_answer()
-        if answer is None:
+        response = self._take_response()
+        if response is None:
             return
         try:
-            self._socket.sendall(self._script.send(answer))
+            self._socket.sendall(self._script.send(response))
         except StopIteration:
             self._script = None
 
-    def _take_answer(self) -> Answer | None:
+    def _take_response(self) -> Response | None:
         received = self._received
-        if self._answer_span is None:
+        if self._response_span is None:
             head_end = received.find(b"\r\n\r\n") + 4
             if head_end < 4:
                 return None
-            self._answer_span = head_end, head_end + content_length(bytes(received[:head_end]))
-        start, end = self._answer_span
+            self._response_span = head_end, head_end + content_length(bytes(received[:head_end]))
+        start, end = self._response_span
         if len(received) < end:
             return None
-        answer = int(received[9:12]), bytes(received[start:end])
+        response = int(received[9:12]), bytes(received[start:end])
         del received[:end]
-        self._answer_span = None
-        return answer
+        self._response_span = None
+        return response
 
 
 def content_length(head: bytes) -> int:
@@ -116,7 +116,7 @@ def content_length(head: bytes) -> int:
     lowered = head.lower()
     start = lowered.find(b"content-length:")
     if start < 0:
-        raise LoadFailed(f"an answer without Content-Length: {head!r}")
+        raise LoadFailed(f"a response without Content-Length: {head!r}")
     return int(lowered[start + 15 : lowered.find(b"\r\n", start)])
 
 
@@ -138,7 +138,7 @@ def request(method: str, path: str, token: str | None = None, body: bytes = b"")
 
 
 def fetch_all(loop: Loop, port: int, requests: Sequence[bytes], connections: int) -> list[bytes]:
-    """Bodies of the answers to many requests, in the order of the requests; all must succeed."""
+    """The bodies of many responses, in the order of the requests; all must succeed."""
     bodies = [b""] * len(requests)
 
     def script(first: int) -> Script:

@@ -1,15 +1,15 @@
-"""What it costs to receive the events of another server, and how much memory a long history takes.
+"""The cost of receiving the events of another server, and the memory that a long history takes.
 
     python -m benchmarks.pdu_ingestion [--events N] [--history N]
 
-One process with an embedded PostgreSQL, fsync on. Each event goes the whole way: its JSON is parsed
-and its format checked, its hash and signature are verified, it is judged by its auth events, by the
-state before it and by the current state, joins the graph, and is durable. As in a transaction of
-federation, 50 events come together, and the next ones when they are durable. Events are made and
-signed before the clock runs.
+One process with an embedded PostgreSQL, fsync on. Each event gets all checks on receipt: its JSON
+is parsed and its format checked, its hash and signature are verified, it is checked by its auth
+events, by the state before it and by the current state, joins the graph, and is durable. As in a
+transaction of federation, 50 events come together, and the next ones when they are durable. Events
+are made and signed before the clock runs.
 
-Rates depend on the machine and on what else it does. What hardly does is the CPU time of an event
-beside that of the checks which ask nothing but the event itself: the note has both.
+Rates depend on the machine and its other load. The ratio of an event's CPU time to that of the
+checks that need only the event itself hardly does: the note has both times.
 """
 
 import argparse
@@ -51,7 +51,7 @@ VERSION = ROOM_VERSIONS["11"]
 REMOTE = "remote.example"
 ALICE = f"@alice:{REMOTE}"
 KEY = SigningKey.from_seed("1", bytes(32))
-TOGETHER = 50  # events of a transaction, as in https://spec.matrix.org/v1.19/server-server-api/#transactions
+TRANSACTION_EVENTS = 50  # events of a transaction, as in https://spec.matrix.org/v1.19/server-server-api/#transactions
 MEMBERS = 100
 BRANCHES = 10
 MEBIBYTE = 1 << 20
@@ -67,7 +67,7 @@ class RemoteRoom:
         self._count = 0
 
     def begin(self) -> list[Event]:
-        """Create the room, with members; all events, in one line."""
+        """Create the room, with members; returns all events, a linear history."""
         create = self.event("m.room.create", {"room_version": VERSION.identifier}, "", after=[])
         self._auth["create"] = create
         events = [create, self.join(ALICE, after=[create])]
@@ -82,15 +82,15 @@ class RemoteRoom:
             events.append(self.join(f"@member{number}:{REMOTE}", after=events[-1:]))
         return events
 
-    def line(self, events: Sequence[Event], state_every: int = 0) -> Iterator[Event]:
-        """Events without end, each following the one before; every so many is a state event."""
+    def linear(self, events: Sequence[Event], state_every: int = 0) -> Iterator[Event]:
+        """Endless events, each following the one before; one in `state_every` is a state event."""
         last = events[-1]
         while True:
             last = self._next(last, state_every)
             yield last
 
     def branches(self, events: Sequence[Event], state_every: int = 0) -> Iterator[Event]:
-        """Branches that never meet, each with a state of its own, an event at a time in turn."""
+        """Branches that never meet, each with its own state; they yield one event each in turn."""
         tips = [
             self.event("bench.branch", {"n": number}, str(number), after=events[-1:])
             for number in range(BRANCHES)
@@ -113,7 +113,7 @@ class RemoteRoom:
         *,
         after: Sequence[Event],
     ) -> Event:
-        """An event that follows others, citing what it should."""
+        """An event that follows others and cites the auth events that the rules select."""
         self._count += 1
         joining = event_type == "m.room.member"
         cited = {"create", "levels", "rules"} if joining else {"create", "levels", "alice"}
@@ -171,7 +171,7 @@ class ReceivingServer:
 
 
 def checked(pdu: bytes) -> Event:
-    """An event out of its JSON, after the checks that ask nothing but the event itself."""
+    """Decode an event and run the checks that need only the event itself."""
     event = Event.from_pdu(VERSION, msgspec.json.decode(pdu))
     verify_event_signature(VERSION, event.pdu, REMOTE, KEY.key_id, KEY.verify_key)
     if not check_content_hash(VERSION, event.pdu):
@@ -180,7 +180,7 @@ def checked(pdu: bytes) -> Event:
 
 
 def checking(pdus: Sequence[bytes]) -> float:
-    """CPU seconds of the checks that ask nothing but the event itself, for one event."""
+    """CPU seconds for one event of the checks that need only the event itself."""
     started = time.process_time()
     for pdu in pdus:
         checked(pdu)
@@ -190,16 +190,16 @@ def checking(pdus: Sequence[bytes]) -> float:
 async def rate(
     server: ReceivingServer, name: str, count: int, *, forked: bool, state_every: int = 0
 ) -> Figure:
-    """Events a second in a room of one line, or of branches."""
+    """Events a second in a room with a linear history, or with branches."""
     remote = RemoteRoom(name.translate({ord(" "): "-", ord(","): ""}))
     first = remote.begin()
-    more = remote.branches if forked else remote.line
+    more = remote.branches if forked else remote.linear
     later = [event.json for event in islice(more(first, state_every), count)]
     async with server.rooms.entering(first[0].room_id, VERSION) as writer:
         await server.receive(writer, [event.json for event in first])
         started, cpu = time.perf_counter(), time.process_time()
-        for begin in range(0, count, TOGETHER):
-            await server.receive(writer, later[begin : begin + TOGETHER])
+        for begin in range(0, count, TRANSACTION_EVENTS):
+            await server.receive(writer, later[begin : begin + TRANSACTION_EVENTS])
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
         extremities = len(writer.extremities.events)
     note = (
@@ -210,24 +210,26 @@ async def rate(
 
 
 async def history(server: ReceivingServer, count: int) -> list[Figure]:
-    """How much larger the process is for a long history, and for its second half alone."""
+    """The growth of the process by a long history, and by its second half alone."""
     remote = RemoteRoom("history")
     first = remote.begin()
-    events = remote.line(first, state_every=20)
+    events = remote.linear(first, state_every=20)
     sizes: list[int] = []
     async with server.rooms.entering(first[0].room_id, VERSION) as writer:
         await server.receive(writer, [event.json for event in first])
         sizes.append(resident_bytes(os.getpid()))
         started = time.perf_counter()
         for _ in range(2):
-            for _ in range(0, count // 2, TOGETHER):
-                await server.receive(writer, [event.json for event in islice(events, TOGETHER)])
+            for _ in range(0, count // 2, TRANSACTION_EVENTS):
+                await server.receive(
+                    writer, [event.json for event in islice(events, TRANSACTION_EVENTS)]
+                )
             sizes.append(resident_bytes(os.getpid()))
-            tell(f"{sizes[-1] / MEBIBYTE:,.0f} MiB after {time.perf_counter() - started:,.0f} s")
-    whole, second = (sizes[2] - sizes[0]) / MEBIBYTE, (sizes[2] - sizes[1]) / MEBIBYTE
+            report(f"{sizes[-1] / MEBIBYTE:,.0f} MiB after {time.perf_counter() - started:,.0f} s")
+    total, second = (sizes[2] - sizes[0]) / MEBIBYTE, (sizes[2] - sizes[1]) / MEBIBYTE
     return [
-        Figure(f"memory for a history of {count:,} events", whole, "MiB", note="with all caches"),
-        Figure("of it, for the second half", second, "MiB", note="caches are full by then"),
+        Figure(f"memory for a history of {count:,} events", total, "MiB", note="with all caches"),
+        Figure("of that, for the second half", second, "MiB", note="caches are full by then"),
     ]
 
 
@@ -239,21 +241,21 @@ async def measure(reactor: Any, dsn: str, events: int, length: int) -> list[Figu
     try:
         server = ReceivingServer(reactor, db)
         figures = [
-            await rate(server, "one line", events, forked=False),
-            await rate(server, "one line, every 10th a state event", events, forked=False,
+            await rate(server, "a linear history", events, forked=False),
+            await rate(server, "a linear history, every 10th a state event", events, forked=False,
                        state_every=10),
             await rate(server, "10 branches", events, forked=True),
             await rate(server, "10 branches, every 10th a state event", events, forked=True,
                        state_every=10),
         ]  # fmt: skip
-        tell(table(figures))
+        report(table(figures))
         return [*figures, *(await history(server, length) if length else [])]
     finally:
         await db.close()
 
 
-def tell(text: str) -> None:
-    """Say how far the run is, beside the table."""
+def report(text: str) -> None:
+    """Report progress on standard error, separately from the table."""
     print(text, file=sys.stderr, flush=True)
 
 

@@ -14,7 +14,7 @@ from tests.support.process import SHARED_SECRET, ServerProcess
 CLIENT = "/_matrix/client/v3"
 REGISTER = "/_synapse/admin/v1/register"
 CONNECTIONS = 16
-# Stands in the body of each message, so that deliveries can be counted without decoding.
+# Part of the body of each message, so that deliveries can be counted without decoding.
 MARK = b"benchmark-message"
 NEXT_BATCH = re.compile(rb'"next_batch"\s*:\s*"([^"]+)"')
 
@@ -38,7 +38,7 @@ class Population:
         self._transactions = itertools.count()
 
     def fetch(self, requests: list[bytes], connections: int = CONNECTIONS) -> list[Any]:
-        """Decoded answers to many requests."""
+        """Decoded responses to many requests."""
         bodies = fetch_all(self.loop, self.server.port, requests, connections)
         return [json.loads(body) for body in bodies]
 
@@ -46,18 +46,18 @@ class Population:
         """So many new accounts."""
         nonces = self.fetch([request("GET", REGISTER)] * count)
         bodies = [
-            registration(SHARED_SECRET, answer["nonce"], f"user{next(self._names)}")
-            for answer in nonces
+            registration(SHARED_SECRET, response["nonce"], f"user{next(self._names)}")
+            for response in nonces
         ]
-        answers = self.fetch([post(REGISTER, None, body) for body in bodies])
-        return [Account(answer["user_id"], answer["access_token"]) for answer in answers]
+        responses = self.fetch([post(REGISTER, None, body) for body in bodies])
+        return [Account(response["user_id"], response["access_token"]) for response in responses]
 
     def rooms(self, owners: list[Account]) -> list[str]:
-        """A new room of each owner that anybody may join."""
+        """A new public room of each owner."""
         body = {"preset": "public_chat"}
         path = f"{CLIENT}/createRoom"
-        answers = self.fetch([post(path, owner.token, body) for owner in owners])
-        return [answer["room_id"] for answer in answers]
+        responses = self.fetch([post(path, owner.token, body) for owner in owners])
+        return [response["room_id"] for response in responses]
 
     def join(self, joins: list[tuple[Account, str]]) -> None:
         """Have users join rooms."""
@@ -71,12 +71,12 @@ class Population:
 
     def sync(self, accounts: list[Account]) -> None:
         """Bring accounts up to date, so that their next poll waits."""
-        answers = self.fetch([poll(account, 0) for account in accounts])
-        for account, answer in zip(accounts, answers, strict=True):
-            account.since = answer["next_batch"]
+        responses = self.fetch([poll(account, 0) for account in accounts])
+        for account, response in zip(accounts, responses, strict=True):
+            account.since = response["next_batch"]
 
     def present(self) -> str:
-        """A token that stands for this moment, for anybody."""
+        """A sync token of this moment, which is valid for any user."""
         newcomer = self.accounts(1)
         self.sync(newcomer)
         return newcomer[0].since
@@ -96,7 +96,7 @@ def poll(account: Account, timeout_ms: int) -> bytes:
 
 
 def take_next_batch(account: Account, body: bytes) -> None:
-    """Move an account to the end of a `/sync` answer."""
+    """Continue from the end of a `/sync` response."""
     found = NEXT_BATCH.search(body)
     if found is None:
         raise ValueError(f"no next_batch: {body[:200]!r}")

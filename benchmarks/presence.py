@@ -1,6 +1,6 @@
-"""Presence: what it costs the server that many are online, and that one of them changes.
+"""Presence: the server's CPU time while many users are online, and for each change of presence.
 
-Everybody shares a large room, so every change is news for all who are connected.
+All users share a large room, so every change is sent to all connected users.
 """
 
 import json
@@ -9,7 +9,7 @@ import time
 from urllib.parse import quote
 
 from benchmarks.figures import Figure
-from benchmarks.large import LargeAnswers
+from benchmarks.large import LargeResponses
 from benchmarks.loop import request
 from benchmarks.population import CLIENT, Account, Population
 from benchmarks.processes import cpu_seconds
@@ -25,39 +25,39 @@ ONLY_PRESENCE = {"room": {"rooms": []}, "account_data": {"types": []}}
 
 
 class Watchers:
-    """Connected members of the large room who count the changes of presence they are told of."""
+    """Connected members of the large room, who count the changes of presence that they receive."""
 
     def __init__(self, population: Population, accounts: list[Account]) -> None:
-        self.told = 0
+        self.received = 0
         self.frames = 0
         self._loop = population.loop
         since = population.present()
         self._sockets = [
-            WebSocket(population.loop, population.server.port, account.token, self._hear, since)
+            WebSocket(population.loop, population.server.port, account.token, self._receive, since)
             for account in accounts
         ]
 
     def rest(self) -> None:
-        """Wait until nothing has come for a second, and begin to count."""
+        """Wait until nothing has arrived for a second, and begin to count."""
         while True:
             before = self.frames
             self._loop.run_for(1.0)
             if self.frames == before:
                 break
-        self.told = self.frames = 0
+        self.received = self.frames = 0
 
     def wait(self, expected: int) -> bool:
-        """Wait until they were told of so many changes altogether."""
-        return self._loop.run(lambda: self.told >= expected, GIVE_UP_SECONDS)
+        """Wait until they have received so many changes in all; False after `GIVE_UP_SECONDS`."""
+        return self._loop.run(lambda: self.received >= expected, GIVE_UP_SECONDS)
 
     def close(self) -> None:
-        """Let them go."""
+        """Close all connections."""
         for socket in self._sockets:
             socket.close()
 
-    def _hear(self, payload: bytes) -> None:
+    def _receive(self, payload: bytes) -> None:
         self.frames += 1
-        self.told += payload.count(MARK)
+        self.received += payload.count(MARK)
 
 
 def measure(population: Population, members: list[Account]) -> list[Figure]:
@@ -68,17 +68,17 @@ def measure(population: Population, members: list[Account]) -> list[Figure]:
     population.fetch(come)
     coming = (cpu_seconds(pids) - cpu) / len(members)
     figures = [
-        Figure("a user comes online, CPU", coming * 1e6, "µs", note="nobody is connected"),
-        _idle(population, f"CPU with {len(members):,} online, nobody connected"),
+        Figure("a user comes online, CPU", coming * 1e6, "µs", note="no user is connected"),
+        _idle(population, f"CPU with {len(members):,} online, none connected"),
     ]
-    answers = LargeAnswers(population)
+    responses = LargeResponses(population)
     path = f"{CLIENT}/sync?filter={quote(json.dumps(ONLY_PRESENCE))}&set_presence=offline"
-    answers.get(f"sync with the presence of {len(members):,}", members[-1], path)
+    responses.get(f"sync with the presence of {len(members):,}", members[-1], path)
     watchers = Watchers(population, members[:CONNECTED])
     watchers.rest()
     connected = min(CONNECTED, len(members))
     figures.append(_idle(population, f"CPU with {len(members):,} online, {connected} connected"))
-    figures += answers.finish()
+    figures += responses.finish()
     figures += _changes(population, watchers, members[-1], connected)
     figures += _burst(population, watchers, members[-BURST:], connected)
     watchers.close()
@@ -96,9 +96,9 @@ def _idle(population: Population, name: str) -> Figure:
 def _changes(
     population: Population, watchers: Watchers, user: Account, connected: int
 ) -> list[Figure]:
-    """One user changes again and again, and all who are connected hear of it each time."""
+    """One user changes again and again, and each change is sent to all connected users."""
     delays, pids = [], [population.server.pid]
-    watchers.told = 0
+    watchers.received = 0
     cpu = cpu_seconds(pids)
     for number in range(CHANGES):
         start = time.perf_counter()
@@ -106,18 +106,18 @@ def _changes(
         watchers.wait((number + 1) * connected)
         delays.append(time.perf_counter() - start)
     used = (cpu_seconds(pids) - cpu) / CHANGES
-    note = f"{used / connected * 1e6:.0f} µs for each who is told"
+    note = f"{used / connected * 1e6:.0f} µs for each recipient"
     last = statistics.median(delays) * 1000
     return [
-        Figure(f"a change told to {connected}, CPU", used * 1000, "ms", note=note),
-        Figure(f"last of {connected} told of a change", last, "ms", note=f"median of {CHANGES}"),
+        Figure(f"a change sent to {connected}, CPU", used * 1000, "ms", note=note),
+        Figure(f"last of {connected} to receive a change", last, "ms", note=f"median of {CHANGES}"),
     ]
 
 
 def _burst(
     population: Population, watchers: Watchers, users: list[Account], connected: int
 ) -> list[Figure]:
-    """Many change at once: what is told together costs less."""
+    """Many users change at the same time: changes sent together cost less."""
     watchers.rest()
     pids = [population.server.pid]
     cpu = cpu_seconds(pids)
@@ -126,7 +126,7 @@ def _burst(
     used = (cpu_seconds(pids) - cpu) / len(users)
     frames = watchers.frames / connected
     note = f"{len(users)} changes in {frames:.1f} updates"
-    return [Figure(f"a change of many told to {connected}, CPU", used * 1000, "ms", note=note)]
+    return [Figure(f"a change of many sent to {connected}, CPU", used * 1000, "ms", note=note)]
 
 
 def _put_presence(user: Account, state: str, status: str) -> bytes:

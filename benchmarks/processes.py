@@ -1,4 +1,4 @@
-"""What processes cost, as the kernel counts it: CPU time and resident memory.
+"""CPU time and resident memory of processes, as the kernel counts them.
 
 See proc(5), /proc/PID/stat and /proc/PID/status.
 """

@@ -20,7 +20,7 @@ SENDERS = 64
 
 @dataclass(frozen=True)
 class Load:
-    """What a closed loop gave: answers a second, CPU seconds of the server for each, latencies."""
+    """The result of a closed loop: responses a second, CPU seconds for each, latencies."""
 
     rate: float
     cpu_seconds: float
@@ -87,7 +87,7 @@ def _send(population: Population, senders: list[tuple[Account, str]], seconds: f
 
 
 class _Messages:
-    """Stands for a request that is a new one each time: `bytes(messages)`."""
+    """Makes a new request with each `bytes(messages)`."""
 
     def __init__(self, population: Population, sender: Account, room: str) -> None:
         self._make = population.message

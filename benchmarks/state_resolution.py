@@ -1,13 +1,13 @@
-"""What it costs to resolve the states of two branches, as rooms and conflicts grow.
+"""The cost of resolving the states of two branches, as rooms and conflicts grow.
 
     python -m benchmarks.state_resolution
 
 Rooms whose members joined one after the other, with a change of power levels after every hundredth
-of them, in a PostgreSQL of the tests' kind. "cold" is a first resolution after a start, with
+of them, in a PostgreSQL as the tests use it. "cold" is a first resolution after a start, with
 nothing in memory; "warm" is the next one of the same branches; "CPU" is what the cold one costs
-this process. "held" is the longest time that the reactor's thread worked without letting others
-have a turn, "read" the statements that were made. Garbage, which the server collects in quiet
-moments, is not collected meanwhile.
+this process. "held" is the longest time that the reactor's thread worked without yielding, "read"
+the number of statements. Garbage, which the server collects in quiet moments, is not collected
+meanwhile.
 """
 
 import gc
@@ -66,7 +66,7 @@ class Branch:
         return other
 
     def send(self, event_type: str, sender: str, content: dict[str, Any], key: str = "") -> None:
-        """Send a state event, citing what it should."""
+        """Send a state event with the auth events that the rules select."""
         keys = auth_types_for(self._room.version, event_type, sender, key, content)
         cited = [self.state[each] for each in keys if each in self.state]
         number = self._stores.log.next_position()
@@ -93,7 +93,7 @@ class Branch:
         self.send("m.room.member", by or user_id, {"membership": membership} | content, user_id)
 
     def levels(self, note: int) -> None:
-        """Change the power levels; the note makes each change another one."""
+        """Change the power levels; `note` makes each change a different one."""
         users = {MODERATOR: 50}
         if not self._room.version.creators_outrank_everyone:
             users[ADMIN] = 100
@@ -119,22 +119,22 @@ class Branch:
 
 
 def topics(left: Branch, right: Branch) -> None:
-    """Two people set the topic at the same time."""
+    """Two users set the topic at the same time."""
     left.send("m.room.topic", ADMIN, {"topic": "left"})
     right.send("m.room.topic", MODERATOR, {"topic": "right"})
 
 
 def ban(left: Branch, right: Branch) -> None:
-    """A moderator is banned, and goes on elsewhere: they ban ten people there."""
+    """A moderator is banned on one branch, and bans ten users on the other."""
     left.member(MODERATOR, "ban", ADMIN)
     for user_id in users(10):
         right.member(user_id, "ban", MODERATOR)
 
 
 def split(left: Branch, right: Branch) -> None:
-    """Two halves of the room do not hear of each other, and half of all change their names."""
-    everybody = [key[1] for key in left.state if key[0] == "m.room.member" and key[1] != ADMIN]
-    for place, user_id in enumerate(everybody):
+    """Two halves of the room receive nothing of each other, and half of all change their names."""
+    members = [key[1] for key in left.state if key[0] == "m.room.member" and key[1] != ADMIN]
+    for place, user_id in enumerate(members):
         if place % 2:
             branch = left if place % 4 == 1 else right
             branch.member(user_id, "join", displayname="new")
@@ -142,7 +142,7 @@ def split(left: Branch, right: Branch) -> None:
 
 
 def absence(left: Branch, right: Branch) -> None:
-    """A branch of long ago: everybody has changed their names since, and the levels changed."""
+    """An old branch: all members have changed their names since, and the levels changed."""
     for number, key in enumerate([key for key in left.state if key[0] == "m.room.member"]):
         left.member(key[1], "join", displayname="new")
         if number % JOINS_BETWEEN == 0:
@@ -179,7 +179,7 @@ async def room_of(stores: RoomStorage, version: str, members: int) -> tuple[Room
 
 
 class Heart:
-    """Beats as often as the reactor lets it; knows the most work between two beats."""
+    """Runs in every reactor iteration; measures the longest work between two of them."""
 
     def __init__(self) -> None:
         self.longest = 0.0
@@ -188,7 +188,7 @@ class Heart:
         self._loop.start(HEARTBEAT)
 
     def stop(self) -> float:
-        """The longest stretch of work, in seconds of CPU."""
+        """Stop; returns the longest work without yielding, in seconds of CPU."""
         self._beat()
         self._loop.stop()
         return self.longest

@@ -1,4 +1,4 @@
-"""What state trees cost: bytes stored for each state event, and the time of the common operations.
+"""State trees: the bytes stored for each state event, and the time of the common operations.
 
     python -m benchmarks.state_tree
 

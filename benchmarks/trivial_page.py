@@ -1,6 +1,6 @@
-"""The yardstick: the least that Twisted Web can answer, `python -m benchmarks.trivial_page PORT`.
+"""The smallest page of Twisted Web, for comparison: `python -m benchmarks.trivial_page PORT`.
 
-A message's cost is told in requests of this page, so that figures of two machines can be compared.
+The cost of a message is given in requests of this page, to compare figures of two machines.
 """
 
 import sys
@@ -15,7 +15,7 @@ from twisted.web.server import Site
 
 
 class TrivialPage(Resource):
-    """Answers every GET with the same few bytes of JSON."""
+    """Responds to every GET with the same few bytes of JSON."""
 
     isLeaf = True
 

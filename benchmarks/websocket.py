@@ -1,7 +1,7 @@
-"""The least of a WebSocket client that can count what arrives: RFC 6455 without extensions.
+"""A minimal WebSocket client that can count what arrives: RFC 6455 without extensions.
 
-Updates come as whole text frames. Pings are answered, everything else that a server may do to a
-client ends the run, since a figure after it would mean nothing.
+Updates come as whole text frames. The client responds to pings; every other kind of frame ends
+the run, since a figure after it would mean nothing.
 
 Spec: https://www.rfc-editor.org/rfc/rfc6455#section-5.2
 """
@@ -16,7 +16,7 @@ TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
 
 class WebSocket:
-    """One open socket; `on_text` gets each text frame's payload, of what is new above `since`."""
+    """One open socket; `on_text` gets each text frame's payload, from `since` on."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class WebSocket:
         self._received = b""
         self._shake_hands(token, since)
         loop.add(self._socket, self._readable)
-        # The first update may have come in one piece with the answer to the handshake.
+        # The first update may have come in one piece with the response to the WebSocket handshake.
         self._take_frames()
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ class WebSocket:
 
 
 def take_frame(received: bytes) -> tuple[int, bytes, bytes] | None:
-    """The first frame's kind and payload and what comes after it; None while it is not whole."""
+    """The first frame's kind and payload, and the bytes after it; None while it is incomplete."""
     if len(received) < 2:
         return None
     length, start = received[1] & 0x7F, 2

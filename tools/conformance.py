@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 SPEC = "https://spec.matrix.org/v1.19/"
 APIS = {"client-server": "Client-Server API", "server-server": "Server-Server API"}
 STATUSES = ("served", "empty", "not yet")
-EMPTY_RESPONSES = "EmptyResponsesApi"  # the class of endpoints that have no feature behind them
+EMPTY_RESPONSES = "EmptyResponsesApi"  # the class of endpoints that no feature uses
 
 SETTINGS = """
 server_name: conformance.example
@@ -38,13 +38,13 @@ federation: {{deny: ['*']}}
 
 INTRODUCTION = f"""# Conformance
 
-<!-- Written by `make conformance`. What is written here by hand is lost. -->
+<!-- Written by `make conformance`. Changes made by hand are lost. -->
 
 This page lists the endpoints of the [Matrix specification]({SPEC}), version
 1.19, that a homeserver serves, and says of each whether this server serves it. A served endpoint
-has a route, whose handler has the name of the operation. An endpoint marked "empty" is answered for
+has a route, whose handler has the name of the operation. An endpoint marked "empty" is served for
 the sake of clients, but has no feature behind it yet. [deviations.md](deviations.md) says where the
-server differs from the text of the specification on purpose.
+server differs from the specification on purpose.
 
 Bridges, push gateways and policy servers serve endpoints too. A homeserver only calls those, so
 this page does not list them.
@@ -89,7 +89,7 @@ REASONS = {
         "all rules of a kind, as an old version of the text had it"
     ),
     r"(GET|PUT) /_matrix/client/v3/pushrules/.*": (
-        "answers `M_INVALID_PARAM` to paths that name no push rule"
+        "responds with `M_INVALID_PARAM` to paths that name no push rule"
     ),
     r"(GET|POST) /_synapse/admin/v1/register": (
         "registration by shared secret, at the path that existing tools use"
@@ -119,18 +119,18 @@ class Endpoint:
 
     @property
     def key(self) -> str:
-        """What it has in common with the route that serves it."""
+        """The key that it shares with the route that serves it."""
         return key_of(self.method, self.path)
 
     @property
     def link(self) -> str:
-        """Its place in the text of the specification."""
+        """Its address in the specification."""
         anchor = re.sub(r"[^\w-]", "", f"{self.method}{self.path}".lower())
         return f"{SPEC}{self.api}-api/#{anchor}"
 
 
 class Table:
-    """The endpoints of the specification beside the routes of the server."""
+    """The endpoints of the specification, compared with the routes of the server."""
 
     def __init__(self, endpoints: Sequence[Endpoint], routes: Iterable[Route]) -> None:
         self.endpoints = endpoints
@@ -167,7 +167,7 @@ def key_of(method: str, path: str) -> str:
 
 
 def reason_for(key: str) -> str | None:
-    """Why there is a route that is no endpoint of the specification; `None` if nobody said."""
+    """The reason for a route that is no endpoint of the specification; None if there is none."""
     found = (reason for pattern, reason in REASONS.items() if re.fullmatch(pattern, key))
     return next(found, None)
 

@@ -3,7 +3,7 @@
 Every response has the CORS headers, a length and a date. JSON is never cached: it depends on the
 token, and most of it on the time.
 
-Spec: https://spec.matrix.org/v1.19/client-server-api/#web-browser-clients
+Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 """
 
 from collections.abc import Mapping
@@ -13,23 +13,12 @@ import msgspec
 from twisted.web.http import datetimeToString
 
 from homeserver.protocol.errors import MatrixError
+from homeserver.web.cors import CORS_HEADERS
 from homeserver.web.routes import Response
 
-_CORS = (
-    b"Access-Control-Allow-Origin: *\r\n"
-    b"Access-Control-Allow-Methods: GET, POST, PUT, DELETE, OPTIONS\r\n"
-    b"Access-Control-Allow-Headers: X-Requested-With, Content-Type, Authorization\r\n"
-    b"X-Content-Type-Options: nosniff\r\n"
-)
 _DEFAULTS = {"content-type": "application/json", "cache-control": "no-store"}
-_PREFLIGHT = Response(204, b"", {"Access-Control-Max-Age": "86400"})
 _NO_HEADERS: Mapping[str, str] = {}
 _ENCODER = msgspec.json.Encoder()
-
-
-def preflight() -> Response:
-    """The response to OPTIONS, for all paths: browsers may cache it for a day."""
-    return _PREFLIGHT
 
 
 def error_response(error: MatrixError) -> Response:
@@ -91,7 +80,14 @@ def _start(status: int, close: bool, second: int) -> bytes:
         phrase = "Unknown"
     line = f"HTTP/1.1 {status} {phrase}\r\n".encode()
     date: bytes = datetimeToString(second)
-    return line + b"Date: " + date + b"\r\n" + _CORS + (b"Connection: close\r\n" if close else b"")
+    return (
+        line
+        + b"Date: "
+        + date
+        + b"\r\n"
+        + CORS_HEADERS
+        + (b"Connection: close\r\n" if close else b"")
+    )
 
 
 def _header_lines(headers: Mapping[str, str]) -> bytes:

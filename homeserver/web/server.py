@@ -32,10 +32,11 @@ from homeserver.protocol.errors import MatrixError, MissingToken, TooLarge, Unav
 from homeserver.web.addresses import TrustedProxies, network_of
 from homeserver.web.authentication import Authenticator, ServerAuthenticator, check_caller
 from homeserver.web.channel import Channel
+from homeserver.web.cors import preflight
 from homeserver.web.html import Pages, accepts_html
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.request import BodyLimit, Request, no_room
-from homeserver.web.responses import ResponseHeads, encode_body, error_response, preflight
+from homeserver.web.responses import ResponseHeads, encode_body, error_response
 from homeserver.web.router import Endpoint, Router
 from homeserver.web.routes import Auth, Response
 from homeserver.web.websocket import Socket, Upgrade, check_upgrade, upgrade

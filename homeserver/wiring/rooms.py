@@ -18,6 +18,7 @@ from homeserver.client_api.rooms.room_summary import RoomSummaryApi
 from homeserver.client_api.rooms.room_upgrade import RoomUpgradeApi
 from homeserver.client_api.rooms.sending import SendingApi
 from homeserver.client_api.rooms.space_hierarchy import SpaceHierarchyApi
+from homeserver.client_api.rooms.threads import ThreadsApi
 from homeserver.client_api.rooms.timestamp import TimestampApi
 from homeserver.config.settings import Settings
 from homeserver.rooms.discovery.aliases import Aliases
@@ -31,6 +32,7 @@ from homeserver.rooms.history.aggregations import BundledAggregations
 from homeserver.rooms.history.history import History
 from homeserver.rooms.history.relation_pages import RelationPages
 from homeserver.rooms.history.room_reader import RoomReader
+from homeserver.rooms.history.thread_list import ThreadList
 from homeserver.rooms.history.timestamps import Timestamps
 from homeserver.rooms.lifecycle.creation import RoomCreation
 from homeserver.rooms.lifecycle.upgrade import RoomUpgrades
@@ -146,9 +148,10 @@ class RoomServices:
         names, registry, visibility = room_core.names, room_core.registry, room_core.visibility
         self.reader = reader = RoomReader(db, names, registry, room_core.user_rooms, visibility)
         self.relations = BundledAggregations(db, names, registry, reader, visibility)
-        self._related_events = RelationPages(
+        self._relation_pages = RelationPages(
             db, names, registry, reader, visibility, self.relations
         )
+        self._threads = ThreadList(db, registry, reader, visibility, self.relations)
         self.timestamps = Timestamps(db, registry, reader, visibility, remote.timestamps)
         self.history = History(db, registry, reader, visibility, remote.backfill)
 
@@ -221,7 +224,8 @@ class RoomServices:
             RoomHistoryApi(
                 self.history, self.reader, self.relations, self._account_data, local_server
             ),
-            RelationsApi(self._related_events, self._account_data, local_server),
+            RelationsApi(self._relation_pages, self._account_data, local_server),
+            ThreadsApi(self._threads, self._account_data, local_server),
             TimestampApi(self.timestamps),
             MutualRoomsApi(MutualRooms(self._core.names, self._core.user_rooms)),
             RoomMembersApi(self.reader, local_server),

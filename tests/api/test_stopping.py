@@ -1,4 +1,4 @@
-"""How a server ends: part by part, the last one first, whatever becomes of one of them."""
+"""Stopping a server: its parts end in reverse order, even if one of them fails."""
 
 from collections.abc import Callable
 from typing import Any
@@ -51,16 +51,16 @@ class StoppingTests(ServerTestCase):
 
         return noted
 
-    async def test_what_others_need_ends_after_them(self) -> None:
-        """No request meets a part that has gone, and what waits to be written is written."""
+    async def test_parts_end_after_those_that_use_them(self) -> None:
+        """No request meets a part that has ended, and queued changes are written."""
         await self.start_server()
 
         self.assertTrue(await self.server.stop())
 
         self.assertEqual(self.ended, ORDER)
 
-    async def test_a_part_that_does_not_end_well_keeps_no_other_from_ending(self) -> None:
-        """The database is closed, and whoever runs the server is told that something was lost."""
+    async def test_a_part_that_fails_to_end_keeps_no_other_from_ending(self) -> None:
+        """The database is closed, and the operator learns that something was lost."""
 
         def fail(_: Sync) -> None:
             self.ended.append("Sync")

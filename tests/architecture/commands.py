@@ -1,4 +1,4 @@
-"""Command lines in documents: what is written as code, and whether the command exists."""
+"""Command lines in documents: finds those written as code, and checks that the commands exist."""
 
 import argparse
 import re
@@ -38,7 +38,7 @@ def targets(text: str) -> list[str]:
 
 
 def make_targets() -> set[str]:
-    """The targets of our Makefile."""
+    """The targets of the Makefile."""
     makefile = (TOP / "Makefile").read_text(encoding="utf-8")
     return set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
 

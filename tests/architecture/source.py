@@ -1,4 +1,4 @@
-"""The source of the project, as the checks of this package read it."""
+"""The source of the project, for the checks of this package."""
 
 import ast
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Commands that documents tell people to run: each exists, with the options that are named."""
+"""Commands in documents: each exists, with the options that are named."""
 
 import re
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_commands_of_documents_exist(path: Path) -> None:
 
 
 def test_check_sees_a_wrong_command() -> None:
-    """It would find nothing if it looked for the wrong thing."""
+    """A check that looked for the wrong thing would find nothing."""
     text = "Run `homeserver doctor --repair`.\n\n    homeserver user ad --admin NAME\n"
 
     words = [line for part in code(text) for line in programs(part)]
@@ -46,7 +46,7 @@ def test_check_sees_a_wrong_command() -> None:
 
 
 def test_documents_that_issue_forms_name_exist() -> None:
-    """Somebody who is sent to a page before reporting finds it."""
+    """A user who is sent to a page before reporting finds it."""
     forms = "\n".join(path.read_text("utf-8") for path in TOP.glob(".github/ISSUE_TEMPLATE/*.yml"))
 
     named = set(re.findall(r"\b(?:docs/)?[\w-]+\.md\b", forms))
@@ -56,7 +56,7 @@ def test_documents_that_issue_forms_name_exist() -> None:
 
 
 def test_hooks_run_what_make_runs() -> None:
-    """What passes before a commit passes in `make test`: the same tools of the same environment."""
+    """The hooks of a commit and `make test` run the same tools of the same environment."""
     hooks = yaml.safe_load((TOP / ".pre-commit-config.yaml").read_text("utf-8"))
     makefile = (TOP / "Makefile").read_text("utf-8").replace("$(BIN)", ".venv/bin")
     recipes = {line.strip().removesuffix(" .") for line in makefile.splitlines()}

@@ -7,7 +7,7 @@ from tests.architecture.source import PACKAGES, Module, modules
 
 CONCURRENCY = "homeserver/concurrency/"
 
-# Bounded tables that are no caches: what they hold cannot be read or worked out again.
+# Bounded tables that are no caches: their entries cannot be read or computed again.
 BOUNDED_TABLES = {
     "homeserver/accounts/user_data/account_data.py": "positions of changes, known above a floor",
     "homeserver/presence/presence_events.py": "positions of changes, known above a floor",
@@ -17,7 +17,7 @@ BOUNDED_TABLES = {
     "federation/sending/destination_queue.py": "a queue of what is to be sent",
 }
 
-# Work under way that serves no caller alone: nobody joins it for its outcome.
+# Running work that no caller joins for its outcome.
 BACKGROUND_WORK = {
     "homeserver/rooms/membership/profile_propagation.py": "a run for each user, given more to do",
     "federation/remote/partial_state_resync.py": "a task for each room, and its pauses",
@@ -81,7 +81,7 @@ def test_there_is_one_cache() -> None:
 
 
 def test_there_is_one_way_to_share_a_load() -> None:
-    """`SingleFlight` and `KeyedLocks` say what becomes of those who wait when a load fails."""
+    """`SingleFlight` and `KeyedLocks` define what waiting callers get when a load fails."""
     assert found_outside(tables_of_deferreds).keys() == BACKGROUND_WORK.keys()
 
 
@@ -91,7 +91,7 @@ def test_there_is_one_way_to_wait_longer_each_time() -> None:
 
 
 def test_checks_see_what_they_look_for() -> None:
-    """They would find nothing if they looked for the wrong thing."""
+    """Checks that looked for the wrong thing would find nothing."""
     tree = Module(
         "example.py",
         "self._kept.popitem(last=False)\n"

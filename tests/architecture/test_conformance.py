@@ -30,7 +30,7 @@ class ConformanceTests(ServerTestCase):
         self.table = Table(spec_endpoints(), self.server.routes)
 
     def test_page_is_current(self) -> None:
-        """docs/conformance.md tells which endpoints are served (make conformance)."""
+        """docs/conformance.md lists the endpoints that are served (make conformance)."""
         page = (TOP / "docs" / "conformance.md").read_text(encoding="utf-8")
 
         self.assertEqual(page, render(self.table))
@@ -44,7 +44,7 @@ class ConformanceTests(ServerTestCase):
         self.assertEqual(wrong, ["POST /_matrix/client/v3/keys/upload: one_more serves uploadKeys"])
 
     def test_every_other_endpoint_has_a_reason(self) -> None:
-        """Endpoints of our own are few, and each is there on purpose."""
+        """Endpoints beyond the specification are few, and each is there on purpose."""
         self.assertEqual([key for key in self.table.beyond() if reason_for(key) is None], [])
 
         more = one_more(self.table, "GET", "/_matrix/client/v3/unheard_of/{name}").beyond()

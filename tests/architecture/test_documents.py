@@ -73,7 +73,7 @@ def test_paths_that_documents_name_exist() -> None:
 
 
 def test_every_page_is_in_both_lists() -> None:
-    """A page that is in no list is found by nobody: docs/README.md and the menu of the site."""
+    """Readers find no page that is missing in docs/README.md or in the menu of the site."""
     pages = {path.name for path in TOP.glob("docs/*.md")} - {"README.md"}
     listed = {target for target, _ in LINK.findall((TOP / "docs/README.md").read_text("utf-8"))}
     menu = yaml.safe_load((TOP / "mkdocs.yml").read_text("utf-8"))["nav"]

@@ -19,7 +19,7 @@ def literals(module: Module) -> set[str]:
 
 
 def test_types_of_events_are_called_by_their_names() -> None:
-    """A misspelt name is seen before the program runs, a misspelt text by nobody."""
+    """A linter sees a misspelt name before the program runs, but no misspelt string."""
     found = {
         module.name: left
         for module in modules("homeserver", "federation")
@@ -30,7 +30,7 @@ def test_types_of_events_are_called_by_their_names() -> None:
 
 
 def test_no_exception_outlives_its_reason() -> None:
-    """What need not be allowed is not."""
+    """An exception that is not needed is removed."""
     by_name = {module.name: module for module in modules("homeserver", "federation")}
 
     assert {name: literals(by_name[name]) for name in ALLOWED} == ALLOWED
@@ -52,7 +52,7 @@ def test_keys_of_the_state_are_those_of_their_types() -> None:
 
 
 def test_check_sees_a_literal() -> None:
-    """It would find nothing if it looked for the wrong thing."""
+    """A check that looked for the wrong thing would find nothing."""
     text = '"""Of m.room.name."""\nif x == "m.room.member" or y == f"{z} m.room.topic": pass\n'
 
     assert literals(Module("example.py", text)) == {"m.room.member"}

@@ -78,7 +78,7 @@ def test_every_package_has_its_layer() -> None:
 
 
 def test_asyncio_stays_in_storage() -> None:
-    """One world of coroutines above the database: Twisted's."""
+    """Above the database all coroutines are Twisted's."""
     guilty = [
         module.name
         for module in modules(*PACKAGES)
@@ -103,7 +103,7 @@ def test_the_protocol_does_nothing_but_compute() -> None:
 
 
 def test_every_import_is_a_declared_dependency() -> None:
-    """What works on a developer's machine works after `pip install`."""
+    """A server that was installed with `pip` has all packages that it imports."""
     project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {re.split(r"[\[><=; ]", line)[0] for line in project["dependencies"]}
     known = {IMPORTED_AS.get(name, name) for name in declared} | COME_ALONG | set(PACKAGES)

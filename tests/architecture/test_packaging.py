@@ -1,4 +1,4 @@
-"""Files in packaging/: what they name exists, and they agree with the server and each other."""
+"""Files in packaging/: all that they name exists, and they agree with the server and each other."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def arguments(instruction: str) -> list[str]:
 
 
 def copied() -> list[tuple[str, str]]:
-    """What is copied from the checkout into the image, and to where."""
+    """The files that are copied from the checkout into the image, and their targets."""
     from_checkout = [each.split() for each in arguments("COPY") if not each.startswith("--from")]
     return [(source, words[-1]) for words in from_checkout for source in words[:-1]]
 
@@ -47,7 +47,7 @@ def compose() -> Any:
 
 @cache
 def unit() -> dict[str, str]:
-    """The settings of the systemd unit; of those that stand there twice, the last."""
+    """The settings of the systemd unit; of those that are there twice, the last."""
     text = (FOLDER / "homeserver.service").read_text("utf-8")
     return dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
 
@@ -136,7 +136,7 @@ def test_containers_listen_where_they_are_asked() -> None:
 
 
 def test_data_of_containers_is_in_the_volume() -> None:
-    """What the server keeps outlives the container."""
+    """The data of the server outlive the container."""
     volume = arguments("VOLUME")[-1]
     mounts = [each.split(":")[1] for each in compose()["services"]["homeserver"]["volumes"]]
 
@@ -165,7 +165,7 @@ def test_compose_file_fits_together() -> None:
 
 
 def test_unit_starts_and_stops_the_server() -> None:
-    """The command of the unit exists, and the server is not killed while it still stops well."""
+    """The command of the unit exists, and systemd gives the server enough time to stop."""
     program, *words = unit()["ExecStart"].split()
     state = f"/var/lib/{unit()['StateDirectory']}"
     longest = KILL_AFTER_SECONDS + Settings().limits.shutdown_timeout
@@ -180,7 +180,7 @@ def test_unit_starts_and_stops_the_server() -> None:
 
 
 def test_documents_and_unit_agree() -> None:
-    """What an operator installs by docs/systemd.md is what the unit starts."""
+    """The unit starts the program that an operator installs by docs/systemd.md."""
     page = (TOP / "docs" / "systemd.md").read_text("utf-8")
     program, *words = unit()["ExecStart"].split()
 

@@ -14,7 +14,7 @@ RELEASED = re.compile(r"\[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d")
 
 
 def faults_of_changelog(text: str, version: str) -> list[str]:
-    """What is wrong with the headings of a changelog, for a server of a version."""
+    """The faults of a changelog's headings, for a server of a version."""
     first, *rest = HEADING.findall(text)
     faults = [] if first == "[Unreleased]" else [f"the first section is {first}"]
     faults += [f"not a version and its date: {each}" for each in rest if not RELEASED.match(each)]
@@ -42,7 +42,7 @@ def test_changelog_and_version_agree() -> None:
     ],
 )
 def test_check_sees_a_wrong_changelog(headings: list[str], fault: str) -> None:
-    """It would find nothing if it looked for the wrong thing."""
+    """A check that looked for the wrong thing would find nothing."""
     text = "".join(f"## {heading}\n\n- something\n\n" for heading in headings)
 
     assert fault in faults_of_changelog(text, "0.2.0")

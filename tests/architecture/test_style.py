@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from tests.architecture.source import PACKAGES, modules
@@ -62,6 +62,17 @@ def test_folders_can_be_surveyed() -> None:
     )
 
     assert {folder: files for folder, files in folders.items() if files > MAX_FOLDER} == {}
+
+
+def test_one_class_has_a_name() -> None:
+    """A search for the name of a class finds one class."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for module in modules(*PACKAGES):
+        for node in module.tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(module.name)
+
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
 
 
 def test_functions_fit_on_a_screen() -> None:

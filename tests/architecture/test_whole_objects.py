@@ -1,7 +1,7 @@
 """Objects are complete when they are constructed: the composition root assigns nothing to them.
 
-What an object needs is an argument of its constructor. A part that is set later is one that every
-method must expect to be missing, and whose order nobody sees.
+What an object needs is an argument of its constructor. If a part is set later, every method
+must expect it to be missing, and the order of construction is hidden.
 """
 
 import ast

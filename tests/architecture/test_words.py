@@ -1,4 +1,4 @@
-"""Words that must not come back: each had a standard term, which the project uses instead."""
+"""Private words that must not come back: the project uses the standard term of each."""
 
 import re
 
@@ -35,7 +35,7 @@ MAY_SAY = {
         r"tls|ssl|websocket|handshakecompleted|certificate|http/1|upgrade", re.IGNORECASE
     ),
 }
-# What says these words itself, what cannot be changed any more, and what is made from other files.
+# This file has the words itself, and released entries of the changelog stay unchanged.
 LEFT_OUT = ("tests/architecture/test_words.py", "CHANGELOG.md")
 
 

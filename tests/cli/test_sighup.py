@@ -42,7 +42,7 @@ class Served:
         )
 
     def connect(self, *offered: str) -> http.client.HTTPSConnection:
-        """A connection that stays open; `offered` are the protocols named in the handshake."""
+        """A connection that stays open; `offered` are the protocols in the TLS handshake."""
         context = self.authority.client_context()
         if offered:
             context.set_alpn_protocols(list(offered))
@@ -93,7 +93,7 @@ def is_served(connection: http.client.HTTPSConnection) -> bool:
 
 
 def becomes_true(condition: Callable[[], bool]) -> bool:
-    """Whether something comes true in time."""
+    """Whether a condition comes true in time."""
     end = time.monotonic() + SECONDS
     while not condition():
         if time.monotonic() > end:

@@ -1,1 +1,1 @@
-"""Clients of other projects, and a plain one of ours, against a real server process."""
+"""Clients of other projects, and a plain one of this project, against a real server process."""

@@ -1,4 +1,4 @@
-"""Clients made with matrix-nio, and what they do most: a vocabulary for its tests."""
+"""Clients made with matrix-nio, with helpers for their most frequent actions."""
 
 import itertools
 import time
@@ -52,7 +52,7 @@ def password_of(user_id: str) -> str:
 
 
 async def ok(call: Awaitable[Any]) -> Any:
-    """What a call gives, which must not be an error."""
+    """The response of a call; fails if it is an error."""
     response = await call
     assert not isinstance(response, ErrorResponse), response
     return response

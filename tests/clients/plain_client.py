@@ -1,4 +1,4 @@
-"""A Matrix client that hides nothing: blocking calls over one keep-alive connection.
+"""A Matrix client with blocking calls over one keep-alive connection, and no retries.
 
 For tests that have to see each request succeed or fail: a broken connection raises `ConnectionLost`
 and is never retried behind the test's back, and transaction ids are the caller's.
@@ -17,7 +17,7 @@ CLIENT = "/_matrix/client/v3"
 
 
 class ConnectionLost(Exception):
-    """The request got no whole answer: it may or may not have been carried out."""
+    """The request got no complete response: it may or may not have been carried out."""
 
 
 class Http:
@@ -32,7 +32,7 @@ class Http:
     def request(
         self, method: str, path: str, body: Any = None, *, timeout: float = 60, **query: Any
     ) -> Any:
-        """The decoded answer; raises `Refused` for a status of 400 and up, or `ConnectionLost`.
+        """The decoded response; raises `Refused` for a status of 400 and up, or `ConnectionLost`.
 
         `timeout` is in seconds; `body` is encoded as JSON unless it is bytes or None.
         """
@@ -41,11 +41,11 @@ class Http:
         headers = {"Content-Type": "application/json"}
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
-        status, answer = self._exchange(method, target, data, headers, timeout)
+        status, response = self._exchange(method, target, data, headers, timeout)
         try:
-            decoded = json.loads(answer)
+            decoded = json.loads(response)
         except ValueError:
-            raise Refused(status, {"error": f"not JSON: {answer[:200]!r}"}) from None
+            raise Refused(status, {"error": f"not JSON: {response[:200]!r}"}) from None
         if status >= 400:
             raise Refused(status, decoded)
         return decoded
@@ -57,7 +57,7 @@ class Http:
             self._connection = None
 
     def __del__(self) -> None:
-        # Tests make clients where they need them; whoever lets one go has no more use of it.
+        # Tests make clients where they need them, and do not close each one.
         self.close()
 
     def _exchange(
@@ -133,9 +133,9 @@ def register(url: str, secret: str, name: str, *, admin: bool = False) -> User:
     http_client = Http(url)
     path = "/_synapse/admin/v1/register"
     nonce = http_client.request("GET", path)["nonce"]
-    answer = http_client.request("POST", path, registration(secret, nonce, name, admin=admin))
+    response = http_client.request("POST", path, registration(secret, nonce, name, admin=admin))
     http_client.close()
-    return User(url, answer["user_id"], answer["device_id"], answer["access_token"])
+    return User(url, response["user_id"], response["device_id"], response["access_token"])
 
 
 def registration(secret: str, nonce: str, name: str, *, admin: bool = False) -> dict[str, Any]:
@@ -159,6 +159,6 @@ def log_in(url: str, user_id: str, password: str) -> User:
         "password": password,
     }
     http_client = Http(url)
-    answer = http_client.request("POST", f"{CLIENT}/login", body)
+    response = http_client.request("POST", f"{CLIENT}/login", body)
     http_client.close()
-    return User(url, answer["user_id"], answer["device_id"], answer["access_token"])
+    return User(url, response["user_id"], response["device_id"], response["access_token"])

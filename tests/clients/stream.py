@@ -1,7 +1,7 @@
 """The client side of the WebSocket transport for tests, on the library `websockets`.
 
-Frames with an `id` are answers, all others are updates shaped like an answer of `/sync`. Whatever
-arrives while something else is awaited is kept until it is asked for.
+Frames with an `id` are responses, all others are updates shaped like a response of `/sync`. Frames
+that arrive while another one is awaited are kept for later calls.
 """
 
 import base64
@@ -24,16 +24,16 @@ PATH = "/_matrix/client/v3/stream"
 WAIT_SECONDS = 10.0
 
 
-class NothingCame(Exception):
-    """What the test waited for did not arrive in time."""
+class NothingArrived(Exception):
+    """An awaited frame did not arrive in time."""
 
 
 class Stream(ClosedOnExit):
     """One open WebSocket of a user.
 
-    The token goes into the `Authorization` header, or with `by_subprotocol` beside the
-    subprotocol, as browsers do it. `receive_buffer` bounds what the kernel takes for a client that
-    does not read; compression, which would hide its being slow, is then left out.
+    The token goes into the `Authorization` header, or with `by_subprotocol` next to the
+    subprotocol, as browsers do it. `receive_buffer` bounds the bytes that the kernel takes for a
+    client that does not read; compression, which would hide its slowness, is then left out.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Stream(ClosedOnExit):
         return self._socket.subprotocol
 
     def call(self, method: str, frame_id: str | None = None, **params: Any) -> Any:
-        """Call a method and wait for the whole answer frame."""
+        """Call a method and wait for the response frame."""
         frame_id = frame_id or f"call-{next(self._ids)}"
         self.send_text(json.dumps({"id": frame_id, "method": method, "params": params}))
         return self.answer(frame_id)
@@ -69,7 +69,7 @@ class Stream(ClosedOnExit):
         self._socket.send(text)
 
     def answer(self, frame_id: str | None) -> Any:
-        """Wait for the answer with this id; the id of an unreadable frame is None."""
+        """Wait for the response with this id; the id of an unreadable frame is None."""
         key = json.dumps(frame_id)
         deadline = time.monotonic() + WAIT_SECONDS
         while key not in self._answers:
@@ -115,7 +115,7 @@ class Stream(ClosedOnExit):
         try:
             text = self._socket.recv(max(0.0, deadline - time.monotonic()))
         except TimeoutError:
-            raise NothingCame(f"nothing in {WAIT_SECONDS} s; have {self._updates}") from None
+            raise NothingArrived(f"nothing in {WAIT_SECONDS} s; have {self._updates}") from None
         self.bytes_received += len(text)
         frame = json.loads(text)
         if "id" in frame:
@@ -132,7 +132,7 @@ def open_socket(
     subprotocols: tuple[str, ...] = ("m.json",),
     **query: Any,
 ) -> AbstractContextManager[ClientConnection]:
-    """A socket that shakes hands on entering; raises what the library raises when refused."""
+    """A socket that is opened on entering; a refusal raises the error of the library."""
     headers = {"Authorization": f"Bearer {user.token}"}
     if by_subprotocol:
         headers = {}
@@ -156,7 +156,7 @@ def open_socket(
 
 
 def bodies_in(update: Any, room_id: str) -> list[str]:
-    """Bodies of the messages that an update, or an answer of `/sync`, has for a joined room."""
+    """Bodies of the messages that an update, or a response of `/sync`, has for a joined room."""
     room = update.get("rooms", {}).get("join", {}).get(room_id, {})
     events = room.get("timeline", {}).get("events", [])
     return [event["content"]["body"] for event in events if event["type"] == "m.room.message"]

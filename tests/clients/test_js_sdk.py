@@ -37,7 +37,7 @@ FLOWS = (
     "ignoring",
     "scroll_to_start",
 )
-RECONNECTING = "reconnecting"  # needs somebody who takes the server away
+RECONNECTING = "reconnecting"  # needs a test that stops the server
 pytestmark = [
     pytest.mark.interop,
     pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed"),
@@ -50,21 +50,21 @@ pytestmark = [
 
 @pytest.mark.parametrize("flow", FLOWS)
 def test_flow(server: ServerProcess, flow: str) -> None:
-    """Whoever uses Element Web gets through this flow."""
+    """A user of Element Web can do this."""
     finished = node(server.url, flow)
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
 def test_no_flow_is_left_out(server: ServerProcess) -> None:
-    """A flow that is written but never run protects nobody."""
+    """A flow that is never run protects no user."""
     finished = node(server.url, "--list")
 
     assert tuple(finished.stdout.split()) == (*FLOWS, RECONNECTING)
 
 
-def test_client_goes_on_after_a_restart() -> None:
-    """Nobody has to reload the page because the server was updated."""
+def test_client_continues_after_a_restart() -> None:
+    """A user need not reload the page because the server was updated."""
     with running_server() as server, client(server.url, RECONNECTING) as process:
         assert process.stdout is not None
         said = process.stdout.readline()
@@ -79,7 +79,7 @@ def test_client_goes_on_after_a_restart() -> None:
 
 @contextmanager
 def client(url: str, flow: str) -> Iterator[subprocess.Popen[str]]:
-    """A flow that runs beside the test."""
+    """A flow that runs in parallel with the test."""
     process = subprocess.Popen(
         ["node", "flows.mjs", url, flow],
         cwd=FOLDER,

@@ -18,8 +18,8 @@ pytestmark = [
 ]
 
 
-def test_page_logs_in_and_tells_the_client(server: ServerProcess, new_user: NewUser) -> None:
-    """A client that knows no way to log in still gets its user in, to the device it wants."""
+def test_page_logs_in_and_notifies_the_client(server: ServerProcess, new_user: NewUser) -> None:
+    """A client without a log-in form logs its user in, with the device id that it chose."""
     alice = new_user("alice")
 
     session = json.loads(
@@ -31,14 +31,14 @@ def test_page_logs_in_and_tells_the_client(server: ServerProcess, new_user: NewU
 
 
 def test_page_says_what_is_wrong(server: ServerProcess, new_user: NewUser) -> None:
-    """Whoever mistypes the password may try again."""
-    told = submit(server.url, new_user("alice"), "wrong")
+    """A user who mistypes the password may try again."""
+    shown = submit(server.url, new_user("alice"), "wrong")
 
-    assert "password" in told.lower()
+    assert "password" in shown.lower()
 
 
 def submit(url: str, user: User, password: str) -> str:
-    """What comes of filling in the form."""
+    """The result of filling in the form."""
     finished = subprocess.run(
         ["node", "login_page.mjs", url, user.user_id, password],
         cwd=FOLDER,

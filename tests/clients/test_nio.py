@@ -33,7 +33,7 @@ GROUP = 100
 
 
 async def test_registered_account_logs_in_again(server: ServerProcess) -> None:
-    """An account made in a client is there the next day."""
+    """A user who registered in a client can log in again later."""
     async with account(server, "alice") as alice:
         name = alice.user_id
         assert (await alice.whoami()).user_id == name
@@ -46,22 +46,22 @@ async def test_registered_account_logs_in_again(server: ServerProcess) -> None:
 
 
 async def test_one_to_one_chat(server: ServerProcess) -> None:
-    """Two people talk, each sees what the other writes, in order."""
+    """Two users talk, and each receives the messages of the other in order."""
     async with account(server, "alice") as alice, account(server, "bob") as bob:
         room = await direct_room(alice, bob)
         await hear(bob)
-        heard = collect(bob, RoomMessageText)
+        received = collect(bob, RoomMessageText)
 
         for text in ("hi", "how are you?", "🙂"):
             await say(alice, room, text)
-        await until(bob, lambda: len(heard) == 3)
+        await until(bob, lambda: len(received) == 3)
 
-        assert [event.body for _, event in heard] == ["hi", "how are you?", "🙂"]
-        assert {event.sender for _, event in heard} == {alice.user_id}
+        assert [event.body for _, event in received] == ["hi", "how are you?", "🙂"]
+        assert {event.sender for _, event in received} == {alice.user_id}
 
 
 async def test_invite_is_seen_and_may_be_declined(server: ServerProcess) -> None:
-    """Who is invited learns by whom, and can say no."""
+    """An invited user sees the inviter, and can decline."""
     async with account(server, "alice") as alice, account(server, "bob") as bob:
         await hear(bob)
         invites = collect(bob, InviteMemberEvent)
@@ -77,25 +77,25 @@ async def test_invite_is_seen_and_may_be_declined(server: ServerProcess) -> None
 
 
 async def test_message_reaches_all_of_a_hundred(server: ServerProcess) -> None:
-    """A group of the everyday size: one writes, all the others read it."""
+    """In a group of everyday size one member writes, and all others receive it."""
     async with AsyncExitStack() as stack:
         members = [await stack.enter_async_context(account(server, "member")) for _ in range(GROUP)]
         room = (await ok(members[0].room_create(preset=RoomPreset.public_chat))).room_id
         for member in members[1:]:
             await ok(member.join(room))
         await asyncio.gather(*[hear(member) for member in members])
-        heard = [collect(member, RoomMessageText) for member in members]
+        received = [collect(member, RoomMessageText) for member in members]
 
         await say(members[0], room, "to all of you")
-        everyone = zip(members, heard, strict=True)
+        everyone = zip(members, received, strict=True)
         await asyncio.gather(*[until(member, partial(bool, inbox)) for member, inbox in everyone])
 
-        assert all(inbox[0][1].body == "to all of you" for inbox in heard)
+        assert all(inbox[0][1].body == "to all of you" for inbox in received)
         assert len(members[-1].rooms[room].users) == GROUP
 
 
 async def test_typing_is_shown_and_ends(server: ServerProcess) -> None:
-    """The other side sees that an answer is on its way, and when it is not any more."""
+    """The other user sees when typing begins, and when it ends."""
     async with account(server, "alice") as alice, account(server, "bob") as bob:
         room = await direct_room(alice, bob)
         await hear(bob)
@@ -124,8 +124,8 @@ async def test_receipt_shows_what_was_read(server: ServerProcess) -> None:
         assert (receipt.event_id, receipt.user_id) == (event_id, bob.user_id)
 
 
-async def test_presence_reaches_who_shares_a_room(server: ServerProcess) -> None:
-    """A status message set by one is seen by those who share a room."""
+async def test_presence_reaches_users_in_shared_rooms(server: ServerProcess) -> None:
+    """Users in a shared room see the status message of a user."""
     async with account(server, "alice") as alice, account(server, "bob") as bob:
         await direct_room(alice, bob)
         await hear(bob)
@@ -144,7 +144,7 @@ async def test_presence_reaches_who_shares_a_room(server: ServerProcess) -> None
 
 
 async def test_second_device_gets_the_same_messages(server: ServerProcess) -> None:
-    """Phone and laptop of one person show the same conversation, what they wrote themselves too."""
+    """Phone and laptop of one user show the same conversation, with the user's own messages."""
     async with (
         account(server, "alice") as alice,
         account(server, "bob") as phone,

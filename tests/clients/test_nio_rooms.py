@@ -1,4 +1,4 @@
-"""What happens to messages and rooms, with matrix-nio: edits, knocks, upgrades, restarts."""
+"""Changes of messages and rooms, with matrix-nio: edits, knocks, upgrades, restarts."""
 
 import json
 from typing import Any
@@ -36,16 +36,16 @@ pytestmark = pytest.mark.interop
 
 
 async def test_message_is_corrected_and_reacted_to(server: ServerProcess) -> None:
-    """A bot finds out what became of its message."""
+    """A bot learns of edits of its message and of reactions to it."""
     async with account(server, "alice") as alice, account(server, "bob") as bob:
         room = await direct_room(alice, bob)
         await hear(alice)
-        heard, reactions = collect(alice, RoomMessageText), collect(alice, ReactionEvent)
+        received, reactions = collect(alice, RoomMessageText), collect(alice, ReactionEvent)
         event_id = await say(bob, room, "helo")
         await ok(bob.room_send(room, "m.room.message", edit(event_id, "hello")))
         like = relation("m.annotation", event_id, key="👍")
         await ok(alice.room_send(room, "m.reaction", like))
-        await until(alice, lambda: len(heard) == 2 and bool(reactions))
+        await until(alice, lambda: len(received) == 2 and bool(reactions))
 
         relations = alice.room_get_event_relations(room, event_id)
         children = {type(child) async for child in relations}
@@ -67,12 +67,12 @@ async def test_message_is_corrected_and_reacted_to(server: ServerProcess) -> Non
         assert twice.status_code == "M_DUPLICATE_ANNOTATION"
 
 
-async def test_answer_names_what_it_answers(server: ServerProcess) -> None:
-    """A thread of questions and answers can be followed."""
+async def test_reply_names_its_message(server: ServerProcess) -> None:
+    """A user can follow questions and their answers."""
     async with account(server, "alice") as alice, account(server, "bob") as bob:
         room = await direct_room(alice, bob)
         await hear(alice)
-        heard = collect(alice, RoomMessageText)
+        received = collect(alice, RoomMessageText)
         question = await say(alice, room, "tea?")
         content = {
             "msgtype": "m.text",
@@ -81,14 +81,14 @@ async def test_answer_names_what_it_answers(server: ServerProcess) -> None:
         }
 
         await ok(bob.room_send(room, "m.room.message", content))
-        await until(alice, lambda: len(heard) == 2)
+        await until(alice, lambda: len(received) == 2)
 
-        answered = heard[1][1].source["content"]["m.relates_to"]["m.in_reply_to"]
+        answered = received[1][1].source["content"]["m.relates_to"]["m.in_reply_to"]
         assert answered == {"event_id": question}
 
 
-async def test_message_is_taken_back(server: ServerProcess) -> None:
-    """What is regretted is gone for those who come later."""
+async def test_message_is_redacted(server: ServerProcess) -> None:
+    """Users who join later do not get a redacted message."""
     async with account(server, "alice") as alice, account(server, "bob") as bob:
         room = await direct_room(alice, bob)
         await hear(bob)
@@ -105,7 +105,7 @@ async def test_message_is_taken_back(server: ServerProcess) -> None:
 
 
 async def test_knock_is_answered_by_an_invite(server: ServerProcess) -> None:
-    """Somebody asks to be let in, and is."""
+    """A user who knocks is invited and can join."""
     async with account(server, "alice") as alice, account(server, "bob") as bob:
         rules = {"type": "m.room.join_rules", "content": {"join_rule": "knock"}}
         room = (await ok(alice.room_create(initial_state=[rules]))).room_id
@@ -125,7 +125,7 @@ async def test_knock_is_answered_by_an_invite(server: ServerProcess) -> None:
 
 
 async def test_new_name_is_shown_in_every_room(server: ServerProcess) -> None:
-    """Who marries need not tell it everywhere."""
+    """A user changes their name once, not in each room."""
     async with account(server, "alice") as alice, account(server, "bob") as bob:
         rooms = [await direct_room(alice, bob) for _ in range(2)]
         await hear(alice)
@@ -143,7 +143,7 @@ async def test_new_name_is_shown_in_every_room(server: ServerProcess) -> None:
 
 
 async def test_room_is_replaced_by_another(server: ServerProcess) -> None:
-    """A client that upgrades a room by itself gets through, and the others follow."""
+    """A client can upgrade a room by itself, and the other members follow."""
     async with account(server, "alice") as alice, account(server, "bob") as bob:
         created = alice.room_create(name="Tea", preset=RoomPreset.public_chat, room_version="10")
         old = (await ok(created)).room_id
@@ -162,7 +162,7 @@ async def test_room_is_replaced_by_another(server: ServerProcess) -> None:
 
 
 async def test_tags_and_ignored_users_are_those_of_all_devices(server: ServerProcess) -> None:
-    """What is set on the phone holds on the laptop."""
+    """A setting made on the phone applies on the laptop."""
     async with (
         account(server, "alice") as alice,
         account(server, "bob") as phone,
@@ -170,7 +170,7 @@ async def test_tags_and_ignored_users_are_those_of_all_devices(server: ServerPro
     ):
         room = await direct_room(alice, phone)
         await hear(laptop)
-        heard, tags = collect(laptop, RoomMessageText), []
+        received, tags = collect(laptop, RoomMessageText), []
 
         async def note(_: object, event: TagEvent) -> None:
             tags.append(event.tags)
@@ -181,15 +181,15 @@ async def test_tags_and_ignored_users_are_those_of_all_devices(server: ServerPro
         ignored = json.dumps({"ignored_users": {alice.user_id: {}}})
         await put(phone, f"{user}/account_data/m.ignored_user_list", ignored)
         await say(alice, room, "unheard")
-        await say(phone, room, "heard")
-        await until(laptop, lambda: bool(heard) and bool(tags))
+        await say(phone, room, "received")
+        await until(laptop, lambda: bool(received) and bool(tags))
 
         assert tags == [{"m.favourite": {"order": 0.5}}]
-        assert [event.body for _, event in heard] == ["heard"]
+        assert [event.body for _, event in received] == ["received"]
 
 
 async def test_history_is_read_to_its_beginning(server: ServerProcess) -> None:
-    """An archive bot gets everything, once, and knows when it is done."""
+    """An archive bot gets each event once, and knows when it has all."""
     async with account(server, "alice") as alice:
         room = (await ok(alice.room_create())).room_id
         for number in range(30):
@@ -213,7 +213,7 @@ async def test_history_is_read_to_its_beginning(server: ServerProcess) -> None:
 
 
 async def test_members_are_loaded_as_they_are_needed(server: ServerProcess) -> None:
-    """A bot in big rooms need not know everybody to start."""
+    """A bot in large rooms need not load all members to start."""
     async with (
         account(server, "alice") as alice,
         account(server, "bob") as bob,
@@ -236,20 +236,20 @@ async def test_members_are_loaded_as_they_are_needed(server: ServerProcess) -> N
 
 
 async def test_bot_continues_after_a_restart() -> None:
-    """Tokens, rooms and what was said outlive the server."""
+    """Tokens, rooms and messages outlive the server process."""
     with running_server() as server:
         async with account(server, "alice") as alice, account(server, "bob") as bob:
             room = await direct_room(alice, bob)
             await hear(bob)
-            heard = collect(bob, RoomMessageText)
+            received = collect(bob, RoomMessageText)
             await say(alice, room, "before")
 
             server.stop()
             server.start()
             await say(alice, room, "after")
-            await until(bob, lambda: len(heard) == 2)
+            await until(bob, lambda: len(received) == 2)
 
-            assert [event.body for _, event in heard] == ["before", "after"]
+            assert [event.body for _, event in received] == ["before", "after"]
 
 
 def edit(event_id: str, text: str) -> dict[str, Any]:
@@ -269,7 +269,7 @@ def relation(kind: str, event_id: str, **more: str) -> dict[str, Any]:
 
 
 async def put(client: AsyncClient, path: str, body: str) -> None:
-    """A request that the library has no method for."""
+    """A request for which the library has no method."""
     headers = {
         "Authorization": f"Bearer {client.access_token}",
         "Content-Type": "application/json",

@@ -1,4 +1,4 @@
-"""The WebSocket transport as a client of another library sees it."""
+"""The WebSocket transport, used through a client library of another project."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -17,19 +17,19 @@ NewUser = Callable[[str], User]
 
 @pytest.fixture
 def alice(new_user: NewUser) -> User:
-    """The one who listens."""
+    """The user who receives."""
     return new_user("alice")
 
 
 @pytest.fixture
 def bob(new_user: NewUser) -> User:
-    """The one who talks."""
+    """The user who sends."""
     return new_user("bob")
 
 
 @pytest.fixture
 def room(alice: User, bob: User) -> str:
-    """A room that both are in."""
+    """A room that both have joined."""
     room_id = alice.create_room(preset="public_chat")
     bob.join(room_id)
     return room_id
@@ -37,7 +37,7 @@ def room(alice: User, bob: User) -> str:
 
 @pytest.fixture
 def stream(alice: User, room: str) -> Iterator[Stream]:
-    """Alice's socket, its first update read."""
+    """Alice's socket, after its first update."""
     with Stream(alice) as opened:
         opened.update()
         yield opened
@@ -45,7 +45,7 @@ def stream(alice: User, room: str) -> Iterator[Stream]:
 
 @pytest.mark.parametrize("by_subprotocol", [False, True], ids=["header", "subprotocol"])
 def test_token_opens_the_socket(alice: User, room: str, *, by_subprotocol: bool) -> None:
-    """Browsers cannot set headers, so a token in the subprotocol must do as well."""
+    """Browsers cannot set headers, so the server accepts a token in the subprotocol."""
     with Stream(alice, by_subprotocol=by_subprotocol) as opened:
         first = opened.update()
 
@@ -61,21 +61,21 @@ def test_unknown_token_is_refused_before_the_upgrade(alice: User) -> None:
     with pytest.raises(InvalidStatus) as refused, open_socket(stranger):
         pass
 
-    answer = refused.value.response
-    assert answer.status_code == 401
-    assert json.loads(answer.body or b"")["errcode"] == "M_UNKNOWN_TOKEN"
+    response = refused.value.response
+    assert response.status_code == 401
+    assert json.loads(response.body or b"")["errcode"] == "M_UNKNOWN_TOKEN"
 
 
 def test_no_known_subprotocol_is_refused(alice: User) -> None:
-    """A client that speaks something else must not be left guessing."""
+    """A client without a known subprotocol gets an error that says so."""
     with pytest.raises(InvalidStatus) as refused, open_socket(alice, subprotocols=("soap",)):
         pass
 
     assert refused.value.response.status_code == 400
 
 
-def test_plain_get_is_told_to_upgrade(alice: User) -> None:
-    """Somebody who opens the address by hand gets a Matrix error, not a page of HTML."""
+def test_plain_get_is_asked_to_upgrade(alice: User) -> None:
+    """A user who opens the address by hand gets a Matrix error, not a page of HTML."""
     with pytest.raises(Refused) as refused:
         alice.request("GET", PATH)
 
@@ -84,21 +84,21 @@ def test_plain_get_is_told_to_upgrade(alice: User) -> None:
 
 
 def test_message_arrives_as_an_update(stream: Stream, bob: User, room: str) -> None:
-    """News come by themselves: that is what the socket is for."""
+    """The server pushes new events without a request."""
     bob.send(room, "hello", "t1")
 
     assert stream.messages_until(room, "hello") == ["hello"]
 
 
-def test_send_answers_with_the_event_id_and_shares_transactions_with_http(
+def test_send_returns_the_event_id_and_shares_transactions_with_http(
     stream: Stream, alice: User, bob: User, room: str
 ) -> None:
     """A client that loses its socket retries over HTTP without doubling its message."""
     content = {"msgtype": "m.text", "body": "once"}
-    answer = stream.call("send", "txn-1", room_id=room, event_type="m.room.message",
+    response = stream.call("send", "txn-1", room_id=room, event_type="m.room.message",
                          content=content)  # fmt: skip
 
-    event_id = answer["result"]["event_id"]
+    event_id = response["result"]["event_id"]
     assert alice.send(room, "once", "txn-1") == event_id
     assert bodies_in(bob.sync(), room) == ["once"]
 
@@ -107,25 +107,25 @@ def test_typing_reaches_the_others(stream: Stream, alice: User, bob: User, room:
     """Typing over the socket is the same as over HTTP."""
     with Stream(bob) as listener:
         listener.update()
-        answer = stream.call("typing", room_id=room, typing=True, timeout=20_000)
+        response = stream.call("typing", room_id=room, typing=True, timeout=20_000)
         content = listener.ephemeral(room, "m.typing")
 
-    assert answer["result"] == {}
+    assert response["result"] == {}
     assert content == {"user_ids": [alice.user_id]}
 
 
 def test_state_is_set(stream: Stream, bob: User, room: str) -> None:
-    """A topic can be set without leaving the socket."""
-    answer = stream.call("state", room_id=room, event_type="m.room.topic", state_key="",
+    """A client can set a topic over the socket."""
+    response = stream.call("state", room_id=room, event_type="m.room.topic", state_key="",
                          content={"topic": "sockets"})  # fmt: skip
 
-    assert answer["result"]["event_id"].startswith("$")
+    assert response["result"]["event_id"].startswith("$")
     topic = bob.request("GET", f"{CLIENT}/rooms/{room}/state/m.room.topic")
     assert topic["topic"] == "sockets"
 
 
 def test_receipt_reaches_the_others(stream: Stream, alice: User, bob: User, room: str) -> None:
-    """Read marks over the socket show up at the sender's."""
+    """The sender of a message gets the receipts that readers send over the socket."""
     event_id = bob.send(room, "read me", "t1")
 
     with Stream(bob) as listener:
@@ -138,22 +138,22 @@ def test_receipt_reaches_the_others(stream: Stream, alice: User, bob: User, room
 
 def test_ping_is_answered(stream: Stream) -> None:
     """A client can find out whether the socket is alive."""
-    answer = stream.call("ping", "p1")
+    response = stream.call("ping", "p1")
 
-    assert answer == {"id": "p1", "result": {}}
+    assert response == {"id": "p1", "result": {}}
 
 
-def test_unknown_method_is_an_error_of_its_own(stream: Stream) -> None:
-    """A newer client learns what an older server lacks, and the socket lives on."""
-    answer = stream.call("levitate")
+def test_unknown_method_is_a_separate_error(stream: Stream) -> None:
+    """A newer client learns what an older server lacks, and the socket stays open."""
+    response = stream.call("levitate")
 
-    assert answer["error"]["errcode"] == "M_UNRECOGNIZED"
+    assert response["error"]["errcode"] == "M_UNRECOGNIZED"
     assert stream.call("ping")["result"] == {}
 
 
 @pytest.mark.parametrize("text", ["{", "", '{"id": "x"', "\ud7ff", "NaN"])
-def test_broken_json_is_answered_and_the_socket_lives_on(stream: Stream, text: str) -> None:
-    """One bad frame must not cost the client its place."""
+def test_broken_json_is_answered_and_the_socket_stays_open(stream: Stream, text: str) -> None:
+    """One bad frame does not cost the client its connection."""
     stream.send_text(text)
 
     assert stream.answer(None)["error"]["errcode"] == "M_NOT_JSON"
@@ -170,10 +170,10 @@ def test_broken_json_is_answered_and_the_socket_lives_on(stream: Stream, text: s
     ],
 )
 def test_bad_parameters_are_refused(stream: Stream, params: dict[str, Any]) -> None:
-    """Mistakes in parameters get the errcode that HTTP would give."""
-    answer = stream.call("send", **params)
+    """A client gets the errcode for wrong parameters that HTTP would give."""
+    response = stream.call("send", **params)
 
-    assert answer["error"]["errcode"] in {
+    assert response["error"]["errcode"] in {
         "M_BAD_JSON", "M_MISSING_PARAM", "M_INVALID_PARAM", "M_FORBIDDEN", "M_NOT_FOUND",
     }  # fmt: skip
 
@@ -204,7 +204,7 @@ def test_sync_token_works_on_the_socket_and_back(alice: User, bob: User, room: s
 
 
 def test_second_socket_of_a_device_replaces_the_first(alice: User, stream: Stream) -> None:
-    """A client whose network came back does not fight with its own ghost."""
+    """A client whose network came back need not wait for its old connection to time out."""
     with Stream(alice) as second:
         second.update()
 
@@ -213,7 +213,7 @@ def test_second_socket_of_a_device_replaces_the_first(alice: User, stream: Strea
 
 
 def test_log_out_closes_the_socket(alice: User, stream: Stream) -> None:
-    """A device that was logged out elsewhere must not go on reading."""
+    """A device that another device logged out receives nothing more."""
     alice.request("POST", f"{CLIENT}/logout", {})
 
     assert stream.close_code() == 4003
@@ -242,7 +242,7 @@ def test_slow_reader_gets_one_compacted_update(alice: User, bob: User, room: str
 
 @pytest.mark.interop
 def test_restart_closes_with_a_code_and_the_client_resumes() -> None:
-    """Clients reconnect after a restart as if nothing had been."""
+    """Clients reconnect after a restart without missing anything."""
     with running_server() as server:
         alice = register(server.url, SHARED_SECRET, "alice")
         room = alice.create_room()
@@ -262,6 +262,6 @@ def test_restart_closes_with_a_code_and_the_client_resumes() -> None:
 
 
 def test_server_is_healthy_after_all_this(server: ServerProcess, alice: User) -> None:
-    """Whatever the tests above did, the server still answers."""
+    """The server still responds after the tests above."""
     assert server.is_responding()
     assert alice.sync()["next_batch"]

@@ -1,1 +1,1 @@
-"""What survives when the server or its database is killed under load."""
+"""Kills of the server or its database under load, and the data that must survive them."""

@@ -1,7 +1,7 @@
-"""Load that a crash interrupts: senders that write down what was acknowledged, and try again.
+"""Load that a crash interrupts: senders that record acknowledged messages, and retry others.
 
-A sender numbers its messages; the number is the transaction id, so that a message whose answer was
-lost is sent again under the same id, as a good client does.
+A sender numbers its messages; the number is the transaction id, so that a message whose response
+was lost is sent again under the same id, as a good client does.
 """
 
 import threading
@@ -17,10 +17,10 @@ NOT_NOW = (502, 503)
 
 
 class ClientThread(ABC):
-    """A client at work in a thread of its own, until it is stopped.
+    """A client that works in a separate thread until it is stopped.
 
-    `failure` says what went wrong: nobody sees what a thread raises, and a client that died would
-    pass for one that had nothing to complain of.
+    `failure` describes an error: an exception in a thread would go unnoticed, and a client that
+    died would look like one without errors.
     """
 
     def __init__(self) -> None:
@@ -29,15 +29,15 @@ class ClientThread(ABC):
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Let the request under way finish, then end."""
+        """Let the running request finish, then end the thread."""
         self._stop.set()
         self._thread.join(GIVE_UP_SECONDS)
         if self._thread.is_alive():
-            self.failure = "still waiting for an answer"
+            self.failure = "still waiting for a response"
 
     @abstractmethod
     def step(self) -> None:
@@ -53,10 +53,10 @@ class ClientThread(ABC):
 
 
 class Sender(ClientThread):
-    """One client that sends as fast as it is answered, in a thread of its own.
+    """One client that sends the next message when the server responds, in a separate thread.
 
     `acknowledged` maps the body of each message to the event id that the server gave, in the order
-    of sending; `interrupted` counts attempts that got no answer, or the answer "not now".
+    of sending; `interrupted` counts attempts that got no response, or one of `NOT_NOW`.
     """
 
     def __init__(self, user: User, room_id: str) -> None:
@@ -85,7 +85,7 @@ class Sender(ClientThread):
             except ConnectionLost:
                 pass
             except Refused as refused:
-                # Anything else would be a message refused for good.
+                # Any other error would be a permanent refusal.
                 if refused.status not in NOT_NOW:
                     raise
             self.interrupted += 1
@@ -94,7 +94,7 @@ class Sender(ClientThread):
 
 
 class Reader(ClientThread):
-    """One client that long-polls in a thread and writes down what it was shown.
+    """One client that long-polls in a thread and records the messages that it receives.
 
     `seen` holds (room id, event id, body) in the order of arrival, over all restarts.
     """
@@ -106,7 +106,7 @@ class Reader(ClientThread):
         self.seen: list[tuple[str, str, str]] = []
 
     def step(self) -> None:
-        """Wait for news once."""
+        """Make one long poll."""
         try:
             self.since = read_since(self.user, self.since, self.seen, timeout_ms=500)
         except ConnectionLost:
@@ -122,11 +122,11 @@ def read_since(
 ) -> str:
     """Add all messages after a token to `seen`, oldest first; gives the next token.
 
-    A limited timeline's gap is filled from `/messages`, as a client does that misses nothing.
+    A limited timeline's gap is filled from `/messages`, as a client does.
     """
-    answer = user.sync(since, timeout_ms=timeout_ms)
+    response = user.sync(since, timeout_ms=timeout_ms)
     found: list[tuple[str, str, str]] = []
-    for room_id, room in answer.get("rooms", {}).get("join", {}).items():
+    for room_id, room in response.get("rooms", {}).get("join", {}).items():
         timeline = room.get("timeline", {})
         events = timeline.get("events", [])
         if timeline.get("limited"):
@@ -138,5 +138,5 @@ def read_since(
             if event["type"] == "m.room.message"
         ]
     seen += found
-    next_batch: str = answer["next_batch"]
+    next_batch: str = response["next_batch"]
     return next_batch

@@ -1,7 +1,7 @@
-"""A database in trouble, and a clock that is set: the server says so, and goes on or ends.
+"""A failing database, and a clock that is set: the server reports it, and continues or ends.
 
-Nobody who was told that a message was sent loses it, nobody waits for ever, and whoever watches the
-process sees by its health or its exit status how it is.
+No user loses a message that was acknowledged, no client waits without end, and an operator sees the
+state of the process by its health or its exit status.
 """
 
 import os
@@ -66,12 +66,12 @@ class Scene:
         }
 
     def end_connections(self) -> None:
-        """Have the server connect anew."""
+        """Have the server connect again."""
         for pid in self.backends():
             self.execute(f"SELECT pg_terminate_backend({pid})")
 
     def health(self) -> dict[str, str]:
-        """What each check says."""
+        """The result of each check."""
         http = Http(self.server.url)
         try:
             checks: dict[str, str] = http.request("GET", "/health", timeout=10)["checks"]
@@ -92,7 +92,7 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """A running server on a fresh database; the parameter is by how much its clock can jump."""
+    """A running server on a fresh database; the parameter is the jump of its clock in seconds."""
     dsn = fresh_database()
     with ServerProcess(tmp_path) as server:
         server.clock_jump = getattr(request, "param", 0.0)
@@ -106,7 +106,7 @@ def scene(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Scene]:
 
 @contextmanager
 def stopped(pids: list[int]) -> Iterator[None]:
-    """Processes that do nothing for the length of the block."""
+    """Stop processes for the duration of the block."""
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -123,8 +123,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def test_batch_that_is_refused_for_good_ends_the_process(scene: Scene) -> None:
-    """A supervisor starts it again; before, it closed its ports and stayed."""
+def test_batch_that_is_refused_permanently_ends_the_process(scene: Scene) -> None:
+    """A supervisor starts the server again; before, it closed its ports and continued to run."""
     scene.execute(REFUSE.format(code=FORBIDDEN))
 
     with pytest.raises(Refused) as refused:
@@ -134,8 +134,8 @@ def test_batch_that_is_refused_for_good_ends_the_process(scene: Scene) -> None:
     assert scene.server.wait_for_end(PATIENCE_SECONDS) == 1
 
 
-def test_server_goes_on_when_the_disk_has_room_again(scene: Scene) -> None:
-    """What was waiting is stored then; meanwhile nothing new is taken, and /health says why."""
+def test_server_continues_when_the_disk_has_space_again(scene: Scene) -> None:
+    """Queued messages are stored then; meanwhile new ones are refused, and /health says why."""
     scene.execute(REFUSE.format(code=DISK_FULL))
     sent: list[str] = []
     sending = threading.Thread(target=lambda: sent.append(scene.send("patient")), daemon=True)
@@ -153,8 +153,8 @@ def test_server_goes_on_when_the_disk_has_room_again(scene: Scene) -> None:
     assert scene.messages() == {sent[0]: "patient"}
 
 
-def test_server_goes_on_when_the_database_may_be_written_to_again(scene: Scene) -> None:
-    """A database that only reads, as while another one takes over, is trouble that passes."""
+def test_server_continues_when_the_database_is_writable_again(scene: Scene) -> None:
+    """A database is read-only for a time while another one takes over; no message is lost."""
     name = scene.execute("SELECT current_database()")[0][0]
     scene.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     scene.end_connections()
@@ -175,7 +175,7 @@ def test_server_goes_on_when_the_database_may_be_written_to_again(scene: Scene) 
 
 
 def test_nothing_is_lost_where_the_reservation_of_positions_was(scene: Scene) -> None:
-    """Ten of ten messages were acknowledged once, and none of them was stored."""
+    """No acknowledged message is lost; once, ten of ten were acknowledged and none was stored."""
     before = {scene.send(f"before {number}") for number in range(3)}
     scene.server.stop()
     scene.execute("UPDATE server_state SET value = '0' WHERE key = 'reserved_positions'")
@@ -189,7 +189,7 @@ def test_nothing_is_lost_where_the_reservation_of_positions_was(scene: Scene) ->
 
 
 def test_health_notices_a_database_that_hangs(scene: Scene) -> None:
-    """Its connections are open, and nothing comes out of them."""
+    """An operator sees that the database hangs, though its connections stay open."""
     assert scene.health() == {"database": "ok", "writes": "ok"}
 
     with stopped(scene.backends()):
@@ -202,7 +202,7 @@ def test_health_notices_a_database_that_hangs(scene: Scene) -> None:
 
 
 def test_shutdown_does_not_wait_for_a_database_that_hangs(scene: Scene) -> None:
-    """What was never acknowledged is given up, and the exit status says that not all went well."""
+    """The server drops what it never acknowledged, and the exit status reports the failure."""
     with stopped(scene.backends()):
         sending = threading.Thread(target=_try_to_send, args=(scene,), daemon=True)
         sending.start()
@@ -216,7 +216,7 @@ def test_shutdown_does_not_wait_for_a_database_that_hangs(scene: Scene) -> None:
 
 @pytest.mark.parametrize("scene", [-HOUR, HOUR], indirect=True)
 def test_long_poll_ends_on_time_when_the_clock_is_set(scene: Scene) -> None:
-    """Whoever waits for two seconds waits for two seconds, whatever the time of day becomes."""
+    """A client that waits for two seconds waits for two seconds, even if the clock is set."""
     user, jump = scene.user, scene.server.clock_jump
     since = user.sync()["next_batch"]
     threading.Timer(0.5, scene.server.jump).start()

@@ -1,7 +1,8 @@
-"""Kill -9 under load: what was acknowledged is there, exactly once and in the same order.
+"""Kill -9 under load: acknowledged messages are stored exactly once, in the same order.
 
-A request is answered only after its event is durable, and a transaction id names one event for
-ever; so a client that repeats whatever got no answer neither loses nor doubles a message.
+A request is answered only after its event is durable, and a transaction id names one event
+permanently; so a client that repeats requests without a response neither loses nor doubles a
+message.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#transaction-identifiers
 """
@@ -21,7 +22,7 @@ ROOMS = 3
 SENDERS_PER_ROOM = 3
 LOAD_SECONDS = 1.5
 RECOVERY_SECONDS = 30.0
-LATEST = 50  # messages that a client may still be unsure of
+LATEST = 50  # messages without a response yet
 
 
 @dataclass
@@ -36,16 +37,16 @@ class Scene:
     first_token: str
 
     def acknowledged(self) -> int:
-        """How many messages were acknowledged so far."""
+        """The number of messages acknowledged so far."""
         return sum(len(sender.acknowledged) for sender in self.senders)
 
     def begin(self) -> None:
-        """Let the senders and the reader loose."""
+        """Start the senders and the reader."""
         for client in (*self.senders, self.reader):
             client.start()
 
     def calm_down(self) -> None:
-        """Let the senders finish what they are about, and the reader catch up."""
+        """Let the senders finish their requests, and the reader catch up."""
         for sender in self.senders:
             sender.stop()
         self.reader.stop()
@@ -58,7 +59,7 @@ class Scene:
 
 @pytest.fixture
 def scene() -> Iterator[Scene]:
-    """A fresh server with all set up, the load not yet begun."""
+    """A fresh server with its users and rooms, before the load."""
     with running_server() as server:
         witness = register(server.url, SHARED_SECRET, "witness")
         rooms = [witness.create_room(preset="public_chat") for _ in range(ROOMS)]
@@ -73,23 +74,23 @@ def scene() -> Iterator[Scene]:
 
 
 def kill_server(server: ServerProcess) -> None:
-    """The server process is gone at once, and started again."""
+    """Kill the server process and start it again."""
     server.kill()
     server.start()
 
 
 def kill_database(server: ServerProcess) -> None:
-    """The database's main process is gone; the server has to bring it back by itself."""
+    """Kill the database's main process; the server has to restart it by itself."""
     before = server.database_pid()
     server.kill_database()
     deadline = time.monotonic() + RECOVERY_SECONDS
     while server.database_pid() in (None, before):
-        assert time.monotonic() < deadline, "the server did not bring its database back"
+        assert time.monotonic() < deadline, "the server did not restart its database"
         time.sleep(0.05)
 
 
 def kill_both(server: ServerProcess) -> None:
-    """As when the machine loses power."""
+    """Kill both, as a power failure would."""
     server.kill_database()
     server.kill()
     server.start()
@@ -99,7 +100,7 @@ def kill_both(server: ServerProcess) -> None:
 def test_acknowledged_messages_survive_exactly_once(
     scene: Scene, crash: Callable[[ServerProcess], None]
 ) -> None:
-    """Nobody loses a message that was shown as sent, and nobody reads one twice."""
+    """No sender loses an acknowledged message, and no reader gets one twice."""
     run_through(scene, crash)
 
     for room_id in scene.rooms:
@@ -119,7 +120,7 @@ def test_acknowledged_messages_survive_exactly_once(
 
 
 def test_reader_across_crashes_sees_each_message_once(scene: Scene) -> None:
-    """A client that resumes from its token after each crash has gaps and repeats nowhere."""
+    """A client that resumes from its token after each crash gets no gap and no duplicate."""
     run_through(scene, kill_server)
 
     for room_id in scene.rooms:
@@ -139,7 +140,7 @@ def test_token_from_before_the_crash_gives_exactly_the_rest(scene: Scene) -> Non
 
 
 def test_retried_transaction_gives_the_same_event(scene: Scene) -> None:
-    """A client that never got its answer asks again after the crash, and nothing is doubled."""
+    """A client that got no response repeats the request after the crash, and doubles nothing."""
     scene.begin()
     time.sleep(LOAD_SECONDS)
     kill_server(scene.server)
@@ -168,7 +169,7 @@ def run_through(scene: Scene, crash: Callable[[ServerProcess], None]) -> None:
 
 
 def messages_of(scene: Scene, room_id: str) -> list[tuple[str, str]]:
-    """(event id, body) of all messages of a room as its history has them, oldest first."""
+    """(event id, body) of all messages in a room's history, oldest first."""
     events = scene.witness.messages(room_id, None)
     return [
         (event["event_id"], event["content"]["body"])

@@ -1,8 +1,8 @@
-"""Strategies for requests that no honest client sends, near enough to honest ones to get far.
+"""Strategies for malformed requests, close enough to valid ones to get past the decoder.
 
-Bodies and query parameters follow the types that a handler asks for, with a wrong value here and
-there: a request that is refused as a whole would test nothing but the decoder. `Known` are names of
-things that exist, so that what is malformed reaches a room and not only the door.
+Bodies and query parameters follow the types of a handler's parameters, with a wrong value here and
+there: a request that is refused by its shape would test nothing but the decoder. `Known` are names
+of things that exist, so that malformed requests reach a room.
 """
 
 import json
@@ -23,7 +23,7 @@ EVENT_TYPES = (
     "m.room.server_acl", "m.room.third_party_invite", "m.room.guest_access", "m.room.redaction",
     "m.room.encryption", "m.reaction", "m.direct", "m.tag", "m.fully_read", "org.example",
 )  # fmt: skip
-# Longest wait that a request may ask for, in ms: fuzzing must not wait for news.
+# The longest `timeout` of a request, in ms: fuzzing must not wait for new events.
 LONGEST_WAIT_MS = 5
 DEEP = 3_000
 KEYS = (
@@ -79,14 +79,14 @@ not_json = st.one_of(
 
 
 def mostly(right: st.SearchStrategy[Any], wrong: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """The one, and once in a while the other."""
+    """Mostly `right`, sometimes `wrong`."""
     return st.integers(1, WRONG_ONCE_IN).flatmap(
         lambda number: wrong if number == WRONG_ONCE_IN else right
     )
 
 
 def bodies(route: Route, known: Known) -> st.SearchStrategy[bytes]:
-    """Bodies for a route: honest in shape, any JSON, or no JSON at all."""
+    """Bodies for a route: valid in shape, any JSON, or no JSON at all."""
     annotation = get_type_hints(route.handler).get("body")
     honest = objects(known)
     if annotation is not None:
@@ -133,7 +133,7 @@ def objects(known: Known) -> st.SearchStrategy[Any]:
 
 
 def value_of(kind: types.Type, known: Known) -> st.SearchStrategy[Any]:
-    """Values of a type that a handler asks for, one in a few of them of another type."""
+    """Values of the type of a handler's parameter, some of them of another type."""
     return mostly(_right_value_of(kind, known), any_json)
 
 

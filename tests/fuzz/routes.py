@@ -1,7 +1,7 @@
 """The server's own route table, so that no endpoint is forgotten.
 
-An API object only keeps what its constructor is given until a request comes, so stand-ins do for
-listing its routes; the requests go to a real server.
+The constructor of an API object only stores its arguments, so placeholders are enough to list its
+routes; the requests go to a real server.
 """
 
 import importlib

@@ -28,7 +28,7 @@ WITH_BODY = ("POST", "PUT", "DELETE", "PATCH")
 
 @dataclass(frozen=True)
 class Response:
-    """An answer as it came."""
+    """A response as it was received."""
 
     status: int
     content_type: str
@@ -44,7 +44,7 @@ def server() -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="module")
 def names() -> Iterator[int]:
-    """Numbers for accounts: a route that ends a session must not spoil the next route's test."""
+    """Numbers for accounts: each test has its own, since a route may end the session."""
     return itertools.count(1)
 
 
@@ -58,7 +58,7 @@ def id_of(route: Route) -> str:
 def test_malformed_requests_are_refused_with_an_errcode(
     server: ServerProcess, names: Iterator[int], route: Route, *, with_token: bool
 ) -> None:
-    """Nobody takes the server down, or learns how it is built, by sending it nonsense."""
+    """A stranger can neither crash the server nor learn its internals by malformed requests."""
     user = register(server.url, SHARED_SECRET, f"fuzz{next(names)}")
     known = things_of(user)
 
@@ -74,26 +74,26 @@ def test_malformed_requests_are_refused_with_an_errcode(
         target = f"{path}?{query}" if query else path
         content = body if route.method in WITH_BODY else None
         response = exchange(server, route.method, target, content, user if with_token else None)
-        assert_is_matrix_answer(response)
+        assert_is_matrix_response(response)
 
     every_request_is_answered()
 
 
 def test_unknown_paths_are_refused_with_an_errcode(server: ServerProcess) -> None:
-    """A mistyped address is told apart from a missing room."""
+    """A client can distinguish a mistyped path from a missing room."""
 
     @settings(max_examples=200, deadline=None, derandomize=True, database=None)
     @given(path=st.text("abcmr03%/{}.~;:@!$&'()*+,=", max_size=40))
     def every_path_is_answered(path: str) -> None:
         response = exchange(server, "GET", f"/_matrix/client/v3/nothing/{path}", None, None)
-        assert_is_matrix_answer(response)
+        assert_is_matrix_response(response)
         assert response.status >= 400
 
     every_path_is_answered()
 
 
 def test_all_endpoints_are_in_the_table() -> None:
-    """A table that came out short would let endpoints go unchecked in silence."""
+    """An incomplete table would silently leave endpoints untested."""
     assert len(ROUTES) > 40
 
 
@@ -138,16 +138,16 @@ def exchange(
         connection.close()
 
 
-def assert_is_matrix_answer(response: Response) -> None:
-    """The answer is no server error, and an error is JSON with an errcode."""
+def assert_is_matrix_response(response: Response) -> None:
+    """The response is no server error, and an error is JSON with an errcode."""
     assert response.status < 500, response
     if response.content_type.startswith("text/html"):
-        # A page for people: of a stage that a client cannot do itself, or behind a link in a mail.
+        # A page for users: of a stage that a client cannot do itself, or behind a link in a mail.
         return
     assert response.content_type.startswith("application/json"), response
-    answer = json.loads(response.body)
+    body = json.loads(response.body)
     if response.status >= 400:
         # The 401 of user-interactive authentication lists flows, and has an errcode only after a
         # stage that failed.
-        asks_for_stages = response.status == 401 and "flows" in answer
-        assert asks_for_stages or answer["errcode"].startswith("M_"), response
+        asks_for_stages = response.status == 401 and "flows" in body
+        assert asks_for_stages or body["errcode"].startswith("M_"), response

@@ -28,7 +28,7 @@ class Client:
     async def request(
         self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None
     ) -> Any:
-        """The decoded answer; raises `Refused`. `body` is sent as JSON, or as it is if bytes."""
+        """The decoded response; raises `Refused`. `body` is sent as JSON, or as it is if bytes."""
         data = body if body is None or isinstance(body, bytes) else msgspec.json.encode(body)
         headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
         response = await self._http.request(
@@ -40,19 +40,19 @@ class Client:
         return answer
 
     async def get(self, path: str, **query: Any) -> Any:
-        """The answer to GET below `/_matrix/client/v3`."""
+        """The response to GET below `/_matrix/client/v3`."""
         return await self.request("GET", CLIENT + path, query=query)
 
     async def put(self, path: str, body: Any) -> Any:
-        """The answer to PUT below `/_matrix/client/v3`."""
+        """The response to PUT below `/_matrix/client/v3`."""
         return await self.request("PUT", CLIENT + path, body)
 
     async def post(self, path: str, body: Any = None, **query: Any) -> Any:
-        """The answer to POST below `/_matrix/client/v3`."""
+        """The response to POST below `/_matrix/client/v3`."""
         return await self.request("POST", CLIENT + path, {} if body is None else body, query)
 
     async def delete(self, path: str) -> Any:
-        """The answer to DELETE below `/_matrix/client/v3`."""
+        """The response to DELETE below `/_matrix/client/v3`."""
         return await self.request("DELETE", CLIENT + path)
 
 

@@ -1,4 +1,4 @@
-"""An identity server in a test's hands: it knows who has which address, and keeps invites.
+"""A scripted identity server: it has the users of addresses, and stores invites.
 
 Spec: https://spec.matrix.org/v1.19/identity-service-api/
 """

@@ -17,7 +17,7 @@ from homeserver.wiring.remote import RemotePorts
 
 
 class NoMemberships:
-    """Nobody can join, knock at or leave a room that the server is not in."""
+    """Local users cannot join, knock at or leave a room that the server is not in."""
 
     async def join(
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
@@ -40,7 +40,7 @@ class NoExchange:
 
 
 class NoBackfill:
-    """What is missing of the past stays missing."""
+    """Gaps in a room's history are never filled."""
 
     async def fill(self, room: Room, depths: Depths, limit: int) -> bool:
         return False
@@ -56,7 +56,7 @@ class NoTimestamps:
 
 
 class NoSpaces:
-    """Nothing is known of rooms that the server is not in."""
+    """The server knows nothing of rooms that it is not in."""
 
     async def describe(self, room_id: str, via: Sequence[str]) -> RoomDescription | None:
         return None
@@ -81,7 +81,7 @@ async def find_no_profile(user_id: str, field: str | None) -> Mapping[str, bytes
 
 
 def no_remote(backfill: BackfillPort) -> RemotePorts:
-    """The ports of a server that asks others for nothing but the past of rooms."""
+    """The ports of a server that requests only the history of rooms from others."""
     return RemotePorts(
         memberships=NoMemberships(),
         third_party_exchange=NoExchange(),

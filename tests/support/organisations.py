@@ -91,7 +91,7 @@ class Organisation:
 
 
 class FederationTestCase(TestCase):
-    """A test with as many servers as it wants: `await self.organisation()`."""
+    """A test with any number of servers: `await self.organisation()`."""
 
     timeout = 60
 

@@ -1,4 +1,4 @@
-"""The whole event graph of a room, in the hands of a test: any version, any shape, true or forged.
+"""The whole event graph of a room, built by a test: any version, any shape, true or forged.
 
 Events are made and signed as a server of that version would, with the auth events that the rules
 select from the state at their place; a test may place them anywhere and choose everything itself.

@@ -177,17 +177,17 @@ class Scene:
 
     async def user(self, site: Site, name: str) -> Watcher:
         """A new account whose name starts with the one given."""
-        somebody = Client(self._http, site.program.url)
+        client = Client(self._http, site.program.url)
         path = "/_synapse/admin/v1/register"
-        nonce = (await somebody.request("GET", path))["nonce"]
+        nonce = (await client.request("GET", path))["nonce"]
         body = registration(SHARED_SECRET, nonce, f"{name}{next(self.numbers)}")
-        answer = await somebody.request("POST", path, body)
+        response = await client.request("POST", path, body)
         return Watcher(
             self._http,
             site.program.url,
-            answer["user_id"],
-            answer["device_id"],
-            answer["access_token"],
+            response["user_id"],
+            response["device_id"],
+            response["access_token"],
         )
 
     def cut(self, mode: Mode = Mode.REFUSE) -> None:
@@ -222,13 +222,13 @@ class Scene:
         assert errors == []
 
     async def _reaches(self, site: Site, other: Site) -> None:
-        """A server that was out of reach for another one may be left alone for a while."""
+        """The other server may be backing off from one that was unreachable."""
         asking = await self.user(site, "scout")
-        nobody = f"@nobody:{other.name}"
+        unknown = f"@nobody:{other.name}"
 
         async def is_unknown() -> bool:
             try:
-                await asking.get(f"/profile/{quote(nobody)}")
+                await asking.get(f"/profile/{quote(unknown)}")
             except Refused as refused:
                 return refused.status == 404
             return True

@@ -11,7 +11,7 @@ from homeserver.web.routes import Route
 from homeserver.web.websocket import Socket, SocketFactory, Upgrade
 from tests.web.raw_http import ServerTestCase, Wire
 
-HANDSHAKE = (
+OPENING_HEADERS = (
     ("Connection", "keep-alive, Upgrade"),
     ("Upgrade", "websocket"),
     ("Sec-WebSocket-Version", "13"),
@@ -77,8 +77,8 @@ class WebSocketTestCase(ServerTestCase):
     async def shake(
         self, wire: Wire, path: str = "/_matrix/client/v3/stream", **kw: Any
     ) -> dict[str, str]:
-        """An opening handshake that succeeds; the headers of the response."""
-        headers = [*HANDSHAKE, *kw.pop("headers", [PROTOCOL])]
+        """Open a WebSocket; returns the headers of the response."""
+        headers = [*OPENING_HEADERS, *kw.pop("headers", [PROTOCOL])]
         wire.request("GET", path, headers=headers, **kw)
         response = await wire.response()
         self.assertEqual(response.status, 101, response)
@@ -197,7 +197,7 @@ class RefusalTests(WebSocketTestCase):
 
     async def test_errors_before_the_handshake_are_ordinary_answers(self) -> None:
         """A client must see `M_UNKNOWN_TOKEN` and 429, which a WebSocket could not send."""
-        headers = [*HANDSHAKE, PROTOCOL]
+        headers = [*OPENING_HEADERS, PROTOCOL]
         await self.assert_refused(401, "M_MISSING_TOKEN", headers=headers)
         await self.assert_refused(401, "M_UNKNOWN_TOKEN", headers=headers, token="mallory")
         await self.assert_refused(403, "M_GUEST_ACCESS_FORBIDDEN", headers=headers, token="guest")
@@ -207,7 +207,7 @@ class RefusalTests(WebSocketTestCase):
     async def test_unsupported_subprotocol_is_refused(self) -> None:
         """A later version of the protocol must not be mistaken for this one."""
         for offer in ([], [("Sec-WebSocket-Protocol", "m.xml, chat")]):
-            headers = [*HANDSHAKE, *offer]
+            headers = [*OPENING_HEADERS, *offer]
             await self.assert_refused(400, "M_INVALID_PARAM", headers=headers, token="alice")
 
     async def test_invalid_handshakes_are_refused(self) -> None:
@@ -218,14 +218,14 @@ class RefusalTests(WebSocketTestCase):
             ("Sec-WebSocket-Key", "A" * 24, 400),
             ("Connection", "keep-alive", 400),
         ):
-            headers = [(n, v) for n, v in HANDSHAKE if n != name] + [(name, value), PROTOCOL]
+            headers = [(n, v) for n, v in OPENING_HEADERS if n != name] + [(name, value), PROTOCOL]
             errcode = "M_UNRECOGNIZED" if status == 426 else "M_INVALID_PARAM"
             await self.assert_refused(status, errcode, headers=headers, token="alice")
 
     async def test_refused_handshake_leaves_the_connection_usable(self) -> None:
         """The client falls back to the long poll on the same connection."""
         wire = await self.connect()
-        wire.request("GET", "/_matrix/client/v3/stream", headers=HANDSHAKE, token="alice")
+        wire.request("GET", "/_matrix/client/v3/stream", headers=OPENING_HEADERS, token="alice")
         self.assertEqual((await wire.response()).status, 400)
 
         wire.request("GET", "/plain", token="alice")

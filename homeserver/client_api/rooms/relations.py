@@ -1,4 +1,4 @@
-"""The child events of an event, and the threads of a room, over the API.
+"""The child events of an event over the API.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#relationships-api
 """
@@ -29,33 +29,24 @@ class RelationsQuery(msgspec.Struct):
     recurse: bool | None = None
 
 
-class ThreadsQuery(msgspec.Struct):
-    """The kind of threads, and the page."""
-
-    include: Literal["all", "participated"] = "all"
-    since: str | None = msgspec.field(name="from", default=None)
-    limit: Limit | None = None
-
-
 class RelationsApi:
     def __init__(
-        self, related_events: RelationPages, account_data: AccountData, local_server: LocalServer
+        self, relation_pages: RelationPages, account_data: AccountData, local_server: LocalServer
     ) -> None:
-        self._related_events = related_events
+        self._relation_pages = relation_pages
         self._account_data = account_data
         self._local_server = local_server
 
     def routes(self) -> list[Route]:
         of_event = f"{ROOM}/relations/{{event_id}}"
         of_type = f"{of_event}/{{rel_type}}"
-        of_event_type, threads = f"{of_type}/{{event_type}}", f"{ROOM}/threads"
+        of_event_type = f"{of_type}/{{event_type}}"
         with_both = self.get_relating_events_with_rel_type_and_event_type
         with_type = self.get_relating_events_with_rel_type
         return [
             Route("GET", of_event, self.get_relating_events, cancellable=True),
             Route("GET", of_type, with_type, cancellable=True),
             Route("GET", of_event_type, with_both, cancellable=True),
-            Route("GET", threads, self.get_thread_roots, limit="search", cancellable=True),
         ]
 
     async def get_relating_events(
@@ -82,25 +73,6 @@ class RelationsApi:
         """The child events of an event by one relation type and of one event type."""
         return await self._children(caller, room_id, event_id, query, rel_type, event_type)
 
-    async def get_thread_roots(
-        self, caller: Requester, room_id: str, query: ThreadsQuery
-    ) -> dict[str, Any]:
-        """The threads of a room."""
-        page = await self._related_events.threads(
-            caller,
-            room_id,
-            include=query.include,
-            since=query.since,
-            limit=query.limit,
-            ignored=await self._account_data.ignored_users(caller.user_id),
-        )
-        response: dict[str, Any] = {
-            "chunk": events_json(page.chunk, caller, self._local_server.now_ms())
-        }
-        if page.end is not None:
-            response["next_batch"] = page.end
-        return response
-
     async def _children(
         self,
         caller: Requester,
@@ -120,7 +92,7 @@ class RelationsApi:
             limit=query.limit,
             ignored=await self._account_data.ignored_users(caller.user_id),
         )
-        page = await self._related_events.children(caller, room_id, event_id, request)
+        page = await self._relation_pages.children(caller, room_id, event_id, request)
         response: dict[str, Any] = {
             "chunk": events_json(page.chunk, caller, self._local_server.now_ms())
         }

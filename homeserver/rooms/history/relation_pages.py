@@ -1,4 +1,4 @@
-"""The children of an event, page by page, and the threads of a room.
+"""The children of an event, page by page.
 
 Pages are in topological order, like those of the room's history, and use the same tokens.
 
@@ -6,13 +6,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#relationships-api
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
-
-import msgspec
+from dataclasses import dataclass
 
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.protocol.relations import THREAD
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.aggregations import BundledAggregations
 from homeserver.rooms.history.room_reader import ReadAccess, RoomReader
@@ -59,7 +55,7 @@ class RelationPage:
 
 
 class RelationPages:
-    """Finds children and threads on behalf of users."""
+    """Finds children on behalf of users."""
 
     def __init__(
         self,
@@ -88,50 +84,15 @@ class RelationPages:
         access = await self._reader.access(caller.user_id, room_id)
         query = await self._query(access.room, event_id, request)
         first, last = (END, START) if request.backwards else (START, END)
-        place = first if request.since is None else await self._place(access.room, request.since)
-        bound = last if request.to is None else await self._place(access.room, request.to)
+        place = (
+            first if request.since is None else await place_of(self._db, access.room, request.since)
+        )
+        bound = last if request.to is None else await place_of(self._db, access.room, request.to)
         if query is None:
             return RelationPage([], None)
         seen, end = await self._walk(access, request, query, place, bound)
         chunk = await self._relations.bundled(caller, request.ignored, seen)
         return RelationPage(chunk, end)
-
-    async def threads(
-        self,
-        caller: Requester,
-        room_id: str,
-        *,
-        include: Literal["all", "participated"],
-        since: str | None,
-        limit: int | None,
-        ignored: frozenset[str],
-    ) -> RelationPage:
-        """The roots of a room's threads, the one with the latest event first.
-
-        An ignored user's root is shown redacted. Raises `Forbidden`, and `InvalidParam` for an
-        invalid token.
-        """
-        access = await self._reader.access(caller.user_id, room_id)
-        place = END if since is None else await self._place(access.room, since)
-        size = min(max(limit or DEFAULT_LIMIT, 1), MAX_LIMIT)
-        found: list[VisibleEvent] = []
-        looked_at = 0
-        while looked_at < MAX_EXAMINED_EVENTS:
-            rows = await self._db.run(
-                storage.newest_threads, access.room.room_nid, place, access.until, size + 1
-            )
-            looked_at += len(rows)
-            places = {root: (depth, position) for depth, position, root in rows}
-            for seen in await self._roots(caller, access, list(places), ignored):
-                if include == "all" or _takes_part(seen):
-                    found.append(seen)
-                    if len(found) > size:
-                        last = places[found[-1].stored.event.event_id]
-                        return RelationPage(found[:size], topological_token(last))
-            if len(rows) <= size:
-                return RelationPage(found, None)
-            place = _place_beyond((rows[-1][0], rows[-1][1]), backwards=True)
-        return RelationPage(found, topological_token(place))
 
     async def _walk(
         self,
@@ -152,10 +113,10 @@ class RelationPages:
             if len(seen) > size:
                 last = seen[size - 1].stored
                 place = (last.topological_depth, last.position or 0)
-                return seen[:size], topological_token(_place_beyond(place, request.backwards))
+                return seen[:size], topological_token(place_beyond(place, request.backwards))
             if len(rows) <= size:
                 return seen, None
-            place = _place_beyond((rows[-1][0], rows[-1][1]), request.backwards)
+            place = place_beyond((rows[-1][0], rows[-1][1]), request.backwards)
         return seen, topological_token(place)
 
     async def _load(
@@ -184,59 +145,16 @@ class RelationPages:
             backwards=request.backwards,
         )
 
-    async def _place(self, room: Room, token: str) -> Place:
-        place = parse_room_token(token)
-        if not isinstance(place, int):
-            return place
-        depth = await self._db.run(greatest_depth, room.room_nid, place)
-        return (depth or 0, place)
 
-    async def _roots(
-        self,
-        caller: Requester,
-        access: ReadAccess,
-        event_ids: Sequence[str],
-        ignored: frozenset[str],
-    ) -> list[VisibleEvent]:
-        """The roots of threads as the caller may see them, with the summaries of their threads."""
-        room = access.room
-        found = [await self._rooms.find_event(room, event_id) for event_id in event_ids]
-        roots = [stored for stored in found if stored is not None and access.includes(stored)]
-        seen = await self._visibility.visible(room, caller.user_id, roots)
-        bundled = await self._relations.bundled(caller, ignored, seen)
-        return [
-            replace(each, stored=_redacted(each.stored))
-            if each.stored.event.sender in ignored
-            else each
-            for each in bundled
-            if each.relations is not None
-        ]
+async def place_of(db: Database, room: Room, token: str) -> Place:
+    """The place in the room's history that a token names. Raises `InvalidParam`."""
+    place = parse_room_token(token)
+    if not isinstance(place, int):
+        return place
+    depth = await db.run(greatest_depth, room.room_nid, place)
+    return (depth or 0, place)
 
 
-class _Thread(msgspec.Struct):
-    current_user_participated: bool
-
-
-class _Aggregations(msgspec.Struct):
-    thread: _Thread | None = msgspec.field(name=THREAD, default=None)
-
-
-def _takes_part(root: VisibleEvent) -> bool:
-    thread = msgspec.json.decode(root.relations or b"{}", type=_Aggregations).thread
-    return thread is not None and thread.current_user_participated
-
-
-def _redacted(stored: StoredEvent) -> StoredEvent:
-    return StoredEvent(
-        stored.event.redacted(),
-        stored.event_nid,
-        stored.position,
-        stored.state_before,
-        stored.state_after,
-        topological_depth=stored.topological_depth,
-    )
-
-
-def _place_beyond(place: Place, backwards: bool) -> Place:
+def place_beyond(place: Place, backwards: bool) -> Place:
     """The place from which a walk continues that has passed an event at this one."""
     return (place[0], place[1] - 1) if backwards else place

@@ -112,7 +112,7 @@ class CreateRoomTests(ServerTestCase):
             )
             await self.bob.join(room)
 
-            await self.bob.set_state(room, "m.room.name", {"name": "Ours"})
+            await self.bob.set_state(room, "m.room.name", {"name": "Team"})
 
             levels = await self.alice.state(room, "m.room.power_levels")
             expected = [] if version == "12" else [self.alice.user_id, self.bob.user_id]

@@ -16,8 +16,8 @@ VISIBILITIES = ("world_readable", "shared", "invited", "joined")
 SAID = ("first", "invited", "here", "gone", "last")
 VISIBILITY = "m.room.history_visibility"
 
-# What was said in a room of one visibility that is seen by who came as far as the name says: they
-# were invited after "first", joined after "invited" and left after "here".
+# The messages of a room of one visibility that a user can read whose membership got as far as the
+# name says: they were invited after "first", joined after "invited" and left after "here".
 PATHS: dict[str, dict[str, tuple[str, ...]]] = {
     "world_readable": dict.fromkeys(
         ("stranger", "invited", "member", "left", "invited again", "banned", "forgotten"), SAID
@@ -119,7 +119,7 @@ class ReadingTests(ServerTestCase):
 
             for name, actor in self.people.items():
                 back, forth = await self._pages(actor, room)
-                # They see of the past what they could then; those too who were shut out since.
+                # They read of the past what they could read then, even if they were banned later.
                 as_known = "left" if name in ("banned", "forgotten") else name
                 past = list(PATHS[before].get(as_known, ()))
                 self.assertEqual(forth, [*past, "to the world"], f"{name} after {before}")

@@ -372,7 +372,7 @@ class ContextTests(HistoryTestCase):
     async def test_event_of_another_room_is_not_found(self) -> None:
         """Being in one room opens no other."""
         room, other = await self.alice.create_room(), await self.alice.create_room()
-        event_id = await self.alice.say(other, "elsewhere")
+        event_id = await self.alice.say(other, "in another room")
 
         await self.assert_refused("M_NOT_FOUND", self.alice.event(room, event_id), 404)
 

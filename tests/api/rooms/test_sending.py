@@ -178,7 +178,7 @@ class SendingTests(ServerTestCase):
         self.assertEqual((await self.bob.event(self.room, event_id))["content"], {})
 
     async def test_event_of_another_room_cannot_be_redacted(self) -> None:
-        """A redaction that could do nothing is refused instead of being sent for ever."""
+        """A redaction that could have no effect is refused instead of being sent."""
         other_room = await self.alice.create_room()
         event_id = await self.alice.say(other_room, "here")
 

@@ -32,7 +32,7 @@ from tests.web.raw_http import Wire
 
 ROOM = "!room:test"
 PATH = "/_matrix/client/v3/stream"
-HANDSHAKE = (
+OPENING_HEADERS = (
     ("Connection", "Upgrade"),
     ("Upgrade", "websocket"),
     ("Sec-WebSocket-Version", "13"),
@@ -254,10 +254,11 @@ class StreamTestCase(TestCase):
     async def get(
         self, query: str = "", *, token: str | None = None, path: str = PATH, upgrade: bool = True
     ) -> tuple[int, Any]:
-        """Status and JSON of an answer that is no WebSocket."""
+        """Status and JSON of a response that is no WebSocket."""
         wire: Wire = await connectProtocol(self._endpoint(), Wire())
         self.addCleanup(wire.transport.abortConnection)
-        wire.request("GET", f"{path}?{query}", token=token, headers=HANDSHAKE if upgrade else ())
+        headers = OPENING_HEADERS if upgrade else ()
+        wire.request("GET", f"{path}?{query}", token=token, headers=headers)
         response = await wire.response()
         return response.status, response.json
 

@@ -236,7 +236,7 @@ class PeekingTests(EventStreamTestCase):
         room = await self.alice.create_room(public=True, initial_state=WORLD)
         other = await self.alice.create_room()
         since = (await events(self.alice))["end"]
-        await self.alice.say(other, "elsewhere")
+        await self.alice.say(other, "in another room")
         await self.alice.say(room, "here")
 
         response = await events(self.alice, since, room_id=room)

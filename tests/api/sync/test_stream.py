@@ -53,7 +53,7 @@ class OpeningTests(StreamTestCase):
         self.assertEqual(self.engine.requests, [("7", True, None), (None, False, unstable)])
 
     async def test_mistakes_in_the_query_are_ordinary_errors(self) -> None:
-        """A client gets an error, which a failed handshake alone would not give."""
+        """A client gets an error, which a failed WebSocket handshake alone would not give."""
         for query in ("since=nonsense", "filter=broken", "set_presence=asleep"):
             status, error = await self.get(query, token="alice")
 

@@ -278,7 +278,7 @@ def test_old_rooms_refuse_redactions_of_others_events(version: str) -> None:
 
 @pytest.mark.parametrize("version", versions(redactions_need_power=False))
 def test_later_rooms_accept_every_redaction(version: str) -> None:
-    """Whether it has an effect is decided when both events have been received."""
+    """A server decides on its effect when it has received both events."""
     state = room(version, members=(ALICE, CAROL), users={})
 
     check_auth(redaction(by=CAROL, of="$x", version=version), state)

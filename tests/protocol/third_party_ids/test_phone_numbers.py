@@ -86,7 +86,7 @@ def test_a_number_is_read_as_it_is_dialled(country: str, written: str, msisdn: s
     ids=lambda written: ascii(written[:24]),
 )
 def test_what_is_no_number_is_refused(written: str) -> None:
-    """A typing mistake is told, not stored; and nobody keeps the server busy with one."""
+    """A mistyped number is refused, not stored, and cannot keep the server busy."""
     begun = perf_counter()
 
     with pytest.raises(InvalidThirdPartyId):
@@ -97,14 +97,14 @@ def test_what_is_no_number_is_refused(written: str) -> None:
 
 @pytest.mark.parametrize("country", ["", "XX", "GBR", "001", "44", "G\0", "ＧＢ", "x" * 10_000])
 def test_only_countries_are_dialled_from(country: str) -> None:
-    """A number without a country could be anybody's, so not even a full one is taken."""
+    """A number without a country is ambiguous, so even a full one is refused."""
     with pytest.raises(InvalidThirdPartyId, match="Unknown country"):
         parse_phone_number(country, "+447700900001")
 
 
 @given(st.sampled_from(sorted(SUPPORTED_REGIONS)), st.text(max_size=25))
 def test_every_result_is_canonical(country: str, written: str) -> None:
-    """Whatever was written, what is stored can be found."""
+    """A number in any notation is found by what was stored."""
     _check_canonical(country, written)
 
 

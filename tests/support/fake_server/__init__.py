@@ -1,1 +1,1 @@
-"""A homeserver of which a test says every word."""
+"""A homeserver whose every response a test decides."""

@@ -1,4 +1,4 @@
-"""Requests that a scripted server gets, and answers that it may give, good and bad."""
+"""Requests that a scripted server gets, and its valid and invalid responses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class Received:
 
 
 class Answer:
-    """An answer with a status: JSON, or the very bytes that are given."""
+    """A response with a status: JSON, or the given bytes unchanged."""
 
     def __init__(self, status: int, body: Any) -> None:
         self.status = status
@@ -43,7 +43,7 @@ class Answer:
 
 
 class Stall(Answer):
-    """No answer for as long as the server runs; `first` is sent before it falls silent."""
+    """No response for as long as the server runs; `first` is sent before it falls silent."""
 
     def __init__(self, first: bytes = b"") -> None:
         super().__init__(200, first)
@@ -54,7 +54,7 @@ class Stall(Answer):
 
 
 class Break(Answer):
-    """The connection is cut instead of an answer."""
+    """The connection is aborted instead of a response."""
 
     def __init__(self) -> None:
         super().__init__(200, b"")
@@ -93,5 +93,5 @@ Handler = Callable[[Received], Answer]
 
 
 def always(answer: Answer) -> Handler:
-    """The handler that answers this to everything."""
+    """The handler that gives this response to every request."""
     return lambda _: answer

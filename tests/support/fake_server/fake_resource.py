@@ -110,7 +110,7 @@ class FakeResource(Resource):
         given = {name: quoted or plain for name, quoted, plain in PARAMETER.findall(text)}
         origin, key_id = given["origin"], given["key"]
         if given.get("destination", self._host.name) != self._host.name:
-            raise BadSignature("for somebody else")
+            raise BadSignature("for another server")
         signed = {
             "method": request.method.decode(),
             "uri": uri,

@@ -47,13 +47,13 @@ class DefaultResponses:
     def get_server_key(self, request: Received) -> Answer:
         """Publish the key, signed with itself."""
         held = self._held
-        answer = {
+        response = {
             "server_name": held.name,
             "valid_until_ts": now_ms() + VALID_MS,
             "verify_keys": {held.key.key_id: {"key": held.key.verify_key}},
             "old_verify_keys": {},
         }
-        return Answer(200, sign_json(answer, held.name, held.key))
+        return Answer(200, sign_json(response, held.name, held.key))
 
     def get_version(self, request: Received) -> Answer:
         return Answer(200, {"server": {"name": "scripted", "version": "1"}})

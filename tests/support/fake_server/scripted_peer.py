@@ -120,7 +120,7 @@ class ScriptedPeer(Resource):
 
 
 def error(status: int, errcode: str, **members: Any) -> Behaviour:
-    """An error as servers answer it."""
+    """An error as servers return it."""
 
     def answer(request: Request) -> Any:
         request.setResponseCode(status)
@@ -130,7 +130,7 @@ def error(status: int, errcode: str, **members: Any) -> Behaviour:
 
 
 def plain(status: int, body: bytes, **headers: str) -> Behaviour:
-    """An answer that is not one of a homeserver."""
+    """A response that no homeserver gives."""
 
     def answer(request: Request) -> bytes:
         request.setResponseCode(status)

@@ -1,7 +1,7 @@
-"""A federating server that does what a test says: rooms of its own, and any answer, true or not.
+"""A federating server that a test scripts: with its own rooms, and any response, true or not.
 
-It listens on loopback TLS, in the test's own process, and signs with its own key. Left alone it
-answers as a good server does from the rooms in `rooms`; `answers` replaces that, one operation
+It listens on loopback TLS, in the test's own process, and signs with its own key. By default it
+responds as a well-behaved server from the rooms in `rooms`; `answers` replaces that, one operation
 (named as in the specification, in snake case) at a time.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/
@@ -131,7 +131,7 @@ class FakeServer(Holdings):
         *,
         txn_id: str | None = None,
     ) -> tuple[int, Any]:
-        """Send a transaction; gives the status and the answer."""
+        """Send a transaction; gives the status and the response."""
         txn_id = txn_id or f"{time.time_ns()}-{next(self._transactions)}"
         body = {
             "origin": self.name,
@@ -147,11 +147,11 @@ class FakeServer(Holdings):
     ) -> RoomGraph:
         """Join a room through another server; gives all that it then knows of the room."""
         path = f"/_matrix/federation/v1/make_join/{quote(room_id)}/{quote(user_id)}"
-        status, answer = await self.ask(
+        status, response = await self.ask(
             destination, "GET", path, query={"ver": list(ROOM_VERSIONS)}
         )
-        assert status == 200, answer
-        template, version = answer["event"], ROOM_VERSIONS[answer["room_version"]]
+        assert status == 200, response
+        template, version = response["event"], ROOM_VERSIONS[response["room_version"]]
         join = build_event(
             version,
             room_id=room_id,
@@ -168,11 +168,13 @@ class FakeServer(Holdings):
         )
         path = f"/_matrix/federation/v2/send_join/{quote(room_id)}/{quote(join.event_id, safe='')}"
         query = {"omit_members": ["true"]} if omit_members else None
-        status, answer = await self.ask(destination, "PUT", path, join.pdu, query=query)
-        assert status == 200, answer
-        self.join_responses[room_id] = answer
+        status, response = await self.ask(destination, "PUT", path, join.pdu, query=query)
+        assert status == 200, response
+        self.join_responses[room_id] = response
         graph = RoomGraph(version, room_id, self.name, self.key)
-        self.rooms[room_id] = RoomGraph.joined(graph, answer["state"], answer["auth_chain"], join)
+        self.rooms[room_id] = RoomGraph.joined(
+            graph, response["state"], response["auth_chain"], join
+        )
         return graph
 
     async def invite(self, destination: str, graph: RoomGraph, sender: str, user_id: str) -> Event:
@@ -187,11 +189,11 @@ class FakeServer(Holdings):
             "invite_room_state": stripped,
         }
         path = f"/_matrix/federation/v2/invite/{quote(graph.room_id)}/"
-        status, answer = await self.ask(
+        status, response = await self.ask(
             destination, "PUT", path + quote(event.event_id, safe=""), body
         )
-        assert status == 200, answer
-        return graph.put(Event.from_pdu(graph.version, answer["event"]))
+        assert status == 200, response
+        return graph.put(Event.from_pdu(graph.version, response["event"]))
 
     async def wait_for_request(
         self, operation: str, where: Callable[[Received], bool] = lambda _: True
@@ -225,9 +227,9 @@ class FakeServer(Holdings):
         if server_name not in self._keys_of:
             fetching = Deferred.fromCoroutine(self._fetch_keys(server_name))
             self._fetching.append(fetching)
-            answer = await fetching
+            response = await fetching
             self._keys_of[server_name] = {
-                key_id: entry["key"] for key_id, entry in answer["verify_keys"].items()
+                key_id: entry["key"] for key_id, entry in response["verify_keys"].items()
             }
         return self._keys_of[server_name]
 
@@ -238,13 +240,13 @@ class FakeServer(Holdings):
     def respond(self, request: Received) -> Answer:
         """The response to a request, which is recorded."""
         handler = self.answers.get(request.operation) or getattr(self._good, request.operation)
-        answer = handler(request)
+        response = handler(request)
         self.received.append(request)
         for fits, waiting in [*self._waiting]:
             if not waiting.called and fits(request):
                 waiting.callback(request)
         self._waiting = [entry for entry in self._waiting if not entry[1].called]
-        return answer
+        return response
 
 
 class _Connections(WrappingFactory):
