@@ -61,7 +61,7 @@ class SingleFlightTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(second), 7)
 
     def test_a_call_that_was_forgotten_serves_only_those_who_wait(self) -> None:
-        """Whoever comes after a deletion does not get what was read before it."""
+        """A caller after a deletion does not get a value that was read before it."""
         before = self.join("a")
         self.flights.forget("a")
         after, beside = self.join("a"), self.join("a")

@@ -73,9 +73,9 @@ def test_order_of_arrival_does_not_matter(graph: Graph, data: st.DataObject) -> 
 
     assert _refusals(other, graph.events) == _refusals(graph, graph.events)
     for event in graph.events:
-        ours, theirs = graph.stored(event), other.stored(event)
-        assert graph.state_at(ours.state_before) == other.state_at(theirs.state_before)
-        assert graph.state_at(ours.state_after) == other.state_at(theirs.state_after)
+        local, theirs = graph.stored(event), other.stored(event)
+        assert graph.state_at(local.state_before) == other.state_at(theirs.state_before)
+        assert graph.state_at(local.state_after) == other.state_at(theirs.state_after)
     soft_failed = [
         event
         for event in graph.events
@@ -102,10 +102,10 @@ def test_all_agree_once_an_event_joins_the_branches(graph: Graph, data: st.DataO
     last = graph.say(ALICE, after=ends[-10:])
     other.receive(last)
 
-    ours, theirs = graph.stored(last), other.stored(last)
-    assert ours.status.rejected == theirs.status.rejected
-    assert graph.state_at(ours.state_after) == other.state_at(theirs.state_after)
-    if ours.position is not None and theirs.position is not None and len(ends) <= 10:
+    local, theirs = graph.stored(last), other.stored(last)
+    assert local.status.rejected == theirs.status.rejected
+    assert graph.state_at(local.state_after) == other.state_at(theirs.state_after)
+    if local.position is not None and theirs.position is not None and len(ends) <= 10:
         assert last.event_id in graph.extremities & other.extremities
 
 

@@ -46,7 +46,7 @@ def test_state_is_not_reset_by_a_join_from_before_everything(version: str) -> No
     graph = room(version, BOB)
     old = graph.events[-1]
     graph.levels(users={ALICE: 100, BOB: 50})
-    graph.send("m.room.topic", ALICE, {"topic": "ours"}, "")
+    graph.send("m.room.topic", ALICE, {"topic": "local"}, "")
     graph.send("m.room.join_rules", ALICE, {"join_rule": "invite"}, "")
     graph.member(CAROL, "invite", ALICE)
     state = graph.state

@@ -9,7 +9,7 @@ EVE = "@eve:other.example"
 
 class UpgradeTests(RoomsTestCase):
     async def test_new_room_gets_what_is_valid_there(self) -> None:
-        """One ban of nobody must not keep a room in its old version for ever."""
+        """A ban of an invalid user id must not keep a room in its old version permanently."""
         remote_events = RemoteEvents(self.rooms, self.storage)
         old = await self.create_room(version="6", name="Tea")
         await remote_events.member(old, EVE, "join")
