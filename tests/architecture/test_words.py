@@ -29,9 +29,9 @@ WORDS = {
     r"\bstate is whole\b|\bmade whole\b": "full state",
     r"\bhandshakes?\b": "membership request, unless it is one of TLS or of a WebSocket",
 }
-# Lines that have such a word for a reason.
+# Lines that may have such a word, by their module and text.
 MAY_SAY = {
-    r"\bhandshakes?\b": re.compile(r"HANDSHAKE|tls|socket|closing|proxy|offered|failed|opening"),
+    r"\bhandshakes?\b": re.compile(r"HANDSHAKE|tls|socket|stream|proxy|offered"),
 }
 # This file has the words itself, and released entries of the changelog stay unchanged.
 LEFT_OUT = ("tests/architecture/test_words.py", "CHANGELOG.md")
@@ -55,7 +55,7 @@ def test_words_with_a_standard_term_do_not_come_back() -> None:
             for match in re.finditer(pattern, lowered):
                 start = lowered.rfind("\n", 0, match.start()) + 1
                 line = text[start : text.find("\n", match.start())]
-                if pattern in MAY_SAY and MAY_SAY[pattern].search(line):
+                if pattern in MAY_SAY and MAY_SAY[pattern].search(f"{name}: {line}"):
                     continue
                 number = text.count("\n", 0, match.start()) + 1
                 found.append(f"{name}:{number}: {match[0]!r}: write {instead}")
