@@ -85,7 +85,7 @@ const flows = {
         assert.equal(room.getJoinedMemberCount(), 100);
     },
 
-    // The other side sees that an answer is on its way, and when it is not any more.
+    // The other user sees when typing begins, and when it ends.
     async typing() {
         const [alice, bob] = [await register("alice"), await register("bob")];
         const roomId = await directRoom(alice, bob);

@@ -65,23 +65,23 @@ export const flows = {
         await until(() => counted().every(([, count]) => count === 0));
     },
 
-    // An answer shows what it answers.
+    // A reply names the message that it replies to.
     async replies() {
         const [alice, bob] = [await register("alice"), await register("bob")];
         const roomId = await directRoom(alice, bob);
         await Promise.all([started(alice), started(bob)]);
         const { event_id: question } = await alice.sendTextMessage(roomId, "tea?");
 
-        const { event_id: answer } = await bob.sendMessage(roomId, {
+        const { event_id: reply } = await bob.sendMessage(roomId, {
             msgtype: MsgType.Text,
             body: "yes",
             "m.mentions": { user_ids: [alice.getUserId()] },
             "m.relates_to": { "m.in_reply_to": { event_id: question } },
         });
         const room = alice.getRoom(roomId);
-        await until(() => room.findEventById(answer));
+        await until(() => room.findEventById(reply));
 
-        assert.equal(room.findEventById(answer).replyEventId, question);
+        assert.equal(room.findEventById(reply).replyEventId, question);
         await until(() => room.getUnreadNotificationCount("highlight") === 1);
     },
 
