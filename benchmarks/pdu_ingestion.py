@@ -149,19 +149,19 @@ class ReceivingServer:
         limits = LimitSettings()
         states = StateStore(db, limits.cached_state_nodes)
         events = EventStore(db, limits.cached_events)
-        self._stores = RoomStorage(log, Names(db), states, events)
+        self._storage = RoomStorage(log, Names(db), states, events)
         origin = LocalServer("local.example", SigningKey.from_seed("2", bytes(32)), reactor)
-        self.rooms = RoomRegistry(db, origin, self._stores)
-        self._receiving = PduReceiver(self._stores, StateResolver(self._stores), NoPolicyServers())
+        self.rooms = RoomRegistry(db, origin, self._storage)
+        self._receiver = PduReceiver(self._storage, StateResolver(self._storage), NoPolicyServers())
         log.subscribe(self.rooms.apply)
 
     async def receive(self, writer: RoomWriter, pdus: Sequence[bytes]) -> None:
         """Receive a transaction; returns when all of it is durable."""
         done = []
         events = [checked(pdu) for pdu in pdus]
-        await self._receiving.look_up(writer, events)
+        await self._receiver.look_up(writer, events)
         for event in events:
-            received = await self._receiving.receive(writer, event)
+            received = await self._receiver.receive(writer, event)
             check_result = received.stored.status
             if check_result.rejected or check_result.soft_failed or received.done is None:
                 raise AssertionError(f"not accepted: {check_result}")

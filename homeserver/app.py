@@ -1,6 +1,6 @@
 """The program: makes the parts of one homeserver, starts them, and stops them.
 
-Nothing here decides anything. Two homeservers can run in one process: they share no object but the
+This module has no rules of its own. Two homeservers can run in one process: they share only the
 reactor.
 """
 
@@ -38,7 +38,7 @@ from homeserver.wiring.server import ServerParts
 PART_SECONDS = 5.0  # for each part of the server to end, beside the requests
 POSTGRES_SECONDS = 75.0  # for the embedded PostgreSQL, which may have a lot to write
 KILL_AFTER_SECONDS = 150.0  # beside those for requests, for the process to end altogether
-RECENT_EVENTS = 1_000  # rooms of the newest events: there somebody may have been typing
+RECENT_EVENTS = 1_000  # rooms of the newest events: users may have been typing there
 
 START_ERRORS = (
     EmbeddedPostgresError,
@@ -49,7 +49,7 @@ START_ERRORS = (
     DatabaseUnavailable,
     OSError,
 )
-"""Errors that keep a server from starting and that an operator can fix, who reads their texts."""
+"""Errors that prevent a start and that an operator can fix; the operator sees their messages."""
 
 log = Logger()
 
@@ -70,13 +70,13 @@ class Homeserver:
 
     @property
     def parts(self) -> ServerParts:
-        """What the server is made of, once it has started."""
+        """The parts of the server, once it has started."""
         assert self._parts is not None, "the server runs"
         return self._parts
 
     @property
     def ports(self) -> list[int]:
-        """The TCP ports that are listened at, in the order of the configuration."""
+        """The TCP ports of the listeners, in the order of the configuration."""
         addresses = self.parts.listeners.addresses
         return [address.port for address in addresses if hasattr(address, "port")]
 
@@ -86,7 +86,7 @@ class Homeserver:
         return self.parts.listeners.routes
 
     async def start(self) -> None:
-        """Start the database, then everything else, and last listen.
+        """Start the database, then all other parts, and the listeners last.
 
         Raises one of `START_ERRORS`, which an operator can fix, and `CancelledError` if the start
         was interrupted; what was started is stopped again.
@@ -104,10 +104,10 @@ class Homeserver:
             self._starting.cancel()
 
     async def stop(self) -> bool:
-        """Finish requests, end long polls and sockets, write what waits, stop the database.
+        """Finish requests, end long polls and sockets, write queued data, stop the database.
 
-        Each part has a bounded time to end, and the next one is stopped whatever becomes of it.
-        Gives whether all ended well. A second call waits for the first.
+        Each part has a bounded time to end, and the next one is stopped even if that fails. Returns
+        whether all ended well. A second call waits for the first.
         """
         if self._ending is None:
             self._ending = Deferred.fromCoroutine(self._started.aclose())
@@ -117,7 +117,7 @@ class Homeserver:
     def _on_stop(
         self, part: str, stop: Callable[[], Awaitable[None]], seconds: float = PART_SECONDS
     ) -> None:
-        """Have `stop` stop a part, which has so many seconds for it, before all earlier ones."""
+        """Register `stop`, which may take `seconds`, to be called before those of earlier parts."""
         self._started.push_async_callback(self._end, part, stop, seconds)
 
     async def _end(self, part: str, stop: Callable[[], Awaitable[None]], seconds: float) -> None:
@@ -159,11 +159,11 @@ class Homeserver:
         parts.stream.start()
         lag.start()
         parts.listeners.start()
-        # A server that hears from this one believes that it can be reached.
+        # A server that gets a request of this one assumes that this one is reachable.
         await parts.federated_rooms.start()
 
     def _on_stop_of_parts(self, parts: ServerParts) -> None:
-        """Have all parts stopped, the last one first, even where starting them fails half-way."""
+        """Register the stop of all parts, the last first, even if their start fails half-way."""
         self._on_stop("the accounts", parts.accounts.stop)
         self._on_stop("the rooms", parts.rooms.stop)
         self._on_stop("federation", parts.federation.stop)
@@ -205,9 +205,9 @@ def run_server(
 ) -> int:
     """Run a homeserver until SIGINT or SIGTERM; a second signal ends at once. The exit status.
 
-    It is 1 where the server did not start, could not go on, or lost something when it was stopped.
-    `ready(server)` is called once it listens, or `not_started(reason)` where it cannot start.
-    `on_hangup` is given what is to be called at SIGHUP.
+    It is 1 if the server did not start, could not continue, or did not stop cleanly.
+    `ready(server)` is called once it listens, or `not_started(reason)` if it cannot start.
+    `on_hangup` gets the function to call at SIGHUP.
     """
     from twisted.internet import reactor as installed
 
@@ -288,7 +288,7 @@ class _Run:
             return
         self._is_ending = True
         log.info("stopping")
-        # Should anything hang all the same, be it a thread that nothing can stop.
+        # In case that something hangs, such as a thread, which cannot be stopped.
         seconds = self._server.settings.limits.shutdown_timeout + KILL_AFTER_SECONDS
         last_resort = threading.Timer(seconds, _die)
         last_resort.daemon = True

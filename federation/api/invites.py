@@ -50,7 +50,7 @@ class InvitesApi:
         permission: InvitePermission,
     ) -> None:
         self._rooms = rooms
-        self._origin = rooms.local_server
+        self._local_server = rooms.local_server
         self._checks = checks
         self._access = access
         self._out_of_room = out_of_room
@@ -77,7 +77,7 @@ class InvitesApi:
         self, origin: str, room_id: str, event_id: str, body: bytes
     ) -> dict[str, Any]:
         """Sign and store a `SendInvite`, and notify the user."""
-        invite = await decode_body(self._origin.clock, SendInvite, body)
+        invite = await decode_body(self._local_server.clock, SendInvite, body)
         stripped = list(decodable(invite.invite_room_state[:MAX_STRIPPED]))
         return await self._accept(
             origin, room_id, event_id, invite.room_version, invite.event, stripped
@@ -106,11 +106,11 @@ class InvitesApi:
         if version.room_id_is_create_hash:
             await self._check_stripped(version, room_id, stripped)
         await self._permission.check(user_id)
-        key = self._origin.key
+        key = self._local_server.key
         signed = event.with_signature(
-            self._origin.server_name, key.key_id, key.sign(event.signing_bytes())
+            self._local_server.server_name, key.key_id, key.sign(event.signing_bytes())
         )
-        if room is None or self._origin.server_name not in room.joined_servers:
+        if room is None or self._local_server.server_name not in room.joined_servers:
             await self._out_of_room.invited(signed, origin, stripped_events(stripped))
         return {"event": msgspec.Raw(signed.json)}
 
@@ -138,14 +138,14 @@ class InvitesApi:
             raise InvalidParam("The event is not an invite, or has another id")
         if event.sender_server != origin:
             raise Forbidden("The inviting user does not belong to your server")
-        if not self._origin.is_local(event.state_key):
+        if not self._local_server.is_local(event.state_key):
             raise InvalidParam("The invited user does not belong to this server")
         return event
 
     async def _check_stripped(
         self, version: RoomVersion, room_id: str, stripped: Sequence[Any]
     ) -> None:
-        """See that the room is the one that its create event makes, as its version wants."""
+        """Check that the room is the one that its create event makes, as its version requires."""
         creates = [
             pdu for pdu in stripped if isinstance(pdu, Mapping) and pdu.get("type") == CREATE
         ]

@@ -1,4 +1,4 @@
-"""Membership requests of other servers, whose users join, knock on, or leave rooms of this server.
+"""Membership requests of other servers: their users join, knock and leave through this one.
 
 Other servers cannot join a room through this one while its state is partial.
 
@@ -61,7 +61,7 @@ class MembershipApi:
         restricted: RestrictedJoins,
     ) -> None:
         self._rooms = rooms
-        self._origin = rooms.local_server
+        self._local_server = rooms.local_server
         self._receiver = receiver
         self._checks = checks
         self._access = access
@@ -201,14 +201,14 @@ class MembershipApi:
             event.content.get("membership") != "join"
             or not room.version.restricted_joins
             or not isinstance(via, str)
-            or not self._origin.is_local(via)
+            or not self._local_server.is_local(via)
         ):
             return event
         if await self._restricted.authoriser(room, event.sender) is None:
             raise UnableToAuthoriseJoin("The room does not admit members of other rooms any more")
-        key = self._origin.key
+        key = self._local_server.key
         return event.with_signature(
-            self._origin.server_name, key.key_id, key.sign(event.signing_bytes())
+            self._local_server.server_name, key.key_id, key.sign(event.signing_bytes())
         )
 
 

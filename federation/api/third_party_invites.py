@@ -72,10 +72,14 @@ class OnBind(msgspec.Struct):
 
 class ThirdPartyInvitesApi:
     def __init__(
-        self, db: Database, origin: LocalServer, access: RoomAccess, invites: ThirdPartyInvites
+        self,
+        db: Database,
+        local_server: LocalServer,
+        access: RoomAccess,
+        invites: ThirdPartyInvites,
     ) -> None:
         self._db = db
-        self._origin = origin
+        self._local_server = local_server
         self._access = access
         self._invites = invites
 
@@ -101,7 +105,7 @@ class ThirdPartyInvitesApi:
             raise InvalidParam("sender, state_key: not user ids")
         if body.state_key.partition(":")[2] != origin:
             raise Forbidden("The invited user does not belong to your server")
-        if not self._origin.is_local(body.sender):
+        if not self._local_server.is_local(body.sender):
             raise Forbidden("The third-party invite was not made by a user of this server")
         await self._access.present(origin, room_id)
         signed = body.content.third_party_invite.signed
@@ -114,7 +118,7 @@ class ThirdPartyInvitesApi:
         no harm to redeemed invites, or if none was redeemed. Raises `InvalidParam`, `Forbidden` and
         `MatrixError` of a server that failed.
         """
-        if not is_valid_user_id(body.mxid) or not self._origin.is_local(body.mxid):
+        if not is_valid_user_id(body.mxid) or not self._local_server.is_local(body.mxid):
             raise InvalidParam("The user does not belong to this server")
         if await self._db.run(find_user, body.mxid) is None:
             raise InvalidParam("The user does not exist")

@@ -114,7 +114,7 @@ class EventFetcher:
     async def receive_with_auth(
         self, server: str, writer: RoomWriter, event: Event
     ) -> ReceivedEvent:
-        """Receive an event whose previous events are all here, with its auth events.
+        """Receive an event whose previous events are all stored, with its auth events.
 
         Raises `EventsMissing` and `FederationError`.
         """
@@ -125,13 +125,13 @@ class EventFetcher:
     ) -> ReceivedEvent:
         """Receive a backfilled event; if previous events are missing, with the state before it."""
         try:
-            return await self._with_auth_events(server, writer, event, is_past=True)
+            return await self._with_auth_events(server, writer, event, is_backfilled=True)
         except EventsMissing as missing:
             if not missing.prev:
                 raise
             prev = missing.prev
         state = await self._state_before(server, writer, event, prev)
-        return await self._with_auth_events(server, writer, event, state, is_past=True)
+        return await self._with_auth_events(server, writer, event, state, is_backfilled=True)
 
     async def look_up(self, writer: RoomWriter, events: Iterable[Event]) -> None:
         """Look up what a list of events refers to, before they are received one after the other."""
@@ -178,7 +178,7 @@ class EventFetcher:
         return await self._receiver.state_before(writer, event, fetched)
 
     async def _state_after(self, server: str, writer: RoomWriter, event_id: str) -> ResolvedState:
-        """The state after an event that is not here, as reported by a server."""
+        """The state after an event that is not stored, as reported by a server."""
         state = await self.fetch_state(server, writer, event_id)
         return await self._receiver.state_of(writer, state, event_id)
 
@@ -227,18 +227,18 @@ class EventFetcher:
         event: Event,
         state: ResolvedState | None = None,
         *,
-        is_past: bool = False,
+        is_backfilled: bool = False,
     ) -> ReceivedEvent:
         """Receive an event, and first those of its auth events that are missing."""
         receive = self._receiver.receive
         try:
-            return await receive(writer, event, state_before=state, is_past=is_past)
+            return await receive(writer, event, state_before=state, is_backfilled=is_backfilled)
         except EventsMissing as missing:
             if not missing.auth:
                 raise
             missing_ids = missing.auth
         await self._fetch_auth_events(server, writer, event, missing_ids)
-        return await receive(writer, event, state_before=state, is_past=is_past)
+        return await receive(writer, event, state_before=state, is_backfilled=is_backfilled)
 
     async def _fetch_auth_events(
         self, server: str, writer: RoomWriter, event: Event, missing_ids: Collection[str]
@@ -337,7 +337,7 @@ class EventFetcher:
                 log.info("could not receive {event}: {error}", event=each, error=error)
 
     async def _known_in_graph(self, writer: RoomWriter, event_ids: Iterable[str]) -> set[str]:
-        """Those of the events that are here and are not outliers."""
+        """Those of the events that are stored and are not outliers."""
         known = await self._receiver.find_known(writer, event_ids)
         return {name for name, stored in known.items() if not stored.status.is_outlier}
 

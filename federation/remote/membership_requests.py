@@ -72,9 +72,11 @@ class MembershipRequests:
     `RemoteServerFailed` if no server is reachable.
     """
 
-    def __init__(self, client: FederationClient, origin: LocalServer, checks: PduChecks) -> None:
+    def __init__(
+        self, client: FederationClient, local_server: LocalServer, checks: PduChecks
+    ) -> None:
         self._client = client
-        self._origin = origin
+        self._local_server = local_server
         self._checks = checks
         self._running: set[Deferred[Any]] = set()
 
@@ -231,9 +233,9 @@ class MembershipRequests:
                 prev_events=_references(version, draft.prev_events),
                 auth_events=_references(version, draft.auth_events),
                 depth=draft.depth,
-                origin_server_ts=self._origin.now_ms(),
-                server_name=self._origin.server_name,
-                key=self._origin.key,
+                origin_server_ts=self._local_server.now_ms(),
+                server_name=self._local_server.server_name,
+                key=self._local_server.key,
             )
             check_format(version, event.pdu)
         except (InvalidEvent, msgspec.ValidationError) as error:
@@ -252,7 +254,9 @@ class MembershipRequests:
         servers = None
         if response.members_omitted:
             named = (response.servers_in_room or ())[:MAX_SERVERS_IN_ROOM]
-            valid = await build_present_cooperatively(self._origin.clock, map(_server_name, named))
+            valid = await build_present_cooperatively(
+                self._local_server.clock, map(_server_name, named)
+            )
             servers = list(dict.fromkeys([server, *valid]))
         chain = [each for each in chain if each.event_id not in known]
         return Joined(event, state, chain, server, servers)
@@ -308,8 +312,8 @@ class MembershipRequests:
         make: Callable[[str], Awaitable[Event]],
         send: Callable[[str, Event], Awaitable[ResponseT]],
     ) -> ResponseT:
-        others = [each for each in dict.fromkeys(servers) if each != self._origin.server_name]
-        making = StaggeredRequests(self._origin.clock, others[:MAX_SERVERS], make)
+        others = [each for each in dict.fromkeys(servers) if each != self._local_server.server_name]
+        making = StaggeredRequests(self._local_server.clock, others[:MAX_SERVERS], make)
         failure: MatrixError | None = None
         try:
             async for server, made in making:

@@ -1,6 +1,6 @@
 """Fetches the full state of rooms that were joined with partial state.
 
-One task for each room asks its servers in turn, beginning with the one that answered our join,
+One task for each room asks its servers in turn, beginning with the one that accepted our join,
 until one returns the state before the join; each round of failures is followed by a longer pause.
 The task continues after a restart, and ends when no local user is in the room any more.
 

@@ -48,7 +48,7 @@ class RemoteMemberships:
         self._remote_join = remote_join
         self._out_of_room = out_of_room
         self._rooms = rooms
-        self._origin = rooms.local_server
+        self._local_server = rooms.local_server
         self._fetcher = fetcher
         self._completion = completion
         self._entering: KeyedLocks[str] = KeyedLocks()
@@ -70,7 +70,7 @@ class RemoteMemberships:
         """Admit a room with the state in a response. Raises `InvalidResponse` and `Forbidden`."""
         room = await self._rooms.find(joined.event.room_id)
         try:
-            if room is not None and self._origin.server_name in room.joined_servers:
+            if room is not None and self._local_server.server_name in room.joined_servers:
                 return await self._receive(joined)
             return await self._admit_join(joined)
         except (EventsMissing, ValueError) as error:
@@ -93,7 +93,9 @@ class RemoteMemberships:
             if unfinished is not None:
                 # Clients without lazy loading find a small room in their next sync.
                 with suppress(Unavailable):
-                    await unfinished.wait_for_full_state(self._origin.clock, MEMBERS_WAIT_SECONDS)
+                    await unfinished.wait_for_full_state(
+                        self._local_server.clock, MEMBERS_WAIT_SECONDS
+                    )
         return stored
 
     async def _receive(self, joined: Joined) -> StoredEvent:
@@ -136,7 +138,7 @@ class RemoteMemberships:
     async def _own_leave(self, user_id: str, room_id: str, content: Mapping[str, Any]) -> Event:
         room = await self._rooms.get(room_id)
         draft = member_draft(user_id, user_id, content)
-        return self._origin.sign_event(room.version, draft, room_id=room_id)
+        return self._local_server.sign_event(room.version, draft, room_id=room_id)
 
 
 def stripped_events(pdus: Sequence[Any]) -> list[dict[str, Any]]:

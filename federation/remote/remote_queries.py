@@ -51,6 +51,8 @@ class PublicRoomsResponse(msgspec.Struct):
 
 
 class RemoteQueries:
+    """Sends queries to other servers."""
+
     def __init__(self, client: FederationClient) -> None:
         self._client = client
 

@@ -113,7 +113,7 @@ class RemoteSpaces:
         return None if cached is None else cached.children.get(room_id)
 
     def is_inaccessible(self, parent: str, room_id: str) -> bool:
-        """Whether the cached response of a space says that a room cannot be entered from here."""
+        """Whether local users cannot join a room, by the cached response of a space."""
         cached = self._cached(parent)
         return cached is not None and room_id in cached.inaccessible
 

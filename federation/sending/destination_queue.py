@@ -63,7 +63,7 @@ class SendContext:
     client: FederationClient
     destinations: DestinationHealth
     backlog: CatchUpStore
-    origin: LocalServer
+    local_server: LocalServer
     clock: Clock
     slots: DeferredSemaphore
     unproven_slots: DeferredSemaphore
@@ -206,8 +206,8 @@ class DestinationQueue:
     async def _send(self, pdus: Sequence[QueuedPdu], edus: Sequence[dict[str, Any]]) -> None:
         context = self._context
         content: dict[str, Any] = {
-            "origin": context.origin.server_name,
-            "origin_server_ts": context.origin.now_ms(),
+            "origin": context.local_server.server_name,
+            "origin_server_ts": context.local_server.now_ms(),
             "pdus": [msgspec.Raw(pdu.json) for pdu in pdus],
         }
         if edus:

@@ -17,7 +17,7 @@ def likely_servers(room: Room, own_name: str, most: int) -> list[str]:
     """Up to `most` other servers in the room, those with the most members first.
 
     These have probably been in the room for long, and are probably up. During partial state, the
-    server that answered our `send_join` comes first.
+    server that responded to our `send_join` comes first.
     """
     first = () if room.partial is None else room.partial.servers[:most]
     largest = [name for name, _ in room.joined_servers.most_common(most + 1)]

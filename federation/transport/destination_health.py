@@ -53,7 +53,7 @@ class DestinationHealth:
             )
 
     async def stop(self) -> None:
-        """Write what is still to be written."""
+        """Write the changes that are not stored yet."""
         if self._due is not None:
             self._due.cancel()
             self._due = None

@@ -1,6 +1,6 @@
 """SRV records: the hosts and ports that offer a service, asked of the name servers and cached.
 
-A name server that does not answer, or fails, is treated like one without a record, though not for
+A name server that does not respond, or fails, is treated like one without a record, though not for
 long: the certificate is checked against the same name in either case, so that the default port is a
 guess that can do no harm.
 
@@ -92,7 +92,7 @@ class ServiceRecords:
             found = Records(None, now + NEGATIVE_CACHE_SECONDS)
         except NO_ANSWER as error:
             log.warn(
-                "no name server answered for {name}: {error}",
+                "no name server responded for {name}: {error}",
                 name=name,
                 error=type(error).__name__,
             )

@@ -70,7 +70,7 @@ def _attributes(event: GraphEvent) -> str:
     }
     if event.mark is Mark.ACCEPTED and event.state_key is not None:
         attributes["fillcolor"] = STATE_FILL
-    if event.mark in (Mark.OUTLIER, Mark.MISSING) or event.is_past:
+    if event.mark in (Mark.OUTLIER, Mark.MISSING) or event.is_backfilled:
         attributes["style"] = "filled,dashed"
     if event.is_extremity:
         attributes["peripheries"] = "2"
@@ -93,7 +93,7 @@ def _label(event: GraphEvent) -> str:
             lines.append(f"claims depth {event.claimed_depth}")
         if event.mark is not Mark.ACCEPTED:
             lines.append(event.mark.value)
-        if event.is_past:
+        if event.is_backfilled:
             lines.append("past")
     return "\n".join(_shortened(plain(line)) for line in lines)
 

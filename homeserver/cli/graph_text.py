@@ -82,7 +82,7 @@ def _remarks(event: GraphEvent) -> Iterator[str]:
         yield event.mark.value
     if event.claimed_depth != event.topological_depth:
         yield f"claims depth {event.claimed_depth}"
-    if event.is_past:
+    if event.is_backfilled:
         yield "past"
     if event.is_extremity:
         yield "← head"

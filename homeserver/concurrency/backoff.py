@@ -1,7 +1,7 @@
-"""How long to wait before the next attempt at something that failed: longer with each failure.
+"""Back-off: the pause before the next attempt at something that failed, longer with each failure.
 
-Pure: time and chance are arguments. Without chance all servers would come back to a server at the
-same moment after it was away.
+Pure: time and chance are arguments. Without chance, all servers would send requests to a server
+at the same moment after it was unavailable.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
 """
@@ -35,13 +35,13 @@ class RetrySchedule:
 
 
 DESTINATION_RETRIES = RetrySchedule.doubling(2.0, 3_600.0, jitter=0.25)
-PAUSE_WHEN_HEARD = 1.0  # seconds
-FAILURES_WHEN_HEARD = 2  # that count at most of a server that has sent something since
+PAUSE_WHEN_REACHED = 1.0  # seconds
+MAX_FAILURES_WHEN_REACHED = 2  # counted for a server that has sent something since
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """What is known of one server; each outcome gives the next value.
+    """The recorded health of one server; each outcome gives the next value.
 
     Times are seconds since the epoch. `failures` counts those since the last success.
     """
@@ -58,7 +58,7 @@ class Backoff:
     def failed(self, now: float, chance: float) -> "Backoff":
         """After a failure: a pause by `DESTINATION_RETRIES` and `chance` (0 to 1).
 
-        What fails within a pause, as several requests may at once, counts once.
+        Failures within a pause do not count, since several requests may fail at once.
         """
         if not self.may_try(now):
             return self
@@ -67,18 +67,18 @@ class Backoff:
         return replace(self, failures=failures, failed_at=now, retry_at=retry_at)
 
     def succeeded(self, now: float) -> "Backoff":
-        """After an answer."""
+        """After a response."""
         return Backoff(succeeded_at=now)
 
     def reached(self) -> "Backoff":
-        """The other side has sent something, so it is there again: it can be tried at once.
+        """The other server has sent something, so it is reachable: it can be tried at once.
 
-        If that fails, as it may not be ready yet, the pause is a short one again. Not quite at once
-        where it failed just now: a server that can send, but not receive, would otherwise be tried
-        each time that it sends something.
+        If that fails, as it may not be ready yet, the pause is short again. After a very recent
+        failure it is tried a moment later: a server that can send, but not receive, would otherwise
+        be tried each time that it sends something.
         """
         return replace(
             self,
-            failures=min(self.failures, FAILURES_WHEN_HEARD),
-            retry_at=min(self.retry_at, self.failed_at + PAUSE_WHEN_HEARD),
+            failures=min(self.failures, MAX_FAILURES_WHEN_REACHED),
+            retry_at=min(self.retry_at, self.failed_at + PAUSE_WHEN_REACHED),
         )

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 
 class DelayedCall(Protocol):
-    """A call that is due later."""
+    """A scheduled call."""
 
     def cancel(self) -> None: ...
 

@@ -14,7 +14,7 @@ from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.thread_pools import ThreadPool
 
 SLICE_SECONDS = 0.004
-CHECK_EVERY_ITEMS = 32  # items between two checks whether the slice is over
+CHECK_EVERY_ITEMS = 32  # items between two checks of the clock
 RUN_IN_THREAD_ABOVE = 500  # items that are too many for the reactor thread
 
 T = TypeVar("T")
@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 
 class TimeSlice:
-    """A time slice that begins when made. Check between parts: `if turn.is_over: await …`."""
+    """A time slice from its construction on. Between parts: `if time_slice.is_over: await …`."""
 
     __slots__ = ("_clock", "_end")
 
@@ -58,28 +58,28 @@ async def run_maybe_in_thread(
 
 async def build_cooperatively(clock: Clock, items: Iterable[T]) -> list[T]:
     """Build the items of a lazy iterable, a few at a time."""
-    turn = TimeSlice(clock)
+    time_slice = TimeSlice(clock)
     found: list[T] = []
     for number, item in enumerate(items, 1):
         found.append(item)
-        if number % CHECK_EVERY_ITEMS == 0 and turn.is_over:
-            await turn.next()
+        if number % CHECK_EVERY_ITEMS == 0 and time_slice.is_over:
+            await time_slice.next()
     return found
 
 
 async def build_present_cooperatively(clock: Clock, items: Iterable[T | None]) -> list[T]:
-    """The same without the items that are `None`, however many of them there are in a row."""
+    """The same without the items that are `None`, of which there may be many in a row."""
     return [item for item in await build_cooperatively(clock, items) if item is not None]
 
 
 async def run_cooperatively(clock: Clock, parts: Generator[None, None, R]) -> R:
     """Run a generator that yields after each small part of its work, and return its result."""
-    turn = TimeSlice(clock)
+    time_slice = TimeSlice(clock)
     while True:
         try:
             next(parts)
         except StopIteration as stop:
             result: R = stop.value
             return result
-        if turn.is_over:
-            await turn.next()
+        if time_slice.is_over:
+            await time_slice.next()

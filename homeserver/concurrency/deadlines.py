@@ -1,8 +1,8 @@
 """Deadlines of many keys on one timer.
 
-A key has at most one deadline. One that is postponed is not moved in the heap: it is due at its
-first time, and the callback then sets the next. So a client that polls, and thereby postpones its
-user's deadline all the time, costs next to nothing.
+A key has at most one deadline. A postponed deadline is not moved in the heap: it is due at its
+first time, and the callback then sets the next one. So a client that polls, and thereby postpones
+its user's deadline all the time, costs next to nothing.
 """
 
 import heapq
@@ -39,7 +39,7 @@ class Deadlines:
             self._wind(at)
 
     def comes_before(self, key: str, at: float) -> bool:
-        """Whether the key is due before a time anyway."""
+        """Whether the key is due at or before a time already."""
         known = self._times.get(key)
         return known is not None and known <= at
 

@@ -1,8 +1,8 @@
-"""A bounded number of slots, granted in turn to all keys that wait for one.
+"""A bounded number of slots, granted in rotation to all keys that wait for one.
 
 A semaphore serves in the order of arrival, so a client with a hundred requests makes all others
-wait. Here each key has a queue of its own and the queues are served in turn; no key has more than a
-share of the slots, and no queue grows without bound.
+wait. Here each key has a queue of its own and the queues are served in rotation; no key has more
+than a share of the slots, and no queue grows without bound.
 """
 
 from collections import Counter, OrderedDict, deque
@@ -19,7 +19,7 @@ class QueueFull(Exception):
 class FairSlots:
     """`size` slots, of which no key has more than `share` at a time.
 
-    A key is a party that should be treated fairly: an address, a server, a purpose. At most
+    A key is a party with a fair share: an address, a server, a purpose. At most
     `max_waiting` wait under one key, and `max_waiting_in_all` under all together.
     """
 
@@ -56,13 +56,13 @@ class FairSlots:
             raise QueueFull(f"too many requests wait for a slot: {self.waiting} in all")
         if queue is None:
             queue = self._queues[key] = deque()
-        turn: Deferred[None] = Deferred(lambda turn: self._leave(key, turn))
-        queue.append(turn)
+        waiter: Deferred[None] = Deferred(lambda waiter: self._leave(key, waiter))
+        queue.append(waiter)
         self.waiting += 1
-        await turn
+        await waiter
 
-    def _leave(self, key: str, turn: Deferred[None]) -> None:
-        self._queues[key].remove(turn)
+    def _leave(self, key: str, waiter: Deferred[None]) -> None:
+        self._queues[key].remove(waiter)
         self.waiting -= 1
         if not self._queues[key]:
             del self._queues[key]
@@ -78,11 +78,11 @@ class FairSlots:
                 return
 
     def _serve(self, key: str) -> None:
-        turn = self._queues[key].popleft()
+        waiter = self._queues[key].popleft()
         self.waiting -= 1
         if self._queues[key]:
             self._queues.move_to_end(key)
         else:
             del self._queues[key]
         self._take(key)
-        turn.callback(None)
+        waiter.callback(None)

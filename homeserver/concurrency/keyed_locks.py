@@ -1,4 +1,4 @@
-"""Locks by key, which serialise reading and then writing for one key."""
+"""Locks by key, which serialise read-then-write operations on one key."""
 
 from collections import deque
 from collections.abc import Hashable
@@ -16,43 +16,43 @@ class KeyedLocks(Generic[Key]):
     """
 
     def __init__(self) -> None:
-        self._turns: dict[Key, deque[Deferred[None]]] = {}
+        self._waiting: dict[Key, deque[Deferred[None]]] = {}
 
     def hold(self, key: Key) -> "_HeldLock[Key]":
         """A context in which the lock of a key is held; a waiting caller may be cancelled."""
-        return _HeldLock(self._turns, key)
+        return _HeldLock(self._waiting, key)
 
     def is_held(self, key: Key) -> bool:
         """Whether a caller that wants the lock of a key must wait."""
-        return key in self._turns
+        return key in self._waiting
 
     def __len__(self) -> int:
         """The number of locked keys."""
-        return len(self._turns)
+        return len(self._waiting)
 
 
 class _HeldLock(Generic[Key]):
     """The context of one caller."""
 
-    __slots__ = ("_key", "_turns")
+    __slots__ = ("_key", "_waiting")
 
-    def __init__(self, turns: dict[Key, deque[Deferred[None]]], key: Key) -> None:
-        self._turns = turns
+    def __init__(self, waiting_callers: dict[Key, deque[Deferred[None]]], key: Key) -> None:
+        self._waiting = waiting_callers
         self._key = key
 
     async def __aenter__(self) -> None:
-        waiting = self._turns.get(self._key)
+        waiting = self._waiting.get(self._key)
         if waiting is None:
-            self._turns[self._key] = deque()
+            self._waiting[self._key] = deque()
             return
-        turn: Deferred[None] = Deferred(waiting.remove)
-        waiting.append(turn)
-        await turn
+        waiter: Deferred[None] = Deferred(waiting.remove)
+        waiting.append(waiter)
+        await waiter
 
     async def __aexit__(self, *_: object) -> None:
-        waiting = self._turns[self._key]
+        waiting = self._waiting[self._key]
         if waiting:
             # The lock is handed on: no other caller can take it in between.
             waiting.popleft().callback(None)
         else:
-            del self._turns[self._key]
+            del self._waiting[self._key]

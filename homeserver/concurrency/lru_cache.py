@@ -1,7 +1,7 @@
 """The one cache: a bounded number of values, of which the least recently used one is evicted.
 
-All that is in memory only because it need not be read or computed again is in one of these, so that
-each has a bound and its use can be measured. Operators see each cache by its name in the metrics.
+All data that could be read or computed again is cached in one of these, so that each cache has a
+bound and its use can be measured. Operators see each cache by its name in the metrics.
 """
 
 from collections import OrderedDict
@@ -21,8 +21,8 @@ class LruCache(Generic[Key, Value]):
     large it is. A value is never `None`. A cache without a name is not shown in the metrics.
 
     `hits` and `misses` count the calls of `get`, `evictions` the evicted values. `peek` is `get`
-    without counting, and without making the value the most recently used; a caller that sees only
-    later whether a value is of use adds to `hits` or `misses` itself.
+    without counting, and without making the value the most recently used; a caller that finds out
+    only later whether it can use a value adds to `hits` or `misses` itself.
     """
 
     __slots__ = (
@@ -61,7 +61,7 @@ class LruCache(Generic[Key, Value]):
         self._values: OrderedDict[Key, Value] = OrderedDict()
         self._sizes: dict[Key, int] = {}  # empty where values are counted
         self._total = 0
-        # Called for every event and every `/sync` response, so they have no Python frame.
+        # Called for every event and every `/sync` response, so these are the dictionary's methods.
         self.peek: Callable[[Key], Value | None] = self._values.get
         self.touch: Callable[[Key], None] = self._values.move_to_end
 
@@ -73,11 +73,11 @@ class LruCache(Generic[Key, Value]):
 
     @property
     def size(self) -> int:
-        """What the values take, in the unit of `capacity`."""
+        """The total size of the values, in the unit of `capacity`."""
         return len(self._values) if self._size_of is None else self._total
 
     def get(self, key: Key) -> Value | None:
-        """The value, if it is there."""
+        """The value of a key, if it is cached."""
         value = self._values.get(key)
         if value is None:
             self.misses += 1
@@ -87,7 +87,7 @@ class LruCache(Generic[Key, Value]):
         return value
 
     def put(self, key: Key, value: Value) -> Value:
-        """Keep a value, in place of what was there; gives it back."""
+        """Store a value in place of the previous one; returns it."""
         self._values[key] = value
         self._values.move_to_end(key)
         if self._size_of is not None:
@@ -101,17 +101,17 @@ class LruCache(Generic[Key, Value]):
         return value
 
     def setdefault(self, key: Key, value: Value) -> Value:
-        """What is kept for a key: what is there already, or else this value."""
+        """The value of a key, after setting it to this one if there was none."""
         kept = self.peek(key)
         return self.put(key, value) if kept is None else kept
 
     def pop(self, key: Key) -> Value | None:
-        """Forget a value; it is given back."""
+        """Remove a value, and return it."""
         self._total -= self._sizes.pop(key, 0)
         return self._values.pop(key, None)
 
     def clear(self) -> None:
-        """Forget all values."""
+        """Remove all values."""
         self._values.clear()
         self._sizes.clear()
         self._total = 0
@@ -125,14 +125,14 @@ class LruCache(Generic[Key, Value]):
         return self._values.items()
 
     def measure(self, key: Key) -> None:
-        """Note that a value may take more or less than it did; nothing is evicted yet."""
+        """Measure the size of a value again, after it changed; nothing is evicted yet."""
         if self._size_of is not None and (value := self._values.get(key)) is not None:
             size = self._size_of(key, value)
             self._total += size - self._sizes.get(key, 0)
             self._sizes[key] = size
 
     def shrink(self) -> None:
-        """Evict what is too much, as `put` does."""
+        """Evict values beyond the capacity, as `put` does."""
         if self._size_of is None and self._is_pinned is None:
             while len(self._values) > self.capacity:
                 self._evicted(*self._values.popitem(last=False))

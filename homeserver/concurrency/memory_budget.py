@@ -1,6 +1,6 @@
-"""A bound on the total memory of many buffers that are filled from outside.
+"""A bound on the total memory of many buffers that clients and other servers fill.
 
-Each of them has a bound of its own, but a few malicious senders could fill many at the same time.
+Each buffer has a bound of its own, but a few malicious senders could fill many at the same time.
 Input that exceeds the budget is not read to its end.
 """
 
@@ -30,7 +30,7 @@ class MemoryBudget:
         )
 
     def take(self, size: int, party: str) -> bool:
-        """Take some bytes; false if they are not left."""
+        """Take some bytes; false if too few are left."""
         if not self.has_room(size, party):
             return False
         self.taken += size

@@ -1,8 +1,8 @@
 """Computations on data in memory, which report the data that has to be loaded first.
 
-Some code must not wait: nothing may happen between its read and its write, or it is part of every
-delivery. Where data is not in memory, the attempt ends with `NotInMemory`; a caller that can wait
-loads it and tries again, any other does without.
+Some code must not wait: nothing may happen between its read and its write, or it runs for every
+delivered event. If data is not in memory, the attempt ends with `NotInMemory`; a caller that can
+wait loads it and tries again, any other continues without it.
 """
 
 from collections.abc import Awaitable, Callable

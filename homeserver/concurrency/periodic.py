@@ -1,7 +1,7 @@
 """Periodic tasks: work that is done every few seconds, however often it fails.
 
-A job that stopped at its first error would be noticed much later, by its missing effects. So a
-failure is logged and the next run follows all the same.
+The end of a task that stopped at its first error would be noticed much later, by its missing
+effects. So a failure is logged, and the next run follows nevertheless.
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from homeserver.concurrency.clock import Clock, DelayedCall
 
-LOG_AGAIN_SECONDS = 600.0  # between two log entries of a job that keeps failing
+LOG_AGAIN_SECONDS = 600.0  # between two log lines about a task that keeps failing
 
 Work = Callable[[], Awaitable[Any] | None]
 
@@ -47,7 +47,7 @@ class PeriodicTask:
         self._logged_at = 0.0
 
     def start(self, *, now: bool = False) -> None:
-        """Begin, with a run at once or else after one interval; a second call does nothing."""
+        """Begin, with a run at once or after one interval; a second call does nothing."""
         if self.is_started:
             return
         self.is_started = True
@@ -96,7 +96,7 @@ class PeriodicTask:
     def _run_ended(self, outcome: Failure | None) -> None:
         self._is_running = False
         try:
-            self._note(outcome)
+            self._log_outcome(outcome)
         finally:
             ended, self._ended = self._ended, []
             if self.is_started:
@@ -105,7 +105,7 @@ class PeriodicTask:
                 if not waiting.called:
                     waiting.callback(None)
 
-    def _note(self, outcome: Failure | None) -> None:
+    def _log_outcome(self, outcome: Failure | None) -> None:
         if not isinstance(outcome, Failure):
             if self._failures:
                 log.info(

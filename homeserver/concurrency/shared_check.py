@@ -35,26 +35,26 @@ class SharedCheck:
         self._fresh_seconds = fresh_seconds
         self._result: bool | None = None
         self._checked_at = 0.0
-        self._asked_at: float | None = None  # of the running check
+        self._started_at: float | None = None  # of the running check
         self._waiters: set[Deferred[bool]] = set()
 
     async def passes(self) -> bool:
         """Whether the check passes."""
         now = self._clock.seconds()
-        if self._asked_at is None:
+        if self._started_at is None:
             if self._result is not None and now - self._checked_at < self._fresh_seconds:
                 return self._result
-            self._asked_at = now
-            question = Deferred.fromCoroutine(self._question())
-            question.addBoth(self._ended)
-            if question.called:
+            self._started_at = now
+            running = Deferred.fromCoroutine(self._run())
+            running.addBoth(self._ended)
+            if running.called:
                 return bool(self._result)
-        left = self._asked_at + self._timeout - now
+        left = self._started_at + self._timeout - now
         if left <= 0:
             return False
         return await self._wait(left)
 
-    async def _question(self) -> bool:
+    async def _run(self) -> bool:
         return await self._ask()
 
     async def _wait(self, seconds: float) -> bool:
@@ -69,7 +69,7 @@ class SharedCheck:
                 alarm.cancel()
 
     def _ended(self, outcome: bool | Failure) -> None:
-        self._asked_at = None
+        self._started_at = None
         if isinstance(outcome, Failure):
             if self._result is not False:
                 log.warn(

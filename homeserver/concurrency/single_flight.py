@@ -1,6 +1,7 @@
-"""Calls that several want at the same time are made once, and all of them get the outcome.
+"""Single flight: concurrent calls for the same key are made once, and all callers get the outcome.
 
-Who stops waiting does not stop the call: others may wait for it, and its outcome is cached.
+A caller that stops waiting does not stop the call: other callers may wait for it, and the outcome
+is cached.
 """
 
 from collections.abc import Callable, Coroutine, Hashable
@@ -14,7 +15,7 @@ Value = TypeVar("Value")
 
 
 class SingleFlight(Generic[Key, Value]):
-    """The calls under way, by what they are for."""
+    """The calls in progress, by key."""
 
     def __init__(self) -> None:
         self._waiters: dict[Key, list[Deferred[Value]]] = {}
@@ -22,7 +23,7 @@ class SingleFlight(Generic[Key, Value]):
     async def join(
         self, key: Key, call: Callable[[], Coroutine[Deferred[Any], Any, Value]]
     ) -> Value:
-        """The outcome of the call that is under way for `key`, or else of `call`."""
+        """The outcome of the call in progress for `key`, or else of `call`."""
         waiter: Deferred[Value] = Deferred()
         waiters = self._waiters.get(key)
         if waiters is not None:
@@ -33,13 +34,13 @@ class SingleFlight(Generic[Key, Value]):
         return await waiter
 
     def is_running(self, key: Key) -> bool:
-        """Whether a call is under way for `key`."""
+        """Whether a call for `key` is in progress."""
         return key in self._waiters
 
     def forget(self, key: Key) -> None:
-        """Make a new call for the next caller, as the outcome of this one is outdated.
+        """Have the next caller make a new call, since the outcome of this one is outdated.
 
-        Callers that wait for it already still get it.
+        Callers that wait already still get that outcome.
         """
         self._waiters.pop(key, None)
 

@@ -20,16 +20,16 @@ def call_on_stop_signal(reactor: Any, stop: Callable[[], None]) -> None:
 
     Run the reactor with `installSignalHandlers=False`, else it replaces the handlers.
     """
-    asked: list[float] = []
+    received: list[float] = []
 
     def handle(number: int, _frame: object) -> None:
         now = time.monotonic()
-        if asked and now - asked[0] < SAME_SIGNAL_SECONDS:
+        if received and now - received[0] < SAME_SIGNAL_SECONDS:
             return
-        if asked:
-            # All that is not stored by now is as safe as after a power failure.
+        if received:
+            # Data that is not stored by now is as safe as after a power failure.
             os._exit(ENDED_BY_SIGNAL + number)
-        asked.append(now)
+        received.append(now)
         reactor.callFromThread(stop)
 
     signal.signal(signal.SIGINT, handle)

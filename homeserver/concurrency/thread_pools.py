@@ -1,9 +1,9 @@
 """Named pools of threads, for functions that block or that take long.
 
-The reactor's own pool has ten threads for everything: name servers that do not answer would delay
-log-ins, and a thread that hangs would keep the process from ending. It is not used. A `ThreadPool`
-is for one purpose: the number of running and of waiting calls is bounded, and calls in one pool
-never delay those in another.
+The reactor's own pool has ten threads for all purposes: name servers that do not respond would
+delay log-ins, and a thread that hangs would keep the process from ending. It is not used. A
+`ThreadPool` is for one purpose: the number of running and of waiting calls is bounded, and calls in
+one pool never delay those in another.
 
 Each call gets a daemon thread of its own, which costs less than a tenth of a millisecond: a pool
 has no idle threads and need not be stopped, and the process ends even while threads are running.
@@ -29,7 +29,7 @@ class PoolFull(Exception):
 class ThreadPool:
     """A pool that runs at most `size` calls at a time; at most `max_waiting` more wait.
 
-    `running` and `waiting` are the numbers of each.
+    `running` and `waiting` are the numbers of such calls.
     """
 
     def __init__(self, reactor: Any, name: str, *, size: int, max_waiting: int) -> None:

@@ -1,8 +1,8 @@
-"""The caches of a server, found for its metrics.
+"""The search for all caches of a server, for its metrics.
 
 A cache is constructed by the object that uses it, which does not depend on metrics. There is no
-list of caches, in which one could be missing: the objects of the server are walked once at its
-start, from the one that holds all others.
+list of caches, which could be incomplete: at its start the server walks its objects once, from the
+one that holds all others.
 """
 
 from collections.abc import Iterator
@@ -21,27 +21,27 @@ def caches_of(server: object) -> list[LruCache[Any, Any]]:
     """
     found: list[LruCache[Any, Any]] = []
     seen: dict[int, object] = {}
-    ahead = [server]
-    while ahead:
-        one = ahead.pop()
-        if id(one) in seen:
+    pending = [server]
+    while pending:
+        item = pending.pop()
+        if id(item) in seen:
             continue
-        seen[id(one)] = one  # held, so that no other object gets the same id
-        if isinstance(one, LruCache):
-            found += [one] if one.name else []
-        elif isinstance(one, MethodType):
-            ahead.append(one.__self__)
-        elif isinstance(one, list | tuple):
-            ahead += one
-        elif type(one).__module__.partition(".")[0] in PACKAGES:
-            ahead += _attributes(one)
+        seen[id(item)] = item  # held, so that no other object gets the same id
+        if isinstance(item, LruCache):
+            found += [item] if item.name else []
+        elif isinstance(item, MethodType):
+            pending.append(item.__self__)
+        elif isinstance(item, list | tuple):
+            pending += item
+        elif type(item).__module__.partition(".")[0] in PACKAGES:
+            pending += _attributes(item)
     return found
 
 
-def _attributes(one: object) -> Iterator[object]:
-    yield from getattr(one, "__dict__", {}).values()
-    for kind in type(one).__mro__:
+def _attributes(item: object) -> Iterator[object]:
+    yield from getattr(item, "__dict__", {}).values()
+    for kind in type(item).__mro__:
         for name in kind.__dict__.get("__slots__", ()):
-            value = getattr(one, name, None)
+            value = getattr(item, name, None)
             if value is not None:
                 yield value

@@ -1,8 +1,9 @@
-"""Connections that end in bounded time, whatever the peer does.
+"""Connections that end in bounded time, even if the peer does not cooperate.
 
-When a TLS connection is closed here, it waits for the peer's close notification. A peer that never
-sends one would let connections pile up, so they are aborted after a while. One that keeps sending
-as fast as it can would keep this server busy until then, so it is aborted at once.
+A TLS connection that this server closes waits for the peer's close notification. If a peer never
+sends one, open connections would accumulate, so they are aborted after a while. A peer that keeps
+sending as fast as it can would keep this server busy until then, so its connection is aborted at
+once.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#tls
 """

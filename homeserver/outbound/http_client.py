@@ -52,11 +52,11 @@ URL_CHARACTERS = "%/:=&?~+!$,;'@()*[]"
 
 
 class OutboundError(Exception):
-    """There is no response: the message says why. It may have addresses: for logs only."""
+    """There is no response. The message, for logs only, has the reason and maybe addresses."""
 
 
 class OutboundTooBusy(OutboundError):
-    """The response may be right, but this server has no memory for it now."""
+    """The response may be valid, but this server has no memory for it now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ def normal_url(url: str) -> str:
 class _NormalUrl(EncodedURL):
     """A URL that `normal_url` has made.
 
-    `treq` would encode its host again, and refuses an IPv6 address as one.
+    `treq` would encode its host again, and does not accept an IPv6 address there.
     """
 
     def to_uri(self) -> Self:
@@ -198,7 +198,7 @@ class _NormalUrl(EncodedURL):
 class _UncompressedAgent:
     """An agent that keeps `treq` from decompressing bodies.
 
-    A piece of a body is decompressed whole before it is counted, and 64 KiB can become 64 MiB.
+    A chunk of a body is decompressed before its size is counted, and 64 KiB can become 64 MiB.
     """
 
     def __init__(self, agent: IAgent) -> None:
@@ -214,10 +214,10 @@ class _UncompressedAgent:
         if headers is not None:
             headers.removeHeader("Accept-Encoding")
         sending: Deferred[IResponse] = self._agent.request(method, uri, headers, bodyProducer)
-        return sending.addCallback(_as_it_came)
+        return sending.addCallback(_uncompressed)
 
 
-def _as_it_came(response: IResponse) -> IResponse:
+def _uncompressed(response: IResponse) -> IResponse:
     response.headers.removeHeader("Content-Encoding")
     return response
 
@@ -273,7 +273,7 @@ class _Body(Protocol):
         if self._left < 0:
             self._refuse(OutboundError("the response is too large"))
         elif not self._may_keep(len(data)):
-            self._refuse(OutboundTooBusy("there is too much to read at the moment"))
+            self._refuse(OutboundTooBusy("too many responses are being read"))
         else:
             self._chunks.append(data)
 

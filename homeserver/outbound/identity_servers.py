@@ -25,7 +25,7 @@ TIMEOUT_SECONDS = 10.0
 MAX_RESPONSE_BYTES = 65_536  # bytes
 MAX_TEXT = 500  # characters of an error that is passed on to the client
 API = "/_matrix/identity/v2"
-# With one of these errcodes the client would believe that its own session had ended, and log out.
+# With one of these errcodes the client would assume that its own session had ended, and log out.
 LOCAL_SESSION_ERRCODES = ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_USER_LOCKED")
 ResponseType = TypeVar("ResponseType", bound=msgspec.Struct)
 log = Logger()

@@ -2,7 +2,7 @@
 
 Each mail has a connection of its own, since mails are rare. The numbers of open connections and of
 waiting mails are bounded, and no delivery lasts longer than `email.timeout`, so a mail server that
-does not answer blocks no caller for long.
+does not respond blocks no caller for long.
 
 https://www.rfc-editor.org/rfc/rfc5321 https://www.rfc-editor.org/rfc/rfc3207 (STARTTLS)
 """
@@ -50,7 +50,7 @@ class Mailer:
         self._sender: str = settings.sender
         self._hostname = hostname
         self._tls = tls or ClientTls(verify=settings.tls != "opportunistic")
-        self._turns = DeferredSemaphore(MAX_CONNECTIONS)
+        self._connections = DeferredSemaphore(MAX_CONNECTIONS)
         self._open: set[Delivery] = set()
 
     async def stop(self) -> None:
@@ -70,10 +70,10 @@ class Mailer:
             envelope = _ascii_address(recipient)
         except UnicodeError:
             raise InvalidParam("This server cannot send mail to this address") from None
-        if len(self._turns.waiting) >= MAX_WAITING:
+        if len(self._connections.waiting) >= MAX_WAITING:
             raise MailNotSent("Too many mails are waiting to be sent")
         content = self._compose(envelope, subject, text, html)
-        sending = self._turns.run(self._begin, envelope, content)
+        sending = self._connections.run(self._begin, envelope, content)
         try:
             await sending.addTimeout(self._settings.timeout, self._reactor)
         except CancelledError:

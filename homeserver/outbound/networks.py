@@ -27,7 +27,7 @@ from zope.interface import implementer
 from homeserver.concurrency.thread_pools import PoolFull, ThreadPool
 from homeserver.outbound.public_addresses import is_public_address
 
-# A name server that does not answer blocks a thread for half a minute or more, and threads are
+# A name server that does not respond blocks a thread for half a minute or more, and threads are
 # cheap.
 MAX_LOOKUPS = 300
 MAX_WAITING = 2_000
@@ -79,11 +79,11 @@ class HostResolver:
         resolution = _HostResolution(hostName)
         resolutionReceiver.resolutionBegan(resolution)
         if isIPAddress(hostName):
-            _tell(resolutionReceiver, portNumber, ((IPv4Address, hostName),))
+            _pass_on(resolutionReceiver, portNumber, ((IPv4Address, hostName),))
         elif isIPv6Address(hostName):
-            _tell(resolutionReceiver, portNumber, ((IPv6Address, hostName),))
+            _pass_on(resolutionReceiver, portNumber, ((IPv6Address, hostName),))
         elif hostName in self._hanging:
-            _tell(resolutionReceiver, portNumber, ())
+            _pass_on(resolutionReceiver, portNumber, ())
         elif hostName in self._waiting:
             self._waiting[hostName].append((resolutionReceiver, portNumber))
         else:
@@ -113,7 +113,7 @@ class HostResolver:
 
     def _found(self, addresses: Addresses, name: str) -> None:
         for receiver, port in self._waiting.pop(name):
-            _tell(receiver, port, addresses)
+            _pass_on(receiver, port, addresses)
 
 
 def _addresses_of(name: str) -> Addresses:
@@ -131,7 +131,7 @@ def _addresses_of(name: str) -> Addresses:
     return tuple(dict.fromkeys(hosts))[:MAX_ADDRESSES]
 
 
-def _tell(receiver: IResolutionReceiver, port: int, addresses: Addresses) -> None:
+def _pass_on(receiver: IResolutionReceiver, port: int, addresses: Addresses) -> None:
     for kind, host in addresses:
         receiver.addressResolved(kind("TCP", host, port))
     receiver.resolutionComplete()

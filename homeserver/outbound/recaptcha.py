@@ -28,7 +28,7 @@ class Recaptcha:
         self._settings = settings
 
     async def is_solved(self, response: str) -> bool:
-        """Whether this is the solution of a puzzle. Raises `Unavailable` if that fails."""
+        """Whether this is the solution of a puzzle. Raises `Unavailable`."""
         form = {"secret": self._settings.private_key or "", "response": response}
         try:
             verified = await self._outbound.post_form(self._settings.verify_url, form)

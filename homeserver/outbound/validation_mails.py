@@ -1,4 +1,4 @@
-"""The mails with which users validate their e-mail address, and those that explain why they cannot.
+"""Mails by which users validate their e-mail address, or learn why they cannot.
 
 The templates are in `templates/mails/`, two for each mail: `<name>.txt`, whose first line is the
 subject, and `<name>.html`.
@@ -37,23 +37,23 @@ class ValidationMails:
             lstrip_blocks=True,
         )
 
-    async def deliver(self, letter: ValidationMessage) -> None:
+    async def deliver(self, message: ValidationMessage) -> None:
         """Send the mail. Raises `InvalidParam` and `MailNotSent`."""
-        names = NAMES if letter.token else NAMES_WITHOUT_TOKEN
-        name = names[letter.purpose]
+        names = NAMES if message.token else NAMES_WITHOUT_TOKEN
+        name = names[message.purpose]
         values = {
-            "address": letter.address,
+            "address": message.address,
             "server_name": self._server_name,
             "public_baseurl": self._public_baseurl,
-            "link": self._link(letter),
+            "link": self._link(message),
         }
         text = self._templates.get_template(f"{name}.txt").render(values)
         html = self._templates.get_template(f"{name}.html").render(values)
         subject, _, body = text.partition("\n")
-        await self._mailer.send(letter.address, subject, body.lstrip("\n"), html)
+        await self._mailer.send(message.address, subject, body.lstrip("\n"), html)
 
-    def _link(self, letter: ValidationMessage) -> str | None:
-        if letter.token is None:
+    def _link(self, message: ValidationMessage) -> str | None:
+        if message.token is None:
             return None
-        query = urlencode({"sid": letter.sid, "token": letter.token})
+        query = urlencode({"sid": message.sid, "token": message.token})
         return f"{self._public_baseurl}{LINK_PATH}?{query}"

@@ -1,8 +1,8 @@
-"""A bounded cache of stored data, kept current by the log.
+"""A bounded cache of stored data that the log keeps up to date.
 
-An entry is loaded once, and from then on changed by the entries of the log. A change that is
-published while its entry is being loaded is applied afterwards: the load may have been too early to
-see it. So `apply` must do no harm when the entry has the change already.
+An entry is loaded once, and from then on changed by log entries. A change that is published while
+its entry is being loaded is applied afterwards, since the load may have read older data. So `apply`
+must have no effect on an entry that includes the change already.
 """
 
 from collections.abc import Awaitable, Callable, Hashable
@@ -18,7 +18,7 @@ Change = TypeVar("Change")
 
 
 class LogCache(Generic[Key, Entry, Change]):
-    """Entries by key, in `cache`; each is loaded once, however many callers want it.
+    """Entries by key, in `cache`; each is loaded once for all callers that wait for it.
 
     `find` gives an entry if it is in memory.
     """
@@ -33,11 +33,11 @@ class LogCache(Generic[Key, Entry, Change]):
         self._load = load
         self._apply = apply
         self._loads: SingleFlight[Key, Entry] = SingleFlight()
-        self._missed: dict[Key, list[Change]] = {}  # the changes during each load
+        self._missed: dict[Key, list[Change]] = {}  # changes that were published during each load
         self.find: Callable[[Key], Entry | None] = cache.get
 
     async def get(self, key: Key) -> Entry:
-        """The entry of a key, loaded where needed. It belongs to the cache: do not change it."""
+        """The entry of a key, loaded if necessary. It belongs to the cache: do not change it."""
         entry = self._cache.get(key)
         if entry is None:
             entry = await self._loads.join(key, partial(self._load_and_follow, key))
@@ -54,7 +54,7 @@ class LogCache(Generic[Key, Entry, Change]):
             missed.append(change)
 
     def forget(self, key: Key) -> None:
-        """Load this entry again when it is needed next; a load in progress is not kept."""
+        """Drop an entry, and the result of a load in progress; the next `get` loads it again."""
         self._cache.pop(key)
         self._missed.pop(key, None)
         self._loads.forget(key)

@@ -1,4 +1,4 @@
-"""The core of accounts: sessions, and what users have stored. All other areas build upon it."""
+"""The core of accounts: sessions and user data. All other areas build upon it."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ from homeserver.wiring.third_party_ids import ThirdParty
 
 
 class AccountCore:
-    """The objects of accounts that need nothing of rooms."""
+    """The objects of accounts that do not depend on rooms."""
 
     def __init__(
         self, reactor: Any, settings: Settings, key: SigningKey, db: Database, log: Log
@@ -51,11 +51,11 @@ class AccountCore:
         await self.erased_users.load()
 
     def start(self) -> None:
-        """Begin the work that goes on beside requests."""
+        """Start background work."""
         self.last_seen.start()
 
     async def stop(self) -> None:
-        """End it, and write what is still to be written."""
+        """Stop background work, and write what is not stored yet."""
         await self.last_seen.stop()
         await self.third_party.stop()
         await self.outbound.stop()

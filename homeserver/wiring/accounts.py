@@ -60,7 +60,7 @@ class AccountServices:
     """The objects of accounts that act in rooms, and the APIs of the area.
 
     `find_remote` gives profiles of users of other servers. `on_profile_changed` and
-    `on_deactivated` are called after what the accounts themselves do.
+    `on_deactivated` are called after the accounts' own changes.
     """
 
     def __init__(
@@ -104,13 +104,13 @@ class AccountServices:
         )
 
     def start(self) -> None:
-        """Begin the work that goes on beside requests."""
+        """Start background work."""
         self._core.start()
         self._deactivation.start()
         self._expiry.start()
 
     async def stop(self) -> None:
-        """End it, and write what is still to be written."""
+        """Stop background work, and write what is not stored yet."""
         await self._expiry.stop()
         await self._deactivation.stop()
         await self._core.stop()
@@ -188,7 +188,7 @@ class AccountServices:
 
     def _credentials(self) -> PasswordAndTokenVerifier:
         rates = self._settings.rate_limits
-        # Counted by account, not by who asks, so these buckets are of nobody else's interest.
+        # Counted by account, not by requester, so no other object needs these buckets.
         limits = RateLimits(self._reactor, rates.actions() if rates.enabled else {})
         return PasswordAndTokenVerifier(
             self._db,

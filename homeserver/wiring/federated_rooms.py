@@ -1,4 +1,4 @@
-"""Rooms over federation: what this server sends to others, and what it answers them."""
+"""Rooms over federation: sending to other servers, and responding to their requests."""
 
 from typing import Any
 
@@ -72,14 +72,14 @@ class FederatedRooms:
                 PRESENCE: self._presence.receive,
             }
         )
-        withdrawals = RescindedInvites(
+        rescinded_invites = RescindedInvites(
             reactor, federation.client, remote.pdu_checks, registry, room_core.out_of_room
         )
-        inbox = IncomingQueue(
-            registry, access, remote.pdu_checks, remote.event_fetcher, withdrawals
+        pdu_queue = IncomingQueue(
+            registry, access, remote.pdu_checks, remote.event_fetcher, rescinded_invites
         )
         self._apis = [
-            TransactionsApi(reactor, inbox, edus),
+            TransactionsApi(reactor, pdu_queue, edus),
             *_apis(db, account_core, room_core, remote, rooms, access),
         ]
         readers = self._sender, servers, self._typing, receipts, self._presence, remote.resync
@@ -87,17 +87,17 @@ class FederatedRooms:
             log.subscribe(reader.apply)
 
     async def start(self) -> None:
-        """Tell other servers what they do not know, and go on asking them for members."""
+        """Send other servers the events that they lack, and continue fetching full states."""
         await self._sender.start()
         self._presence.start()
         await self._remote.resync.start()
 
     def end_waits(self) -> None:
-        """End joins that are under way: the server is about to stop."""
+        """End joins in progress: the server is about to stop."""
         self._remote.end_waits()
 
     async def stop(self) -> None:
-        """Tell and ask nobody any more."""
+        """Stop sending to other servers, and fetching from them."""
         await self._remote.resync.stop()
         self._typing.stop()
         self._presence.stop()
@@ -116,7 +116,7 @@ def _apis(
     rooms: RoomServices,
     access: RoomAccess,
 ) -> list[Any]:
-    """The endpoints for what other servers do and read in rooms, one request at a time."""
+    """The APIs by which other servers read and change rooms, except transactions."""
     registry, checks = room_core.registry, remote.pdu_checks
     chains = AuthChains(room_core.names, registry)
     return [

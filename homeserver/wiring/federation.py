@@ -1,4 +1,4 @@
-"""Federation: the way to other servers, the way in for them, and what users see of them."""
+"""Federation: requests to other servers, authentication of theirs, and keys."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,7 +32,7 @@ from homeserver.web.routes import Route
 
 
 class Federation:
-    """All objects of the area that others use. Raises `CertificateError`."""
+    """All objects of the area. Raises `CertificateError`."""
 
     def __init__(
         self, reactor: Any, settings: Settings, keys: Sequence[SigningKey], db: Database
@@ -68,21 +68,21 @@ class Federation:
         self._settings = settings
 
     async def start(self) -> None:
-        """Read what was known of other servers."""
+        """Load the recorded health of other servers."""
         await self.destinations.load()
 
     def end_waits(self) -> None:
-        """Wait for no other server any more: this one is about to stop."""
+        """End waiting for responses of other servers: this one is about to stop."""
         self.client.end_waits()
 
     async def stop(self) -> None:
-        """Close the connections to other servers, and write how they fared."""
+        """Close the connections to other servers, and store their health."""
         await self._connections.stop()
         await self._web.stop()
         await self.destinations.stop()
 
     def routes(self, profiles: Profiles, aliases: Aliases, directory: RoomDirectory) -> list[Route]:
-        """What other servers may ask without being in a room."""
+        """The APIs for which the other server need not be in a room."""
         settings = self._settings
         is_shown = settings.room_directory.over_federation
         apis: list[Any] = [

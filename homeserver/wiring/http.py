@@ -1,4 +1,4 @@
-"""HTTP: the listeners, the gate before every handler, and the server's own pages."""
+"""HTTP: the listeners, the request pipeline, and the server's own pages."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,7 +36,7 @@ class Http:
         self._metrics = metrics
         self._pages = account_core.pages
         limits = settings.limits
-        self._gate = RequestPipeline(
+        self._pipeline = RequestPipeline(
             account_core.access_tokens,
             rate_limits,
             TrustedProxies(settings.trusted_proxies),
@@ -53,7 +53,7 @@ class Http:
         federation_routes: Sequence[Route],
         health_checks: Mapping[str, Check],
     ) -> Listeners:
-        """Listeners that serve these routes, beside the server's own pages."""
+        """Listeners that serve these routes and the server's own pages."""
         settings = self._settings
         welcome = WelcomePage(self._pages, settings)
         groups = {
@@ -67,4 +67,4 @@ class Http:
         )
 
     def _make_server(self, router: Router) -> HttpServer:
-        return HttpServer(self._reactor, router, self._gate)
+        return HttpServer(self._reactor, router, self._pipeline)

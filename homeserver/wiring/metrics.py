@@ -1,4 +1,4 @@
-"""Metrics: what is read from the objects that know it, whenever somebody asks."""
+"""Metrics that are read from the server's objects at each scrape."""
 
 from homeserver.observability.metrics import Metrics
 from homeserver.storage.database.database import Database
@@ -18,7 +18,7 @@ def watch(
     sync: Sync,
     stream: Stream,
 ) -> None:
-    """Show the figures of one server."""
+    """Register the metrics of one server."""
     registry = room_core.registry
     metrics.gauge("log_position", "Position of the log.", lambda: log.position)
     metrics.counter(
@@ -46,19 +46,19 @@ def watch(
     metrics.counter(
         "database_connections_lost", "Database connections that broke.", lambda: db.losses
     )
-    sweep = rooms.state_sweep
+    collector = rooms.state_node_collector
     metrics.counter(
         "state_node_collection_steps",
         "Steps of the garbage collection of state nodes.",
-        lambda: sweep.steps,
+        lambda: collector.steps,
     )
     metrics.counter(
         "state_nodes_marked",
         "State nodes that the garbage collection found in use.",
-        lambda: sweep.marked,
+        lambda: collector.marked,
     )
     metrics.counter(
         "state_nodes_removed",
         "State nodes that the garbage collection removed.",
-        lambda: sweep.removed,
+        lambda: collector.removed,
     )

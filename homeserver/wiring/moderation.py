@@ -1,4 +1,4 @@
-"""Moderation: reports of users, and notices of the server to its users."""
+"""Moderation: users' reports, and server notices."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Push: the rules by which events notify users, and what of it is unread."""
+"""Push: push rules, notifications, and unread counts."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ class Push:
         receipts: Receipts,
     ) -> None:
         registry = room_core.registry
-        self._origin = room_core.local_server
+        self._local_server = room_core.local_server
         self._rules = account_core.push_rules
         user_rules = UserRules(self._rules)
         members = Members(room_core.events, user_rules, account_core.account_data)
@@ -59,6 +59,6 @@ class Push:
         """The area's part of the client API."""
         apis: list[Any] = [
             PushRulesApi(self._rules),
-            NotificationsApi(self._notifications, self._origin),
+            NotificationsApi(self._notifications, self._local_server),
         ]
         return [route for api in apis for route in api.routes()]

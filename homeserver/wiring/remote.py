@@ -1,4 +1,4 @@
-"""Requests to other servers about their users and rooms, on behalf of users of this one."""
+"""Requests to other servers on behalf of local users."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +30,7 @@ from homeserver.wiring.room_core import RoomCore
 
 @dataclass(frozen=True, slots=True)
 class RemotePorts:
-    """What rooms and accounts ask of other servers, each port as the class that has it sees it."""
+    """Ports for requests to other servers, each with the type that its user defines."""
 
     memberships: RemoteMembershipsPort
     third_party_exchange: ThirdPartyExchangePort
@@ -43,7 +43,7 @@ class RemotePorts:
 
 
 class Remote:
-    """The objects that ask other servers, and what they share with those that are asked."""
+    """The objects that send requests to other servers, and parts that receiving needs too."""
 
     def __init__(
         self, reactor: Any, db: Database, log: Log, federation: Federation, room_core: RoomCore
@@ -74,5 +74,5 @@ class Remote:
         )
 
     def end_waits(self) -> None:
-        """End joins that are under way: the server is about to stop."""
+        """End joins in progress: the server is about to stop."""
         self._requests.end_waits()

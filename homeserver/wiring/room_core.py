@@ -1,4 +1,4 @@
-"""The core of rooms: their writers and what is known of them, without asking other servers."""
+"""The core of rooms: their writers, storage and caches, without requests to other servers."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ from homeserver.streams.log import Log
 
 
 class RoomCore:
-    """The objects of rooms that the requests to other servers, and all else about rooms, need."""
+    """The objects of rooms on which requests to other servers and all services of rooms depend."""
 
     def __init__(
         self,
@@ -41,17 +41,17 @@ class RoomCore:
         self.events = EventStore(db, limits.cached_events)
         self.local_server = LocalServer(settings.server_name, key, reactor)
         states = StateStore(db, limits.cached_state_nodes)
-        stores = self.storage = RoomStorage(log, self.names, states, self.events)
-        self.policy_servers = PolicyServers(stores, policy_signer)
-        self.receiver = PduReceiver(stores, StateResolver(stores), self.policy_servers)
+        storage = self.storage = RoomStorage(log, self.names, states, self.events)
+        self.policy_servers = PolicyServers(storage, policy_signer)
+        self.receiver = PduReceiver(storage, StateResolver(storage), self.policy_servers)
         senders = PolicySender(self.policy_servers, self.receiver), BranchSender(self.receiver)
         self.registry = RoomRegistry(
-            db, self.local_server, stores, senders, limits.cached_room_state
+            db, self.local_server, storage, senders, limits.cached_room_state
         )
         self.remote_join = RemoteJoin(log, states.threads, self.registry, self.receiver)
         self.out_of_room = OutOfRoomMemberships(db, log, self.names, self.events, self.registry)
         self.user_rooms = UserRooms(db, self.names, limits.cached_users)
         self.visibility = Visibility(self.registry, self.events, erased_users)
-        # All that reads rooms must find them up to date: of rooms, these read the log first.
+        # Later subscribers read rooms and must find them up to date, so these come first.
         for reader in (self.registry.apply, self.user_rooms.apply):
             log.subscribe(reader)

@@ -1,4 +1,4 @@
-"""Rooms: what users do in them and see of them, and the area's part of the client API."""
+"""Rooms: the services that users need, and the area's part of the client API."""
 
 from typing import Any
 
@@ -107,9 +107,9 @@ class RoomServices:
         self._read_rooms(db, room_core, remote)
         self._describe_rooms(reactor, settings, db, room_core, remote)
         self._follow_users(reactor, db, account_core, room_core)
-        self.state_sweep = StateNodeCollector(db)
-        self._nightly_sweep = NightlyCollection(
-            self.state_sweep, reactor, settings.database.maintenance_hour
+        self.state_node_collector = StateNodeCollector(db)
+        self._nightly_collection = NightlyCollection(
+            self.state_node_collector, reactor, settings.database.maintenance_hour
         )
         for reader in (
             self.summaries.apply,
@@ -144,7 +144,7 @@ class RoomServices:
         )
 
     def _read_rooms(self, db: Database, room_core: RoomCore, remote: RemotePorts) -> None:
-        """What users see of rooms that they are in, or were."""
+        """Make the objects that read rooms for users who are or were in them."""
         names, registry, visibility = room_core.names, room_core.registry, room_core.visibility
         self.reader = reader = RoomReader(db, names, registry, room_core.user_rooms, visibility)
         self.relations = BundledAggregations(db, names, registry, reader, visibility)
@@ -163,7 +163,7 @@ class RoomServices:
         room_core: RoomCore,
         remote: RemotePorts,
     ) -> None:
-        """What users learn of rooms that they are not in."""
+        """Make the objects that describe rooms to users who are not in them."""
         self.summaries = RoomSummaries(db, room_core.registry)
         self.space_rooms = SpaceChildRooms(
             room_core.registry, self.summaries, room_core.user_rooms, room_core.out_of_room
@@ -182,7 +182,7 @@ class RoomServices:
     def _follow_users(
         self, reactor: Any, db: Database, account_core: AccountCore, room_core: RoomCore
     ) -> None:
-        """What happens in rooms when accounts change, or users move from one room to the next."""
+        """Make the objects that update rooms after changes of accounts, and upgrades."""
         registry, user_rooms = room_core.registry, room_core.user_rooms
         self.forced_leaves = ForcedLeaves(registry, user_rooms, self.memberships)
         self._guest_access = GuestAccess(db, reactor, registry, self.forced_leaves)
@@ -200,12 +200,12 @@ class RoomServices:
         )
 
     def start(self) -> None:
-        """Begin the work that goes on beside requests."""
-        self._nightly_sweep.start()
+        """Start background work."""
+        self._nightly_collection.start()
 
     async def stop(self) -> None:
-        """End the work that goes on beside requests."""
-        await self._nightly_sweep.stop()
+        """Stop background work."""
+        await self._nightly_collection.stop()
         await self.profile_propagation.stop()
         await self._guest_access.stop()
         await self.upgrade_migration.stop()

@@ -1,7 +1,8 @@
 """The parts of one homeserver, made in the order in which they need each other.
 
-First what needs no other part (accounts, rooms and federation, each by itself), then the requests
-to other servers, then what users do, then what reads it, and last the ways in.
+First the parts that need no other (accounts, federation, the core of rooms), then the requests to
+other servers, then the services for users, then sync and the federation of rooms, and last the
+listeners.
 """
 
 from collections.abc import Collection
@@ -35,9 +36,9 @@ from homeserver.wiring.sync import Sync
 
 
 class ServerParts:
-    """All parts that are made from an open database and a log; nothing of them is started.
+    """All parts that are made from an open database and a log; none of them is started.
 
-    `active_rooms` are those where somebody may have been typing. Raises `CertificateError`.
+    `active_rooms` are those in which users may have been typing. Raises `CertificateError`.
     """
 
     def __init__(

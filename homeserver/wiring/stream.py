@@ -1,4 +1,4 @@
-"""The WebSocket transport: its sockets, their methods, and their way to the engine."""
+"""The WebSocket transport: its sockets, their methods, and their connection to the engine."""
 
 from typing import Any
 
@@ -64,11 +64,11 @@ class Stream:
         log.subscribe(self.connections.apply)
 
     def start(self) -> None:
-        """Begin the work that goes on beside requests."""
+        """Start background work."""
         self.connections.start()
 
     def end_waits(self) -> None:
-        """Close all sockets, so that their clients come again later: the server is going down."""
+        """Close all sockets, so that their clients connect again later: the server is stopping."""
         self.connections.stop()
 
     def routes(self) -> list[Route]:

@@ -1,4 +1,4 @@
-"""Sync: feeds, presence, ephemeral events, the engine, and its transports."""
+"""Sync: change queues, presence, ephemeral events, the engine, and its transports."""
 
 from collections.abc import Collection
 from typing import Any
@@ -37,7 +37,7 @@ from homeserver.wiring.rooms import RoomServices
 
 
 class Sync:
-    """All objects of the area; `active_rooms` are those where somebody may have been typing."""
+    """All objects of the area; `active_rooms` are those in which users may have been typing."""
 
     def __init__(
         self,
@@ -93,26 +93,26 @@ class Sync:
         streamed = StreamedEvents(sources, room_core.visibility, self._presence)
         self._stream = EventStream(sources, self.engine, rooms.reader, streamed, reactor)
         self._snapshots = Snapshots(sources, rooms.reader, rooms.history, self._presence)
-        self._origin = room_core.local_server
-        # A woken request reads all of the others, so the change queues come last.
+        self._local_server = room_core.local_server
+        # A woken request reads all of these, so the change queues come last.
         present = (self.tracker, self.remote_presence, self._presence)
         for reader in (receipts, self.typing, *present, queues, self._stream):
             log.subscribe(reader.apply)
 
     async def start(self) -> None:
-        """Begin the work that goes on beside requests."""
+        """Start background work."""
         await self.push.start()
         await self.tracker.start()
         await self._presence.start()
 
     async def stop(self) -> None:
-        """End it."""
+        """Stop background work."""
         self.typing.stop()
         self.tracker.stop()
         self.remote_presence.stop()
 
     def end_waits(self) -> None:
-        """Answer all long polls: the server is going down."""
+        """Respond to all long polls: the server is stopping."""
         self.engine.stop()
         self._stream.stop()
 
@@ -121,7 +121,7 @@ class Sync:
         max_wait = self._settings.limits.max_sync_wait
         apis: list[Any] = [
             SyncApi(self.engine, self.tracker, max_wait),
-            EventStreamApi(self._stream, self.tracker, self._origin, max_wait),
+            EventStreamApi(self._stream, self.tracker, self._local_server, max_wait),
             InitialSyncApi(self._snapshots, self.tracker),
             TypingApi(self.typing),
             ReceiptsApi(self.markers),

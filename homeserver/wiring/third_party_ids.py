@@ -31,7 +31,7 @@ from homeserver.web.rate_limits import RateLimits
 
 
 class ThirdParty:
-    """The objects of the area. A medium is offered where there is a courier for it."""
+    """The objects of the area. A medium is offered if messages can be sent by it."""
 
     def __init__(
         self,
@@ -47,13 +47,13 @@ class ThirdParty:
         self._db = db
         self._mailer = _mailer(reactor, settings)
         rates = settings.rate_limits
-        # Counted by the address that is written to, not by who asks.
+        # Counted by the recipient's address, not by the requester.
         limits = RateLimits(reactor, rates.actions() if rates.enabled else {})
         self._validation = AddressValidation(
             db,
             reactor,
             settings.email,
-            self._couriers(),
+            self._validation_senders(),
             lambda address: limits.check("mail", address),
         )
         self._ids = ThirdPartyIds(
@@ -83,13 +83,13 @@ class ThirdParty:
     def password_reset(
         self, uia: UserInteractiveAuth, password_change: PasswordChange
     ) -> PasswordReset:
-        """New passwords, by the old one or by an address."""
+        """The service that sets new passwords, given the old one or a validated address."""
         return PasswordReset(uia, password_change, self._validation, self._ids)
 
     def apis(
         self, uia: UserInteractiveAuth, sign_up: RegistrationFlow, password_change: PasswordChange
     ) -> list[Any]:
-        """The resources."""
+        """The APIs of the area."""
         return [
             AddressValidationApi(self._validation, sign_up, self._ids, password_change),
             ThirdPartyIdsApi(self._ids, self.bindings, uia),
@@ -97,7 +97,7 @@ class ThirdParty:
         ]
 
     async def deactivated(self, user_id: str, erase: bool) -> None:
-        """Take back what a user has published, whose account was closed."""
+        """Unpublish the addresses of a user whose account was deactivated."""
         await self.bindings.unbind_all(user_id)
 
     async def stop(self) -> None:
@@ -105,7 +105,7 @@ class ThirdParty:
         if self._mailer is not None:
             await self._mailer.stop()
 
-    def _couriers(self) -> dict[str, ValidationSender]:
+    def _validation_senders(self) -> dict[str, ValidationSender]:
         if self._mailer is None:
             return {}
         name, public_baseurl = self._settings.server_name, self._settings.public_baseurl

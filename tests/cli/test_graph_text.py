@@ -78,7 +78,7 @@ def test_each_status_has_its_sign_and_reason() -> None:
         event("r", "a", mark=Mark.REJECTED, reason="rule 5: not in the room", type="m.x"),
         event("s", "a", mark=Mark.SOFT_FAILED, reason="rule 6: banned", type="m.x"),
         event("o", "a", mark=Mark.OUTLIER, type="m.x"),
-        event("p", "a", is_past=True, claimed_depth=99, type="m.x"),
+        event("p", "a", is_backfilled=True, claimed_depth=99, type="m.x"),
         event("a", is_extremity=True, type="m.x"),
         event("?", mark=Mark.MISSING),
     ]

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from homeserver.concurrency.backoff import (
     DESTINATION_RETRIES,
-    FAILURES_WHEN_HEARD,
-    PAUSE_WHEN_HEARD,
+    MAX_FAILURES_WHEN_REACHED,
+    PAUSE_WHEN_REACHED,
     Backoff,
     RetrySchedule,
 )
@@ -54,7 +54,7 @@ def test_an_answer_ends_all_pauses() -> None:
 def test_a_server_that_is_heard_is_tried_at_once() -> None:
     """Messages that wait for a server go out when it is back, not an hour later."""
     backoff = fail(Backoff(), 8)
-    later = backoff.failed_at + PAUSE_WHEN_HEARD
+    later = backoff.failed_at + PAUSE_WHEN_REACHED
 
     assert not backoff.may_try(later)
     assert backoff.reached().may_try(later)
@@ -65,8 +65,8 @@ def test_being_heard_does_not_make_a_deaf_server_be_tried_each_time() -> None:
     backoff = fail(Backoff(), 3).reached()
     again = backoff.failed(backoff.retry_at, MIDDLE).reached()
 
-    assert again.failures == FAILURES_WHEN_HEARD
-    assert not again.may_try(again.failed_at + PAUSE_WHEN_HEARD / 2)
+    assert again.failures == MAX_FAILURES_WHEN_REACHED
+    assert not again.may_try(again.failed_at + PAUSE_WHEN_REACHED / 2)
 
 
 def test_a_server_that_is_heard_before_it_can_be_reached_is_tried_again_soon() -> None:
@@ -74,7 +74,9 @@ def test_a_server_that_is_heard_before_it_can_be_reached_is_tried_again_soon() -
     backoff = fail(Backoff(), 10).reached()
     again = backoff.failed(backoff.retry_at, MIDDLE)
 
-    assert again.retry_at - again.failed_at == DESTINATION_RETRIES.pause(FAILURES_WHEN_HEARD + 1)
+    assert again.retry_at - again.failed_at == DESTINATION_RETRIES.pause(
+        MAX_FAILURES_WHEN_REACHED + 1
+    )
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1))

@@ -61,7 +61,7 @@ class InspectionTests(RoomsTestCase):
         assert marks[colours.rejected.event_id] is Mark.REJECTED
         assert marks[colours.lost.event_id] is Mark.MISSING
         assert marks[colours.merge.event_id] is Mark.ACCEPTED
-        assert [event.event_id for event in graph.events if event.is_past] == [
+        assert [event.event_id for event in graph.events if event.is_backfilled] == [
             colours.past.event_id
         ]
         assert {event.event_id for event in graph.events if event.is_extremity} == {

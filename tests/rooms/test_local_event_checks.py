@@ -31,7 +31,7 @@ from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.web.rate_limits import RateLimits
 from tests.rooms.support import ALICE, BOB, NoProfiles, RoomsTestCase
 
-REMOTE_SERVER = "@moderator:elsewhere.example"
+REMOTE_SERVER = "@moderator:remote.example"
 VIA = "join_authorised_via_users_server"
 
 

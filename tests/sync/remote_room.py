@@ -125,7 +125,7 @@ class RemoteRoom:
             found[event.event_id] = event
             waiting += event.prev_event_ids
         for event in in_graph_order(found.values()):
-            await self.deliver(event, is_past=True)
+            await self.deliver(event, is_backfilled=True)
         return bool(found)
 
     async def _is_placed(self, event: Event) -> bool:

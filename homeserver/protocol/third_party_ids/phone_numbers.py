@@ -1,12 +1,12 @@
 """Telephone numbers as users write them, converted to the form of E.164.
 
-A number that is written nationally means something only in a country: there a trunk prefix may
-stand before it, which is not dialled from abroad, and another prefix leads abroad. The rules of all
+A number in national form is valid only in its country: it may begin with a trunk prefix, which is
+not dialled from other countries, or with a prefix for international calls. The rules of all
 countries are the metadata of libphonenumber: an index of them is loaded with this module, and those
 of one country (1 to 10 ms) when a number of it is first parsed.
 
-Whether a number is assigned to somebody is not asked: the ranges that are assigned change, and an
-account keeps its number.
+It is not checked whether a number is assigned: the assigned ranges change, and an account keeps its
+number.
 
 https://www.itu.int/rec/T-REC-E.164 (country codes), https://github.com/google/libphonenumber
 
@@ -20,7 +20,7 @@ import phonenumbers
 from homeserver.protocol.third_party_ids.addresses import InvalidThirdPartyId, canonical_msisdn
 
 _SEPARATORS = re.compile(r"[\s().\-/\u2010-\u2015]+")
-# libphonenumber reads more than this: letters that stand for digits, digits of other scripts,
+# libphonenumber reads more than this: letters in place of digits, digits of other scripts,
 # extensions, `tel:` URIs. No address of an account is written like that.
 _DIALLED = re.compile(r"\+?[0-9]+")
 

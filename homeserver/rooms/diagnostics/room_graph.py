@@ -27,7 +27,7 @@ class Mark(Enum):
 class GraphEvent:
     """One event of a drawing. `reason` is the rule that it broke, if any.
 
-    `is_past` says that it was backfilled, `is_extremity` that it is a forward extremity.
+    `is_backfilled` says that it was backfilled, `is_extremity` that it is a forward extremity.
     `topological_depth` is its depth in the graph as this server computes it, `claimed_depth` that
     in the event itself. Of a missing event only the id is known.
     """
@@ -42,7 +42,7 @@ class GraphEvent:
     topological_depth: int = 0
     claimed_depth: int = 0
     reason: str | None = None
-    is_past: bool = False
+    is_backfilled: bool = False
     is_extremity: bool = False
 
 
@@ -98,7 +98,7 @@ def _graph_event(stored: StoredEvent, extremities: Collection[str]) -> GraphEven
         stored.topological_depth,
         event.depth,
         status.rejected or status.soft_failed,
-        is_past=stored.position is not None and stored.position < 0,
+        is_backfilled=stored.position is not None and stored.position < 0,
         is_extremity=event.event_id in extremities,
     )
 

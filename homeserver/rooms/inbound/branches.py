@@ -1,10 +1,11 @@
 """Branches of a room: the state that all of them resolve to, and those that a local event joins.
 
-A room has as many branches as other servers make. The current state is the resolution of the states
-after all of them, since any may have the ban that the others lack. What is bounded is how many of
-them a local event joins, and how many are kept: beyond `MAX_BRANCHES` those are pruned that the
-current state does not need, and only if it is the same without them. So a room has at most as many
-branches as that, or as it has entries that each come from a branch of their own.
+Other servers decide how many branches a room has. The current state is the resolution of the states
+after all of them, since any may have a ban that the others lack. The number of branches that a
+local event joins is bounded, and so is the number that is kept: beyond `MAX_BRANCHES`, branches
+that the current state does not need are pruned, but only if it is the same without them. So a room
+has at most `MAX_BRANCHES` branches, or as many as there are entries that each need their own
+branch.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
 """
@@ -27,8 +28,8 @@ from homeserver.rooms.room.writer import RoomWriter
 class Branches:
     """Resolves the branches of rooms."""
 
-    def __init__(self, stores: RoomStorage, resolver: StateResolver) -> None:
-        self._stores = stores
+    def __init__(self, storage: RoomStorage, resolver: StateResolver) -> None:
+        self._storage = storage
         self._resolver = resolver
 
     async def resolve(
@@ -48,13 +49,13 @@ class Branches:
     async def _needed(
         self, extremities: tuple[StoredEvent, ...], root: bytes
     ) -> tuple[StoredEvent, ...]:
-        """The newest extremity, the deepest, and for each disputed entry one that has it."""
+        """The newest extremity, the deepest ones, and for each conflicted entry one that has it."""
         ordered = [extremities[-1], *by_depth(extremities[:-1])]
         kept = dict.fromkeys(ordered[:MAX_EXTREMITIES])
         roots = list(dict.fromkeys(stored.state_after for stored in ordered))
         if len(roots) > 1:
-            differing = await self._stores.states.diff_many(roots)
-            settled = await self._stores.states.get_many(root, differing)
+            differing = await self._storage.states.diff_many(roots)
+            settled = await self._storage.states.get_many(root, differing)
             first = {stored.state_after: stored for stored in reversed(ordered)}
             for key, values in differing.items():
                 if (event := settled.get(key)) in values and event is not None:
@@ -73,8 +74,8 @@ class PduReceiverPort(Protocol):
 class BranchSender:
     """Sends events into rooms that have more branches than one event joins.
 
-    Such an event is made on some of the branches, checked like those of other servers, and the rest
-    of the branches stays.
+    Such an event follows some of the branches, and is checked like an event of another server; the
+    other branches remain.
     """
 
     def __init__(self, receiver: PduReceiverPort) -> None:

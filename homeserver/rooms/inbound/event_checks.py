@@ -1,7 +1,7 @@
 """Checks of received events, by all that does not depend on the room's forward extremities.
 
 An event is checked by its auth events and by the state before it; these and its previous events
-must be here. Nothing of this changes when the room changes, and it may wait for the database.
+must be stored. None of this changes when the room changes, so it may wait for the database.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
 """
@@ -18,7 +18,7 @@ from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.event_types import CREATE, CREATE_KEY, MEMBER
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.stored_event import MAX_TOPOLOGICAL_DEPTH, EventStatus, StoredEvent
-from homeserver.rooms.inbound.received_redactions import EarlyRedactions, ReceivedRedactions
+from homeserver.rooms.inbound.received_redactions import ReceivedRedactions, TargetRedactions
 from homeserver.rooms.resolution.resolver import ResolvedState, StateResolver
 from homeserver.rooms.room.admission import NO_EFFECT, RedactionEffect
 from homeserver.rooms.room.changes import StateKey
@@ -29,11 +29,11 @@ from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.batch import Row
 
-MAX_CACHED_AUTH_STATES = 500  # parts of states by which events were checked lately
+MAX_CACHED_AUTH_STATES = 500  # parts of states that recent events were checked by
 
 
 class EventsMissing(LookupError):
-    """Events that an event refers to are not here, or not with the state after them.
+    """Events that an event refers to are not stored, or not with the state after them.
 
     `auth` are missing auth events, `prev` missing previous ones: the caller fetches them, or the
     state before the event, and tries again.
@@ -47,10 +47,10 @@ class EventsMissing(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class AuthEvents:
-    """The auth events of an event, or the reason why it is rejected whatever their content.
+    """The auth events of an event, or the reason why it is rejected without reading them.
 
-    `numbers` are the nids of the auth events in this room: auth chains include them, whatever the
-    result for the event.
+    `numbers` are the nids of the auth events in this room: auth chains include them even if the
+    event is rejected.
     """
 
     numbers: Sequence[int]
@@ -70,9 +70,9 @@ class CheckedEvent:
 
     `replaced_extremities` are the events that stop being forward extremities when this event is
     accepted, `missing` the missing events before it; with `is_after_gap` these precede no other
-    event that clients have been shown. `effect` is its effect as a redaction, `early` the
-    redactions of it that came before it. `trusted_members` are those of its auth events that are
-    member events of users whom the state before it does not have because that is partial.
+    event that clients have been shown. `effect` is its effect as a redaction, `pending_redactions`
+    those that were received before it and redact it. `trusted_members` are those of its auth events
+    that are member events of users whom the state before it does not have because that is partial.
     """
 
     stored: StoredEvent
@@ -82,7 +82,7 @@ class CheckedEvent:
     was_outlier: bool
     is_after_gap: bool = False
     effect: RedactionEffect = NO_EFFECT
-    early: EarlyRedactions | None = None
+    pending_redactions: TargetRedactions | None = None
     trusted_members: Mapping[StateKey, Event] = field(default_factory=dict)
 
     def among(self, state: AuthState) -> AuthState:
@@ -96,16 +96,16 @@ class CheckedEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class _Past:
-    """The ancestors of an event, as `CheckedEvent` has them."""
+class _Ancestors:
+    """The nearest ancestors of an event, for `CheckedEvent`."""
 
-    behind: frozenset[str]
+    event_ids: frozenset[str]
     missing: Collection[str]
     is_after_gap: bool
 
 
 class _Filled:
-    """A state, and events in the places that are empty there."""
+    """A state, with other events for the keys that it lacks."""
 
     __slots__ = ("_more", "_state")
 
@@ -121,14 +121,14 @@ class _Filled:
 class EventChecker:
     """Checks events for `PduReceiver` and `PartialStateCompletion`."""
 
-    def __init__(self, stores: RoomStorage, resolver: StateResolver) -> None:
-        self._stores = stores
+    def __init__(self, storage: RoomStorage, resolver: StateResolver) -> None:
+        self._storage = storage
         self._resolver = resolver
-        # Many events in a row are checked by the same few events of a state.
+        # Consecutive events are often checked by the same few events of a state.
         self._auth_states: LruCache[tuple[bytes, frozenset[StateKey]], AuthState] = LruCache(
             "auth_states", MAX_CACHED_AUTH_STATES
         )
-        self.redactions = ReceivedRedactions(stores)
+        self.redactions = ReceivedRedactions(storage)
 
     async def check(
         self,
@@ -155,40 +155,40 @@ class EventChecker:
             after = [prev.state_after for prev in placed.values()]
             given_state = await self._resolver.resolve(writer.room, after or [EMPTY])
         before, rows = given_state.root, list(given_state.rows)
-        believed: dict[StateKey, StoredEvent] = {}
+        trusted: dict[StateKey, StoredEvent] = {}
         if is_provisional:
-            believed = await self._unknown_members(before, cited)
-            before, rows = await self._with_members(before, believed, rows)
+            trusted = await self._unknown_members(before, cited)
+            before, rows = await self._with_members(before, trusted, rows)
         if not was_outlier:
             rows += auth_rows(stored, cited.numbers)
-        await self._stores.names.nids(names_of(event))
+        await self._storage.names.nids(names_of(event))
         rejected = cited.check(event)
         refusal = rejected or check_by_state(event, await self.auth_state(writer, event, before))
         stored.state_before = stored.state_after = before
-        stored.topological_depth = _height(event, placed.values(), is_below_known=bool(missing))
+        stored.topological_depth = _depth_of(event, placed.values(), is_below_known=bool(missing))
         is_final = rejected is not None or not is_provisional
         stored.status = (
             EventStatus(rejected=refusal) if is_final else EventStatus(soft_failed=refusal)
         )
-        effect, early = NO_EFFECT, None
+        effect, pending = NO_EFFECT, None
         if refusal is None:
             if event.state_key is not None:
                 rows += await self._apply(writer, stored)
             effect = await self.redactions.effect_of(writer, stored)
-            early = await self.redactions.early(writer, stored)
-            if early is not None:
-                rows += early.rows
-        past = await self._past(writer, event, placed, missing)
+            pending = await self.redactions.pending_of(writer, stored)
+            if pending is not None:
+                rows += pending.rows
+        ancestors = await self._ancestors(writer, event, placed, missing)
         return CheckedEvent(
             stored,
             rows,
-            past.behind,
-            past.missing,
+            ancestors.event_ids,
+            ancestors.missing,
             was_outlier,
-            past.is_after_gap,
+            ancestors.is_after_gap,
             effect,
-            early,
-            {key: member.event for key, member in believed.items()},
+            pending,
+            {key: member.event for key, member in trusted.items()},
         )
 
     async def _unknown_members(self, root: bytes, cited: AuthEvents) -> dict[StateKey, StoredEvent]:
@@ -198,7 +198,7 @@ class EventChecker:
             for stored in cited.stored
             if is_member_event(stored.event) and stored.status.rejected is None
         }
-        known = await self._stores.numbers_at(root, members)
+        known = await self._storage.nids_at(root, members)
         return {key: stored for key, stored in members.items() if key not in known}
 
     async def _with_members(
@@ -206,11 +206,11 @@ class EventChecker:
     ) -> tuple[bytes, list[Row]]:
         if not members:
             return root, rows
-        names = await self._stores.names.nids({name for key in members for name in key})
+        names = await self._storage.names.nids({name for key in members for name in key})
         entries = {
             (names[key[0]], names[key[1]]): stored.event_nid for key, stored in members.items()
         }
-        root, nodes = await self._stores.states.change(root, entries)
+        root, nodes = await self._storage.states.change(root, entries)
         return root, [*rows, *nodes]
 
     async def cited(
@@ -227,14 +227,14 @@ class EventChecker:
         found |= await self.find(writer, [each for each in ids if each not in found])
         numbers = [found[each].event_nid for each in event.auth_event_ids if each in found]
         missing = [each for each in ids if each not in found]
-        foreign = [each for each in missing if await self._stores.events.rooms_with(each)]
+        foreign = [each for each in missing if await self._storage.events.rooms_with(each)]
         if len(foreign) < len(missing):
             raise EventsMissing(auth=set(missing).difference(foreign))
         if foreign:
             rule = rule_number(room.version, "3.5")
             return AuthEvents(numbers, refusal=f"rule {rule}: {foreign[0]} is of another room")
         if event.type == CREATE and await self._is_made_by_another(writer, event):
-            # No rule of the text forbids it, and it would take the room over.
+            # No rule of the specification forbids it, and its sender would take the room over.
             rule = rule_number(room.version, "1.1")
             return AuthEvents(
                 numbers, refusal=f"rule {rule}: the room has been made by another event"
@@ -247,10 +247,10 @@ class EventChecker:
         )
 
     async def _is_made_by_another(self, writer: RoomWriter, create: Event) -> bool:
-        number = writer.current_number(CREATE_KEY)
+        number = writer.current_nid(CREATE_KEY)
         if number is None:
             return False
-        made_by = (await self._stores.events.load(writer.room.version, [number]))[number]
+        made_by = (await self._storage.events.load(writer.room.version, [number]))[number]
         return made_by.event.event_id != create.event_id
 
     async def auth_state(self, writer: RoomWriter, event: Event, root: bytes) -> AuthState:
@@ -260,55 +260,56 @@ class EventChecker:
         what = root, frozenset((CREATE_KEY, *keys))
         state = self._auth_states.get(what)
         if state is None:
-            found = await self._stores.state_at(version, *what)
+            found = await self._storage.state_at(version, *what)
             state = AuthState({key: stored.event for key, stored in found.items()})
             self._auth_states.put(what, state)
         return state
 
     async def _apply(self, writer: RoomWriter, stored: StoredEvent) -> Sequence[Row]:
         """Find the state after a state event, and the event that it replaces."""
-        event, stores = stored.event, self._stores
+        event, storage = stored.event, self._storage
         key = (event.type, event.state_key or "")
-        names = await stores.names.nids(key)
-        state = await stores.state_at(writer.room.version, stored.state_before, [key])
+        names = await storage.names.nids(key)
+        state = await storage.state_at(writer.room.version, stored.state_before, [key])
         if (replaced := state.get(key)) is not None:
             stored.replaces, stored.replaced = replaced.event_nid, replaced.event
-        stored.state_after, rows = await stores.states.change(
+        stored.state_after, rows = await storage.states.change(
             stored.state_before, {(names[key[0]], names[key[1]]): stored.event_nid}
         )
         return rows
 
-    async def _past(
+    async def _ancestors(
         self,
         writer: RoomWriter,
         event: Event,
         prevs: Mapping[str, StoredEvent],
         missing: Sequence[str],
-    ) -> _Past:
-        """The ancestors of an event: its previous events, and past those that no client sees, also
-        theirs.
+    ) -> _Ancestors:
+        """The nearest ancestors of an event: its previous events, and those before hidden ones.
 
-        A missing event before one that is shown already is no new gap: backfill reaches it there.
+        A missing event before one that clients were shown already is no new gap: backfill starts
+        there anyway.
         """
-        behind, lost = set(event.prev_event_ids), list(missing)
+        ancestors, all_missing = set(event.prev_event_ids), list(missing)
         is_after_gap = any(each not in writer.backward_extremities for each in missing)
         hidden = [prev for prev in prevs.values() if prev.position is None]
         for _ in range(MAX_EXTREMITIES):
-            ids = {event_id for prev in hidden for event_id in prev.event.prev_event_ids} - behind
+            prev_ids = {each for prev in hidden for each in prev.event.prev_event_ids}
+            ids = prev_ids - ancestors
             if not ids:
                 break
             found = await self.find(writer, ids)
             placed = {key: prev for key, prev in found.items() if not prev.status.is_outlier}
-            behind |= ids
-            lost += ids.difference(placed)
-            is_after_gap |= len(placed) < len(ids) or any(map(_is_past, placed.values()))
+            ancestors |= ids
+            all_missing += ids.difference(placed)
+            is_after_gap |= len(placed) < len(ids) or any(map(_is_backfilled, placed.values()))
             hidden = [prev for prev in placed.values() if prev.position is None]
-        return _Past(frozenset(behind), lost, is_after_gap)
+        return _Ancestors(frozenset(ancestors), all_missing, is_after_gap)
 
     async def find(self, writer: RoomWriter, event_ids: Iterable[str]) -> dict[str, StoredEvent]:
-        """Those of the events that are here."""
+        """Those of the events that are stored."""
         room = writer.room
-        return await self._stores.events.find_many(
+        return await self._storage.events.find_many(
             room.version,
             room.room_nid,
             room.room_id,
@@ -316,7 +317,7 @@ class EventChecker:
         )
 
     async def look_up(self, writer: RoomWriter, events: Iterable[Event]) -> None:
-        """Look up together which of some events are here, and which of those that they refer to.
+        """Look up together which of some events, and of those that they refer to, are stored.
 
         Only the room's writer adds events, so that missing ones need not be looked up again.
         """
@@ -325,7 +326,7 @@ class EventChecker:
             for event in events
             for event_id in (event.event_id, *event.prev_event_ids, *event.auth_event_ids)
         }
-        room, store = writer.room, self._stores.events
+        room, store = writer.room, self._storage.events
         found = await store.find_many(room.version, room.room_nid, room.room_id, wanted)
         writer.inbound.set_absent(
             event_id
@@ -334,11 +335,11 @@ class EventChecker:
         )
 
 
-def _height(event: Event, prevs: Iterable[StoredEvent], *, is_below_known: bool) -> int:
-    """The depth of an event; its own claim, if its previous events are not here."""
-    height = max((prev.topological_depth for prev in prevs), default=0) + 1
-    return min(max(height, event.depth) if is_below_known else height, MAX_TOPOLOGICAL_DEPTH)
+def _depth_of(event: Event, prevs: Iterable[StoredEvent], *, is_below_known: bool) -> int:
+    """The depth of an event; at least its own claim, if previous events are missing."""
+    depth = max((prev.topological_depth for prev in prevs), default=0) + 1
+    return min(max(depth, event.depth) if is_below_known else depth, MAX_TOPOLOGICAL_DEPTH)
 
 
-def _is_past(stored: StoredEvent) -> bool:
+def _is_backfilled(stored: StoredEvent) -> bool:
     return stored.position is not None and stored.position < 0

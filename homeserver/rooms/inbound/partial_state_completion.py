@@ -2,8 +2,8 @@
 
 The member events have been fetched and stored as outliers. With them the full state before the join
 is known, and the events since the join are checked again (`recheck.py`): their states, and whether
-they are allowed. Then the differences to the current state are published, each change once, a few
-hundred at a time, and finally that the room has full state.
+they are allowed. Then the differences from the current state are published, each change once, in
+small parts, and finally that the room has full state.
 
 No PDUs are received in the room meanwhile; local users continue to write, and their events are
 checked again like the rest before the state is complete.
@@ -38,26 +38,26 @@ from homeserver.storage.rooms.event_graph import accepted_state
 from homeserver.storage.rooms.events import (
     FORGET_CURRENT_STATES,
     INSERT_CURRENT_STATE,
-    WITHDRAW_EVENT,
+    REMOVE_FROM_TIMELINE,
 )
 from homeserver.storage.rooms.partial_rooms import COMPLETE_PARTIAL_ROOM
 
-READ_BATCH_SIZE = 1_000  # entries of the state
-PUBLISH_BATCH_SIZE = 50  # members that become known at a time
+READ_BATCH_SIZE = 1_000  # state entries that are read at a time
+PUBLISH_BATCH_SIZE = 50  # members in one log entry
 
 Done = Deferred[None]
 
 
 class JoinRefused(Exception):
-    """With these members the join itself would not have been allowed: they are not the room's."""
+    """The join would not be allowed with these members, so they cannot be those of the room."""
 
 
 class PartialStateCompletion:
     """Completes rooms with partial state."""
 
-    def __init__(self, storage: RoomStorage, receiving: PduReceiver, db: Database) -> None:
-        self._stores = storage
-        self._receiving = receiving
+    def __init__(self, storage: RoomStorage, receiver: PduReceiver, db: Database) -> None:
+        self._storage = storage
+        self._receiver = receiver
         self._db = db
 
     async def complete(self, writer: RoomWriter, members: Sequence[str]) -> None:
@@ -70,29 +70,29 @@ class PartialStateCompletion:
         assert partial is not None, "the room is partial"
         await writer.inbound.lock.acquire()
         try:
-            known = await self._receiving.find_known(writer, [partial.join_id])
+            known = await self._receiver.find_known(writer, [partial.join_id])
             join = known[partial.join_id]
-            whole = await self._has_full_state(writer, join, members)
+            full_state = await self._full_state_before(writer, join, members)
             recheck = PartialStateRecheck(
                 writer,
-                self._stores,
-                self._receiving.event_checker,
-                self._receiving.resolver,
+                self._storage,
+                self._receiver.event_checker,
+                self._receiver.resolver,
                 self._db,
             )
-            if not await recheck.recheck_join(join, whole):
-                raise JoinRefused(f"{join} is refused in the whole state")
+            if not await recheck.recheck_join(join, full_state):
+                raise JoinRefused(f"the full state does not allow the join {join}")
             await recheck.recheck_rest()
             await self._finish(writer, recheck)
         finally:
             writer.inbound.lock.release()
 
-    async def _has_full_state(
+    async def _full_state_before(
         self, writer: RoomWriter, join: StoredEvent, event_ids: Sequence[str]
     ) -> ResolvedState:
         """The state before the join with all members that it did not have."""
-        room, member_nid = writer.room, await self._stores.names.nid(MEMBER)
-        await self._stores.log.written()
+        room, member_nid = writer.room, await self._storage.names.nid(MEMBER)
+        await self._storage.log.written()
         entries: dict[Key, int] = {}
         for part in parts(list(event_ids), READ_BATCH_SIZE):
             for type_nid, key_nid, number in await self._db.run(
@@ -100,70 +100,70 @@ class PartialStateCompletion:
             ):
                 if type_nid == member_nid:
                     entries[type_nid, key_nid] = number
-        states = self._stores.states
+        states = self._storage.states
         known = await states.get_many(join.state_before, entries)
         lacking = {key: number for key, number in entries.items() if key not in known}
         return ResolvedState(*await states.change_many(join.state_before, lacking))
 
     async def _finish(self, writer: RoomWriter, recheck: PartialStateRecheck) -> None:
-        """Publish the differences, until there are none and the state is complete."""
-        version, stores = writer.room.version, self._stores
-        since = stores.log.position + 1
+        """Publish the differences in parts, and then switch to the full state."""
+        version, storage = writer.room.version, self._storage
+        since = storage.log.position + 1
         while True:
             await recheck.catch_up()
             before = writer.extremities
-            changed = await stores.states.diff(before.root, recheck.head.root)
+            changed = await storage.states.diff(before.root, recheck.extremities.root)
             fresh = {key: pair for key, pair in changed.items() if pair[1] is not None}
             if len(fresh) > PUBLISH_BATCH_SIZE:
-                await self._show(writer, fresh)
+                await self._publish_members(writer, fresh)
                 continue
-            changes = await stores.changes_between(version, before.root, recheck.head.root)
+            changes = await storage.changes_between(version, before.root, recheck.extremities.root)
             lost = [key for key, current in changes.items() if current is None]
-            former = await stores.state_at(version, before.root, lost)
+            former = await storage.state_at(version, before.root, lost)
             await self._know_names(changes, former.values())
             if writer.extremities is before:
                 break
         await self._switch(writer, recheck, changes, former, since)
 
-    async def _show(
+    async def _publish_members(
         self, writer: RoomWriter, changed: Mapping[Key, tuple[int | None, int | None]]
     ) -> None:
-        """Make unknown members current, some of them at a time."""
+        """Publish members that were unknown, a part of them at a time."""
         for keys in parts(list(changed), PUBLISH_BATCH_SIZE):
             pairs = {new: old for old, new in (changed[key] for key in keys) if new is not None}
-            events = await self._stores.events.load_in_order(writer.room.version, list(pairs))
+            events = await self._storage.events.load_in_order(writer.room.version, list(pairs))
             by_key = {_key(stored): stored for stored in events}
             await self._know_names(by_key, ())
             while True:
                 try:
-                    # What its own users have changed meanwhile is newer.
+                    # Changes that local users have made meanwhile are newer.
                     current = {
                         key: stored
                         for key, stored in by_key.items()
-                        if writer.current_number(key) == pairs[stored.event_nid]
+                        if writer.current_nid(key) == pairs[stored.event_nid]
                     }
-                    done = self._show_part(writer, current)
+                    done = self._publish_part(writer, current)
                     break
                 except NotInMemory as missing:
                     await missing.load()
             await done
 
-    def _show_part(self, writer: RoomWriter, events: Mapping[StateKey, StoredEvent]) -> Done:
-        names, log, room = self._stores.names, self._stores.log, writer.room
+    def _publish_part(self, writer: RoomWriter, events: Mapping[StateKey, StoredEvent]) -> Done:
+        names, log, room = self._storage.names, self._storage.log, writer.room
         log.check_open()
         entries = {
             (nid_of(names, key[0]), nid_of(names, key[1])): stored.event_nid
             for key, stored in events.items()
         }
-        root, nodes = self._stores.states.apply(writer.extremities.root, entries)
+        root, nodes = self._storage.states.apply(writer.extremities.root, entries)
         position = log.next_position()
         rows = [
             INSERT_CURRENT_STATE.row(room.room_nid, position, root, writer.extremities.all_json),
             *membership_rows(names, room, events, position, {}),
             *nodes,
         ]
-        fact = StateChanged(position, room.room_nid, root, events, is_fork=True)
-        return writer.change_state(fact, replace(writer.extremities, root=root), rows)
+        entry = StateChanged(position, room.room_nid, root, events, is_fork=True)
+        return writer.change_state(entry, replace(writer.extremities, root=root), rows)
 
     async def _switch(
         self,
@@ -173,36 +173,38 @@ class PartialStateCompletion:
         former: Mapping[StateKey, StoredEvent],
         since: int,
     ) -> None:
-        """Switch to the full state, queued before the reactor runs again.
+        """Switch to the full state, without yielding to the reactor.
 
-        The states in which members were shown since a position are not needed any more.
+        The current states that were published on the way, after the position `since`, are deleted.
         """
-        log, room, head = self._stores.log, writer.room, recheck.head
-        assert room.partial is not None, "nobody else ends it"
+        log, room, extremities = self._storage.log, writer.room, recheck.extremities
+        assert room.partial is not None, "only this method ends partial state, and the lock is held"
         log.check_open()
         position = log.next_position()
         rows = [
-            INSERT_CURRENT_STATE.row(room.room_nid, position, head.root, head.all_json),
+            INSERT_CURRENT_STATE.row(
+                room.room_nid, position, extremities.root, extremities.all_json
+            ),
             FORGET_CURRENT_STATES.row(room.room_nid, since, position),
             COMPLETE_PARTIAL_ROOM.row(room.room_nid, room.partial.join_id, position),
-            *(WITHDRAW_EVENT.row(number) for number in recheck.withdrawn),
-            *membership_rows(self._stores.names, room, changes, position, former),
-            *recheck.head_rows,
+            *(REMOVE_FROM_TIMELINE.row(number) for number in recheck.removed),
+            *membership_rows(self._storage.names, room, changes, position, former),
+            *recheck.extremities_rows,
         ]
-        fact = RoomUnPartialStated(
+        entry = RoomUnPartialStated(
             position,
             room.room_nid,
-            head.root,
+            extremities.root,
             changes,
             is_fork=True,
-            withdrawn=frozenset(recheck.withdrawn),
+            removed=frozenset(recheck.removed),
         )
-        done = writer.change_state(fact, head, rows)
+        done = writer.change_state(entry, extremities, rows)
         writer.inbound.set_partial(False)
         for checked in recheck.admitted:
-            arrival = AdmittedEvent(
+            admitted = AdmittedEvent(
                 checked.stored,
-                head,
+                extremities,
                 NO_CHANGES,
                 is_fork=True,
                 is_last=False,
@@ -212,17 +214,19 @@ class PartialStateCompletion:
                 backward_extremities=checked.backward_extremities,
                 is_after_gap=checked.is_after_gap,
             )
-            done = writer.admit(arrival)
-            if checked.early is not None:
-                redactions = self._receiving.event_checker.redactions
-                done = redactions.release(writer, checked.stored, checked.early) or done
+            done = writer.admit(admitted)
+            if checked.pending_redactions is not None:
+                redactions = self._receiver.event_checker.redactions
+                done = (
+                    redactions.release(writer, checked.stored, checked.pending_redactions) or done
+                )
         await done
 
     async def _know_names(self, changes: Changes, more: Iterable[StoredEvent]) -> None:
         """Load the nids that the rows of memberships need."""
         names = {name for key in changes for name in key}
         events = [*(stored for stored in changes.values() if stored is not None), *more]
-        await self._stores.names.nids(names | {stored.event.sender for stored in events})
+        await self._storage.names.nids(names | {stored.event.sender for stored in events})
 
 
 def _key(stored: StoredEvent) -> StateKey:

@@ -1,7 +1,7 @@
 """Rooms with a policy server: no event is sent, or shown, that it does not recommend.
 
-A local event is signed by the policy server before it enters the room; if that refuses, the client
-gets its reason. An event of another server should have that signature; if it has none, or not a
+The policy server signs a local event before it enters the room; if it refuses, the client gets its
+reason. An event of another server should have that signature; if it has none, or not a
 valid one, the policy server is asked, and an event that it does not sign is soft-failed. An
 unreachable policy server recommends nothing. A room can always remove its policy server, since that
 event is exempt.
@@ -26,9 +26,7 @@ from homeserver.rooms.room.preview import build_preview
 from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
 
-MAX_CONCURRENT_REQUESTS = (
-    4  # events of one room that are asked about at the same time: each becomes a branch
-)
+MAX_CONCURRENT_REQUESTS = 4  # requests for events of one room: each event becomes a branch
 
 log = Logger()
 
@@ -46,13 +44,13 @@ class PolicySignerPort(Protocol):
 class PolicyServers:
     """Has events checked by the policy servers of rooms."""
 
-    def __init__(self, stores: RoomStorage, signer: PolicySignerPort) -> None:
-        self._stores = stores
+    def __init__(self, storage: RoomStorage, signer: PolicySignerPort) -> None:
+        self._storage = storage
         self._signer = signer
 
     def applies_to(self, writer: RoomWriter, draft: EventDraft) -> bool:
-        """Whether the room has named a policy server that is asked about such an event."""
-        return writer.current_number(POLICY_KEY) is not None and not is_exempt(
+        """Whether the room has named a policy server that must check such an event."""
+        return writer.current_nid(POLICY_KEY) is not None and not is_exempt(
             draft.type, draft.state_key
         )
 
@@ -74,15 +72,15 @@ class PolicyServers:
         try:
             return await self.sign(policy, event, is_waited_for=False), None
         except MatrixError as error:
-            log.info("{event} is not recommended: {error}", event=event, error=error)
+            log.info("policy server does not recommend {event}: {error}", event=event, error=error)
             return event, f"{policy.name} does not recommend it: {error}"
 
     async def policy_server_of(self, writer: RoomWriter) -> PolicyServer | None:
         """The room's policy server, which must be in the room to be one."""
-        number = writer.current_number(POLICY_KEY)
+        number = writer.current_nid(POLICY_KEY)
         if number is None:
             return None
-        stored = (await self._stores.events.load(writer.room.version, [number]))[number]
+        stored = (await self._storage.events.load(writer.room.version, [number]))[number]
         policy = parse_policy(stored.shown.content)
         if policy is None or policy.name not in writer.room.servers:
             return None
@@ -93,7 +91,7 @@ class PolicyServers:
         signature = await self._signer.sign(policy.name, event, is_waited_for=is_waited_for)
         signed = event.with_signature(policy.name, KEY_ID, signature)
         if not policy.recommends(signed):
-            raise Forbidden(f"{policy.name} signed with another key than the room knows")
+            raise Forbidden(f"{policy.name} signed with a key that the room does not name")
         return signed
 
 
@@ -106,7 +104,7 @@ class PolicySender:
         self._requests: dict[int, DeferredSemaphore] = {}  # of each room
 
     def applies_to(self, writer: RoomWriter, draft: EventDraft) -> bool:
-        """Whether the room has named a policy server, which has to be asked about the draft."""
+        """Whether the room has named a policy server that must check the draft."""
         return self._policy_servers.applies_to(writer, draft)
 
     async def send(

@@ -1,4 +1,4 @@
-"""Values of the reception of an event: how it is received, and what became of it."""
+"""Values for the receipt of an event: the way in which it is received, and the result."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from homeserver.rooms.events.stored_event import StoredEvent
 
 @dataclass(frozen=True, slots=True)
 class ReceivedEvent:
-    """A received event, and when that is durable; `None` if it was known already."""
+    """A received event; `done` fires when it is durable, and is `None` if it was stored already."""
 
     stored: StoredEvent
     done: Deferred[None] | None = None
@@ -17,10 +17,10 @@ class ReceivedEvent:
 
 @dataclass(frozen=True, slots=True)
 class Reception:
-    """The way in which an event was received, as in `PduReceiver.receive`."""
+    """The options of `PduReceiver.receive` for one event, and the policy server's decision."""
 
     is_remote_join: bool
-    is_past: bool
+    is_backfilled: bool
     should_send: bool
-    not_recommended: str | None = None  # why, by the room's policy server
-    may_merge: bool = True  # branches, if there are too many
+    not_recommended: str | None = None  # the reason of the room's policy server
+    may_merge: bool = True  # join branches first, if there are too many

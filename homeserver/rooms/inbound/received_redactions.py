@@ -1,8 +1,8 @@
 """Redactions of other servers' users, which may arrive before or after their targets.
 
-Whether a redaction takes effect is checked by the state before it, except in the room versions
-where the authorisation rules have checked it already. No client sees one that has no effect; if its
-target arrives later, it is checked then, and shown after the target.
+The state before a redaction decides whether it takes effect, except in the room versions where the
+authorisation rules have checked that already. No client sees a redaction without effect; if its
+target arrives later, the redaction is checked then, and shown after the target.
 
 Spec: https://spec.matrix.org/v1.19/rooms/v3/#handling-redactions
 """
@@ -33,18 +33,18 @@ _KEYS = (CREATE_KEY, POWER_LEVELS_KEY)
 
 @dataclass(frozen=True, slots=True)
 class EffectiveRedaction:
-    """A redaction that takes effect now that its target is here.
+    """A redaction that takes effect now that its target has arrived.
 
-    `is_past` says that it was backfilled; `names` are the nids of its type and sender.
+    `is_backfilled` says that it was backfilled; `names` are the nids of its type and sender.
     """
 
     stored: StoredEvent
-    is_past: bool
+    is_backfilled: bool
     names: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class EarlyRedactions:
+class TargetRedactions:
     """The pending redactions of an event that take effect when it arrives, oldest first.
 
     `rows` redact the target, and delete all its pending redactions.
@@ -57,37 +57,37 @@ class EarlyRedactions:
 class ReceivedRedactions:
     """Finds the target of a received redaction, and the pending redactions of a received event."""
 
-    def __init__(self, stores: RoomStorage) -> None:
-        self._stores = stores
+    def __init__(self, storage: RoomStorage) -> None:
+        self._storage = storage
 
     async def effect_of(self, writer: RoomWriter, redaction: StoredEvent) -> RedactionEffect:
         """The effect of an event as a redaction."""
         event, room = redaction.event, writer.room
         if event.redacts is None:
             return NO_EFFECT
-        # What is state now is shown as state.
-        is_withheld = not room.version.redactions_need_power and is_plain_redaction(event)
+        # A state event is shown as state, even if its type is that of a redaction.
+        is_pending = not room.version.redactions_need_power and is_plain_redaction(event)
         by_codepoints = room.version.limits_ids_by_codepoints
         if not is_valid_event_id(event.redacts, in_codepoints=by_codepoints):
-            return RedactionEffect(None, is_withheld)
-        found = await self._stores.events.find_many(
+            return RedactionEffect(None, is_pending)
+        found = await self._storage.events.find_many(
             room.version, room.room_nid, room.room_id, [event.redacts]
         )
         target = found.get(event.redacts)
         if target is None or target.status.rejected is not None:
-            return RedactionEffect(None, is_withheld, event.redacts)
+            return RedactionEffect(None, is_pending, event.redacts)
         if await self._takes_effect(writer, redaction, target.event):
             return RedactionEffect(target)
-        return RedactionEffect(None, is_withheld)
+        return RedactionEffect(None, is_pending)
 
-    async def early(self, writer: RoomWriter, target: StoredEvent) -> EarlyRedactions | None:
+    async def pending_of(self, writer: RoomWriter, target: StoredEvent) -> TargetRedactions | None:
         """The pending redactions of an event that has arrived; `None` if there are none."""
         waiting = writer.pending_redactions.of(target.event.event_id)
         if not waiting:
             return None
-        found = await self._stores.events.load(writer.room.version, list(waiting))
+        found = await self._storage.events.load(writer.room.version, list(waiting))
         effective = []
-        for number, is_past in waiting.items():
+        for number, is_backfilled in waiting.items():
             redaction = found.get(number)
             if (
                 redaction is not None
@@ -95,17 +95,17 @@ class ReceivedRedactions:
                 and await self._takes_effect(writer, redaction, target.event)
             ):
                 event = redaction.event
-                nids = await self._stores.names.nids(names_of(event))
+                nids = await self._storage.names.nids(names_of(event))
                 names = nids[event.type], nids[event.sender]
-                effective.append(EffectiveRedaction(redaction, is_past, names))
+                effective.append(EffectiveRedaction(redaction, is_backfilled, names))
         rows = [DELETE_PENDING_REDACTIONS.row(writer.room.room_nid, target.event.event_id)]
         if effective:
             rows.append(MARK_REDACTED.row(target.event_nid, effective[0].stored.event_nid))
             rows += rows_of_redaction(target)
-        return EarlyRedactions(effective, rows)
+        return TargetRedactions(effective, rows)
 
     def release(
-        self, writer: RoomWriter, target: StoredEvent, early: EarlyRedactions
+        self, writer: RoomWriter, target: StoredEvent, redactions: TargetRedactions
     ) -> Deferred[None] | None:
         """Redact a target that has just been appended to the log, and show its pending redactions.
 
@@ -113,7 +113,7 @@ class ReceivedRedactions:
         """
         done = None
         writer.pending_redactions.settle(target.event.event_id)
-        for each in early.effective:
+        for each in redactions.effective:
             target.redact(each.stored.event)
             if each.stored.position is None:
                 done = self._show(writer, target, each)
@@ -122,17 +122,17 @@ class ReceivedRedactions:
     def _show(
         self, writer: RoomWriter, target: StoredEvent, redaction: EffectiveRedaction
     ) -> Deferred[None]:
-        room, stored, head = writer.room, redaction.stored, writer.extremities
-        if redaction.is_past:
+        room, stored, current = writer.room, redaction.stored, writer.extremities
+        if redaction.is_backfilled:
             stored.position = -stored.event_nid
             rows = placed_rows(room.room_nid, stored, redaction.names)
-            position = self._stores.log.next_position()
-            fact = EventsStored(position, room.room_nid, [stored], redacts=target)
-            return self._stores.log.append(fact, rows)
-        position = stored.position = self._stores.log.next_position()
-        rows = placed_rows(room.room_nid, stored, redaction.names, head.all_json)
-        # The state after it is not the current one any more.
-        rows.append(INSERT_CURRENT_STATE.row(room.room_nid, position, head.root, None))
+            position = self._storage.log.next_position()
+            entry = EventsStored(position, room.room_nid, [stored], redacts=target)
+            return self._storage.log.append(entry, rows)
+        position = stored.position = self._storage.log.next_position()
+        rows = placed_rows(room.room_nid, stored, redaction.names, current.all_json)
+        # The state after the redaction is no longer the current one.
+        rows.append(INSERT_CURRENT_STATE.row(room.room_nid, position, current.root, None))
         is_after_gap = writer.close_gap()
         if is_after_gap:
             rows.append(INSERT_TIMELINE_GAP.row(room.room_nid, position))
@@ -140,7 +140,7 @@ class ReceivedRedactions:
             EventAppended(
                 position,
                 room.room_nid,
-                head.root,
+                current.root,
                 NO_CHANGES,
                 is_fork=True,
                 stored=stored,
@@ -160,6 +160,6 @@ class ReceivedRedactions:
             target.sender
         ):
             return True
-        state = await self._stores.state_at(version, redaction.state_before, _KEYS)
+        state = await self._storage.state_at(version, redaction.state_before, _KEYS)
         levels = AuthState({key: stored.event for key, stored in state.items()}).power_levels
         return levels.of(event.sender) >= levels.redact

@@ -41,7 +41,12 @@ from homeserver.rooms.resolution.resolver import ResolvedState, StateResolver
 from homeserver.rooms.room.admission import AdmittedEvent
 from homeserver.rooms.room.changes import NO_CHANGES, Changes, EventsStored, StateKey
 from homeserver.rooms.room.draft_senders import PolicyServerPort
-from homeserver.rooms.room.event_rows import event_rows, gap_rows, names_of, placing_rows
+from homeserver.rooms.room.event_rows import (
+    backward_extremity_rows,
+    event_rows,
+    names_of,
+    placing_rows,
+)
 from homeserver.rooms.room.extremities import MAX_EXTREMITIES, ForwardExtremities
 from homeserver.rooms.room.preview import build_preview
 from homeserver.rooms.room.room_storage import RoomStorage
@@ -61,19 +66,19 @@ class PduReceiver:
     """Receives events into rooms, through their writers."""
 
     def __init__(
-        self, stores: RoomStorage, resolver: StateResolver, policy_servers: PolicyServerPort
+        self, storage: RoomStorage, resolver: StateResolver, policy_servers: PolicyServerPort
     ) -> None:
-        self._stores = stores
+        self._storage = storage
         self.resolver = resolver
-        self.event_checker = EventChecker(stores, resolver)
+        self.event_checker = EventChecker(storage, resolver)
         self._policy_servers = policy_servers
-        self._branches = Branches(stores, resolver)
-        self._outliers = Outliers(stores, self.event_checker, self._tell)
+        self._branches = Branches(storage, resolver)
+        self._outliers = Outliers(storage, self.event_checker, self._log_stored)
 
     @property
     def threads(self) -> ThreadPool:
         """The pool for long computations."""
-        return self._stores.states.threads
+        return self._storage.states.threads
 
     async def receive(
         self,
@@ -82,39 +87,39 @@ class PduReceiver:
         *,
         state_before: ResolvedState | None = None,
         is_remote_join: bool = False,
-        is_past: bool = False,
+        is_backfilled: bool = False,
         should_send: bool = False,
         transaction: ClientTransaction | None = None,
     ) -> ReceivedEvent:
         """Check an event and store it in its room.
 
         `state_before` is the state before it, for an event whose previous events are unavailable.
-        `is_remote_join` is the event by which this server joins the room: nothing that we knew of
-        the room before counts. `is_past` is a backfilled event, which no sync shows. `should_send`
-        is one that this server has to send to the others; `transaction` made it here.
+        `is_remote_join` is the event by which this server joins the room: what was known of the
+        room before does not count. `is_backfilled` is a backfilled event, which no sync shows.
+        `should_send` is one that this server has to send to the others; `transaction` made it here.
 
-        Raises `EventsMissing`, and `Unavailable` while the database is unavailable. Everything else
-        that may be wrong with the event is in the `status` of the result.
+        Raises `EventsMissing`, and `Unavailable` while the database is unavailable. All other
+        faults of the event are in the `status` of the result.
         """
         await writer.inbound.lock.acquire()
         try:
             known = (await self.event_checker.find(writer, [event.event_id])).get(event.event_id)
             if known is not None and not known.status.is_outlier:
                 return ReceivedEvent(known)
-            stored = known or _new(event, self._stores.log.next_position(), transaction)
-            self._stores.events.introduce(stored)
+            stored = known or _new(event, self._storage.log.next_position(), transaction)
+            self._storage.events.introduce(stored)
             writer.inbound.arrived(event.event_id)
             try:
                 checked = await self.event_checker.check(
                     writer, stored, state_before, is_provisional=writer.inbound.is_partial
                 )
                 refusal = None
-                if not is_past and not is_remote_join:
+                if not is_backfilled and not is_remote_join:
                     refusal = await self._not_recommended(writer, checked)
-                way = Reception(is_remote_join, is_past, should_send, refusal)
-                return ReceivedEvent(stored, await self._settle(writer, checked, way))
+                reception = Reception(is_remote_join, is_backfilled, should_send, refusal)
+                return ReceivedEvent(stored, await self._store(writer, checked, reception))
             except BaseException:
-                self._withdraw(stored, was_outlier=known is not None)
+                self._discard(stored, was_outlier=known is not None)
                 raise
         finally:
             writer.inbound.lock.release()
@@ -129,7 +134,7 @@ class PduReceiver:
         return check_accepted(received.stored, "The room changed while this was sent")
 
     async def look_up(self, writer: RoomWriter, events: Iterable[Event]) -> None:
-        """Look up what a list of events refers to, so that it need not be looked up for each."""
+        """Look up what a list of events refers to, once for all of them."""
         await writer.inbound.lock.acquire()
         try:
             await self.event_checker.look_up(writer, events)
@@ -147,19 +152,19 @@ class PduReceiver:
         """
         await writer.inbound.lock.acquire()
         try:
-            return await self._outliers.keep(writer, events)
+            return await self._outliers.store(writer, events)
         finally:
             writer.inbound.lock.release()
 
     async def find_known(
         self, writer: RoomWriter, event_ids: Iterable[str]
     ) -> dict[str, StoredEvent]:
-        """Those of the events that are here, with any status."""
+        """Those of the events that are stored, with any status."""
         return await self.event_checker.find(writer, event_ids)
 
     async def known_among(self, writer: RoomWriter, event_ids: Iterable[str]) -> list[str]:
-        """Those of the event ids whose events are here, with any status."""
-        room, events = writer.room, self._stores.events
+        """The ids of those events that are stored, with any status."""
+        room, events = writer.room, self._storage.events
         here: list[str] = []
         for part in parts(event_ids, LOOKUP_BATCH_SIZE):
             here += await events.event_nids(room.room_nid, room.room_id, part)
@@ -176,7 +181,7 @@ class PduReceiver:
         found = await self.event_checker.find(writer, event_ids)
         if missing := set(event_ids).difference(found):
             raise EventsMissing(auth=missing)
-        names = await self._stores.names.nids(
+        names = await self._storage.names.nids(
             {name for stored in found.values() for name in names_of(stored.event)}
         )
         entries = {
@@ -188,9 +193,9 @@ class PduReceiver:
         for stored in after.values():
             event = stored.event
             if event.state_key is not None and stored.status.rejected is None:
-                names = await self._stores.names.nids(names_of(event))
+                names = await self._storage.names.nids(names_of(event))
                 entries[names[event.type], names[event.state_key]] = stored.event_nid
-        return ResolvedState(*await self._stores.states.change(EMPTY, entries))
+        return ResolvedState(*await self._storage.states.change(EMPTY, entries))
 
     async def state_before(
         self, writer: RoomWriter, event: Event, fetched: Mapping[str, ResolvedState]
@@ -204,94 +209,89 @@ class PduReceiver:
         return ResolvedState(resolved.root, [*rows, *resolved.rows])
 
     async def _not_recommended(self, writer: RoomWriter, checked: CheckedEvent) -> str | None:
-        """The reason if the room's policy server does not recommend an event that is new to the
-        room.
-        """
-        stored = checked.stored
-        is_old = (
-            stored.status.rejected is not None
-            or stored.event.event_id in writer.backward_extremities
-        )
-        if is_old:
+        """The policy server's reason against an event that is new to the room, if it has one."""
+        stored, known_missing = checked.stored, writer.backward_extremities
+        if stored.status.rejected is not None or stored.event.event_id in known_missing:
             return None
         stored.event, refusal = await self._policy_servers.check(writer, stored.event)
         return refusal
 
-    async def _settle(
-        self, writer: RoomWriter, checked: CheckedEvent, way: Reception
+    async def _store(
+        self, writer: RoomWriter, checked: CheckedEvent, reception: Reception
     ) -> Deferred[None]:
         """Store an event according to the results of its checks."""
         stored = checked.stored
-        if way.is_past or stored.event.event_id in writer.backward_extremities:
-            done = self._fill(writer, checked)
+        if reception.is_backfilled or stored.event.event_id in writer.backward_extremities:
+            done = self._store_backfilled(writer, checked)
         elif stored.status.rejected is not None or stored.status.soft_failed is not None:
-            done = self._keep(writer, checked)
+            done = self._store_unaccepted(writer, checked)
         else:
-            done = await self._enter(writer, checked, way)
-        if checked.early is not None:
-            return self.event_checker.redactions.release(writer, stored, checked.early) or done
+            done = await self._admit(writer, checked, reception)
+        if (pending := checked.pending_redactions) is not None:
+            return self.event_checker.redactions.release(writer, stored, pending) or done
         return done
 
-    def _withdraw(self, stored: StoredEvent, *, was_outlier: bool) -> None:
+    def _discard(self, stored: StoredEvent, *, was_outlier: bool) -> None:
         """Remove an event that could not be stored from memory."""
         if was_outlier:
             stored.status = EventStatus(is_outlier=True)
             stored.position = stored.replaces = stored.replaced = None
             stored.state_before = stored.state_after = EMPTY
         else:
-            self._stores.events.disown(stored)
+            self._storage.events.disown(stored)
 
-    async def _enter(
-        self, writer: RoomWriter, checked: CheckedEvent, way: Reception
+    async def _admit(
+        self, writer: RoomWriter, checked: CheckedEvent, reception: Reception
     ) -> Deferred[None]:
         """Add an event to the timeline; or soft-fail it, if the current state does not allow it."""
         stored = checked.stored
-        if way.not_recommended is not None:
-            stored.status = EventStatus(soft_failed=way.not_recommended)
-            return self._keep(writer, checked)
+        if reception.not_recommended is not None:
+            stored.status = EventStatus(soft_failed=reception.not_recommended)
+            return self._store_unaccepted(writer, checked)
+        is_join, should_send = reception.is_remote_join, reception.should_send
+        is_after_gap = bool(checked.missing) if is_join else checked.is_after_gap
         while True:
-            head = writer.extremities
-            if way.is_remote_join:
-                stored.topological_depth = min(
-                    max(stored.topological_depth, head.topological_depth + 1), MAX_TOPOLOGICAL_DEPTH
-                )
+            before = writer.extremities
+            if is_join:
+                depth = max(stored.topological_depth, before.topological_depth + 1)
+                stored.topological_depth = min(depth, MAX_TOPOLOGICAL_DEPTH)
                 extremities: tuple[StoredEvent, ...] = (stored,)
             else:
-                extremities = head.followed_by(stored, checked.replaced_extremities)
-            if len(extremities) > MAX_EXTREMITIES and way.may_merge and await self._merge(writer):
+                extremities = before.followed_by(stored, checked.replaced_extremities)
+            is_wide = len(extremities) > MAX_EXTREMITIES
+            if is_wide and reception.may_merge and await self._merge(writer):
                 continue
-            arrival = await self._admitted(writer, head, extremities, checked)
-            is_after_gap = bool(checked.missing) if way.is_remote_join else checked.is_after_gap
-            arrival = replace(arrival, should_send=way.should_send, is_after_gap=is_after_gap)
+            admitted = await self._admitted(writer, before, extremities, checked)
+            admitted = replace(admitted, should_send=should_send, is_after_gap=is_after_gap)
             try:
-                if writer.extremities is not head:
+                if writer.extremities is not before:
                     continue
-                if not way.is_remote_join and stored.state_before != head.root:
+                if not is_join and stored.state_before != before.root:
                     refusal = check_by_state(stored.event, checked.among(writer.auth))
                     if refusal is not None:
                         stored.status = EventStatus(soft_failed=refusal)
-                        return self._keep(writer, checked)
-                return writer.admit(arrival)
+                        return self._store_unaccepted(writer, checked)
+                return writer.admit(admitted)
             except NotInMemory as missing:
                 await missing.load()
 
     async def _admitted(
         self,
         writer: RoomWriter,
-        head: ForwardExtremities,
+        before: ForwardExtremities,
         extremities: tuple[StoredEvent, ...],
         checked: CheckedEvent,
     ) -> AdmittedEvent:
         """The effects of an event on the room."""
         room, stored, event = writer.room, checked.stored, checked.stored.event
         extremities, resolved = await self._branches.resolve(room, extremities)
-        is_plain = stored.state_before == head.root and resolved.root == stored.state_after
+        is_plain = stored.state_before == before.root and resolved.root == stored.state_after
         changes: Changes = NO_CHANGES
         former: dict[StateKey, StoredEvent] = {}
         if not is_plain:
-            changes = await self._stores.changes_between(room.version, head.root, resolved.root)
+            changes = await self._storage.changes_between(room.version, before.root, resolved.root)
             lost = [key for key, current in changes.items() if current is None]
-            former = await self._stores.state_at(room.version, head.root, lost)
+            former = await self._storage.state_at(room.version, before.root, lost)
         elif event.state_key is not None:
             changes = {(event.type, event.state_key): stored}
         return AdmittedEvent(
@@ -302,12 +302,12 @@ class PduReceiver:
             is_fork=not is_plain,
             is_last=len(extremities) == 1
             and not checked.missing
-            and stored.topological_depth > head.topological_depth,
+            and stored.topological_depth > before.topological_depth,
             effect=checked.effect,
             rows=[*checked.rows, *resolved.rows],
             was_outlier=checked.was_outlier,
             backward_extremities=checked.backward_extremities,
-            is_first=not head.events,
+            is_first=not before.events,
         )
 
     async def _merge(self, writer: RoomWriter) -> bool:
@@ -315,7 +315,7 @@ class PduReceiver:
         is_local = writer.local_server.is_local
         while True:
             try:
-                # If any of them may, the most powerful may.
+                # If any local member may send it, the one with the highest power level may.
                 level = writer.auth.power_levels.of
                 local_members = filter(is_local, writer.room.joined_members())
                 strongest = max(local_members, key=level, default=None)
@@ -323,7 +323,7 @@ class PduReceiver:
                     return False
                 draft = EventDraft(DUMMY_EVENT, strongest, {})
                 if self._policy_servers.applies_to(writer, draft):
-                    # Nobody would recommend it in time.
+                    # The policy server cannot be waited for here.
                     return False
                 if writer.extremities.is_wide:
                     return await self._join_some(writer, await build_preview(writer, draft))
@@ -336,63 +336,64 @@ class PduReceiver:
 
     async def _join_some(self, writer: RoomWriter, event: Event) -> bool:
         """Receive a local event that joins some of the branches; `False` if it is not allowed."""
-        stored = _new(event, self._stores.log.next_position(), None)
-        self._stores.events.introduce(stored)
+        stored = _new(event, self._storage.log.next_position(), None)
+        self._storage.events.introduce(stored)
         try:
             checked = await self.event_checker.check(writer, stored, None)
             if stored.status == ACCEPTED:
-                await self._enter(writer, checked, Reception(False, False, True, may_merge=False))
+                await self._admit(writer, checked, Reception(False, False, True, may_merge=False))
                 return stored.status == ACCEPTED
         except BaseException:
-            self._withdraw(stored, was_outlier=False)
+            self._discard(stored, was_outlier=False)
             raise
-        self._withdraw(stored, was_outlier=False)
+        self._discard(stored, was_outlier=False)
         return False
 
-    def _keep(self, writer: RoomWriter, checked: CheckedEvent) -> Deferred[None]:
+    def _store_unaccepted(self, writer: RoomWriter, checked: CheckedEvent) -> Deferred[None]:
         """Store a rejected or soft-failed event, which changes nothing."""
         stored = checked.stored
         to_rows = placing_rows if checked.was_outlier else event_rows
-        rows = to_rows(self._stores.names, writer.room.room_nid, stored)
-        return self._tell(writer, [stored], [*rows, *checked.rows])
+        rows = to_rows(self._storage.names, writer.room.room_nid, stored)
+        return self._log_stored(writer, [stored], [*rows, *checked.rows])
 
-    def _fill(self, writer: RoomWriter, checked: CheckedEvent) -> Deferred[None]:
+    def _store_backfilled(self, writer: RoomWriter, checked: CheckedEvent) -> Deferred[None]:
         """Store a backfilled event: its missing previous events are now backward extremities."""
-        self._stores.log.check_open()
+        self._storage.log.check_open()
         stored, room, effect = checked.stored, writer.room, checked.effect
-        event_id = stored.event.event_id
-        gap = writer.fill_gap(event_id, checked.backward_extremities)
-        # It stands below what follows it, however deep it says that it is.
-        ceiling = writer.extremities.topological_depth if gap is None else gap - 1
+        event_id, missing = stored.event.event_id, checked.backward_extremities
+        depth_above = writer.fill_gap(event_id, missing)
+        # It is less deep than the event that follows it, whatever depth it claims.
+        ceiling = writer.extremities.topological_depth if depth_above is None else depth_above - 1
         stored.topological_depth = max(1, min(stored.topological_depth, ceiling))
         if stored.status == ACCEPTED and not effect.is_pending:
             stored.position = -stored.event_nid
         to_rows = placing_rows if checked.was_outlier else event_rows
-        rows = to_rows(self._stores.names, room.room_nid, stored)
-        rows += [*checked.rows, *gap_rows(room.room_nid, checked.backward_extremities)]
+        rows = to_rows(self._storage.names, room.room_nid, stored)
+        rows += [*checked.rows, *backward_extremity_rows(room.room_nid, missing)]
         if effect.target is not None:
             rows += [MARK_REDACTED.row(effect.target.event_nid, stored.event_nid)]
             rows += rows_of_redaction(effect.target)
         if effect.waits_for is not None:
-            rows += writer.pending_redactions.add(effect.waits_for, stored, is_past=True)
-        if gap is not None:
+            rows += writer.pending_redactions.add(effect.waits_for, stored, is_backfilled=True)
+        if depth_above is not None:
             rows.append(DELETE_BACKWARD_EXTREMITY.row(room.room_nid, event_id))
-        return self._tell(writer, [stored], rows, checked.backward_extremities, effect.target)
+        return self._log_stored(writer, [stored], rows, missing, effect.target)
 
-    def _tell(
+    def _log_stored(
         self,
         writer: RoomWriter,
         events: Sequence[StoredEvent],
         rows: Sequence[Row],
-        gaps: Mapping[str, int] | None = None,
+        missing: Mapping[str, int] | None = None,
         redacts: StoredEvent | None = None,
     ) -> Deferred[None]:
-        log = self._stores.log
+        log = self._storage.log
         log.check_open()
         for stored in events:
-            self._stores.events.add(stored)
-        fact = EventsStored(log.next_position(), writer.room.room_nid, events, gaps or {}, redacts)
-        return log.append(fact, rows)
+            self._storage.events.add(stored)
+        room_nid = writer.room.room_nid
+        entry = EventsStored(log.next_position(), room_nid, events, missing or {}, redacts)
+        return log.append(entry, rows)
 
 
 def _new(event: Event, number: int, transaction: ClientTransaction | None) -> StoredEvent:

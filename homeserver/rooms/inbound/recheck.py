@@ -41,49 +41,50 @@ BATCH_SIZE = 200  # events
 class PartialStateRecheck:
     """Checks the events of a room again, while none are received there.
 
-    `head` is the result so far, `head_rows` make its state durable. `withdrawn` are the nids of
-    events that leave the timeline, `admitted` are those that enter it.
+    `extremities` are the result so far, `extremities_rows` make its state durable. `removed` are
+    the nids of events that leave the timeline, `admitted` the events that enter it.
     """
 
     def __init__(
         self,
         writer: RoomWriter,
-        stores: RoomStorage,
+        storage: RoomStorage,
         event_checker: EventChecker,
         resolver: StateResolver,
         db: Database,
     ) -> None:
         self._writer = writer
-        self._stores = stores
+        self._storage = storage
         self._event_checker = event_checker
         self._resolver = resolver
-        self._branches = Branches(stores, resolver)
+        self._branches = Branches(storage, resolver)
         self._db = db
-        self._turn = TimeSlice(writer.local_server.clock)
+        self._time_slice = TimeSlice(writer.local_server.clock)
         self._since = 0
         self._rows: list[Row] = []
         self._done: set[int] = set()
-        self._affected: set[int] = set()  # those whose state follows from that before the join
-        self._held: dict[int, list[StoredEvent]] = {}  # by the number of what they wait for
-        self._waiting: set[int] = set()  # the numbers of those that wait
-        self.head = ForwardExtremities((), EMPTY)
-        self.head_rows: Sequence[Row] = ()
-        self.withdrawn: set[int] = set()
+        self._affected: set[int] = set()  # nids of events with the join among their ancestors
+        self._waiting_for: dict[int, list[StoredEvent]] = {}  # by the nid of that event
+        self._waiting: set[int] = set()  # the nids of all of these
+        self.extremities = ForwardExtremities((), EMPTY)
+        self.extremities_rows: Sequence[Row] = ()
+        self.removed: set[int] = set()
         self.admitted: list[CheckedEvent] = []
 
-    async def recheck_join(self, join: StoredEvent, whole: ResolvedState) -> bool:
+    async def recheck_join(self, join: StoredEvent, full_state: ResolvedState) -> bool:
         """Check the join with the full state before it; `False` if that does not allow it."""
         assert join.position is not None, "it is in the timeline"
         self._since = join.position
         with _restored_if_refused(join) as outcome:
-            checked = await self._event_checker.check(self._writer, join, whole)
+            checked = await self._event_checker.check(self._writer, join, full_state)
             outcome.is_good = join.status == ACCEPTED
         if not outcome.is_good:
             return False
         self._affected.add(join.event_nid)
-        self._note(checked)
-        self.head = ForwardExtremities((join,), join.state_after)
-        # What was current in between is written again, where it is not the state after an event.
+        self._record_result(checked)
+        self.extremities = ForwardExtremities((join,), join.state_after)
+        # Current states since the join are written again, where they are not the state after an
+        # event.
         room = self._writer.room.room_nid
         self._rows.append(FORGET_CURRENT_STATES.row(room, join.position, MAX_POSITION))
         await self._flush()
@@ -97,14 +98,14 @@ class PartialStateRecheck:
                 events_to_recheck, room.room_nid, self._since, place, BATCH_SIZE
             )
             numbers = [number for _, number in rows if number not in self._done]
-            events = await self._stores.events.load_in_order(room.version, numbers)
+            events = await self._storage.events.load_in_order(room.version, numbers)
             await self._recheck_all(events)
             if len(rows) < BATCH_SIZE:
                 break
             place = rows[-1][0]
-        # What these wait for is nowhere: they are checked by what is there.
-        rest = [stored for held in self._held.values() for stored in held]
-        self._held.clear()
+        # The events that these wait for are not stored: they are checked without them.
+        rest = [stored for held in self._waiting_for.values() for stored in held]
+        self._waiting_for.clear()
         self._waiting.clear()
         await self._recheck_all(rest)
 
@@ -131,10 +132,10 @@ class PartialStateRecheck:
         try:
             for stored in events:
                 await self._recheck_when_due(stored)
-                if self._turn.is_over:
-                    await self._turn.next()
+                if self._time_slice.is_over:
+                    await self._time_slice.next()
         finally:
-            # What others find in memory from now on must come to be in the database.
+            # Other requests find the results in memory from now on, so they must be stored.
             done = self._flush()
         await done
 
@@ -149,11 +150,11 @@ class PartialStateRecheck:
             prevs = [prev for prev in found.values() if not prev.status.is_outlier]
             first = next((prev for prev in prevs if self._comes_later(prev, stored)), None)
             if first is not None:
-                self._held.setdefault(first.event_nid, []).append(stored)
+                self._waiting_for.setdefault(first.event_nid, []).append(stored)
                 self._waiting.add(stored.event_nid)
                 continue
             await self._recheck(stored, prevs)
-            due += self._held.pop(stored.event_nid, ())
+            due += self._waiting_for.pop(stored.event_nid, ())
             self._waiting.difference_update(each.event_nid for each in due)
 
     def _comes_later(self, prev: StoredEvent, stored: StoredEvent) -> bool:
@@ -164,15 +165,15 @@ class PartialStateRecheck:
     async def _recheck(self, stored: StoredEvent, prevs: Sequence[StoredEvent]) -> None:
         self._done.add(stored.event_nid)
         is_affected = any(prev.event_nid in self._affected for prev in prevs)
-        is_past = (stored.position or 0) < 0
-        if not is_affected and (is_past or _place(stored) <= self._since):
+        is_backfilled = (stored.position or 0) < 0
+        if not is_affected and (is_backfilled or _place(stored) <= self._since):
             return
         before = ResolvedState(stored.state_before)
         if is_affected:
             self._affected.add(stored.event_nid)
             roots = [prev.state_after for prev in prevs]
             if len(prevs) < len(set(stored.event.prev_event_ids)):
-                # Another server told the state before what is missing.
+                # For the missing ones, another server has reported the state before this event.
                 roots.append(stored.state_before)
             before = await self._resolver.resolve(self._writer.room, roots)
         was = stored.status
@@ -180,36 +181,37 @@ class PartialStateRecheck:
             checked = await self._event_checker.check(self._writer, stored, before)
             if stored.status == ACCEPTED and _is_not_recommended(was):
                 stored.status = was
-            elif stored.status == ACCEPTED and not is_past:
-                await self._meet_head(checked)
+            elif stored.status == ACCEPTED and not is_backfilled:
+                await self._add_to_extremities(checked)
             outcome.is_good = True
-        self._note(checked)
-        # An attempt that was broken off may have noted the status, but has moved nothing.
+        self._record_result(checked)
+        # An interrupted attempt may have stored the status, but has moved no event.
         is_accepted, is_shown = stored.status == ACCEPTED, stored.position is not None
         is_pending = checked.effect.is_pending and was == ACCEPTED
         if is_accepted and not is_shown and not is_pending:
             self.admitted.append(checked)
         elif is_shown and not is_accepted:
-            self.withdrawn.add(stored.event_nid)
+            self.removed.add(stored.event_nid)
 
-    async def _meet_head(self, checked: CheckedEvent) -> None:
-        """Check an event by the room's state when it arrived, and make it a forward extremity."""
-        stored, head = checked.stored, self.head
-        if stored.state_before != head.root:
-            state = await self._event_checker.auth_state(self._writer, stored.event, head.root)
+    async def _add_to_extremities(self, checked: CheckedEvent) -> None:
+        """Check an event by the room's state when it was received; make it a forward extremity."""
+        stored, before = checked.stored, self.extremities
+        if stored.state_before != before.root:
+            state = await self._event_checker.auth_state(self._writer, stored.event, before.root)
             refusal = check_by_state(stored.event, state)
             if refusal is not None:
                 stored.status = EventStatus(soft_failed=refusal)
                 return
-        extremities = head.followed_by(stored, checked.replaced_extremities)
-        extremities, resolved = await self._branches.resolve(self._writer.room, extremities)
-        self.head, self.head_rows = ForwardExtremities(extremities, resolved.root), resolved.rows
+        events = before.followed_by(stored, checked.replaced_extremities)
+        events, resolved = await self._branches.resolve(self._writer.room, events)
+        self.extremities = ForwardExtremities(events, resolved.root)
+        self.extremities_rows = resolved.rows
         if stored.position is not None and resolved.root != stored.state_after:
             room = self._writer.room.room_nid
             self._rows.append(CORRECT_CURRENT_STATE.row(room, stored.position, resolved.root, None))
             self._rows += resolved.rows
 
-    def _note(self, checked: CheckedEvent) -> None:
+    def _record_result(self, checked: CheckedEvent) -> None:
         stored, status = checked.stored, checked.stored.status
         self._done.add(stored.event_nid)
         self._rows += checked.rows
@@ -225,7 +227,7 @@ class PartialStateRecheck:
         )
 
     def _flush(self) -> Deferred[None]:
-        log, rows = self._stores.log, self._rows
+        log, rows = self._storage.log, self._rows
         self._rows = []
         return log.append(EventsStored(log.next_position(), self._writer.room.room_nid, ()), rows)
 
@@ -240,7 +242,7 @@ def _restored_if_refused(stored: StoredEvent) -> Iterator[_Outcome]:
 
     Its depth does not change in any case.
     """
-    status, height, replaces, replaced = (
+    status, depth, replaces, replaced = (
         stored.status,
         stored.topological_depth,
         stored.replaces,
@@ -251,7 +253,7 @@ def _restored_if_refused(stored: StoredEvent) -> Iterator[_Outcome]:
     try:
         yield outcome
     finally:
-        stored.topological_depth = height
+        stored.topological_depth = depth
         if not outcome.is_good:
             stored.status, stored.replaces, stored.replaced = status, replaces, replaced
             stored.state_before, stored.state_after = states

@@ -4,7 +4,7 @@ The state and its auth chain are stored as outliers: their place in the graph is
 event is the only forward extremity; the events before it are backward extremities, which can be
 backfilled.
 
-If the members were left out of the state, the room is usable all the same, and is recorded as
+If the members were left out of the state, the room can be used nevertheless, and is recorded as
 partial (`homeserver/rooms/room/partial_state.py`) in the same commit as the join.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
@@ -44,12 +44,12 @@ class RemoteJoin:
     """Admits rooms with the join event of a local user."""
 
     def __init__(
-        self, log: Log, threads: ThreadPool, rooms: RoomRegistry, receiving: PduReceiver
+        self, log: Log, threads: ThreadPool, rooms: RoomRegistry, receiver: PduReceiver
     ) -> None:
         self._log = log
         self._threads = threads
         self._rooms = rooms
-        self._receiving = receiving
+        self._receiver = receiver
 
     async def admit(
         self,
@@ -69,10 +69,10 @@ class RemoteJoin:
         """
         async with self._rooms.entering(join.room_id, join.version) as writer:
             events = await self._authorised(writer, [*auth_chain, *state], fetch)
-            await self._receiving.outliers(writer, events)
+            await self._receiver.outliers(writer, events)
             kept = {event.event_id for event in events}
             ids = [event.event_id for event in state if event.event_id in kept]
-            resolved = await self._receiving.state_of(writer, ids)
+            resolved = await self._receiver.state_of(writer, ids)
             partial = None if servers is None else PartialState(join.event_id, servers)
             received = await self._receive(writer, join, resolved, partial)
             if received.done is not None:
@@ -80,7 +80,7 @@ class RemoteJoin:
             status = received.stored.status
             refusal = status.rejected or status.soft_failed
             if refusal is not None:
-                raise Forbidden(f"The room's own rules refuse the join: {refusal}")
+                raise Forbidden(f"The room's rules do not allow the join: {refusal}")
             return received.stored
 
     async def _authorised(
@@ -91,7 +91,7 @@ class RemoteJoin:
         for rounds_left in range(FETCH_ROUNDS if fetch is not None else 0, -1, -1):
             ordered = await run_maybe_in_thread(threads, in_auth_order, events)
             beyond = await run_maybe_in_thread(threads, authorities_beyond, ordered)
-            known = frozenset(await self._receiving.known_among(writer, beyond))
+            known = frozenset(await self._receiver.known_among(writer, beyond))
             kept, missing = await run_maybe_in_thread(
                 threads, partial(authorised_among, known=known), ordered
             )
@@ -100,8 +100,8 @@ class RemoteJoin:
             found = await fetch(writer, missing) if fetch is not None and rounds_left else []
             if not found:
                 log.info(
-                    "{count} events of {room} are left out: {missing} that authorise them are not "
-                    "to be had",
+                    "left out {count} events of {room}: {missing} of their auth events could not "
+                    "be fetched",
                     count=len(ordered) - len(kept),
                     room=writer.room.room_id,
                     missing=len(missing),
@@ -114,10 +114,10 @@ class RemoteJoin:
         self, writer: RoomWriter, join: Event, state: ResolvedState, partial: PartialState | None
     ) -> ReceivedEvent:
         room, before = writer.room, writer.room.partial
-        # Whatever comes right after the join must be checked by what is known of the state.
+        # Events right after the join must be checked by partial state already.
         _set_partial(writer, partial)
         try:
-            received = await self._receiving.receive(
+            received = await self._receiver.receive(
                 writer, join, state_before=state, is_remote_join=True
             )
             if received.stored.status != ACCEPTED:
@@ -126,17 +126,17 @@ class RemoteJoin:
         except BaseException:
             _set_partial(writer, before)
             raise
-        # In the turn in which the join was queued, so that it is in the same commit.
+        # Without yielding to the reactor since the join was queued: so it is in the same commit.
         if partial is not None:
-            self._note(writer, partial_room_row(room.room_nid, join.event_id, partial.servers))
+            self._write(writer, partial_room_row(room.room_nid, join.event_id, partial.servers))
         elif before is not None or room.was_left_partial:
-            self._note(writer, DELETE_PARTIAL_ROOM.row(room.room_nid))
+            self._write(writer, DELETE_PARTIAL_ROOM.row(room.room_nid))
         room.was_left_partial = False
         if before is not None:
             before.finish()
         return received
 
-    def _note(self, writer: RoomWriter, row: Row) -> None:
+    def _write(self, writer: RoomWriter, row: Row) -> None:
         position = self._log.next_position()
         self._log.append(EventsStored(position, writer.room.room_nid, ()), [row])
 

@@ -40,9 +40,9 @@ NO_EFFECT = RedactionEffect()
 
 @dataclass(frozen=True, slots=True)
 class ResolvedDraft:
-    """A draft with the event that it redacts, if that is stored, and what it does as a redaction.
+    """A draft with the event that it redacts, if that is stored, and its effect as a redaction.
 
-    That the redaction may have an effect is checked elsewhere.
+    `EventBuilder` checks whether the redaction is allowed.
     """
 
     draft: EventDraft
@@ -66,9 +66,9 @@ def resolve_draft(
 class AdmittedEvent:
     """An event that enters the graph, and its effects on the room.
 
-    `extremities` are the room's from now on, `changes` what became current since the extremities
-    before, `former` the member events of users whom the state does not have any more. `rows` make
-    the states durable that came with it. `backward_extremities` are the missing events before it,
+    `extremities` are the room's forward extremities from now on, `changes` the changes of the
+    current state, `former` the member events of users who are no longer in the state. `rows` make
+    the event's states durable. `backward_extremities` are the missing events before it,
     with its depth; with `is_after_gap` none of these are between events of the timeline.
     """
 

@@ -1,9 +1,9 @@
 """Changes of rooms, as the log publishes them: what happened, and what became current state.
 
-Where the event graph has no forks a state event becomes the current one of its key, and that is
-all. Where branches meet, or state of another server arrives, one event can bring several others
-back into the state, or remove them from it, and need not be part of it itself. So log subscribers
-use `changes`, never the event.
+Where the event graph has no forks, a state event becomes the current one of its key, and nothing
+else changes. Where branches meet, or state of another server arrives, one event can bring several
+others back into the state, or remove them from it, and need not be part of it itself. So log
+subscribers use `changes`, never the event.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
 """
@@ -21,24 +21,24 @@ Changes = Mapping[StateKey, StoredEvent | None]
 """New current events, by (type, state key); `None` if the state has no such entry any more."""
 
 NO_CHANGES: Changes = MappingProxyType({})
-_NO_GAPS: Mapping[str, int] = MappingProxyType({})
+_NO_EXTREMITIES: Mapping[str, int] = MappingProxyType({})
 
 
 def _no_changes() -> Changes:
     return NO_CHANGES
 
 
-def _no_gaps() -> Mapping[str, int]:
-    return _NO_GAPS
+def _no_extremities() -> Mapping[str, int]:
+    return _NO_EXTREMITIES
 
 
 @dataclass(frozen=True, slots=True)
 class StateChanged:
     """The current state of a room changed; its root is now `root`.
 
-    `is_fork` says that this is not simply the state after the newest event: states on both sides of
-    this position must be compared themselves, not by the events in between. `backward_extremities`
-    are missing events of the graph, from now on, with the depth of the events that follow them.
+    `is_fork` says that this is not simply the state after the newest event: to compare states on
+    both sides of this position, the events in between do not suffice. `backward_extremities` are
+    additional ones: missing events, with the depth of the events that follow them.
     """
 
     position: int
@@ -46,7 +46,7 @@ class StateChanged:
     root: bytes
     changes: Changes = field(default_factory=_no_changes)
     is_fork: bool = False
-    backward_extremities: Mapping[str, int] = field(default_factory=_no_gaps)
+    backward_extremities: Mapping[str, int] = field(default_factory=_no_extremities)
 
     def members(self) -> Iterator[tuple[str, str, StoredEvent | None]]:
         """Users whose member events changed: user id, membership from now on, and the event."""
@@ -59,9 +59,9 @@ class StateChanged:
 class EventAppended(StateChanged):
     """An event entered the timeline of a room. `redacts` is the event that it redacted.
 
-    `should_send` says that this server has to send it to the others, `is_last` that it comes after
-    all events before it, in the graph as in the log, `is_after_gap` that the timeline has a gap
-    before it. `version` comes with the first event of a room that is new here.
+    `should_send` says that this server has to send it to the others, `is_last` that it is after
+    all earlier events in the graph too, not only in the log, `is_after_gap` that the timeline has a
+    gap before it. `version` is set with the first event of a room that is new to this server.
     """
 
     stored: StoredEvent
@@ -87,10 +87,10 @@ class RedactionPending(StateChanged):
 class RoomUnPartialStated(StateChanged):
     """The full state of a room is known, and the events since the join were checked again.
 
-    `withdrawn` are the nids of events that are in no timeline any more.
+    `removed` are the nids of events that were removed from the timeline.
     """
 
-    withdrawn: frozenset[int] = frozenset()
+    removed: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class EventsStored:
     position: int
     room: int
     events: Sequence[StoredEvent]
-    backward_extremities: Mapping[str, int] = field(default_factory=_no_gaps)
+    backward_extremities: Mapping[str, int] = field(default_factory=_no_extremities)
     redacts: StoredEvent | None = None
 
 

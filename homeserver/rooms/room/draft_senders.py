@@ -13,10 +13,10 @@ from homeserver.rooms.events.stored_event import StoredEvent
 
 
 class DraftSender(Protocol):
-    """Sends drafts that take longer than one append. A `writer` is a `RoomWriter`."""
+    """Sends drafts for which one append is not enough. A `writer` is a `RoomWriter`."""
 
     def applies_to(self, writer: Any, draft: EventDraft) -> bool:
-        """Whether this draft has to be sent by this sender, as the room is now."""
+        """Whether the draft needs this sender, in the present state of the room."""
 
     async def send(
         self,
@@ -32,13 +32,13 @@ class PolicyServerPort(Protocol):
     """Has events checked by the policy servers of rooms."""
 
     def applies_to(self, writer: Any, draft: EventDraft) -> bool:
-        """Whether the room has named a policy server, which has to be asked about the draft."""
+        """Whether the room has named a policy server that must check the draft."""
 
     async def signed(self, writer: Any, event: Event) -> Event:
         """A local event with the signature of the policy server, if the room has one."""
 
     async def check(self, writer: Any, event: Event) -> tuple[Event, str | None]:
-        """An event of any server, signed if it was not, and why it is not recommended."""
+        """An event of any server, signed if it was not, and the reason if it is not recommended."""
 
 
 class NoPolicyServers:

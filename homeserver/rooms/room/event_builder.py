@@ -44,7 +44,7 @@ class EventBuilder:
         self._current = current
 
     def resolve(self, draft: EventDraft) -> ResolvedDraft:
-        """The draft with the event that it redacts, which may have come since it was made."""
+        """The draft with the event that it redacts, which may have arrived only now."""
         target = draft.target
         if target is None and draft.redacts is not None:
             target = self._storage.events.cached_id(self._room.room_id, draft.redacts)
@@ -95,9 +95,9 @@ class EventBuilder:
     def state_after(
         self, stored: StoredEvent, cited: Iterable[int], root: bytes
     ) -> tuple[Changes, Sequence[Row]]:
-        """What an event changes in the state with this root, and the rows of that.
+        """The changes by an event to the state with this root, and the rows that store them.
 
-        The root of the state after it becomes part of `stored`.
+        Sets `state_after` of `stored`.
         """
         event = stored.event
         if event.state_key is None:

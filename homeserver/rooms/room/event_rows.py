@@ -1,4 +1,4 @@
-"""The rows that make an event durable, and its changes of the memberships of a room.
+"""The rows that make an event durable, and the changes of memberships that it causes.
 
 Names must be in memory: `NotInMemory` loads the missing ones.
 """
@@ -34,7 +34,7 @@ def names_of(event: Event) -> list[str]:
 
 
 def check_names(names: Names, *texts: str | None) -> None:
-    """Check that the nids of names are in memory, before an event is built that has them.
+    """Check that the nids of names are in memory, before an event with these names is built.
 
     Raises `NotInMemory` if they are not, and `BadJson` for names that can have no nid.
     """
@@ -61,7 +61,7 @@ def event_rows(
 
     Raises `NotInMemory`.
     """
-    event, standing = stored.event, stored.status
+    event, status = stored.event, stored.status
     type_nid, sender_nid = nid_of(names, event.type), nid_of(names, event.sender)
     key_nid = None if event.state_key is None else nid_of(names, event.state_key)
     _, device_id, txn_id, path = stored.transaction or (None, None, None, None)
@@ -77,15 +77,15 @@ def event_rows(
         key_nid,
         event.event_id,
         event.json,
-        None if standing.is_outlier else stored.state_before,
-        None if key_nid is None or standing.is_outlier else stored.state_after,
+        None if status.is_outlier else stored.state_before,
+        None if key_nid is None or status.is_outlier else stored.state_after,
         stored.replaces,
         extremities,
         device_id,
         txn_id,
         path,
-        standing.rejected,
-        standing.soft_failed,
+        status.rejected,
+        status.soft_failed,
     )
     return [row, *relation_rows(stored, room, type_nid, sender_nid)]
 
@@ -107,7 +107,7 @@ def placed_rows(
     room: int, stored: StoredEvent, names: tuple[int, int], extremities: str | None = None
 ) -> list[Row]:
     """As `placing_rows`, given the nids of its type and sender."""
-    event, standing = stored.event, stored.status
+    event, status = stored.event, stored.status
     row = PLACE_EVENT.row(
         stored.event_nid,
         stored.position,
@@ -116,38 +116,42 @@ def placed_rows(
         None if event.state_key is None else stored.state_after,
         stored.replaces,
         extremities,
-        standing.rejected,
-        standing.soft_failed,
+        status.rejected,
+        status.soft_failed,
     )
     return [row, *relation_rows(stored, room, *names)]
 
 
-def gap_rows(room: int, gaps: Mapping[str, int]) -> list[Row]:
+def backward_extremity_rows(room: int, missing: Mapping[str, int]) -> list[Row]:
     """The rows of backward extremities, given the depths of the events that follow them."""
     return [
-        INSERT_BACKWARD_EXTREMITY.row(room, event_id, height) for event_id, height in gaps.items()
+        INSERT_BACKWARD_EXTREMITY.row(room, event_id, depth) for event_id, depth in missing.items()
     ]
 
 
-def admission_rows(names: Names, room: Room, arrival: AdmittedEvent, position: int) -> list[Row]:
+def admission_rows(names: Names, room: Room, admitted: AdmittedEvent, position: int) -> list[Row]:
     """The rows of an event that enters the graph at a position. Raises `NotInMemory`."""
-    head, is_withheld = arrival.extremities, arrival.effect.is_pending
-    to_rows = placing_rows if arrival.was_outlier else event_rows
-    extremities = None if is_withheld else head.extremities_json
-    rows = to_rows(names, room.room_nid, arrival.stored, extremities)
-    rows += membership_rows(names, room, arrival.changes, position, arrival.former)
-    if arrival.is_fork or is_withheld:
-        extremities = head.all_json if is_withheld else None
-        rows.append(INSERT_CURRENT_STATE.row(room.room_nid, position, head.root, extremities))
-    if arrival.is_first:
-        create = arrival.changes[CREATE_KEY]
+    now, is_pending = admitted.extremities, admitted.effect.is_pending
+    to_rows = placing_rows if admitted.was_outlier else event_rows
+    extremities = None if is_pending else now.extremities_json
+    rows = to_rows(names, room.room_nid, admitted.stored, extremities)
+    rows += membership_rows(names, room, admitted.changes, position, admitted.former)
+    if admitted.is_fork or is_pending:
+        extremities = now.all_json if is_pending else None
+        rows.append(INSERT_CURRENT_STATE.row(room.room_nid, position, now.root, extremities))
+    if admitted.is_first:
+        create = admitted.changes[CREATE_KEY]
         assert create is not None
         creator = nid_of(names, create.event.sender)
         identifier = room.version.identifier
         rows.append(INSERT_ROOM.row(room.room_nid, identifier, creator, room.published))
-    if arrival.is_after_gap and not is_withheld:
+    if admitted.is_after_gap and not is_pending:
         rows.append(INSERT_TIMELINE_GAP.row(room.room_nid, position))
-    return [*rows, *gap_rows(room.room_nid, arrival.backward_extremities), *arrival.rows]
+    return [
+        *rows,
+        *backward_extremity_rows(room.room_nid, admitted.backward_extremities),
+        *admitted.rows,
+    ]
 
 
 def membership_rows(
@@ -159,8 +163,8 @@ def membership_rows(
 ) -> Iterable[Row]:
     """The rows for the memberships among the changes of a state. Raises `NotInMemory`.
 
-    `former` has the member events of users whom the state does not have any more: they have left,
-    and their last event is stored for that.
+    `former` has the last member events of users who are no longer in the state: they are stored as
+    having left, with that event.
     """
     for key, stored in changes.items():
         if key[0] != MEMBER:

@@ -14,9 +14,7 @@ MAX_EXTREMITIES = 10
 """The number of branches that one local event joins. A room may have more."""
 
 MAX_BRANCHES = 100
-"""The number of branches that are kept even if the current state does not need them: see
-`Branches`.
-"""
+"""The number of branches up to which none is pruned: see `Branches`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +47,18 @@ class ForwardExtremities:
         ids = [stored.event.event_id for stored in self.events]
         return msgspec.json.encode(ids).decode()
 
-    def followed_by(self, stored: StoredEvent, behind: Collection[str]) -> tuple[StoredEvent, ...]:
-        """The extremities after an event whose ancestors include the events `behind`."""
-        rest = [other for other in self.events if other.event.event_id not in behind]
+    def followed_by(
+        self, stored: StoredEvent, ancestors: Collection[str]
+    ) -> tuple[StoredEvent, ...]:
+        """The extremities after an event that has the events with these ids as `ancestors`."""
+        rest = [other for other in self.events if other.event.event_id not in ancestors]
         return (*rest, stored)
 
-    def begins_with_gap(self, gaps: Collection[str]) -> bool:
+    def begins_with_gap(self, backward_extremities: Collection[str]) -> bool:
         """Whether the next visible event follows a pending redaction that came after a gap."""
         return any(
             stored.is_redaction_pending
-            and any(each in gaps for each in stored.event.prev_event_ids)
+            and any(each in backward_extremities for each in stored.event.prev_event_ids)
             for stored in self.events
         )
 

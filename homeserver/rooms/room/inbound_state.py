@@ -6,7 +6,7 @@ from twisted.internet.defer import DeferredLock
 
 
 class InboundState:
-    """What receiving events needs to know of one room beside its state.
+    """The state of receiving events in one room.
 
     `lock` is held while an event is checked and admitted: events are received one after the other.
     `is_partial` is true while the room has partial state, so that every received event will be
@@ -25,12 +25,12 @@ class InboundState:
         return self._is_partial
 
     def set_partial(self, is_partial: bool) -> None:
-        """The room has partial state from now on, or has it no longer."""
+        """Record that the room has partial state from now on, or no longer."""
         self._is_partial = is_partial
 
     @property
     def absent(self) -> Collection[str]:
-        """Ids of events that the database was asked for lately, and that are not stored."""
+        """Ids of events that were looked up lately and are not stored."""
         return self._absent
 
     def set_absent(self, event_ids: Iterable[str]) -> None:
@@ -38,5 +38,5 @@ class InboundState:
         self._absent = set(event_ids)
 
     def arrived(self, event_id: str) -> None:
-        """An event is about to be stored: it is no longer absent."""
+        """Record that an event is about to be stored: it is no longer absent."""
         self._absent.discard(event_id)

@@ -1,9 +1,8 @@
 """Checks of the events that this server makes, before other servers and clients get them.
 
 An event that other servers would reject must not become part of a room here: they would reject all
-events that refer to it as well. The room's writer applies these checks to every local event,
-whatever its cause: a user, an upgrade, a changed profile, a deactivated account, or the server
-itself.
+events that refer to it as well. The room's writer applies these checks to every local event: of a
+user, an upgrade, a changed profile, a deactivated account, or the server itself.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
 """
@@ -40,7 +39,7 @@ def check_own_event(
 
 
 def check_draft(draft: EventDraft, server_name: str) -> None:
-    """Reject drafts that the rules allow and no client can intend, whatever their endpoint.
+    """Reject drafts that the rules allow but no client can intend, on all endpoints.
 
     Raises `Forbidden` for a membership that is changed like other state, for a redaction that is
     state (`Sending.redact` checks the sender of every known redaction), and for an access list that
@@ -64,7 +63,7 @@ def check_draft(draft: EventDraft, server_name: str) -> None:
         if (fault := fault_of_acl(draft.content)) is not None:
             raise BadJson(f"The access list cannot be used: {fault}")
         if keeps_itself_out(server_name, draft.content):
-            raise Forbidden(f"The access list would keep your own server, {server_name}, out")
+            raise Forbidden(f"The access list would deny your own server, {server_name}")
 
 
 def check_target(target: StoredEvent, current_acl: int | None) -> None:
@@ -73,7 +72,7 @@ def check_target(target: StoredEvent, current_acl: int | None) -> None:
     Its content would be empty, which denies all servers. Raises `Forbidden`.
     """
     if target.event_nid == current_acl:
-        raise Forbidden("Redacting the access list would keep all servers out: set another one")
+        raise Forbidden("Redacting the access list would deny all servers: set another one")
 
 
 def check_redaction(redaction: Event, target: Event, state: AuthState) -> None:

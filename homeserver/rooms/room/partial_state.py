@@ -22,7 +22,7 @@ class PartialState:
     """The join of a room with partial state, and the requests that wait for its members.
 
     `join_id` is the event by which a local user joined, `servers` those that were in the room
-    before it, the one that answered our `send_join` first.
+    before it, the one that responded to our `send_join` first.
     """
 
     def __init__(self, join_id: str, servers: Sequence[str]) -> None:
@@ -46,7 +46,7 @@ class PartialState:
                 self._waiting.remove(done)
 
     def finish(self) -> None:
-        """End all waits: the full state is known, or never will be."""
+        """End all waits: the full state is known, or will never be fetched."""
         waiting, self._waiting = self._waiting, []
         for done in waiting:
             done.callback(None)

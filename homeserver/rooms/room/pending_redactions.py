@@ -1,7 +1,7 @@
 """Pending redactions, which wait for their targets: a bounded number in each room.
 
-Redactions beyond the bound are in the graph like the others, but no longer take effect. Their
-targets are events that no server has sent, so only a server that invents such events reaches it.
+Redactions beyond the bound are in the graph like the others, but never take effect. Only a server
+that redacts invented events can reach the bound.
 
 Spec: https://spec.matrix.org/v1.19/rooms/v3/#handling-redactions
 """
@@ -12,28 +12,30 @@ from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.graph_edges import INSERT_PENDING_REDACTION
 
-MAX_TARGETS = 1_000  # that are waited for in one room
+MAX_TARGETS = 1_000  # missing events of one room
 MAX_OF_TARGET = 10  # redactions of one event
 
 
 class PendingRedactions:
     """The pending redactions of one room.
 
-    `targets` has the ids of the missing events, and for each the nids of its redactions, with
-    whether each is backfilled.
+    `targets` has the ids of the missing events, and for each the nids of its redactions; the
+    value says whether the redaction was backfilled.
     """
 
     def __init__(self, room: int, known: Mapping[str, dict[int, bool]] | None = None) -> None:
         self._room = room
         self.targets = dict(known or {})
 
-    def add(self, target_id: str, redaction: StoredEvent, *, is_past: bool) -> list[Row]:
+    def add(self, target_id: str, redaction: StoredEvent, *, is_backfilled: bool) -> list[Row]:
         """Remember a redaction until its target arrives; returns the row that stores it."""
         waiting = self.targets.get(target_id, {})
         if len(waiting) >= MAX_OF_TARGET or (not waiting and len(self.targets) >= MAX_TARGETS):
             return []
-        self.targets[target_id] = {**waiting, redaction.event_nid: is_past}
-        return [INSERT_PENDING_REDACTION.row(self._room, target_id, redaction.event_nid, is_past)]
+        self.targets[target_id] = {**waiting, redaction.event_nid: is_backfilled}
+        return [
+            INSERT_PENDING_REDACTION.row(self._room, target_id, redaction.event_nid, is_backfilled)
+        ]
 
     def of(self, target_id: str) -> Mapping[int, bool]:
         """The redactions of an event; empty if there are none."""

@@ -37,17 +37,17 @@ async def _branches_to_follow(writer: RoomWriter, draft: EventDraft) -> Sequence
 
     Other servers check the event by the states after the events that it follows, and nothing else.
     """
-    stores, head, version = writer.storage, writer.extremities, writer.room.version
+    storage, extremities, version = writer.storage, writer.extremities, writer.room.version
     keys: list[StateKey] = auth_types_for(
         version, draft.type, draft.sender, draft.state_key, draft.content
     )
-    lacking = await stores.numbers_at(head.root, keys)
-    ordered = by_depth(head.events)
+    lacking = await storage.nids_at(extremities.root, keys)
+    ordered = by_depth(extremities.events)
     chosen: dict[StoredEvent, None] = {}
     for stored in ordered:
         if not lacking:
             break
-        found = await stores.numbers_at(stored.state_after, lacking)
+        found = await storage.nids_at(stored.state_after, lacking)
         fitting = [key for key, number in found.items() if lacking[key] == number]
         if fitting:
             chosen[stored] = None

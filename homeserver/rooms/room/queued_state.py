@@ -13,9 +13,9 @@ Snapshot = tuple[dict[StateKey, tuple[int, StoredEvent | None]], AuthState]
 
 
 class QueuedState:
-    """The current state of one room, changes that subscribers of the log do not know yet included.
+    """The current state of one room, including changes that the log has not published yet.
 
-    `auth` is the state as the authorisation rules read it; what it reads may raise
+    `auth` is the state as the authorisation rules read it; reading it may raise
     `EventsNotInMemory`.
     """
 
@@ -42,14 +42,14 @@ class QueuedState:
             self._auth = AuthState(_CurrentEvents(self))
 
     def published(self, position: int, changes: Changes) -> None:
-        """The room itself shows these changes of the log's entry at a position from now on."""
+        """Drop changes that the log has published at a position: the room itself shows them now."""
         for key in changes:
             queued = self._queued.get(key)
             if queued is not None and queued[0] == position:
                 del self._queued[key]
 
     def snapshot(self) -> Snapshot:
-        """What `restore` goes back to."""
+        """A copy of the queued changes, for `restore`."""
         return dict(self._queued), self._auth
 
     def restore(self, snapshot: Snapshot) -> None:

@@ -44,7 +44,7 @@ from homeserver.storage.rooms.memberships import memberships_in
 from homeserver.storage.rooms.partial_rooms import LEFT, partial_room
 
 TIMELINE_CACHE_EVENTS = (
-    50  # newest events that are read when a room is loaded; more are kept as they come
+    50  # newest events that are read when a room is loaded; later ones are added
 )
 MAX_STATE_ENTRIES = 400_000  # about 250 bytes each
 
@@ -67,7 +67,7 @@ class RoomRegistry:
         self._storage = storage
         self._senders = senders
         self._db = db
-        # The one that was used last stays: its user is only just getting hold of it.
+        # The room that was used last stays: its caller has not pinned the writer yet.
         self._loaded: LruCache[int, tuple[Room, RoomWriter]] = LruCache(
             "rooms",
             capacity,
@@ -129,7 +129,7 @@ class RoomRegistry:
         number = await self._storage.names.nid(room_id)
         entry = await self._entry(number)
         if entry is None:
-            # Another request may have made it in the meantime, but not since the line above.
+            # Another request may have created it in the meantime, but not since the line above.
             room = Room(number, room_id, version, EMPTY)
             entry = (room, self.add_new(room))
         room, writer = entry
@@ -170,7 +170,7 @@ class RoomRegistry:
         return await self._storage.events.load_in_order(room.version, event_nids)
 
     async def load_many_events(self, room: Room, event_nids: Sequence[int]) -> list[StoredEvent]:
-        """As `load_events_in_order`, with pauses for others: for a whole state."""
+        """As `load_events_in_order`, in time slices: for the events of a whole state."""
         return await self._storage.events.load_many(
             room.version, event_nids, self.local_server.clock
         )
@@ -194,7 +194,7 @@ class RoomRegistry:
         return list((await self._storage.names.names(room_nids)).values())
 
     async def find_room_nid(self, room_id: str) -> int | None:
-        """The numeric id of a room that this server has heard of."""
+        """The numeric id of a room id, if this server has stored one."""
         return await self._storage.names.find_nid(room_id)
 
     async def state_entries(self, root: bytes) -> Mapping[Key, int]:
@@ -215,7 +215,7 @@ class RoomRegistry:
 
     async def state_nids_at(self, root: bytes, keys: Iterable[StateKey]) -> dict[StateKey, int]:
         """The numeric ids of these events."""
-        return await self._storage.numbers_at(root, keys)
+        return await self._storage.nids_at(root, keys)
 
     async def changes_between(
         self, room: Room, old: bytes, new: bytes
@@ -237,37 +237,37 @@ class RoomRegistry:
             events[CREATE_KEY].event, None if levels is None else levels.event.content
         )
 
-    def apply(self, facts: Sequence[Any]) -> None:
+    def apply(self, entries: Sequence[Any]) -> None:
         """Show new events in the rooms that are in memory (called by the log)."""
-        for fact in facts:
-            if isinstance(fact, EventAppended):
+        for entry in entries:
+            if isinstance(entry, EventAppended):
                 self.events_appended += 1
-                if fact.redacts is not None:
-                    fact.redacts.redact(fact.stored.event)
-            if isinstance(fact, EventsStored):
-                if fact.redacts is not None:
-                    fact.redacts.redact(fact.events[0].event)
-                entry = self._loaded.peek(fact.room)
-                if entry is not None:
-                    entry[0].fill(fact)
-            elif isinstance(fact, PartialRoomLeft):
-                entry = self._loaded.peek(fact.room)
-                if entry is not None and entry[0].leave_partial(fact.join_id):
-                    entry[1].inbound.set_partial(False)
-            elif isinstance(fact, StateChanged):
-                entry = self._loaded.peek(fact.room_nid)
-                if entry is not None:
-                    room, writer = entry
-                    room.apply(fact)
-                    if isinstance(fact, RoomUnPartialStated):
-                        self._withdraw(fact)
-                    writer.published(fact.position, fact.changes)
-                    self._loaded.measure(fact.room_nid)
+                if entry.redacts is not None:
+                    entry.redacts.redact(entry.stored.event)
+            if isinstance(entry, EventsStored):
+                if entry.redacts is not None:
+                    entry.redacts.redact(entry.events[0].event)
+                loaded = self._loaded.peek(entry.room)
+                if loaded is not None:
+                    loaded[0].fill(entry)
+            elif isinstance(entry, PartialRoomLeft):
+                loaded = self._loaded.peek(entry.room)
+                if loaded is not None and loaded[0].leave_partial(entry.join_id):
+                    loaded[1].inbound.set_partial(False)
+            elif isinstance(entry, StateChanged):
+                loaded = self._loaded.peek(entry.room_nid)
+                if loaded is not None:
+                    room, writer = loaded
+                    room.apply(entry)
+                    if isinstance(entry, RoomUnPartialStated):
+                        self._remove_from_timeline(entry)
+                    writer.published(entry.position, entry.changes)
+                    self._loaded.measure(entry.room_nid)
         self._loaded.shrink()
 
-    def _withdraw(self, fact: RoomUnPartialStated) -> None:
-        """Remove events from the timeline, also in those that other objects hold."""
-        for number in fact.withdrawn:
+    def _remove_from_timeline(self, entry: RoomUnPartialStated) -> None:
+        """Make removed events invisible, also where other objects hold them."""
+        for number in entry.removed:
             stored = self._storage.events.cached(number)
             if stored is not None:
                 stored.position = None
@@ -276,15 +276,15 @@ class RoomRegistry:
         while (entry := self._loaded.get(number)) is None:
             exists = await self._loads.join(number, partial(self._load, number))
             if not exists:
-                # Another who waited for the same may have made it by now.
+                # Another caller that waited for the same load may have created it by now.
                 return self._loaded.peek(number)
         return entry
 
     async def _load(self, number: int) -> bool:
-        """Load a room; whether there is one."""
+        """Load a room; returns whether there is one."""
         self.loads += 1
         run = self._db.run
-        # Nothing is appended to a room that is not in memory, so what is read fits together.
+        # Nothing is appended to a room that is not in memory, so these reads are consistent.
         row, head, edges, memberships = await gather4(
             run(rooms_storage.find_room, number),
             run(events_storage.timeline_head, number, TIMELINE_CACHE_EVENTS),
@@ -305,7 +305,7 @@ class RoomRegistry:
         await self._load_timeline(room, head)
         extremities = await self._extremities(room, head)
         if len(extremities) > 1:
-            # Which events of memory stand on which branch is not known.
+            # It is not known which events in memory are on which branch.
             room.disordered_at = room.last_position
         pending = PendingRedactions(number, edges.pending_redactions)
         writer = self._writer(room, ForwardExtremities(extremities, room.root), pending)
@@ -334,7 +334,7 @@ class RoomRegistry:
         newest = list(head.newest)
         room.last_position = max(newest[0][0] if newest else 0, head.forked_at)
         if len(newest) == TIMELINE_CACHE_EVENTS:
-            # The oldest one only marks where memory begins.
+            # The oldest one only marks where the cached timeline begins.
             room.timeline_from = newest.pop()[0]
         numbers = [event for _, event in reversed(newest)]
         timeline = await self._storage.events.load_in_order(room.version, numbers)

@@ -27,8 +27,8 @@ from homeserver.rooms.room.timeline_gaps import TimelineGaps
 
 __all__ = ["TIMELINE_LENGTH", "EventAppended", "Room", "StateKey"]
 
-TIMELINE_LENGTH = 120  # newest events of each room that are kept at hand
-MAX_UNDOABLE_CHANGES = 5_000  # entries of the state that the room can undo
+TIMELINE_LENGTH = 120  # newest events of each room that are kept in memory
+MAX_UNDOABLE_CHANGES = 5_000  # state entries whose earlier values are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +48,14 @@ class Room:
     those with `timeline_from < position`, oldest first; `state_changes` the changes of the state
     with `changes_from < position`.
 
-    Above `forked_at` the state after each event is the current state of its time; above
+    Above `forked_at` the state after each event was the current state at that position; above
     `disordered_at` each event is also deeper in the graph than all before it.
     `backward_extremities` are missing events that others follow, with the depth of what follows
-    them: there history can be backfilled. `timeline_gaps` are the places where such events are
-    missing in the timeline.
+    them: there, history can be backfilled. `timeline_gaps` are the positions in the timeline before
+    which such events are missing.
 
-    While `partial` is set most members are not known; `full_state_at` is the position from which on
-    they are, in a room where they were not. A room that was left before keeps its partial state.
+    While `partial` is set most members are unknown; `full_state_at` is the position from which on
+    they are known, in a room that had partial state. A room that was left before keeps it.
     """
 
     def __init__(self, number: int, room_id: str, version: RoomVersion, root: bytes) -> None:
@@ -79,11 +79,11 @@ class Room:
         self.joined_count = 0
         self.joined_servers: Counter[str] = Counter()  # members who are joined, by their server
         self.invited_count = 0
-        self.heroes: list[str] | None = None  # remembered by `homeserver/rooms/discovery/heroes.py`
+        self.heroes: list[str] | None = None  # cached by `homeserver/rooms/discovery/heroes.py`
         self.partial: PartialState | None = None
         self.full_state_at = 0
         self.was_left_partial = False
-        self._remembered_changes = 0
+        self._undoable_entries = 0
 
     @property
     def servers(self) -> Collection[str]:
@@ -108,7 +108,7 @@ class Room:
         return self.state.get(key)
 
     def set_state(self, key: StateKey, number: int | None, membership: str) -> None:
-        """Make an event the current one of its key, or none; `membership` is a member event's."""
+        """Set the current event of a key, or none; `membership` is that of a member event."""
         event_type, user_id = key
         if event_type != MEMBER:
             if number is None:
@@ -124,9 +124,9 @@ class Room:
             self.member_events[user_id] = number
             self.members[user_id] = membership
         if before != membership:
-            arrived = (membership == "join") - (before == "join")
-            if arrived:
-                self._count_member(user_id, arrived)
+            joined = (membership == "join") - (before == "join")
+            if joined:
+                self._count_member(user_id, joined)
             self.invited_count += (membership == "invite") - (before == "invite")
             self.heroes = None
 
@@ -142,39 +142,39 @@ class Room:
         """The number of state entries, which take most of a room's memory."""
         return len(self.state) + len(self.member_events)
 
-    def apply(self, fact: StateChanged) -> None:
+    def apply(self, entry: StateChanged) -> None:
         """Show a change that has just become durable: an event, and the changes of the state."""
-        if fact.backward_extremities:
-            self.backward_extremities |= fact.backward_extremities
-        if isinstance(fact, EventAppended):
-            if not fact.is_last:
-                self.disordered_at = fact.position
-            if fact.is_after_gap:
-                self.timeline_gaps.add(fact.position)
-            self.timeline.append(fact.stored)
+        if entry.backward_extremities:
+            self.backward_extremities |= entry.backward_extremities
+        if isinstance(entry, EventAppended):
+            if not entry.is_last:
+                self.disordered_at = entry.position
+            if entry.is_after_gap:
+                self.timeline_gaps.add(entry.position)
+            self.timeline.append(entry.stored)
             if len(self.timeline) > TIMELINE_LENGTH:
                 self.timeline_from = self.timeline.popleft().position or 0
-        if fact.changes:
+        if entry.changes:
             self._remember(
                 StateChange(
-                    fact.position,
-                    {key: self.number_of(key) for key in fact.changes},
-                    fact.changes,
+                    entry.position,
+                    {key: self.number_of(key) for key in entry.changes},
+                    entry.changes,
                 )
             )
-            for key, stored in fact.changes.items():
+            for key, stored in entry.changes.items():
                 number = None if stored is None else stored.event_nid
                 self.set_state(key, number, membership_of(stored))
-        if fact.is_fork:
-            self.forked_at = fact.position
-        self.root = fact.root
-        self.last_position = fact.position
-        if isinstance(fact, RoomUnPartialStated):
-            self._withdraw(fact.withdrawn)
-            # The states of before have become others, and are read from their trees.
+        if entry.is_fork:
+            self.forked_at = entry.position
+        self.root = entry.root
+        self.last_position = entry.position
+        if isinstance(entry, RoomUnPartialStated):
+            self._remove_from_timeline(entry.removed)
+            # The earlier states were changed too; they are read from their trees.
             self.state_changes.clear()
-            self.changes_from, self._remembered_changes = fact.position, 0
-            self.full_state_at = fact.position
+            self.changes_from, self._undoable_entries = entry.position, 0
+            self.full_state_at = entry.position
             self.end_partial()
 
     def leave_partial(self, join_id: str) -> bool:
@@ -191,7 +191,7 @@ class Room:
         if partial is not None:
             partial.finish()
 
-    def _withdraw(self, numbers: Collection[int]) -> None:
+    def _remove_from_timeline(self, numbers: Collection[int]) -> None:
         kept: list[StoredEvent] = []
         for stored in self.timeline:
             if stored.event_nid in numbers:
@@ -200,10 +200,10 @@ class Room:
                 kept.append(stored)
         self.timeline = deque(kept)
 
-    def fill(self, fact: EventsStored) -> None:
+    def fill(self, entry: EventsStored) -> None:
         """Remove the backward extremities that backfilled events have filled."""
-        self.backward_extremities |= fact.backward_extremities
-        for stored in fact.events:
+        self.backward_extremities |= entry.backward_extremities
+        for stored in entry.events:
             if not stored.status.is_outlier:
                 self.backward_extremities.pop(stored.event.event_id, None)
 
@@ -221,11 +221,11 @@ class Room:
         return events
 
     def changes_after(
-        self, position: int, upto: int, told: Collection[int] = ()
+        self, position: int, upto: int, shown: Collection[int] = ()
     ) -> dict[StateKey, StoredEvent | None] | None:
         """The changes of the state above a position; `None` if memory starts later.
 
-        Events with the nids `told` are left out.
+        Events with the nids `shown` are left out.
         """
         if position < self.changes_from:
             return None
@@ -235,7 +235,7 @@ class Room:
             changed |= {
                 key: stored
                 for key, stored in change.after.items()
-                if stored is None or stored.event_nid not in told
+                if stored is None or stored.event_nid not in shown
             }
         return changed
 
@@ -255,7 +255,7 @@ class Room:
         return (user_id for user_id, membership in self.members.items() if membership == "join")
 
     def membership(self, user_id: str) -> str | None:
-        """The user's present membership; `None` for a user who was never here."""
+        """The user's present membership; `None` for a user who was never in the room."""
         return self.members.get(user_id)
 
     def recall(self, timeline: list[StoredEvent], forked_at: int) -> None:
@@ -277,11 +277,11 @@ class Room:
 
     def _remember(self, change: StateChange) -> None:
         self.state_changes.append(change)
-        self._remembered_changes += len(change.before)
+        self._undoable_entries += len(change.before)
         while self.state_changes and (
             self.state_changes[0].position <= self.timeline_from
-            or self._remembered_changes > MAX_UNDOABLE_CHANGES
+            or self._undoable_entries > MAX_UNDOABLE_CHANGES
         ):
             oldest = self.state_changes.popleft()
             self.changes_from = max(self.changes_from, oldest.position)
-            self._remembered_changes -= len(oldest.before)
+            self._undoable_entries -= len(oldest.before)

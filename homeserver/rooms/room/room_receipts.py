@@ -1,9 +1,9 @@
-"""The receipts of one room, as its readers see them: values in memory, without any waiting.
+"""The receipts of one room, as its readers see them: values in memory, read without waiting.
 
 An `m.receipt` event has one place for each event, type and user, but a user can have a receipt of
 the whole room and one of a thread at the same event. In that case the more general one is shown:
-unthreaded before that of the main timeline before that of a thread. Nothing is lost by it, as a
-user who has read the whole room up to an event has read the threads up to it too.
+unthreaded before that of the main timeline before that of a thread. Nothing is lost, since a user
+who has read the whole room up to an event has read the threads up to it too.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#mreceipt
 """
@@ -19,7 +19,7 @@ from homeserver.protocol.event_types import RECEIPT
 
 PRIVATE = "m.read.private"
 MAIN = "main"
-MAX_ENCODED = 50  # answers that are kept for other readers
+MAX_ENCODED = 50  # encoded events that are kept for other readers
 
 _encode = msgspec.json.Encoder().encode
 
@@ -42,7 +42,7 @@ class ReceiptChanged:
     ts: int
 
     def is_before(self, event_id: str, event_position: int | None) -> bool:
-        """Whether this receipt may move to an event: not to an earlier one, or to the same one.
+        """Whether this receipt may move to an event: to neither an earlier one nor the same one.
 
         The order of events without a known place cannot be determined; then the later receipt wins.
         """
@@ -67,7 +67,7 @@ class RoomReceipts:
         return self._count
 
     def put(self, receipt: ReceiptChanged) -> int:
-        """Put a receipt in the place of the older one; returns how many more there are now."""
+        """Replace the user's older receipt by this one; returns how many more there are now."""
         kind, thread = receipt.receipt_type, receipt.thread_id
         mine = self._users.setdefault(receipt.user_id, {})
         before = mine.pop((kind, thread), None)

@@ -40,12 +40,12 @@ class RoomStorage:
         self, version: RoomVersion, root: bytes, keys: Iterable[StateKey]
     ) -> dict[StateKey, StoredEvent]:
         """The state events with these keys in the state with this root."""
-        numbers = await self.numbers_at(root, keys)
+        numbers = await self.nids_at(root, keys)
         events = await self.events.load(version, list(numbers.values()))
         return {key: events[number] for key, number in numbers.items()}
 
-    async def numbers_at(self, root: bytes, keys: Iterable[StateKey]) -> dict[StateKey, int]:
-        """The nids of these events."""
+    async def nids_at(self, root: bytes, keys: Iterable[StateKey]) -> dict[StateKey, int]:
+        """The nids of the state events with these keys in the state with this root."""
         wanted = list(keys)
         if not wanted:
             return {}

@@ -19,11 +19,10 @@ Decide = Callable[[RoomWriter], EventDraft | None]
 
 
 async def change_state(rooms: RoomRegistry, room_id: str, decide: Decide) -> StoredEvent | None:
-    """Send the state event that `decide` makes of the room as it is, or nothing if it returns
-    `None`.
+    """Send the state event that `decide` returns for the room as it is; if `None`, send nothing.
 
-    `decide` may not wait, and may be called again. What it reads of the writer may raise
-    `NotInMemory`. Raises what `RoomWriter.send` raises.
+    `decide` may not wait, and may be called again. Reading the writer may raise `NotInMemory`.
+    Raises what `RoomWriter.send` raises.
     """
     async with rooms.writing(room_id) as writer:
         while True:
@@ -50,5 +49,5 @@ async def change_state(rooms: RoomRegistry, room_id: str, decide: Decide) -> Sto
 async def _send_if_wanted(
     sender: DraftSender, writer: RoomWriter, draft: EventDraft, decide: Decide
 ) -> StoredEvent | None:
-    """Send a draft that takes a while, if it is still wanted then."""
+    """Send a draft by its sender, unless `decide` returns another one by then."""
     return await sender.send(writer, draft, is_wanted=lambda: decide(writer) == draft)

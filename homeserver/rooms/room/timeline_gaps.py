@@ -1,9 +1,9 @@
 """The gaps in a room's timeline: an event after a gap has missing events before it.
 
-An event of another server may follow events that are not here: after an outage, or when this server
-joins the room again. It is in the timeline right after the previous one, and clients must not take
-the two for neighbours. So a timeline that is shown ends at the newest gap: the client gets the
-events after it, and `limited`, and pages back, which backfills the gap.
+An event of another server may follow events that are not stored: after an outage, or when this
+server joins the room again. It is in the timeline right after the previous one, and clients must
+not treat the two as consecutive. So a timeline that is shown ends at the newest gap: the client
+gets the events after it, and `limited`, and pages back, which backfills the gap.
 
 Backfilled events are in history only, not in a timeline, so the gap remains.
 
@@ -14,14 +14,14 @@ from collections import deque
 from collections.abc import Iterable
 
 MAX_IN_MEMORY = 16
-"""Gaps of one room: only a user who looks far back, or left long ago, meets older ones."""
+"""Gaps of one room: older ones matter only to users who page far back or left long ago."""
 
 
 class TimelineGaps:
     """The newest gaps of one room, each as the position of the first event after it."""
 
     def __init__(self, newest: Iterable[int] = ()) -> None:
-        """`newest` are those that are stored, or of many the last `MAX_IN_MEMORY`."""
+        """`newest` are the stored gaps, at most the last `MAX_IN_MEMORY`."""
         self._positions: deque[int] = deque(sorted(newest), MAX_IN_MEMORY)
 
     @property

@@ -1,6 +1,6 @@
-"""The rooms of a user: those that they are in, are invited to, or have left.
+"""The rooms of a user: those that the user is in, is invited to, or has left.
 
-They are kept in memory for recently seen users, where only entries of the log change them.
+They are kept in memory for recently seen users, and only log entries change them there.
 """
 
 from collections.abc import Sequence
@@ -37,8 +37,8 @@ class RoomForgotten:
 
 
 @dataclass(frozen=True, slots=True)
-class _Moved:
-    """A user's member event in a room changed, or there is none any more."""
+class _MembershipChanged:
+    """A user's current member event in a room changed, or was removed from the state."""
 
     position: int
     room: int
@@ -46,7 +46,7 @@ class _Moved:
     stored: StoredEvent | None
 
 
-MemberRooms = dict[int, Membership]  # by room number
+MemberRooms = dict[int, Membership]  # by room nid
 
 
 class UserRooms:
@@ -55,7 +55,7 @@ class UserRooms:
     def __init__(self, db: Database, names: Names, capacity: int) -> None:
         self._db = db
         self._names = names
-        self._users: LogCache[str, MemberRooms, _Moved | RoomForgotten] = LogCache(
+        self._users: LogCache[str, MemberRooms, _MembershipChanged | RoomForgotten] = LogCache(
             LruCache("user_rooms", capacity), self._load, _follow
         )
 
@@ -72,18 +72,20 @@ class UserRooms:
         rooms = await self.of(user_id)
         return [number for number, place in rooms.items() if place.membership == "join"]
 
-    def apply(self, facts: Sequence[Any]) -> None:
+    def apply(self, entries: Sequence[Any]) -> None:
         """Follow the changes of memberships (called by the log)."""
-        for fact in facts:
-            if isinstance(fact, StateChanged):
-                for user_id, membership, stored in fact.members():
-                    moved = _Moved(fact.position, fact.room_nid, membership, stored)
-                    self._users.publish(user_id, moved)
-            elif isinstance(fact, OutOfRoomMembershipChanged):
-                moved = _Moved(fact.position, fact.room, fact.membership, fact.stored)
-                self._users.publish(fact.user_id, moved)
-            elif isinstance(fact, RoomForgotten):
-                self._users.publish(fact.user_id, fact)
+        for entry in entries:
+            if isinstance(entry, StateChanged):
+                for user_id, membership, stored in entry.members():
+                    change = _MembershipChanged(entry.position, entry.room_nid, membership, stored)
+                    self._users.publish(user_id, change)
+            elif isinstance(entry, OutOfRoomMembershipChanged):
+                change = _MembershipChanged(
+                    entry.position, entry.room, entry.membership, entry.stored
+                )
+                self._users.publish(entry.user_id, change)
+            elif isinstance(entry, RoomForgotten):
+                self._users.publish(entry.user_id, entry)
 
     async def _load(self, user_id: str) -> MemberRooms:
         nid = (await self._names.find_nids([user_id])).get(user_id)
@@ -99,14 +101,16 @@ class UserRooms:
         }
 
 
-def _follow(rooms: MemberRooms, news: _Moved | RoomForgotten) -> None:
-    place = rooms.get(news.room)
-    if isinstance(news, RoomForgotten):
-        if place is not None and place.position < news.position:
-            rooms[news.room] = replace(place, forgotten=True)
-    elif news.stored is not None:
-        sender = news.stored.event.sender
-        rooms[news.room] = Membership(news.membership, news.stored.event_nid, news.position, sender)
-    elif place is not None and place.position < news.position:
-        # The state has resolved to one that does not know the user: they are out.
-        rooms[news.room] = replace(place, membership=news.membership, position=news.position)
+def _follow(rooms: MemberRooms, change: _MembershipChanged | RoomForgotten) -> None:
+    place = rooms.get(change.room)
+    if isinstance(change, RoomForgotten):
+        if place is not None and place.position < change.position:
+            rooms[change.room] = replace(place, forgotten=True)
+    elif change.stored is not None:
+        sender = change.stored.event.sender
+        rooms[change.room] = Membership(
+            change.membership, change.stored.event_nid, change.position, sender
+        )
+    elif place is not None and place.position < change.position:
+        # The state was resolved to one without the user, who has thereby left.
+        rooms[change.room] = replace(place, membership=change.membership, position=change.position)

@@ -49,7 +49,7 @@ from homeserver.storage.rooms.events import MARK_REDACTED
 class RoomWriter:
     """Writes the events of one room; there is only one writer for a room at any time.
 
-    `inbound` is the state of receiving events; `pending_redactions` are those whose targets are not
+    `inbound` is the state of receiving events; `pending_redactions` wait for targets that are not
     stored.
     """
 
@@ -91,7 +91,7 @@ class RoomWriter:
     def auth(self) -> AuthState:
         """The current state as the authorisation rules read it, queued events included.
 
-        What is read of it may raise `NotInMemory`.
+        Reading it may raise `NotInMemory`.
         """
         return self._current.auth
 
@@ -156,8 +156,8 @@ class RoomWriter:
         `create` is the room's create event if this call creates the room; `more_rows` are written
         together with it.
 
-        Raises `NotInMemory`, what `send` raises, and `Unavailable` in
-        a room that has more branches than one event joins.
+        Raises `NotInMemory`, what `send` raises, and `Unavailable` in a room that has more branches
+        than one event joins.
         """
         self._log.check_open()
         if self._extremities.is_wide:
@@ -202,8 +202,7 @@ class RoomWriter:
             yield admitted, self._advance(admitted, stored.event_nid)
 
     def admit(self, *admitted_events: AdmittedEvent) -> Deferred[None]:
-        """Queue events of any server that were checked against the present extremities, all or
-        none.
+        """Queue events that were checked by the present extremities, all or none.
 
         Fires when they are durable. Raises `NotInMemory`, and `Unavailable` while the database is
         unavailable; then nothing has changed.
@@ -226,7 +225,7 @@ class RoomWriter:
         return [self._queue(*each) for each in built][-1]
 
     def append_entry(self, entry: StateChanged, rows: Sequence[Row]) -> Deferred[None]:
-        """Queue an entry of the log that the extremities include already."""
+        """Queue a log entry for which the extremities need not change."""
         self._queued_at = entry.position
         return self._log.append(entry, rows)
 
@@ -240,16 +239,16 @@ class RoomWriter:
         return self.append_entry(entry, rows)
 
     def fill_gap(self, event_id: str, missing: Mapping[str, int]) -> int | None:
-        """Record that an event of the room's history is stored, and what is `missing` before it.
+        """Record that a backfilled event is stored, and which events are `missing` before it.
 
-        Gives the depth of what follows the event, if it was a backward extremity.
+        Returns the depth of the event after it, if it was a backward extremity.
         """
         depth = self._backward_extremities.pop(event_id, None)
         self._backward_extremities |= missing
         return depth
 
     def close_gap(self) -> bool:
-        """Whether the next event of the timeline comes after a gap; then one is about to come."""
+        """Whether the event about to enter the timeline is after a gap; later ones are not."""
         is_open, self._is_gap_open = self._is_gap_open, False
         return is_open
 
@@ -263,22 +262,22 @@ class RoomWriter:
 
         It becomes that event if it is appended before the reactor runs again and has its own
         timestamp. `signers` are servers that will sign it before it is sent. An event that
-        `follows` only some branches is to be received instead.
+        `follows` only some branches must be received instead of appended.
         """
         self._log.check_open()
         resolved = self._builder.resolve(draft)
         stored, cited = self._builder.build(
             resolved, self._extremities, signers=signers, follows=follows
         )
-        # What the draft would lack when it is appended, it lacks now.
+        # Data that appending the draft would lack is found to be missing now.
         self._admitted(stored, cited)
         return stored.event
 
     def published(self, position: int, changes: Changes) -> None:
-        """Subscribers of the log know of these changes now: the room shows what was queued here."""
+        """Drop queued changes that the log has published: the room itself shows them now."""
         self._current.published(position, changes)
 
-    def current_number(self, key: StateKey) -> int | None:
+    def current_nid(self, key: StateKey) -> int | None:
         """The numeric id of the current event of a type and state key, queued ones included."""
         return self._current.current_nid(key)
 
@@ -328,7 +327,7 @@ class RoomWriter:
         )
 
     def _advance(self, admitted: AdmittedEvent, position: int) -> list[Row]:
-        """Make an event part of the room for all that follows; returns the rows that store it."""
+        """Make an event part of the room as the writer sees it; returns the rows that store it."""
         rows = admission_rows(self._names, self.room, admitted, position)
         self._current.change(position, admitted.changes)
         self._extremities = admitted.extremities
@@ -344,5 +343,7 @@ class RoomWriter:
             rows.append(MARK_REDACTED.row(redacted.event_nid, stored.event_nid))
             rows += rows_of_redaction(redacted)
         if admitted.effect.waits_for is not None:
-            rows += self.pending_redactions.add(admitted.effect.waits_for, stored, is_past=False)
+            rows += self.pending_redactions.add(
+                admitted.effect.waits_for, stored, is_backfilled=False
+            )
         return self.append_entry(admitted.log_entry(self.room, position), rows)

@@ -75,7 +75,7 @@ UPDATE_CHECK_RESULT = BatchStatement(
     late=True,
 )
 
-WITHDRAW_EVENT = BatchStatement(
+REMOVE_FROM_TIMELINE = BatchStatement(
     "withdraw_event",
     "UPDATE events SET position = NULL WHERE event = ANY (SELECT * FROM unnest(%s::int8[]))",
     columns=("int8",),

@@ -29,7 +29,7 @@ class LoginPageTests(ServerTestCase):
         self.assertIn(f"script-src 'sha256-{digest(script)}';", policy)
         self.assertIn(f"style-src 'sha256-{digest(style)}';", policy)
         self.assertIn("connect-src 'self';", policy)
-        self.assertIn("matrixLogin.onLogin(result)", script)
+        self.assertIn("matrixLogin.onLogin(response)", script)
 
 
 class WithoutPasswordsTests(ServerTestCase):

@@ -271,7 +271,7 @@ async def test_messages_of_banned_users_are_withdrawn(pair: Scene, secretive: Fa
         auth_events=[*cited, as_member],
     )
     room.put(said)
-    answer = room.say(mallory, "who let you in", after=[join])
+    answer = room.say(mallory, "who admitted you", after=[join])
     await secretive.send(pair.second.name, [said, answer])
     section = (await joined_rooms(bob, filter=LAZY))[room.room_id]
     assert bodies(section["timeline"]["events"]) == ["ha ha", "who admitted you"]

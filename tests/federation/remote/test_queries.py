@@ -142,7 +142,7 @@ class MisbehavingPeerTests(FederationTestCase):
             peer.answers[PROFILE] = behaviour
             attempt = self.alice.get(f"/profile/@user:{peer.name}")
             refused = await self.assert_refused("M_UNKNOWN", attempt, 502)
-            self.assertEqual(refused.body["error"], f"{peer.name} could not be asked")
+            self.assertEqual(refused.body["error"], f"{peer.name} could not be reached")
 
     async def test_a_refusal_of_the_other_server_is_passed_on(self) -> None:
         """Some servers do not publish profiles to others."""

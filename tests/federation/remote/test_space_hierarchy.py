@@ -188,7 +188,7 @@ class RemoteAnswersTests(FederationTestCase):
 
     async def test_a_published_room_is_shown_soon(self) -> None:
         """A user who publishes a room and checks it need not wait for minutes."""
-        self.patch(remote_spaces, "CLOSED_SECONDS", 0.3)
+        self.patch(remote_spaces, "INACCESSIBLE_SECONDS", 0.3)
         inner, leaf, lost = (f"!{name}:remote.example" for name in ("inner", "leaf", "lost"))
         for each in (inner, lost):
             await add(self.alice, self.top, each, self.there.name)

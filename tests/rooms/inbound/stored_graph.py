@@ -67,5 +67,5 @@ class MixedRoom:
             await done
         state = ResolvedState(stored.writer.extremities.root)
         await stored.receive(self.after_gap, state_before=state)
-        await stored.receive(self.past, state_before=state, is_past=True)
+        await stored.receive(self.past, state_before=state, is_backfilled=True)
         return stored

@@ -175,7 +175,7 @@ def test_complete_history_leaves_no_gap() -> None:
     arrive(graph, other, join)
 
     for event in graph.events[:-1]:
-        other.receive(event, is_past=True)
+        other.receive(event, is_backfilled=True)
 
     assert other.room.backward_extremities == other.writer.backward_extremities == {}
     assert other.extremities == {join.event_id}

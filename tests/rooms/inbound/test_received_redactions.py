@@ -130,7 +130,7 @@ def test_withheld_redaction_is_shown_when_its_target_is_backfilled(version: str)
     other.receive_all(graph.events[:-2])
     other.receive(redaction)
 
-    other.receive(said, is_past=True)
+    other.receive(said, is_backfilled=True)
 
     assert (other.stored(said).position or 0) < 0
     assert is_redacted(other, said)
@@ -146,10 +146,10 @@ def test_withheld_redaction_of_backfill_is_shown_in_history(version: str) -> Non
     redaction = graph.redact(ALICE, said.event_id, after=[base])
     other = graph.replica()
     other.receive_all(graph.events[:-2])
-    other.receive(redaction, is_past=True)
+    other.receive(redaction, is_backfilled=True)
     before = other.stored(redaction).is_redaction_pending
 
-    other.receive(said, is_past=True)
+    other.receive(said, is_backfilled=True)
 
     assert before
     assert (other.stored(redaction).position or 0) < 0
@@ -297,7 +297,7 @@ def test_backfilled_redaction_takes_effect() -> None:
     other = graph.replica()
     other.receive_all(graph.events[:-1])
 
-    stored = other.receive(redaction, is_past=True)
+    stored = other.receive(redaction, is_backfilled=True)
 
     assert stored.position is not None
     assert stored.position < 0
