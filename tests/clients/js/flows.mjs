@@ -35,7 +35,7 @@ const flows = {
         await started(again);
     },
 
-    // Two people talk, each sees what the other writes, in order.
+    // Two users talk, and each receives the messages of the other in order.
     async chat() {
         const [alice, bob] = [await register("alice"), await register("bob")];
         const roomId = await directRoom(alice, bob);
@@ -51,7 +51,7 @@ const flows = {
         assert.deepEqual(texts(alice, roomId), ["hi", "how are you?", "🙂"]);
     },
 
-    // Who is invited learns by whom, and can say no.
+    // An invited user sees the inviter, and can decline.
     async invites() {
         const [alice, bob] = [await register("alice"), await register("bob")];
         await Promise.all([started(alice), started(bob)]);
@@ -65,7 +65,7 @@ const flows = {
         await until(() => alice.getRoom(roomId)?.getMember(bob.getUserId())?.membership === "leave");
     },
 
-    // A group of the everyday size: one writes, others read it; members are loaded lazily.
+    // In a group of everyday size one member writes and the others receive it; members are loaded lazily.
     async group() {
         const owner = await register("owner");
         const { room_id: roomId } = await owner.createRoom({ preset: Preset.PublicChat });
@@ -85,7 +85,7 @@ const flows = {
         assert.equal(room.getJoinedMemberCount(), 100);
     },
 
-    // The other side sees that an answer is on its way, and when it is not any more.
+    // The other user sees when typing begins, and when it ends.
     async typing() {
         const [alice, bob] = [await register("alice"), await register("bob")];
         const roomId = await directRoom(alice, bob);
@@ -117,7 +117,7 @@ const flows = {
         await until(() => alice.getRoom(roomId).hasUserReadEvent(bob.getUserId(), eventId));
     },
 
-    // A status message set by one is seen by those who share a room.
+    // Users in a shared room see the status message of a user.
     async presence() {
         const [alice, bob] = [await register("alice"), await register("bob")];
         await directRoom(alice, bob);
@@ -131,7 +131,7 @@ const flows = {
         await until(() => seen.some(([state, text]) => state === "unavailable" && text === "at lunch"));
     },
 
-    // Phone and laptop of one person show the same conversation and share account data.
+    // Phone and laptop of one user show the same conversation and share account data.
     async devices() {
         const [alice, phone] = [await register("alice"), await register("bob")];
         const laptop = await logIn(phone.getUserId());
@@ -159,7 +159,7 @@ const flows = {
         assert.deepEqual((await alice.getThreePids()).threepids, []);
     },
 
-    // Scrolling up in a room that was there as a whole shows nothing twice, and comes to an end.
+    // Scrolling up in a room whose whole timeline was loaded shows nothing twice, and ends.
     async scroll_short() {
         const alice = await register("alice");
         const { room_id: roomId } = await alice.createRoom({});
@@ -172,7 +172,7 @@ const flows = {
         assert.deepEqual(texts(alice, roomId), ["hello"]);
     },
 
-    // Scrolling up shows what was said before this device was there.
+    // Scrolling up shows messages from before this device logged in.
     async scroll_back() {
         const [alice, bob] = [await register("alice"), await register("bob")];
         const roomId = await directRoom(alice, bob);

@@ -1,7 +1,7 @@
-// The fallback page of log-in, as a browser runs it: `node login_page.mjs BASE_URL USER PASSWORD`.
+// Runs the fallback page of log-in as a browser would: `node login_page.mjs BASE_URL USER PASSWORD`.
 //
-// Runs the script of the page with stand-ins for the few things of a browser that it touches, submits
-// the form, and prints what the client that opened the page is given, or what the user is told.
+// Runs the script of the page with replacements for the few objects of a browser that it uses, submits
+// the form, and prints the response that the client gets, or the message that the user sees.
 
 import vm from "node:vm";
 
@@ -9,7 +9,7 @@ const [baseUrl, user, password] = process.argv.slice(2);
 const address = new URL("/_matrix/static/client/login/?device_id=FALLBACK&refresh_token=true", baseUrl);
 const page = await (await fetch(address)).text();
 const script = /<script>(.*)<\/script>/s.exec(page)[1];
-const told = { set textContent(text) { if (text) console.log(text); } };
+const message = { set textContent(text) { if (text) console.log(text); } };
 let submit;
 const form = {
     elements: { user: { value: user }, password: { value: password } },
@@ -22,7 +22,7 @@ const window = {
 };
 vm.runInNewContext(script, {
     URLSearchParams,
-    document: { getElementById: (id) => ({ login: form, told })[id] },
+    document: { getElementById: (id) => ({ login: form, message })[id] },
     fetch: (path, options) => fetch(new URL(path, baseUrl), options),
     window,
 });

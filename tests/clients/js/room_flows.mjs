@@ -1,4 +1,4 @@
-// What happens to messages and rooms: edits, reactions, knocks, upgrades, restarts.
+// Changes of messages and rooms: edits, reactions, knocks, upgrades, restarts.
 
 import assert from "node:assert/strict";
 import { EventTimeline, EventType, MsgType, Preset, RelationType, SyncState } from "matrix-js-sdk";
@@ -17,7 +17,7 @@ import {
 } from "./sdk.mjs";
 
 export const flows = {
-    // A message is corrected: who is there and who comes later see the new words.
+    // A message is edited: present members and users who join later see the new text.
     async edits() {
         const [alice, bob] = [await register("alice"), await register("bob")];
         const roomId = await directRoom(alice, bob);
@@ -39,7 +39,7 @@ export const flows = {
         await until(() => bodyOf(laptop, roomId, eventId) === "hello");
     },
 
-    // Reactions are counted, each of a user once, and can be taken back.
+    // Reactions are counted, each of a user once, and can be redacted.
     async reactions() {
         const [alice, bob] = [await register("alice"), await register("bob")];
         const roomId = await directRoom(alice, bob);
@@ -65,27 +65,27 @@ export const flows = {
         await until(() => counted().every(([, count]) => count === 0));
     },
 
-    // An answer shows what it answers.
+    // A reply names the message that it replies to.
     async replies() {
         const [alice, bob] = [await register("alice"), await register("bob")];
         const roomId = await directRoom(alice, bob);
         await Promise.all([started(alice), started(bob)]);
         const { event_id: question } = await alice.sendTextMessage(roomId, "tea?");
 
-        const { event_id: answer } = await bob.sendMessage(roomId, {
+        const { event_id: reply } = await bob.sendMessage(roomId, {
             msgtype: MsgType.Text,
             body: "yes",
             "m.mentions": { user_ids: [alice.getUserId()] },
             "m.relates_to": { "m.in_reply_to": { event_id: question } },
         });
         const room = alice.getRoom(roomId);
-        await until(() => room.findEventById(answer));
+        await until(() => room.findEventById(reply));
 
-        assert.equal(room.findEventById(answer).replyEventId, question);
+        assert.equal(room.findEventById(reply).replyEventId, question);
         await until(() => room.getUnreadNotificationCount("highlight") === 1);
     },
 
-    // What was taken back is gone, for others and after a start anew.
+    // A redacted message is gone, for other users and after a restart of the client.
     async redactions() {
         const [alice, bob] = [await register("alice"), await register("bob")];
         const roomId = await directRoom(alice, bob);
@@ -104,7 +104,7 @@ export const flows = {
         assert.equal(event.getRedactionEvent().content.reason, "typo");
     },
 
-    // Somebody asks to be let in, and is.
+    // A user who knocks is invited and can join.
     async knocks() {
         const [alice, bob] = [await register("alice"), await register("bob")];
         const { room_id: roomId } = await alice.createRoom({
@@ -127,7 +127,7 @@ export const flows = {
         await until(() => guest().membership === "join");
     },
 
-    // A new name and picture are shown wherever the user is.
+    // A new name and picture are shown in all rooms of the user.
     async profiles() {
         const [alice, bob] = [await register("alice"), await register("bob")];
         const roomId = await directRoom(alice, bob);
@@ -145,7 +145,7 @@ export const flows = {
         assert.equal(await alice.getExtendedProfileProperty(bob.getUserId(), "m.tz"), "Europe/London");
     },
 
-    // A room moves to a new version, and its people with it.
+    // A room is upgraded, and its members follow.
     async upgrade() {
         const [alice, bob] = [await register("alice"), await register("bob")];
         const { room_id: oldId } = await alice.createRoom({
@@ -173,7 +173,7 @@ export const flows = {
         assert(!bob.getVisibleRooms().some((visible) => visible.roomId === oldId));
     },
 
-    // Labels of rooms and the place up to which one has read are those of all devices.
+    // Tags of rooms and read markers apply to all devices.
     async tags_and_markers() {
         const [alice, phone] = [await register("alice"), await register("bob")];
         const laptop = await logIn(phone.getUserId());
@@ -195,7 +195,7 @@ export const flows = {
         await until(() => !room.tags["m.favourite"]);
     },
 
-    // Who is ignored is not heard, but the room does not fall apart.
+    // Events of an ignored user are not shown, but the room stays usable.
     async ignoring() {
         const [alice, bob] = [await register("alice"), await register("bob")];
         const roomId = await directRoom(alice, bob);
@@ -241,7 +241,7 @@ export const flows = {
         assert.equal(room.getMember(quiet.getUserId()).membership, "join");
     },
 
-    // The server goes away and comes back: says `ready` before, and goes on by itself.
+    // The server restarts: the flow prints `ready` before, and continues by itself.
     async reconnecting() {
         const [alice, bob] = [await register("alice"), await register("bob")];
         const roomId = await directRoom(alice, bob);

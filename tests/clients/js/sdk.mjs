@@ -1,4 +1,4 @@
-// Clients made with matrix-js-sdk, and what they do most: a vocabulary for the flows.
+// Clients made with matrix-js-sdk, with helpers for their most frequent actions.
 
 import assert from "node:assert/strict";
 import {
