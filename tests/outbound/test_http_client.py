@@ -34,7 +34,7 @@ class RemoteServer(Resource):
         self.tokens: list[str | None] = []
         self.cookies: list[str | None] = []
         self.encodings: list[str | None] = []
-        self.unanswered: list[Deferred[None]] = []
+        self.unanswered: list[Deferred[type[Exception]]] = []  # how the connection ended
 
     def render(self, request: Request) -> Any:
         assert request.content is not None
@@ -54,7 +54,8 @@ class RemoteServer(Resource):
         elif path == "/trickle":
             request.write(b"x" * 600)
             request.write(b"x" * 600)
-            self.unanswered.append(request.notifyFinish())
+            ended = request.notifyFinish()
+            self.unanswered.append(ended.addErrback(lambda failure: failure.type))
             return NOT_DONE_YET
         elif path == "/compressed":
             request.setHeader("Content-Encoding", "gzip")
@@ -180,7 +181,7 @@ class ExchangeTests(OutboundTestCase):
         attempt = self.client.request("GET", f"{self.url}/trickle", timeout=0.2)
         await self.fails(attempt, "within 0.2 seconds")
 
-        await self.assertFailure(self.remote.unanswered[0], ConnectionDone)
+        self.assertIs(await self.remote.unanswered[0], ConnectionDone)
 
     async def test_unreachable_server_is_an_error_with_a_reason(self) -> None:
         """The log has the reason, whatever it was."""
