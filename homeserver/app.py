@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from homeserver.concurrency.clock import steady
 from homeserver.concurrency.deferreds import wait_for_completion, with_timeout
 from homeserver.concurrency.stop_signals import call_on_stop_signal
+from homeserver.concurrency.thread_pools import run_in_own_thread
 from homeserver.config.errors import CertificateError
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_or_create_signing_key
@@ -26,9 +27,12 @@ from homeserver.observability.metrics import Metrics, ReactorLag
 from homeserver.storage.database.database import Database, DatabaseUnavailable
 from homeserver.storage.database.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from homeserver.storage.database.migrate import MigrationError, migrate_in_thread
+from homeserver.storage.database.process_identity import this_process
 from homeserver.storage.database.server_state import WrongServer, claim_server_name
 from homeserver.storage.database.supervised_postgres import SupervisedPostgres
+from homeserver.storage.database.workers import AnotherProcess, claim_database
 from homeserver.storage.rooms.events_at_start import rooms_of_newest_events
+from homeserver.streams.lease import Lease
 from homeserver.streams.log import Log
 from homeserver.streams.positions import PositionReserve, reserve_first_positions
 from homeserver.web.listeners import CannotListen
@@ -44,6 +48,7 @@ START_ERRORS = (
     EmbeddedPostgresError,
     MigrationError,
     WrongServer,
+    AnotherProcess,
     CertificateError,
     CannotListen,
     DatabaseUnavailable,
@@ -135,14 +140,15 @@ class Homeserver:
     async def _start(self) -> None:
         settings, reactor = self.settings, self._reactor
         key = load_or_create_signing_key(settings.signing_key_path)
-        db = await self._open_database()
+        db, lease = await self._open_database()
         await db.run(claim_server_name, settings.server_name)
+        lease.start()
         lag = ReactorLag(reactor, self.metrics)
         self._on_stop("the measurement of the reactor's lag", lag.stop)
         first = await reserve_first_positions(db)
         stream_log = Log(reactor, db.write_batch, *first, on_batch=self.metrics.batch_committed)
         self._on_stop("the log", stream_log.flush)
-        stream_log.broken.chainDeferred(self.broken)
+        stream_log.broken.addCallback(self._broke)
         positions = PositionReserve(db, reactor, stream_log)
         self._on_stop("the reservation of positions", positions.stop)
         active_rooms = await db.run(rooms_of_newest_events, RECENT_EVENTS)
@@ -174,7 +180,12 @@ class Homeserver:
             "the listeners", lambda: parts.listeners.stop(timeout), timeout + PART_SECONDS
         )
 
-    async def _open_database(self) -> Database:
+    def _broke(self, _: None) -> None:
+        if not self.broken.called:
+            self.broken.callback(None)
+
+    async def _open_database(self) -> tuple[Database, Lease]:
+        """Start PostgreSQL if necessary, and become the one process that uses the database."""
         settings = self.settings.database
         dsn = settings.dsn
         if dsn is None:
@@ -185,16 +196,27 @@ class Homeserver:
             postgres.watch()
             dsn = postgres.dsn
         await migrate_in_thread(self._reactor, dsn)
+        process = this_process()
+        worker, former = await run_in_own_thread(
+            self._reactor, "the claim of the database", claim_database, dsn, process
+        )
+        if former is not None:
+            log.warn("took the database over from {former}, which ended early", former=former)
         db = Database(
             self._reactor,
             dsn,
             pool_size=settings.pool_size,
             prepare=settings.prepared_statements,
             statement_timeout_seconds=settings.statement_timeout,
+            worker=worker,
+            application_name=process.application_name,
         )
         await db.open()
         self._on_stop("the database's connections", db.close, 2 * PART_SECONDS)
-        return db
+        lease = Lease(db, self._reactor, worker)
+        lease.lost.addCallback(self._broke)
+        self._on_stop("the lease of the database", lease.give_back)
+        return db, lease
 
 
 def run_server(

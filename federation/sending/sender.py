@@ -8,6 +8,7 @@ queued again. A server that gets an event twice recognises it by its id.
 Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
 """
 
+import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -20,7 +21,7 @@ from federation.sending.destination_queue import DestinationQueue, QueuedPdu, Se
 from federation.transport.client import FederationClient
 from federation.transport.destination_health import DestinationHealth
 from federation.transport.permitted_servers import PermittedServers
-from homeserver.concurrency.clock import Clock, wall_seconds
+from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event
@@ -76,7 +77,9 @@ class Sender:
         self._replaying = True
         self._missed: list[_Outgoing] = []
         transactions = count()
-        prefix = int(wall_seconds(clock) * 1000)
+        # A server ignores a transaction whose id it has seen before, so no two processes may make
+        # the same one, whatever their clocks say.
+        prefix = secrets.token_urlsafe(9)
         self._context = SendContext(
             client,
             destinations,

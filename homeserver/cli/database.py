@@ -21,6 +21,7 @@ from homeserver.storage.database.embedded import EmbeddedPostgres, EmbeddedPostg
 from homeserver.storage.database.migrate import MigrationError, migrate_in_thread
 from homeserver.storage.database.server_state import WrongServer, claim_server_name
 from homeserver.storage.database.supervised_postgres import SupervisedPostgres
+from homeserver.storage.database.workers import AnotherProcess
 
 CONNECTIONS = 2
 
@@ -47,7 +48,7 @@ async def open_database(reactor: Any, settings: Settings) -> AsyncIterator[Datab
             yield db
         finally:
             await db.close()
-    except (EmbeddedPostgresError, MigrationError, WrongServer) as error:
+    except (EmbeddedPostgresError, MigrationError, WrongServer, AnotherProcess) as error:
         raise CommandError(str(error)) from None
     except psycopg.OperationalError as error:
         raise CommandError(f"cannot use the database: {error}") from None

