@@ -157,6 +157,7 @@ class Homeserver:
         )
         self._on_stop_of_parts(parts)
         await parts.account_core.load()
+        await parts.readers.load()
         await parts.federation.start()
         positions.start()
         parts.accounts.start()
@@ -167,6 +168,7 @@ class Homeserver:
         parts.listeners.start()
         # A server that gets a request of this one assumes that this one is reachable.
         await parts.federated_rooms.start()
+        parts.readers.start()
 
     def _on_stop_of_parts(self, parts: ServerParts) -> None:
         """Register the stop of all parts, the last first, even if their start fails half-way."""
@@ -175,6 +177,7 @@ class Homeserver:
         self._on_stop("federation", parts.federation.stop)
         self._on_stop("the exchange with other servers", parts.federated_rooms.stop)
         self._on_stop("sync", parts.sync.stop)
+        self._on_stop("the readers of the log", parts.readers.stop)
         timeout = self.settings.limits.shutdown_timeout
         self._on_stop(
             "the listeners", lambda: parts.listeners.stop(timeout), timeout + PART_SECONDS

@@ -1,21 +1,20 @@
 """The federation sender: reads the log, and puts PDUs into the queues of their destinations.
 
 A PDU goes to the servers of all members that are joined after it, and to the server of a member
-whose membership it changes. The sender reads the log durably: the position up to which every PDU
-was sent, or recorded as missed, is stored in the database, and after a start all later events are
-queued again. A server that gets an event twice recognises it by its id.
+whose membership it changes. The sender is a durable reader of the log, whose position is the one up
+to which every PDU was sent, or recorded as missed. After a start all later events are queued again.
+A server that gets an event twice recognises it by its id.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
 """
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredSemaphore
-from twisted.logger import Logger
 
 from federation.sending.destination_queue import DestinationQueue, QueuedPdu, SendContext
 from federation.transport.client import FederationClient
@@ -26,21 +25,26 @@ from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_server_name
+from homeserver.rooms.history.timeline_source import TimelineEvent, load_timeline_events
 from homeserver.rooms.room.changes import EventAppended, RedactionPending
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.federation import outbox as storage
-from homeserver.storage.rooms.events_at_start import events_since
+from homeserver.storage.rooms.timeline_pages import (
+    events_between,
+    page_end,
+    pending_redactions_between,
+)
+from homeserver.streams.durable_reader import ItemPage
 from homeserver.streams.log import Log
 
 MAX_CONCURRENT_DESTINATIONS = 100  # destinations that are sent to at the same time
 MAX_UNPROVEN = 40  # of them, those that have never responded
-STORE_SECONDS = 1.0
-MAX_REPLAYED = 10_000  # events from before a start that are queued again
+SWEEP_SECONDS = 1.0
+PAGE_EVENTS = 500  # of all rooms
 
 _Outgoing = EventAppended | RedactionPending  # other servers apply redactions by their own rules
-log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,42 @@ class SendingRecorded:
     position: int
 
 
+class OutgoingSource:
+    """The events that this server has to send to others."""
+
+    def __init__(self, db: Database, rooms: RoomRegistry) -> None:
+        self._db = db
+        self._rooms = rooms
+
+    def select(self, entries: Sequence[Any]) -> Iterator[TimelineEvent]:
+        """The events in log entries."""
+        for entry in entries:
+            if isinstance(entry, _Outgoing) and entry.should_send:
+                yield TimelineEvent(entry.position, entry.room_nid, entry.stored)
+
+    async def load(self, after: int, upto: int) -> ItemPage[TimelineEvent]:
+        """A page of the events in the database that this server may have had to send.
+
+        Users of other servers change their memberships through this one, which is not stored with
+        the event. Sending it twice does no harm.
+        """
+        end = await self._db.run(page_end, after, upto, PAGE_EVENTS)
+        places = await self._db.run(events_between, after, end)
+        places += await self._db.run(pending_redactions_between, after, end)
+        is_local = self._rooms.local_server.is_local
+        found = await load_timeline_events(self._rooms, sorted(places))
+        return ItemPage(
+            [
+                each
+                for each in found
+                if is_local(each.stored.event.sender) or is_member_event(each.stored.event)
+            ],
+            end,
+        )
+
+
 class Sender:
-    """Sends PDUs and EDUs to other servers. Subscribe `apply` to the log after the rooms."""
+    """Sends PDUs and EDUs to other servers: `send` is for the reader of `OutgoingSource`."""
 
     def __init__(
         self,
@@ -67,15 +105,10 @@ class Sender:
         self._rooms = rooms
         self._db = db
         self._log = log
-        self._clock = clock
         self._queues: dict[str, DestinationQueue] = {}
-        self._seen = 0  # position up to which the log was read
-        self._stored = 0  # position that was stored last
-        self._storing = PeriodicTask(
-            clock, STORE_SECONDS, self._store_progress, name="storing how far events were sent"
+        self._sweeping = PeriodicTask(
+            clock, SWEEP_SECONDS, self._drop_idle_queues, name="dropping idle queues"
         )
-        self._replaying = True
-        self._missed: list[_Outgoing] = []
         transactions = count()
         # A server ignores a transaction whose id it has seen before, so no two processes may make
         # the same one, whatever their clocks say.
@@ -93,36 +126,38 @@ class Sender:
         destinations.subscribe(self._wake)
 
     async def start(self) -> None:
-        """Continue where the last process ended."""
-        position = await self._db.run(storage.outbox_position)
+        """Continue with the destinations that have missed events."""
         for destination in await self._db.run(storage.destinations_behind):
             queue = DestinationQueue(destination, self._context, is_catching_up=True)
             self._queues[destination] = queue
             queue.wake()
-        if position is not None:
-            await self._replay(position)
-        self._replaying = False
-        self._seen = max(self._seen, self._log.position)
-        missed, self._missed = self._missed, []
-        for entry in missed:
-            self._put(entry)
-        self._storing.start()
+        self._sweeping.start()
 
     async def stop(self) -> None:
         """Stop sending; what was not sent is sent after the next start."""
-        await self._storing.stop()
+        await self._sweeping.stop()
         for queue in self._queues.values():
             await queue.stop()
 
-    def apply(self, entries: Sequence[Any]) -> None:
-        """Queue the PDUs of a batch (called by the log)."""
-        for entry in entries:
-            if isinstance(entry, _Outgoing):
-                self._seen = entry.position
-                if entry.should_send and self._replaying:
-                    self._missed.append(entry)
-                elif entry.should_send:
-                    self._put(entry)
+    def send(self, outgoing: TimelineEvent) -> Awaitable[None] | None:
+        """Put an event into the queues of its destinations."""
+        room = self._rooms.loaded(outgoing.room_nid)
+        if room is None:
+            return self._load_and_send(outgoing)
+        event = outgoing.stored.event
+        pdu = QueuedPdu(outgoing.position, outgoing.room_nid, event.json)
+        for destination in self._destinations(room, event):
+            self._queue(destination).put(pdu)
+        return None
+
+    def first_unsent(self) -> int | None:
+        """The position of the oldest event that waits in memory."""
+        positions = [queue.first_position for queue in self._queues.values()]
+        return min((each for each in positions if each is not None), default=None)
+
+    async def _load_and_send(self, outgoing: TimelineEvent) -> None:
+        if await self._rooms.by_number(outgoing.room_nid) is not None:
+            self.send(outgoing)
 
     def send_edu(
         self, destinations: Iterable[str], edu_type: str, content: Any, key: object
@@ -176,38 +211,6 @@ class Sender:
         found = await self._rooms.load_events_in_order(room, [position])
         return QueuedPdu(position, room.room_nid, found[0].event.json) if found else None
 
-    async def _replay(self, position: int) -> None:
-        """Queue again what may not have been sent."""
-        for room_nid, event_nid in await self._db.run(events_since, position, MAX_REPLAYED):
-            room = await self._rooms.by_number(room_nid)
-            if room is None:
-                continue
-            found = await self._rooms.load_events_in_order(room, [event_nid])
-            for stored in found:
-                if self._may_have_to_send(stored.event):
-                    pdu = QueuedPdu(
-                        stored.position or stored.event_nid, room_nid, stored.event.json
-                    )
-                    for destination in self._destinations(room, stored.event):
-                        self._queue(destination).put(pdu)
-
-    def _may_have_to_send(self, event: Event) -> bool:
-        """Whether this server may have had to send an event to the other servers.
-
-        Users of other servers change their memberships through this one, which is not stored with
-        the event. Sending it twice does no harm.
-        """
-        return self._rooms.local_server.is_local(event.sender) or is_member_event(event)
-
-    def _put(self, entry: _Outgoing) -> None:
-        room = self._rooms.loaded(entry.room_nid)
-        if room is None:
-            return
-        event = entry.stored.event
-        pdu = QueuedPdu(entry.position, entry.room_nid, event.json)
-        for destination in self._destinations(room, event):
-            self._queue(destination).put(pdu)
-
     def _destinations(self, room: Room, event: Event) -> list[str]:
         servers = dict.fromkeys(room.servers)
         if (
@@ -241,16 +244,7 @@ class Sender:
         if queue is not None:
             queue.wake(despite_pause=True)
 
-    def _store_progress(self) -> None:
-        """Store how far everything was sent, and drop idle queues."""
-        waiting = [
-            first for queue in self._queues.values() if (first := queue.first_position) is not None
-        ]
-        upto = min(waiting, default=self._seen + 1) - 1
-        if upto > self._stored:
-            self._stored = upto
-            row = storage.MOVE_OUTBOX.row(upto)
-            self._log.append(SendingRecorded(self._log.next_position()), [row])
+    def _drop_idle_queues(self) -> None:
         for destination, queue in list(self._queues.items()):
             if queue.is_idle:
                 del self._queues[destination]

@@ -8,7 +8,7 @@ Format: https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,6 +91,14 @@ class _Reading:
     family: type[GaugeMetricFamily | CounterMetricFamily]
 
 
+@dataclass(frozen=True, slots=True)
+class _Labelled:
+    name: str
+    text: str
+    label: str
+    read: Callable[[], Mapping[str, float]]
+
+
 class Metrics(Collector):
     """All metrics of one server."""
 
@@ -100,6 +108,7 @@ class Metrics(Collector):
         self._commit_sizes = Distribution(SIZES)
         self._lag = Distribution(SECONDS)
         self._readings: list[_Reading] = []
+        self._labelled: list[_Labelled] = []
         self._caches: list[LruCache[Any, Any]] = []
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -127,6 +136,12 @@ class Metrics(Collector):
         """Register a gauge `homeserver_<name>`; `read` returns its value, which may fall."""
         self._readings.append(_Reading(f"homeserver_{name}", text, read, GaugeMetricFamily))
 
+    def gauges(
+        self, name: str, text: str, label: str, read: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """Register gauges `homeserver_<name>`; `read` returns the value for each label value."""
+        self._labelled.append(_Labelled(f"homeserver_{name}", text, label, read))
+
     def counter(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Register a counter `homeserver_<name>_total`; `read` returns its rising value."""
         self._readings.append(_Reading(f"homeserver_{name}", text, read, CounterMetricFamily))
@@ -153,6 +168,11 @@ class Metrics(Collector):
             )
         for reading in self._readings:
             yield reading.family(reading.name, reading.text, value=reading.read())
+        for gauges in self._labelled:
+            family = GaugeMetricFamily(gauges.name, gauges.text, labels=[gauges.label])
+            for value, number in gauges.read().items():
+                family.add_metric([value], number)
+            yield family
         yield from self._collect_caches()
 
     def _collect_requests(self) -> Metric:

@@ -17,11 +17,12 @@ from federation.receiving.rescinded_invites import RescindedInvites
 from federation.receiving.room_access import RoomAccess
 from federation.receiving.typing_edus import TypingEdus
 from federation.sending.room_servers import RoomServers
-from federation.sending.sender import Sender
+from federation.sending.sender import OutgoingSource, Sender
 from homeserver.protocol.event_types import PRESENCE, RECEIPT, TYPING
 from homeserver.rooms.history.event_ancestors import EventAncestors
 from homeserver.rooms.membership.restricted_joins import RestrictedJoins
 from homeserver.storage.database.database import Database
+from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
 from homeserver.web.routes import Route
 from homeserver.wiring.account_core import AccountCore
@@ -40,6 +41,7 @@ class FederatedRooms:
         reactor: Any,
         db: Database,
         log: Log,
+        readers: DurableReaders,
         federation: Federation,
         account_core: AccountCore,
         room_core: RoomCore,
@@ -59,6 +61,8 @@ class FederatedRooms:
             db,
             reactor,
         )
+        outgoing = OutgoingSource(db, registry)
+        readers.add("federation_sender", outgoing, self._sender.send, self._sender.first_unsent)
         self._typing = TypingEdus(registry, access, sync.typing, self._sender, reactor)
         receipts = ReceiptEdus(registry, access, sync.receipts, self._sender)
         servers = RoomServers(registry, db)
@@ -82,8 +86,7 @@ class FederatedRooms:
             TransactionsApi(reactor, pdu_queue, edus),
             *_apis(db, account_core, room_core, remote, rooms, access),
         ]
-        readers = self._sender, servers, self._typing, receipts, self._presence, remote.resync
-        for reader in readers:
+        for reader in (servers, self._typing, receipts, self._presence, remote.resync):
             log.subscribe(reader.apply)
 
     async def start(self) -> None:

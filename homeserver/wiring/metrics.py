@@ -2,6 +2,7 @@
 
 from homeserver.observability.metrics import Metrics
 from homeserver.storage.database.database import Database
+from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
 from homeserver.wiring.room_core import RoomCore
 from homeserver.wiring.rooms import RoomServices
@@ -13,6 +14,7 @@ def watch(
     metrics: Metrics,
     db: Database,
     log: Log,
+    readers: DurableReaders,
     room_core: RoomCore,
     rooms: RoomServices,
     sync: Sync,
@@ -21,6 +23,12 @@ def watch(
     """Register the metrics of one server."""
     registry = room_core.registry
     metrics.gauge("log_position", "Position of the log.", lambda: log.position)
+    metrics.gauges(
+        "reader_behind_seconds",
+        "Time since a reader of the log had nothing to do.",
+        "reader",
+        lambda: {reader.name: reader.behind_seconds for reader in readers},
+    )
     metrics.counter(
         "events", "Events that entered rooms since the start.", lambda: registry.events_appended
     )

@@ -6,7 +6,7 @@ from homeserver.client_api.push.notifications import NotificationsApi
 from homeserver.client_api.push.push_rules import PushRulesApi
 from homeserver.push.compiled_rules import UserRules
 from homeserver.push.members import Members
-from homeserver.push.mentions import Mentions
+from homeserver.push.mentions import Mentions, has_mentions
 from homeserver.push.notifications import Notifications
 from homeserver.push.push_actions import PushActions
 from homeserver.push.recent_events import RecentEvents
@@ -14,7 +14,9 @@ from homeserver.push.rule_evaluation import RuleEvaluator
 from homeserver.push.threads import Threads
 from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.ephemeral.receipts import Receipts
+from homeserver.rooms.history.timeline_source import TimelineSource
 from homeserver.storage.database.database import Database
+from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
 from homeserver.web.routes import Route
 from homeserver.wiring.account_core import AccountCore
@@ -28,6 +30,7 @@ class Push:
         self,
         db: Database,
         log: Log,
+        readers: DurableReaders,
         account_core: AccountCore,
         room_core: RoomCore,
         receipts: Receipts,
@@ -38,7 +41,9 @@ class Push:
         user_rules = UserRules(self._rules)
         members = Members(room_core.events, user_rules, account_core.account_data)
         notices = PushActions(RuleEvaluator(room_core.visibility), Threads(room_core.events))
-        mentions = self._mentions = Mentions(db, log, registry)
+        mentions = Mentions(db, registry)
+        mentioning = TimelineSource(db, registry, has_mentions, word="m.mentions")
+        readers.add("mentions", mentioning, mentions.rows_of)
         self.unread_counts = UnreadCounts(
             db, room_core.events, receipts, members, notices, mentions
         )
@@ -48,12 +53,8 @@ class Push:
             notices,
             self.unread_counts,
         )
-        for reader in (user_rules, mentions, self.unread_counts):
+        for reader in (user_rules, self.unread_counts):
             log.subscribe(reader.apply)
-
-    async def start(self) -> None:
-        """Make up for what a crash has left undone; before anybody can send anything."""
-        await self._mentions.start()
 
     def routes(self) -> list[Route]:
         """The area's part of the client API."""

@@ -36,12 +36,15 @@ from homeserver.rooms.history.thread_list import ThreadList
 from homeserver.rooms.history.timestamps import Timestamps
 from homeserver.rooms.lifecycle.creation import RoomCreation
 from homeserver.rooms.lifecycle.upgrade import RoomUpgrades
-from homeserver.rooms.lifecycle.upgrade_migration import UpgradeMigration
+from homeserver.rooms.lifecycle.upgrade_migration import LocalJoins, UpgradeMigration
 from homeserver.rooms.membership.forced_leaves import ForcedLeaves
-from homeserver.rooms.membership.guest_access import GuestAccess
+from homeserver.rooms.membership.guest_access import GuestAccess, GuestAccessSource
 from homeserver.rooms.membership.membership_state_events import MembershipStateEvents
 from homeserver.rooms.membership.memberships import Memberships
-from homeserver.rooms.membership.profile_propagation import ProfilePropagation
+from homeserver.rooms.membership.profile_propagation import (
+    MemberProfileChanges,
+    ProfilePropagation,
+)
 from homeserver.rooms.membership.server_notice_rooms import ServerNoticeRooms
 from homeserver.rooms.membership.third_party_invites import ThirdPartyInvites
 from homeserver.rooms.sending.relation_checks import RelationChecks
@@ -49,6 +52,7 @@ from homeserver.rooms.sending.sending import Sending
 from homeserver.rooms.sending.transaction_ids import Transactions
 from homeserver.rooms.state.garbage_collection import NightlyCollection, StateNodeCollector
 from homeserver.storage.database.database import Database
+from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.routes import Route
@@ -66,6 +70,7 @@ class RoomServices:
         settings: Settings,
         db: Database,
         log: Log,
+        readers: DurableReaders,
         account_core: AccountCore,
         room_core: RoomCore,
         remote: RemotePorts,
@@ -106,7 +111,7 @@ class RoomServices:
         )
         self._read_rooms(db, room_core, remote)
         self._describe_rooms(reactor, settings, db, room_core, remote)
-        self._follow_users(reactor, db, account_core, room_core)
+        self._follow_users(db, readers, account_core, room_core)
         self.state_node_collector = StateNodeCollector(db)
         self._nightly_collection = NightlyCollection(
             self.state_node_collector, reactor, settings.database.maintenance_hour
@@ -115,8 +120,6 @@ class RoomServices:
             self.summaries.apply,
             self.relations.apply,
             self.directory.apply,
-            self._guest_access.apply,
-            self.upgrade_migration.apply,
         ):
             log.subscribe(reader)
 
@@ -180,16 +183,29 @@ class RoomServices:
         )
 
     def _follow_users(
-        self, reactor: Any, db: Database, account_core: AccountCore, room_core: RoomCore
+        self,
+        db: Database,
+        readers: DurableReaders,
+        account_core: AccountCore,
+        room_core: RoomCore,
     ) -> None:
         """Make the objects that update rooms after changes of accounts, and upgrades."""
         registry, user_rooms = room_core.registry, room_core.user_rooms
         self.forced_leaves = ForcedLeaves(registry, user_rooms, self.memberships)
-        self._guest_access = GuestAccess(db, reactor, registry, self.forced_leaves)
-        self.profile_propagation = ProfilePropagation(
-            registry, user_rooms, account_core.local_profiles
+        guest_access = GuestAccess(db, registry, self.forced_leaves)
+        readers.add_concurrent(
+            "guest_access", GuestAccessSource(db), guest_access.remove_guests, slots=4
         )
-        self.upgrade_migration = UpgradeMigration(
+        self.profile_propagation = ProfilePropagation(
+            registry, user_rooms, account_core.local_profiles, readers.check_running
+        )
+        readers.add_concurrent(
+            "profile_propagation",
+            MemberProfileChanges(db),
+            self.profile_propagation.renew_all,
+            slots=8,
+        )
+        upgrade_migration = UpgradeMigration(
             registry,
             carry_over=[
                 Tags(account_core.account_data).migrate,
@@ -198,6 +214,7 @@ class RoomServices:
             ],
             move=[self.aliases.migrate, self.directory.migrate],
         )
+        readers.add("upgrade_migration", LocalJoins(db, registry), upgrade_migration.migrate)
 
     def start(self) -> None:
         """Start background work."""
@@ -206,9 +223,6 @@ class RoomServices:
     async def stop(self) -> None:
         """Stop background work."""
         await self._nightly_collection.stop()
-        await self.profile_propagation.stop()
-        await self._guest_access.stop()
-        await self.upgrade_migration.stop()
 
     def routes(self) -> list[Route]:
         """The area's part of the client API."""

@@ -15,6 +15,7 @@ from homeserver.observability.caches import caches_of
 from homeserver.observability.metrics import Metrics
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.storage.database.database import Database
+from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.health import DatabaseHealth
 from homeserver.streams.log import Log
 from homeserver.web.listeners import Listeners
@@ -52,50 +53,34 @@ class ServerParts:
         active_rooms: Collection[int],
     ) -> None:
         self.db = db
+        readers = self.readers = DurableReaders(log, db, reactor)
         rate_limits = rate_limits_of(reactor, settings)
         keys = load_signing_keys(settings.signing_key_path)
-        self.account_core = AccountCore(reactor, settings, key, db, log)
-        self.federation = Federation(reactor, settings, keys, db)
-        erased, signer = self.account_core.erased_users, PolicySigner(self.federation.client)
-        self.room_core = RoomCore(reactor, settings, key, db, log, erased, signer)
-        remote = Remote(reactor, db, log, self.federation, self.room_core)
+        accounts = self.account_core = AccountCore(reactor, settings, key, db, log)
+        federation = self.federation = Federation(reactor, settings, keys, db)
+        erased, signer = accounts.erased_users, PolicySigner(federation.client)
+        core = self.room_core = RoomCore(reactor, settings, key, db, log, erased, signer)
+        remote = Remote(reactor, db, log, federation, core)
         self.rooms = RoomServices(
-            reactor,
-            settings,
-            db,
-            log,
-            self.account_core,
-            self.room_core,
-            remote.ports,
-            rate_limits,
+            reactor, settings, db, log, readers, accounts, core, remote.ports, rate_limits
         )
         self.accounts = AccountServices(
             reactor,
             settings,
             db,
-            self.account_core,
+            accounts,
             remote.ports.find_profile,
             on_profile_changed=[self.rooms.profile_propagation.profile_changed],
             on_deactivated=[self.rooms.forced_leaves.deactivated],
         )
         self.sync = Sync(
-            reactor, settings, db, log, self.account_core, self.room_core, self.rooms, active_rooms
+            reactor, settings, db, log, readers, accounts, core, self.rooms, active_rooms
         )
         self.federated_rooms = FederatedRooms(
-            reactor,
-            db,
-            log,
-            self.federation,
-            self.account_core,
-            self.room_core,
-            remote,
-            self.rooms,
-            self.sync,
+            reactor, db, log, readers, federation, accounts, core, remote, self.rooms, self.sync
         )
-        self.stream = Stream(
-            reactor, settings, log, rate_limits, self.account_core, self.rooms, self.sync
-        )
-        watch(metrics, db, log, self.room_core, self.rooms, self.sync, self.stream)
+        self.stream = Stream(reactor, settings, log, rate_limits, accounts, self.rooms, self.sync)
+        watch(metrics, db, log, readers, core, self.rooms, self.sync, self.stream)
         metrics.show_caches(caches_of(self))
         self.listeners = self._listeners(reactor, settings, log, metrics, rate_limits)
 

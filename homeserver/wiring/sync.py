@@ -18,6 +18,7 @@ from homeserver.rooms.ephemeral.read_markers import ReadMarkers
 from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.rooms.ephemeral.typing import TypingUsers
 from homeserver.storage.database.database import Database
+from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
 from homeserver.sync.engine import Sources, SyncEngine
 from homeserver.sync.event_stream import EventStream
@@ -45,6 +46,7 @@ class Sync:
         settings: Settings,
         db: Database,
         log: Log,
+        readers: DurableReaders,
         account_core: AccountCore,
         room_core: RoomCore,
         rooms: RoomServices,
@@ -53,7 +55,7 @@ class Sync:
         self._settings = settings
         registry = room_core.registry
         receipts = self.receipts = Receipts(db, log, room_core.names, room_core.local_server)
-        self.push = Push(db, log, account_core, room_core, receipts)
+        self.push = Push(db, log, readers, account_core, room_core, receipts)
         self.markers = ReadMarkers(registry, room_core.events, receipts, account_core.account_data)
         self.typing = TypingUsers(registry, log, reactor, log.position, active_rooms)
         self.tracker = PresenceTracker(
@@ -101,7 +103,6 @@ class Sync:
 
     async def start(self) -> None:
         """Start background work."""
-        await self.push.start()
         await self.tracker.start()
         await self._presence.start()
 

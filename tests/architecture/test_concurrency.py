@@ -19,7 +19,6 @@ BOUNDED_TABLES = {
 
 # Running work that no caller joins for its outcome.
 BACKGROUND_WORK = {
-    "homeserver/rooms/membership/profile_propagation.py": "a run for each user, given more to do",
     "federation/remote/partial_state_resync.py": "a task for each room, and its pauses",
     "federation/remote/staggered_requests.py": "the requests of one caller, side by side",
 }

@@ -195,7 +195,7 @@ def fresh(server: SyncServer) -> UnreadCounts:
         Receipts(server.db, log, core.names, core.local_server),
         Members(core.events, rules, account_data),
         PushActions(RuleEvaluator(server.core.visibility), Threads(core.events)),
-        Mentions(server.db, log, core.registry),
+        Mentions(server.db, core.registry),
     )
 
 

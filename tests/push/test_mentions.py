@@ -2,10 +2,8 @@
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
-
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.push import mentions as subject
+from homeserver.rooms.history import timeline_source
 from homeserver.storage.database.database import Connection
 from tests.support.postgres import DatabaseTestCase
 from tests.support.reactor import until
@@ -26,9 +24,7 @@ class MentionsTests(DatabaseTestCase):
         await super().clean_up()
 
     async def start_world(self) -> SyncServer:
-        server = await SyncServer.start(self.db)
-        await server.sync.push.start()
-        return server
+        return await SyncServer.start(self.db)
 
     async def mention(self, *users: Requester, whole_room: bool = False) -> None:
         self.sent += 1
@@ -47,24 +43,12 @@ class MentionsTests(DatabaseTestCase):
             cursor = await db.execute("SELECT user_id, position FROM mentions ORDER BY position")
             return await cursor.fetchall()
 
-        await self.server.log.flush()
+        await self.server.idle()
         return await self.db.run(read)
-
-    async def crash_after(self, batches: int) -> None:
-        """Simulate a crash after so many more batches: no later one is written."""
-        write, left = self.server.log._write, [batches]
-
-        async def write_or_die(batch: Any) -> None:
-            if not left[0]:
-                await Deferred()
-            left[0] -= 1
-            await write(batch)
-
-        self.patch(self.server.log, "_write", write_or_die)
 
     async def test_mention_that_a_crash_lost_is_added_at_start(self) -> None:
         """The message was stored and acknowledged, but its mention was not stored yet."""
-        await self.crash_after(1)
+        self.server.crash_after(1)
         await self.mention(self.bob)
 
         self.server = await self.start_world()
@@ -73,11 +57,13 @@ class MentionsTests(DatabaseTestCase):
 
     async def test_lost_mentions_are_added_in_batches(self) -> None:
         """Many messages may have been stored in one commit."""
-        self.patch(subject, "REPLAY_BATCH_SIZE", 2)
-        self.server.log._subscribers.remove(self.server.sync.push._mentions.apply)
+        self.patch(timeline_source, "PAGE_EVENTS", 2)
+        (reader,) = (each for each in self.server.readers if each.name == "mentions")
+        await reader.stop()
         for _ in range(4):
             await self.mention(self.bob)
         await self.mention(whole_room=True)
+        self.server.die()
 
         self.server = await self.start_world()
 
@@ -96,28 +82,13 @@ class MentionsTests(DatabaseTestCase):
         assert len(before) == 1
 
     async def test_crash_during_start_loses_no_mention(self) -> None:
-        """The position is stored only after the mentions up to it."""
-        await self.crash_after(1)
+        """The position is stored together with the mentions up to it."""
+        self.server.crash_after(1)
         await self.mention(self.bob)
-        self.server = await SyncServer.start(self.db)
-        await self.crash_after(0)
-        starting = Deferred.fromCoroutine(self.server.sync.push.start())
-        await until(lambda: self.server.log.stalled_seconds > 0)
-        assert not starting.called
+        self.server = await self.start_world()
+        self.server.crash_after(0)
+        await until(lambda: self.server.is_dead)
 
         self.server = await self.start_world()
 
         assert [user_id for user_id, _ in await self.stored()] == [self.bob.user_id]
-
-    async def test_position_is_stored_without_mentions(self) -> None:
-        """A start reads a few thousand positions, not all since the last mention."""
-        self.patch(subject, "SAVE_POSITION_EVERY", 3)
-        said_at = self.server.log.position
-        for _ in range(5):
-            await self.server.say(self.alice, self.room_id, "hello")
-        await self.server.log.flush()
-
-        position = await self.db.run(subject.reader_position, subject.SUBSCRIBER)
-
-        assert position is not None
-        assert position > said_at

@@ -158,7 +158,7 @@ class HighestPositionTests(DatabaseTestCase):
             ),
             "INSERT INTO profiles (user_id, field, position) VALUES ('@a:b', 'displayname', %s)",
             "INSERT INTO partial_rooms (room, event_id, servers, whole_at) VALUES (1, '', '', %s)",
-            "INSERT INTO outbox_position (position) VALUES (%s)",
+            "INSERT INTO reader_positions VALUES ('a reader', -1, %s)",
         ):
             position += 1
             await self.execute(statement, position)

@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.config.settings import PasswordSettings, Settings
@@ -13,7 +15,9 @@ from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.rooms.history.history import BackfillPort
 from homeserver.rooms.lifecycle.first_events import RoomRequest
 from homeserver.storage.accounts.users import User, insert_user
+from homeserver.storage.database.batch import Batch
 from homeserver.storage.database.database import Database
+from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
 from homeserver.streams.positions import reserve_first_positions
 from homeserver.sync.sync_request import STATE_AFTER
@@ -24,6 +28,7 @@ from homeserver.wiring.rooms import RoomServices
 from homeserver.wiring.sync import Sync
 from tests.rooms.inbound.remote_events import RemoteEvents
 from tests.support.no_federation import NoBackfill, no_remote
+from tests.support.reactor import until
 
 SERVER = "example.org"
 
@@ -51,23 +56,64 @@ class SyncServer:
             reactor, settings, key, db, log, accounts.erased_users, NoPolicySigner()
         )
         limits = rate_limits_of(reactor, settings)
+        # Time stands still for them, so that no test has to stop their timers.
+        self.readers_clock = Clock()
+        readers = self.readers = DurableReaders(log, db, self.readers_clock)
         self.rooms = RoomServices(
-            reactor, settings, db, log, accounts, core, no_remote(backfill), limits
+            reactor, settings, db, log, readers, accounts, core, no_remote(backfill), limits
         )
-        self.sync = Sync(reactor, settings, db, log, accounts, core, self.rooms)
+        self.sync = Sync(reactor, settings, db, log, readers, accounts, core, self.rooms)
         self.engine = self.sync.engine
         self.remote = RemoteEvents(core.registry, core.storage)
+        self.is_dead = False
         self._txn = 0
 
     @classmethod
     async def start(cls, db: Database, backfill: BackfillPort | None = None) -> "SyncServer":
         """A server on this database; a second one sees what the first one left behind."""
         position, _ = await reserve_first_positions(db)
-        return cls(db, position, backfill or NoBackfill())
+        server = cls(db, position, backfill or NoBackfill())
+        await server.readers.load()
+        server.readers.start()
+        return server
 
     async def stop(self) -> None:
+        if self.is_dead:
+            return
+        await self.readers.stop()
         await self.log.flush()
         await self.sync.stop()
+
+    def crash_after(self, batches: int) -> None:
+        """Have the process die after so many more batches: no later one is written."""
+        write, left = self.log._write, [batches]
+
+        async def write_or_die(batch: Batch) -> None:
+            if not left[0]:
+                self.die()
+                await Deferred()
+            left[0] -= 1
+            await write(batch)
+
+        self.log._write = write_or_die
+
+    def die(self) -> None:
+        """End, as if killed: nothing that is in progress has an effect any more."""
+
+        async def never(_: Batch) -> None:
+            await Deferred()
+
+        self.is_dead = True
+        self.log._write = never
+        self.sync.typing.stop()
+        self.sync.tracker.stop()
+        self.sync.remote_presence.stop()
+
+    async def idle(self) -> None:
+        """Wait until the readers of the log have nothing to do, or the process has died."""
+        await until(lambda: self.is_dead or all(reader.is_idle for reader in self.readers))
+        if not self.is_dead:
+            await self.log.flush()
 
     async def user(self, name: str, device: str = "DEVICE") -> Requester:
         user_id = f"@{name}:{SERVER}"

@@ -16,9 +16,11 @@ from homeserver.storage.database.migrate import load_migrations
 from homeserver.storage.database.postgres_binaries import EMBEDDED_POSTGRES, find_binaries
 from homeserver.storage.database.workers import living_worker
 from homeserver.storage.rooms.partial_rooms import count_unfinished
+from homeserver.storage.rooms.timeline_pages import MAX_COUNTED, events_behind
 
 OLDEST_VERSION = 130_000  # in PostgreSQL's encoding: 13.0
 CLOCK_TOLERANCE = 2.0  # seconds
+MANY_EVENTS = 1_000  # that a reader may be behind without a warning
 
 
 def check_database(
@@ -135,6 +137,7 @@ def _check_content(
             yield _check_worker(connection)
             yield check_auth_chains(connection, repair=repair, config=config)
             yield from _check_partial_rooms(connection)
+            yield from _check_readers(connection)
 
 
 def _check_worker(connection: psycopg.Connection[Any]) -> Finding:
@@ -158,3 +161,15 @@ def _check_partial_rooms(connection: psycopg.Connection[Any]) -> Iterator[Findin
             f"the full state of {count} {'room' if count == 1 else 'rooms'} is still being fetched",
             "nothing, if they were only just joined; else look for partial_state_resync in the log",
         )
+
+
+def _check_readers(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
+    for reader, events in events_behind(connection):
+        if events > MANY_EVENTS:
+            count = f"{events}{' or more' if events == MAX_COUNTED else ''} events"
+            yield warning(
+                f"reader {reader}",
+                f"it has not handled the newest {count}",
+                "nothing, if the number falls while the server runs; else look for the reader's"
+                " name in the log",
+            )

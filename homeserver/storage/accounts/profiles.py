@@ -5,6 +5,8 @@ A removed field keeps its row with a null value, so that its position distinguis
 late write from a newer one.
 """
 
+from collections.abc import Sequence
+
 from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
 
@@ -44,3 +46,20 @@ async def load_profile(db: Connection, user_id: str) -> dict[str, bytes]:
         "SELECT field, value FROM profiles WHERE user_id = %s AND value IS NOT NULL", (user_id,)
     )
     return {str(field): bytes(value) for field, value in await cursor.fetchall()}
+
+
+async def profile_changes_between(
+    db: Connection, after: int, upto: int, fields: Sequence[str], limit: int
+) -> list[tuple[int, str]]:
+    """(position, user id) of the next changes of these fields; more, if they share a position."""
+    cursor = await db.execute(
+        """
+        SELECT position, user_id
+          FROM profiles
+         WHERE position > %s AND position <= %s AND field = ANY(%s)
+         ORDER BY position
+         FETCH FIRST (%s) ROWS WITH TIES
+        """,
+        (after, upto, list(fields), limit),
+    )
+    return await cursor.fetchall()

@@ -3,21 +3,7 @@
 Owns the table `server_state` (migrations/0001_base.sql), one row per value.
 """
 
-from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
-
-MOVE_READER = BatchStatement(
-    "move_reader",
-    """
-    INSERT INTO server_state (key, value)
-    SELECT reader, position::text FROM unnest(%s::text[], %s::int8[]) AS moved (reader, position)
-        ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value
-     WHERE server_state.value::int8 < EXCLUDED.value::int8
-    """,
-    columns=("text", "int8"),
-    key=(0,),
-)
-"""A reader of the log has stored what follows from everything up to a position."""
 
 
 class WrongServer(Exception):
@@ -59,13 +45,6 @@ async def reserve_positions(db: Connection, count: int, *, above: int = 0) -> in
 async def count_boot(db: Connection) -> int:
     """Count this start of the server; returns 1 for the first one."""
     return await _add(db, "boots", 1)
-
-
-async def reader_position(db: Connection, reader: str) -> int | None:
-    """The position up to which a subscriber has read the log, by `MOVE_READER`; `None` if never."""
-    cursor = await db.execute("SELECT value::int8 FROM server_state WHERE key = %s", (reader,))
-    row = await cursor.fetchone()
-    return row[0] if row else None
 
 
 async def probe_reading(db: Connection) -> None:

@@ -38,7 +38,7 @@ async def highest_position(db: Connection) -> int:
             (SELECT max(position) FROM presence),
             (SELECT max(position) FROM profiles),
             (SELECT max(whole_at) FROM partial_rooms),
-            (SELECT max(position) FROM outbox_position)
+            (SELECT max(position) FROM reader_positions)
         )
         """
     )

@@ -1,23 +1,12 @@
 """The outbox: rooms of which other servers have not received all events.
 
-Owns the tables `outbox_position` and `outbox_rooms` (migrations/0013_federation_outbox.sql).
+Owns the table `outbox_rooms` (migrations/0013_federation_outbox.sql).
 """
 
 from collections.abc import Sequence
 
 from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
-
-MOVE_OUTBOX = BatchStatement(
-    "move_outbox",
-    """
-    INSERT INTO outbox_position (singleton, position)
-    SELECT true, max(position) FROM unnest(%s::int8[]) AS moved (position)
-        ON CONFLICT (singleton) DO UPDATE
-       SET position = GREATEST(outbox_position.position, EXCLUDED.position)
-    """,
-    columns=("int8",),
-)
 
 INSERT_OUTBOX_ROOM = BatchStatement(
     "insert_outbox_room",
@@ -29,13 +18,6 @@ INSERT_OUTBOX_ROOM = BatchStatement(
     columns=("text", "int4", "int8"),
     key=(0, 1),
 )
-
-
-async def outbox_position(db: Connection) -> int | None:
-    """The log position up to which all is sent or recorded as missed; `None` at first."""
-    cursor = await db.execute("SELECT position FROM outbox_position")
-    row = await cursor.fetchone()
-    return row[0] if row else None
 
 
 async def destinations_behind(db: Connection) -> list[str]:

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.web.client import ResponseNeverReceived
 
-from federation.sending.sender import STORE_SECONDS
+from homeserver.streams.durable_readers import STORE_SECONDS
 from tests.federation.convergence import agree, agree_on_state
 from tests.federation.shared_rooms import exchange_messages, server_of, shared_room
 from tests.support.actors import bodies

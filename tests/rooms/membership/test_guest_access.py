@@ -1,15 +1,15 @@
 """Guests in rooms that take guests no more."""
 
-from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
-from twisted.internet.task import deferLater
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.rooms.membership.forced_leaves import ForcedLeaves
-from homeserver.rooms.membership.guest_access import RETRY_SECONDS, GuestAccess
+from homeserver.rooms.membership.guest_access import GuestAccess, GuestAccessSource
 from homeserver.storage.accounts.users import User, insert_user
 from homeserver.storage.database.database import DatabaseUnavailable
+from homeserver.streams.durable_readers import RETRIES, DurableReaders
 from tests.rooms.support import ALICE, BOB, SERVER, RoomsTestCase
+from tests.support.reactor import until
 
 GUEST = Requester(f"@7:{SERVER}", "GUEST", is_guest=True)
 
@@ -18,8 +18,13 @@ class GuestAccessTests(RoomsTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         forced_leaves = ForcedLeaves(self.rooms, self.user_rooms, self.memberships)
-        self.guest_access = GuestAccess(self.db, self.clock, self.rooms, forced_leaves)
-        self.log.subscribe(self.guest_access.apply)
+        guest_access = GuestAccess(self.db, self.rooms, forced_leaves)
+        self.readers = DurableReaders(self.log, self.db, self.clock)
+        self.reader = self.readers.add_concurrent(
+            "guest_access", GuestAccessSource(self.db), guest_access.remove_guests, slots=2
+        )
+        await self.readers.load()
+        self.readers.start()
         for caller in (ALICE, BOB, GUEST):
             await self.db.run(insert_user, User(caller.user_id, 0, is_guest=caller.is_guest))
         self.room_id = await self.create_room()
@@ -34,8 +39,7 @@ class GuestAccessTests(RoomsTestCase):
 
     async def memberships_now(self) -> tuple[str | None, str | None]:
         """The memberships of Bob and the guest once nothing is in progress."""
-        while self.guest_access.is_busy:
-            await deferLater(reactor, 0.01)  # type: ignore[arg-type]
+        await until(lambda: self.reader.is_idle)
         room = await self.rooms.get(self.room_id)
         return room.membership(BOB.user_id), room.membership(GUEST.user_id)
 
@@ -74,9 +78,8 @@ class GuestAccessTests(RoomsTestCase):
 
         self.patch(self.db, "run", fail_once)
         await self.set_access("forbidden")
-        self.assertFalse(failures)
-
-        self.clock.advance(RETRY_SECONDS)
+        await until(lambda: not failures)
+        self.clock.advance(RETRIES.pause(1))
 
         self.assertEqual(await self.memberships_now(), ("join", "leave"))
 
@@ -86,9 +89,11 @@ class GuestAccessTests(RoomsTestCase):
         async def fail(*_: object) -> object:
             raise DatabaseUnavailable("gone")
 
-        self.patch(self.guest_access, "_db", type("Away", (), {"run": staticmethod(fail)}))
+        self.patch(self.db, "run", fail)
+        before = self.log.position
         await self.set_access("forbidden")
 
-        await self.guest_access.stop()
+        await self.readers.stop()
 
-        self.assertFalse(self.guest_access.is_busy)
+        self.assertEqual(self.reader.position, before)
+        await self.log.flush()

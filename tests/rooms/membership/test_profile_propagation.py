@@ -2,12 +2,15 @@
 
 from typing import Any
 
-from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
-from twisted.internet.task import deferLater
 
+from homeserver.concurrency.retry_pauses import Stopped
 from homeserver.rooms.events.event_draft import member_draft
-from homeserver.rooms.membership.profile_propagation import MAX_AWAITED_ROOMS, ProfilePropagation
+from homeserver.rooms.membership.profile_propagation import (
+    MAX_AWAITED_ROOMS,
+    MemberProfileChanged,
+    ProfilePropagation,
+)
 from homeserver.rooms.room.changes import EventAppended
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 
@@ -26,8 +29,15 @@ class PropagationTests(RoomsTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         self.names_of = Names()
-        self.propagation = ProfilePropagation(self.rooms, self.user_rooms, self.names_of)
+        self.is_stopping = False
+        self.propagation = ProfilePropagation(
+            self.rooms, self.user_rooms, self.names_of, self.check_running
+        )
         self.sent: list[EventAppended] = []
+
+    def check_running(self) -> None:
+        if self.is_stopping:
+            raise Stopped
 
     async def rename(self, name: str) -> None:
         """Alice takes another name."""
@@ -114,7 +124,9 @@ class PropagationTests(RoomsTestCase):
         room_id = await self.create_room()
         await self.memberships.join(BOB, room_id)
         self.restart()
-        self.propagation = ProfilePropagation(self.rooms, self.user_rooms, self.names_of)
+        self.propagation = ProfilePropagation(
+            self.rooms, self.user_rooms, self.names_of, self.check_running
+        )
         await self.user_rooms.of(ALICE.user_id)
 
         renaming = ensureDeferred(self.rename("Alice"))
@@ -133,7 +145,7 @@ class PropagationTests(RoomsTestCase):
         names = [(await self.member(room_id)).get("displayname") for room_id in rooms]
         self.assertEqual(names[:MAX_AWAITED_ROOMS], ["Alice"] * MAX_AWAITED_ROOMS)
         self.assertIsNone(names[-1])
-        await self._until_done()
+        await self.propagation.renew_all(MemberProfileChanged(1, ALICE.user_id))
         self.assertEqual((await self.member(rooms[-1]))["displayname"], "Alice")
 
     async def test_rooms_that_wait_get_the_newest_name_once(self) -> None:
@@ -143,8 +155,10 @@ class PropagationTests(RoomsTestCase):
         self.log.subscribe(self.sent.extend)
 
         await self.rename("Alice")
+        first = ensureDeferred(self.propagation.renew_all(MemberProfileChanged(1, ALICE.user_id)))
         await self.rename("Alicia")
-        await self._until_done()
+        await self.propagation.renew_all(MemberProfileChanged(2, ALICE.user_id))
+        await first
 
         in_last = [fact for fact in self.sent if fact.room_nid == last]
         self.assertEqual(len(in_last), 1)
@@ -154,11 +168,9 @@ class PropagationTests(RoomsTestCase):
         """A server that stops does not wait for thousands of rooms."""
         rooms = [await self.create_room() for _ in range(MAX_AWAITED_ROOMS + 5)]
         await self.rename("Alice")
+        self.is_stopping = True
 
-        await self.propagation.stop()
+        with self.assertRaises(Stopped):
+            await self.propagation.renew_all(MemberProfileChanged(1, ALICE.user_id))
 
         self.assertNotIn("displayname", await self.member(rooms[-1]))
-
-    async def _until_done(self) -> None:
-        while self.propagation.is_busy:
-            await deferLater(reactor, 0.01)  # type: ignore[arg-type]
