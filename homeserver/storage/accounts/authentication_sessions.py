@@ -21,7 +21,10 @@ class NewSession:
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """The maximum number of sessions: of the party with a tag, and of all parties together."""
+    """The maximum number of sessions: of the party with a tag, and of all parties together.
+
+    The tag is ASCII.
+    """
 
     tag: bytes
     of_party: int
@@ -49,7 +52,7 @@ async def add_authentication_session(
             session.expires_ms,
             bounds.of_party,
             bounds.tag,
-            bounds.tag + b"\xff",
+            bounds.tag[:-1] + bytes([bounds.tag[-1] + 1]),
             bounds.of_party,
             bounds.in_all,
             bounds.in_all,
