@@ -33,7 +33,7 @@ from homeserver.storage.database.supervised_postgres import SupervisedPostgres
 from homeserver.storage.database.workers import AnotherProcess, claim_database
 from homeserver.storage.rooms.events_at_start import rooms_of_newest_events
 from homeserver.streams.lease import Lease
-from homeserver.streams.log import Log
+from homeserver.streams.log import Log, Transcode
 from homeserver.streams.positions import PositionReserve, reserve_first_positions
 from homeserver.web.listeners import CannotListen
 from homeserver.web.routes import Route
@@ -60,13 +60,16 @@ log = Logger()
 
 
 class Homeserver:
-    """One homeserver, from its settings."""
+    """One homeserver, from its settings. `transcode` is that of its log, for tests."""
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    def __init__(
+        self, settings: Settings, reactor: Any, *, transcode: Transcode | None = None
+    ) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.broken: Deferred[None] = Deferred()
         self._reactor = reactor
+        self._transcode = transcode
         self._starting: Deferred[None] | None = None
         self._started = AsyncExitStack()  # unwound, it stops what was started
         self._parts: ServerParts | None = None
@@ -146,7 +149,13 @@ class Homeserver:
         lag = ReactorLag(reactor, self.metrics)
         self._on_stop("the measurement of the reactor's lag", lag.stop)
         first = await reserve_first_positions(db)
-        stream_log = Log(reactor, db.write_batch, *first, on_batch=self.metrics.batch_committed)
+        stream_log = Log(
+            reactor,
+            db.write_batch,
+            *first,
+            on_batch=self.metrics.batch_committed,
+            transcode=self._transcode,
+        )
         self._on_stop("the log", stream_log.flush)
         stream_log.broken.addCallback(self._broke)
         positions = PositionReserve(db, reactor, stream_log)

@@ -55,6 +55,7 @@ class LogEntry(Protocol):
 
 
 LogSubscriber = Callable[[Sequence[Any]], None]
+Transcode = Callable[[Any], Any]
 WriteBatch = Callable[[Batch], Any]  # awaitable; raises DatabaseUnavailable where a retry helps
 
 
@@ -67,7 +68,9 @@ class Log:
 
     `position` is the highest position such that it and all lower ones are durable and published.
     Positions up to `limit` are reserved; `reserve` adds more. `broken` fires when the log cannot
-    continue. `on_batch(entries, seconds)` is called after each batch.
+    continue. `on_batch(entries, seconds)` is called after each batch. With `transcode` subscribers
+    see what it makes of each entry: in tests, an entry with objects of its own, as another process
+    has it.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Log:
         limit: int = MAX_POSITION,
         *,
         on_batch: Callable[[int, float], None] = _ignore,
+        transcode: Transcode | None = None,
     ) -> None:
         self.position = position
         self._clock = clock
@@ -97,6 +101,7 @@ class Log:
         self._idle: list[Deferred[None]] = []
         self.broken: Deferred[None] = Deferred()
         self._on_batch = on_batch
+        self._transcode = transcode
 
     @property
     def positions_left(self) -> int:
@@ -216,6 +221,8 @@ class Log:
                 self._write_began = None
             self._on_batch(len(entries), self._clock.seconds() - started)
             self.position = entries[-1].position
+            if self._transcode is not None:
+                entries = [self._transcode(entry) for entry in entries]
             for subscriber in self._subscribers:
                 try:
                     subscriber(entries)

@@ -53,6 +53,7 @@ from homeserver.storage.accounts.identity_bindings import IdentityBinding
 from homeserver.streams.log import Log
 from homeserver.web.rate_limits import RateLimits
 from tests.support.postgres import DatabaseTestCase
+from tests.support.transcoding import transcoding
 
 SERVER = "example.org"
 ALICE = f"@alice:{SERVER}"
@@ -124,7 +125,8 @@ class AccountsTestCase(DatabaseTestCase):
         await super().setUp()
         self.clock = Clock()
         self.clock.advance(1_700_000_000)
-        self.log = Log(reactor, self.db.write_batch, 0)  # type: ignore[arg-type]
+        transcode = transcoding(is_wanted=False)
+        self.log = Log(reactor, self.db.write_batch, 0, transcode=transcode)  # type: ignore[arg-type]
         self.build()
 
     async def clean_up(self) -> None:

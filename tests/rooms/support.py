@@ -46,6 +46,7 @@ from tests.support.no_federation import (
     find_no_rooms,
 )
 from tests.support.postgres import DatabaseTestCase
+from tests.support.transcoding import transcoding
 
 SERVER = "example.org"
 ALICE = Requester(f"@alice:{SERVER}", "DESK")
@@ -64,6 +65,7 @@ class RoomsTestCase(DatabaseTestCase):
     """A test with all objects of rooms. Time stands still until the test advances it."""
 
     cached_events = 10_000
+    transcodes = False  # whether subscribers of the log see decoded entries
 
     async def setUp(self) -> None:
         await super().setUp()
@@ -78,7 +80,8 @@ class RoomsTestCase(DatabaseTestCase):
     def build(self, position: int) -> None:
         """Construct all objects; the log continues from a position."""
         db = self.db
-        self.log = log = Log(reactor, db.write_batch, position)  # type: ignore[arg-type]
+        transcode = transcoding(is_wanted=self.transcodes)
+        self.log = log = Log(reactor, db.write_batch, position, transcode=transcode)  # type: ignore[arg-type]
         self.names = Names(db)
         self.events = EventStore(db, self.cached_events)
         self.origin = LocalServer(SERVER, SigningKey.from_seed("1", bytes(32)), self.clock)

@@ -1,6 +1,7 @@
 """The log while the database fails, temporarily or permanently."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -25,10 +26,10 @@ class Happened:
 class Scene:
     """A log on a clock that the test moves, and a database that the test controls."""
 
-    def __init__(self, position: int = 0, limit: int = 10 * MIN_RESERVED) -> None:
+    def __init__(self, position: int = 0, limit: int = 10 * MIN_RESERVED, **options: Any) -> None:
         self.clock = Clock()
         self.writes: list[Deferred[None]] = []
-        self.log = Log(self.clock, self.write, position, limit)
+        self.log = Log(self.clock, self.write, position, limit, **options)
 
     def write(self, _: Batch) -> Deferred[None]:
         self.writes.append(Deferred())
@@ -148,3 +149,26 @@ def test_next_range_need_not_adjoin() -> None:
 
     assert scene.log.positions_left == 5
     assert [scene.log.next_position() for _ in range(5)] == [1, 2, 3, 101, 102]
+
+
+def test_subscribers_see_what_the_log_makes_of_an_entry() -> None:
+    """Once it is durable, and once for all of them."""
+    made: list[Happened] = []
+    seen: list[Happened] = []
+
+    def transcode(entry: Happened) -> Happened:
+        made.append(replace(entry))
+        return made[-1]
+
+    scene = Scene(transcode=transcode)
+    for _ in range(2):
+        scene.log.subscribe(seen.extend)
+    scene.append()
+    scene.clock.advance(0)
+    assert made == []
+
+    scene.writes[-1].callback(None)
+
+    assert made == [Happened(1)]
+    assert all(entry is made[0] for entry in seen)
+    assert len(seen) == 2

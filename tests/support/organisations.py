@@ -20,13 +20,14 @@ from tests.support.fake_server.server import FakeServer
 from tests.support.postgres import drop_database, fresh_database
 from tests.support.process import free_port
 from tests.support.refused import Refused
+from tests.support.transcoding import transcoding
 
 
 class Organisation:
     """One homeserver with a database of its own.
 
     `name` is its server name, which other servers reach it by; `url` is for its users, and `server`
-    the running server.
+    the running server. If it `transcodes`, subscribers of its log see decoded entries.
     """
 
     def __init__(
@@ -35,8 +36,11 @@ class Organisation:
         http: HTTPClient,
         folder: Path,
         settings: dict[str, Any],
+        *,
+        transcodes: bool = False,
     ) -> None:
         self._http = http
+        self._transcodes = transcodes
         self._folder = folder
         self.dsn = fresh_database()
         port = free_port()
@@ -72,7 +76,9 @@ class Organisation:
     async def start(self) -> None:
         """Start the server; again after `stop`, with the same data."""
         settings = msgspec.convert(self._values, Settings, dec_hook=_decode_path)
-        self.server = Homeserver(settings, reactor)
+        self.server = Homeserver(
+            settings, reactor, transcode=transcoding(is_wanted=self._transcodes)
+        )
         await self.server.start()
         self.url = f"http://127.0.0.1:{self.server.ports[0]}"
         self.anybody = Client(self._http, self.url)
@@ -94,6 +100,7 @@ class FederationTestCase(TestCase):
     """A test with any number of servers: `await self.organisation()`."""
 
     timeout = 60
+    transcodes = False  # whether subscribers of their logs see decoded entries
 
     async def setUp(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="homeserver-"))
@@ -106,7 +113,9 @@ class FederationTestCase(TestCase):
     async def organisation(self, **settings: Any) -> Organisation:
         """A running server; `settings` replace sections of its configuration."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
-        organisation = Organisation(self.authority, self.http, folder, settings)
+        organisation = Organisation(
+            self.authority, self.http, folder, settings, transcodes=self.transcodes
+        )
         self.addCleanup(drop_database, organisation.dsn)
 
         async def stop() -> None:

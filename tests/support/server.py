@@ -19,6 +19,7 @@ from homeserver.config.settings import Settings
 from tests.support.actors import Actor, Client
 from tests.support.postgres import drop_database, fresh_database
 from tests.support.refused import Refused
+from tests.support.transcoding import transcoding
 
 
 class ServerTestCase(TestCase):
@@ -30,6 +31,7 @@ class ServerTestCase(TestCase):
 
     timeout = 60
     settings: dict[str, Any] = {}  # noqa: RUF012  # replaced by subclasses, never changed
+    transcodes = False  # whether subscribers of the log see decoded entries
 
     async def setUp(self) -> None:
         self.dsn = fresh_database()
@@ -45,7 +47,9 @@ class ServerTestCase(TestCase):
 
     async def start_server(self) -> None:
         """Start the server; again after `stop_server`, with the same data."""
-        self.server = Homeserver(self._settings(), reactor)
+        self.server = Homeserver(
+            self._settings(), reactor, transcode=transcoding(is_wanted=self.transcodes)
+        )
         await self.server.start()
         self.url = f"http://127.0.0.1:{self.server.ports[0]}"
         self.anybody = Client(self._http, self.url)

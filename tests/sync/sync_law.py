@@ -29,6 +29,7 @@ class SyncLawTestCase(DatabaseTestCase):
 
     max_examples = 40
     max_actions = 30
+    transcodes = False  # whether subscribers of the log see decoded entries
 
     async def setUp(self) -> None:
         await super().setUp()
@@ -61,14 +62,14 @@ class SyncLawTestCase(DatabaseTestCase):
 
     async def _play(self, plan: list[Action], options: dict[str, Any]) -> None:
         number = next(self.numbers)
-        server = await SyncServer.start(self.db)
+        server = await SyncServer.start(self.db, transcodes=self.transcodes)
         users = {name: await server.user(f"{name}{number}") for name in PEOPLE}
         rooms = await self.create_rooms(server, users)
         clients = {name: ClientModel() for name in PEOPLE}
         for action in plan:
             if action[0] == "restart":
                 await server.stop()
-                server = await SyncServer.start(self.db)
+                server = await SyncServer.start(self.db, transcodes=self.transcodes)
             elif action[0] == "sync":
                 await _sync(server, users, clients, options)
             else:

@@ -29,6 +29,7 @@ from homeserver.wiring.sync import Sync
 from tests.rooms.inbound.remote_events import RemoteEvents
 from tests.support.no_federation import NoBackfill, no_remote
 from tests.support.reactor import until
+from tests.support.transcoding import transcoding
 
 SERVER = "example.org"
 
@@ -46,11 +47,15 @@ class SyncServer:
     It asks other servers for nothing but the past of rooms, through `backfill`.
     """
 
-    def __init__(self, db: Database, position: int, backfill: BackfillPort) -> None:
+    def __init__(
+        self, db: Database, position: int, backfill: BackfillPort, *, transcodes: bool = False
+    ) -> None:
         settings = Settings(server_name=SERVER, passwords=PasswordSettings(hash_cost="lowest"))
         key = SigningKey.from_seed("test", b"0" * 32)
         self.db = db
-        log = self.log = Log(reactor, db.write_batch, position)
+        log = self.log = Log(
+            reactor, db.write_batch, position, transcode=transcoding(is_wanted=transcodes)
+        )
         accounts = self.accounts = AccountCore(reactor, settings, key, db, log)
         core = self.core = RoomCore(
             reactor, settings, key, db, log, accounts.erased_users, NoPolicySigner()
@@ -69,10 +74,15 @@ class SyncServer:
         self._txn = 0
 
     @classmethod
-    async def start(cls, db: Database, backfill: BackfillPort | None = None) -> "SyncServer":
-        """A server on this database; a second one sees what the first one left behind."""
+    async def start(
+        cls, db: Database, backfill: BackfillPort | None = None, *, transcodes: bool = False
+    ) -> "SyncServer":
+        """A server on this database; a second one sees what the first one left behind.
+
+        If it `transcodes`, the subscribers of its log see decoded entries.
+        """
         position, _ = await reserve_first_positions(db)
-        server = cls(db, position, backfill or NoBackfill())
+        server = cls(db, position, backfill or NoBackfill(), transcodes=transcodes)
         await server.readers.load()
         server.readers.start()
         return server

@@ -162,7 +162,7 @@ class RoomSummaries:
 def _matters(entry: StateChanged) -> bool:
     redacted = entry.redacts if isinstance(entry, EventAppended) else None
     return any(key in entry.changes for key in _KEYS) or (
-        redacted is not None and (redacted.event.type, redacted.event.state_key) in _KEYS
+        redacted is not None and (redacted.type, redacted.state_key) in _KEYS
     )
 
 

@@ -1,10 +1,12 @@
 """Stored events: a bounded cache of them, and loading from the database.
 
-Every event object of this process comes from here, so that a change of one, such as its redaction,
-is seen by all its holders.
+An event has at most one object in a process, which this cache finds as long as somebody holds it:
+so a change, such as a redaction, is seen by all holders. Log entries say by event nid what changed
+(`redact`, `remove_from_timeline`) and have events of their own, for which `of_entry` gives the
+object of this process.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from weakref import WeakValueDictionary
 
 from homeserver.concurrency.clock import Clock
@@ -13,6 +15,7 @@ from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.events.event_draft import ClientTransaction, sending_path
+from homeserver.rooms.events.pending_reads import EventChange, PendingReads
 from homeserver.rooms.events.stored_event import EventStatus, StoredEvent
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.database import Database
@@ -34,6 +37,7 @@ class EventStore:
         self.recent: LruCache[int, StoredEvent] = LruCache("events", capacity)
         self._by_nid: WeakValueDictionary[int, StoredEvent] = WeakValueDictionary()
         self._by_id: WeakValueDictionary[tuple[str, str], StoredEvent] = WeakValueDictionary()
+        self._reads = PendingReads()
 
     def cached(self, event_nid: int) -> StoredEvent | None:
         """The event, if it is in memory."""
@@ -55,6 +59,40 @@ class EventStore:
         self._by_nid.pop(event.event_nid, None)
         self._by_id.pop((event.event.room_id, event.event.event_id), None)
 
+    def published(self, stored: StoredEvent) -> StoredEvent:
+        """This process's object for the subject of a published log entry, as the entry has it."""
+        known = self._by_nid.get(stored.event_nid)
+        if known is stored:
+            return stored
+        self._reads.publish(stored.event_nid, lambda read: read.update(stored))
+        if known is None:
+            self.introduce(stored)
+            return stored
+        known.update(stored)
+        return known
+
+    def of_entry(self, stored: StoredEvent) -> StoredEvent:
+        """This process's object for an event that a published log entry refers to."""
+        known = self._by_nid.get(stored.event_nid)
+        if known is None:
+            self.introduce(stored)
+            return stored
+        return known
+
+    def redact(self, event_nid: int, redaction: Event) -> None:
+        """Show an event redacted, if it is in memory or being read: its redaction was published."""
+        self._change(event_nid, lambda stored: stored.redact(redaction))
+
+    def remove_from_timeline(self, event_nid: int) -> None:
+        """Make an event invisible, if it is in memory or being read."""
+        self._change(event_nid, StoredEvent.remove_from_timeline)
+
+    def _change(self, event_nid: int, change: EventChange) -> None:
+        known = self._by_nid.get(event_nid)
+        if known is not None:
+            change(known)
+        self._reads.publish(event_nid, change)
+
     def cached_id(self, room_id: str, event_id: str) -> StoredEvent | None:
         """The event of this room with this id, if it is in memory."""
         event = self._by_id.get((room_id, event_id))
@@ -73,9 +111,10 @@ class EventStore:
             else:
                 found[event_nid] = event
         if missing:
-            rows = await self._db.run(storage.events_by_number, missing)
-            for event in self._from_rows(version, rows):
-                found[event.event_nid] = event
+            with self._reads.reading(missing) as changes:
+                rows = await self._db.run(storage.events_by_number, missing)
+                for event in self._from_rows(version, rows, changes):
+                    found[event.event_nid] = event
         return found
 
     async def load_bare(
@@ -187,7 +226,10 @@ class EventStore:
         return await self._db.run(event_graph.state_entries, event_nids)
 
     def _from_rows(
-        self, version: RoomVersion, rows: Iterable[storage.EventRow]
+        self,
+        version: RoomVersion,
+        rows: Iterable[storage.EventRow],
+        changes: Mapping[int, Sequence[EventChange]],
     ) -> list[StoredEvent]:
         events = []
         for row in rows:
@@ -195,6 +237,8 @@ class EventStore:
             event = self._by_nid.get(row.event)
             if event is None:
                 event = _from_row(version, row)
+                for change in changes[row.event]:
+                    change(event)
                 self.add(event)
             events.append(event)
         return events

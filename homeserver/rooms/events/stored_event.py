@@ -121,6 +121,25 @@ class StoredEvent:
             self.redaction = redaction
             self._parts = None
 
+    def remove_from_timeline(self) -> None:
+        """No timeline shows the event from now on."""
+        self.position = None
+
+    def update(self, other: "StoredEvent") -> None:
+        """Become as another object of the same event says. A redaction is never undone."""
+        self.event = other.event
+        self.position = other.position
+        self.state_before = other.state_before
+        self.state_after = other.state_after
+        self.replaces = other.replaces
+        self.replaced = other.replaced
+        self.transaction = other.transaction
+        self.status = other.status
+        self.topological_depth = other.topological_depth
+        if other.redaction is not None:
+            self.redaction = other.redaction
+        self._parts = None
+
     def unsigned(
         self,
         now_ms: int,

@@ -20,7 +20,7 @@ from homeserver.protocol.identifiers import is_valid_event_id, server_name_of
 from homeserver.rooms.events.relation_rows import rows_of_redaction
 from homeserver.rooms.events.stored_event import ACCEPTED, StoredEvent
 from homeserver.rooms.room.admission import NO_EFFECT, RedactionEffect
-from homeserver.rooms.room.changes import NO_CHANGES, EventAppended, EventsStored
+from homeserver.rooms.room.changes import NO_CHANGES, EventAppended, EventsStored, RedactedEvent
 from homeserver.rooms.room.event_rows import names_of, placed_rows
 from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
@@ -127,7 +127,9 @@ class ReceivedRedactions:
             stored.position = -stored.event_nid
             rows = placed_rows(room.room_nid, stored, redaction.names)
             position = self._storage.log.next_position()
-            entry = EventsStored(position, room.room_nid, [stored], redacts=target)
+            entry = EventsStored(
+                position, room.room_nid, [stored], redacts=RedactedEvent.of(target)
+            )
             return self._storage.log.append(entry, rows)
         position = stored.position = self._storage.log.next_position()
         rows = placed_rows(room.room_nid, stored, redaction.names, current.all_json)
@@ -144,7 +146,7 @@ class ReceivedRedactions:
                 NO_CHANGES,
                 is_fork=True,
                 stored=stored,
-                redacts=target,
+                redacts=RedactedEvent.of(target),
                 should_send=False,
                 is_last=False,
                 is_after_gap=is_after_gap,

@@ -38,7 +38,7 @@ from homeserver.rooms.inbound.outliers import Outliers
 from homeserver.rooms.inbound.received_event import ReceivedEvent, Reception
 from homeserver.rooms.resolution.auth_index import parts
 from homeserver.rooms.resolution.resolver import ResolvedState, StateResolver
-from homeserver.rooms.room.admission import AdmittedEvent
+from homeserver.rooms.room.admission import NO_EFFECT, AdmittedEvent, RedactionEffect
 from homeserver.rooms.room.changes import NO_CHANGES, Changes, EventsStored, StateKey
 from homeserver.rooms.room.draft_senders import PolicyServerPort
 from homeserver.rooms.room.event_rows import (
@@ -377,7 +377,7 @@ class PduReceiver:
             rows += writer.pending_redactions.add(effect.waits_for, stored, is_backfilled=True)
         if depth_above is not None:
             rows.append(DELETE_BACKWARD_EXTREMITY.row(room.room_nid, event_id))
-        return self._log_stored(writer, [stored], rows, missing, effect.target)
+        return self._log_stored(writer, [stored], rows, missing, effect)
 
     def _log_stored(
         self,
@@ -385,14 +385,14 @@ class PduReceiver:
         events: Sequence[StoredEvent],
         rows: Sequence[Row],
         missing: Mapping[str, int] | None = None,
-        redacts: StoredEvent | None = None,
+        effect: RedactionEffect = NO_EFFECT,
     ) -> Deferred[None]:
         log = self._storage.log
         log.check_open()
         for stored in events:
             self._storage.events.add(stored)
         room_nid = writer.room.room_nid
-        entry = EventsStored(log.next_position(), room_nid, events, missing or {}, redacts)
+        entry = EventsStored(log.next_position(), room_nid, events, missing or {}, effect.redacted)
         return log.append(entry, rows)
 
 

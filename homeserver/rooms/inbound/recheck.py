@@ -62,6 +62,7 @@ class PartialStateRecheck:
         self._time_slice = TimeSlice(writer.local_server.clock)
         self._since = 0
         self._rows: list[Row] = []
+        self._changed: list[StoredEvent] = []  # the events that the rows are of
         self._done: set[int] = set()
         self._affected: set[int] = set()  # nids of events with the join among their ancestors
         self._waiting_for: dict[int, list[StoredEvent]] = {}  # by the nid of that event
@@ -214,6 +215,7 @@ class PartialStateRecheck:
     def _record_result(self, checked: CheckedEvent) -> None:
         stored, status = checked.stored, checked.stored.status
         self._done.add(stored.event_nid)
+        self._changed.append(stored)
         self._rows += checked.rows
         self._rows.append(
             UPDATE_CHECK_RESULT.row(
@@ -227,9 +229,10 @@ class PartialStateRecheck:
         )
 
     def _flush(self) -> Deferred[None]:
-        log, rows = self._storage.log, self._rows
-        self._rows = []
-        return log.append(EventsStored(log.next_position(), self._writer.room.room_nid, ()), rows)
+        log, rows, changed = self._storage.log, self._rows, self._changed
+        self._rows, self._changed = [], []
+        room_nid = self._writer.room.room_nid
+        return log.append(EventsStored(log.next_position(), room_nid, changed), rows)
 
 
 class _Outcome:

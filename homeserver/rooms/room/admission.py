@@ -10,6 +10,7 @@ from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import (
     Changes,
     EventAppended,
+    RedactedEvent,
     RedactionPending,
     StateChanged,
     StateKey,
@@ -33,6 +34,11 @@ class RedactionEffect:
     target: StoredEvent | None = None
     is_pending: bool = False
     waits_for: str | None = None
+
+    @property
+    def redacted(self) -> RedactedEvent | None:
+        """The target as log entries name it."""
+        return None if self.target is None else RedactedEvent.of(self.target)
 
 
 NO_EFFECT = RedactionEffect()
@@ -107,7 +113,7 @@ class AdmittedEvent:
             self.is_fork,
             self.backward_extremities,
             stored=self.stored,
-            redacts=self.effect.target,
+            redacts=self.effect.redacted,
             should_send=self.should_send,
             is_last=self.is_last and not self.is_after_gap,
             is_after_gap=self.is_after_gap,

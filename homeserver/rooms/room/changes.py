@@ -9,11 +9,13 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from homeserver.protocol.event_types import MEMBER
 from homeserver.protocol.room_versions import RoomVersion
+from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.stored_event import StoredEvent
 
 StateKey = tuple[str, str]
@@ -30,6 +32,24 @@ def _no_changes() -> Changes:
 
 def _no_extremities() -> Mapping[str, int]:
     return _NO_EXTREMITIES
+
+
+class RedactedEvent(NamedTuple):
+    """The event that a redaction redacted, as a value: `EventStore` has its object, if any.
+
+    `event_nid` and `position` are those of the `StoredEvent`, `type` and `state_key` its own.
+    """
+
+    event_nid: int
+    position: int | None
+    type: str
+    state_key: str | None
+
+    @classmethod
+    def of(cls, stored: StoredEvent) -> "RedactedEvent":
+        """The value for an event that is redacted now."""
+        event = stored.event
+        return cls(stored.event_nid, stored.position, event.type, event.state_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +85,7 @@ class EventAppended(StateChanged):
     """
 
     stored: StoredEvent
-    redacts: StoredEvent | None = None
+    redacts: RedactedEvent | None = None
     should_send: bool = True
     is_last: bool = True
     is_after_gap: bool = False
@@ -117,6 +137,8 @@ class OutOfRoomMembershipChanged:
 class EventsStored:
     """Events were stored that no sync shows: outliers, rejected, soft-failed and backfilled ones.
 
+    Or events were checked again, and have other states or another status now.
+
     `backward_extremities` are the missing events before backfilled ones, with the depth of the
     latter. `redacts` is the event that a backfilled one redacted.
     """
@@ -125,10 +147,52 @@ class EventsStored:
     room: int
     events: Sequence[StoredEvent]
     backward_extremities: Mapping[str, int] = field(default_factory=_no_extremities)
-    redacts: StoredEvent | None = None
+    redacts: RedactedEvent | None = None
 
 
 def membership_of(stored: StoredEvent | None) -> str:
     """The membership that a member event gives; `leave` if there is none."""
     membership = None if stored is None else stored.event.content.get("membership")
     return membership if isinstance(membership, str) else "leave"
+
+
+def with_own_events(entry: Any, events: EventStore) -> Any:
+    """A published entry with this process's objects of its events, which are then as it says.
+
+    In the process that appended the entry this is the entry itself. It is to be called once, before
+    anything else shows the entry.
+    """
+    if isinstance(entry, StateChanged):
+        return _with_own_state(_with_own_subject(entry, events), events)
+    if isinstance(entry, EventsStored):
+        for stored in entry.events:
+            events.published(stored)
+        if entry.redacts is not None:
+            events.redact(entry.redacts.event_nid, entry.events[0].event)
+    elif isinstance(entry, OutOfRoomMembershipChanged):
+        events.published(entry.stored)
+    return entry
+
+
+def _with_own_subject(entry: StateChanged, events: EventStore) -> StateChanged:
+    if isinstance(entry, (EventAppended, RedactionPending)):
+        stored = events.published(entry.stored)
+        if isinstance(entry, EventAppended) and entry.redacts is not None:
+            events.redact(entry.redacts.event_nid, stored.event)
+        if stored is not entry.stored:
+            return replace(entry, stored=stored)
+    elif isinstance(entry, RoomUnPartialStated):
+        for event_nid in entry.removed:
+            events.remove_from_timeline(event_nid)
+    return entry
+
+
+def _with_own_state(entry: StateChanged, events: EventStore) -> StateChanged:
+    changed = entry.changes.values()
+    if not changed or all(each is None or events.of_entry(each) is each for each in changed):
+        return entry
+    own = {
+        key: None if stored is None else events.of_entry(stored)
+        for key, stored in entry.changes.items()
+    }
+    return replace(entry, changes=own)

@@ -22,9 +22,9 @@ from homeserver.rooms.room.changes import (
     EventAppended,
     EventsStored,
     PartialRoomLeft,
-    RoomUnPartialStated,
     StateChanged,
     membership_of,
+    with_own_events,
 )
 from homeserver.rooms.room.draft_senders import DraftSender
 from homeserver.rooms.room.extremities import ForwardExtremities, parse_extremities
@@ -239,14 +239,11 @@ class RoomRegistry:
 
     def apply(self, entries: Sequence[Any]) -> None:
         """Show new events in the rooms that are in memory (called by the log)."""
-        for entry in entries:
+        for published in entries:
+            entry = with_own_events(published, self._storage.events)
             if isinstance(entry, EventAppended):
                 self.events_appended += 1
-                if entry.redacts is not None:
-                    entry.redacts.redact(entry.stored.event)
             if isinstance(entry, EventsStored):
-                if entry.redacts is not None:
-                    entry.redacts.redact(entry.events[0].event)
                 loaded = self._loaded.peek(entry.room)
                 if loaded is not None:
                     loaded[0].fill(entry)
@@ -259,18 +256,9 @@ class RoomRegistry:
                 if loaded is not None:
                     room, writer = loaded
                     room.apply(entry)
-                    if isinstance(entry, RoomUnPartialStated):
-                        self._remove_from_timeline(entry)
                     writer.published(entry.position, entry.changes)
                     self._loaded.measure(entry.room_nid)
         self._loaded.shrink()
-
-    def _remove_from_timeline(self, entry: RoomUnPartialStated) -> None:
-        """Make removed events invisible, also where other objects hold them."""
-        for number in entry.removed:
-            stored = self._storage.events.cached(number)
-            if stored is not None:
-                stored.position = None
 
     async def _entry(self, number: int) -> tuple[Room, RoomWriter] | None:
         while (entry := self._loaded.get(number)) is None:

@@ -192,13 +192,7 @@ class Room:
             partial.finish()
 
     def _remove_from_timeline(self, numbers: Collection[int]) -> None:
-        kept: list[StoredEvent] = []
-        for stored in self.timeline:
-            if stored.event_nid in numbers:
-                stored.position = None
-            else:
-                kept.append(stored)
-        self.timeline = deque(kept)
+        self.timeline = deque(each for each in self.timeline if each.event_nid not in numbers)
 
     def fill(self, entry: EventsStored) -> None:
         """Remove the backward extremities that backfilled events have filled."""

@@ -25,7 +25,13 @@ from homeserver.rooms.inbound.event_checks import EventsMissing
 from homeserver.rooms.inbound.received_event import ReceivedEvent
 from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.resolution.resolver import StateResolver
-from homeserver.rooms.room.changes import EventAppended, EventsStored, StateChanged, StateKey
+from homeserver.rooms.room.changes import (
+    EventAppended,
+    EventsStored,
+    StateChanged,
+    StateKey,
+    with_own_events,
+)
 from homeserver.rooms.room.draft_senders import NoPolicyServers
 from homeserver.rooms.room.extremities import ForwardExtremities
 from homeserver.rooms.room.room import Room
@@ -41,12 +47,15 @@ from homeserver.storage.rooms import events as events_storage
 from homeserver.storage.rooms import names as names_storage
 from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
+from homeserver.wiring.entry_kinds import entry_codec
 from tests.rooms.state.stored_edges import StoredEdges
+from tests.support.transcoding import transcoding
 
 ALICE = "@alice:one.example"  # the creator of the rooms
 BOB = "@bob:two.example"
 CAROL = "@carol:three.example"
 DAVE = "@dave:one.example"
+ENTRY_CODEC = entry_codec()
 KEY = SigningKey.from_seed("1", bytes(32))
 NOTHING_STORED = (
     events_storage.event_numbers,
@@ -105,7 +114,7 @@ class Replica:
     def __init__(self, server_name: str, version: str, room_id: str) -> None:
         self.db: Any = MemoryDatabase()
         self.clock = Clock()
-        self.log = Log(self.clock, self.db.write_batch, 0)
+        self.log = Log(self.clock, self.db.write_batch, 0, transcode=transcoding(is_wanted=False))
         events = EventStore(self.db, 1_000_000)
         self.stores = RoomStorage(self.log, Names(self.db), StateStore(self.db, 1_000_000), events)
         self.resolver = StateResolver(self.stores)
@@ -119,6 +128,7 @@ class Replica:
             self.stores,
             (BranchSender(self.receiving),),
         )
+        self.published: list[bytes] = []  # the entries of the log, as other processes get them
         self.shown: list[StoredEvent] = []  # events in clients' timelines, in this order
         self.log.subscribe(self._apply)
 
@@ -194,19 +204,17 @@ class Replica:
     def extremities(self) -> set[str]:
         return {stored.event.event_id for stored in self.writer.extremities.events}
 
-    def _apply(self, facts: Sequence[Any]) -> None:
-        for fact in facts:
-            if isinstance(fact, EventAppended):
-                self.shown.append(fact.stored)
-                if fact.redacts is not None:
-                    fact.redacts.redact(fact.stored.event)
-            if isinstance(fact, StateChanged):
-                self.room.apply(fact)
-                self.writer.published(fact.position, fact.changes)
-            elif isinstance(fact, EventsStored):
-                if fact.redacts is not None:
-                    fact.redacts.redact(fact.events[0].event)
-                self.room.fill(fact)
+    def _apply(self, entries: Sequence[Any]) -> None:
+        self.published += [ENTRY_CODEC.encode(entry) for entry in entries]
+        for published in entries:
+            entry = with_own_events(published, self.stores.events)
+            if isinstance(entry, EventAppended):
+                self.shown.append(entry.stored)
+            if isinstance(entry, StateChanged):
+                self.room.apply(entry)
+                self.writer.published(entry.position, entry.changes)
+            elif isinstance(entry, EventsStored):
+                self.room.fill(entry)
 
 
 class Graph(Replica):

@@ -1,0 +1,28 @@
+"""The kinds of log entries of this server, each with the name that it has on the wire."""
+
+from federation.sending.sender import SendingRecorded
+from homeserver.accounts.sessions.devices import DeviceRenamed, DevicesRemoved
+from homeserver.accounts.user_data.account_data import AccountDataChanged
+from homeserver.accounts.user_data.profiles import ProfileChanged
+from homeserver.presence.presence_changed import PresenceChanged
+from homeserver.rooms.ephemeral.typing import TypingChanged
+from homeserver.rooms.log_entries.room_entries import ROOM_ENTRY_KINDS
+from homeserver.streams.durable_reader import ReaderMoved
+from homeserver.streams.entry_codec import EntryCodec, plain_kind
+
+
+def entry_codec() -> EntryCodec:
+    """The codec of all entries that a part of this server appends to the log."""
+    return EntryCodec(
+        (
+            *ROOM_ENTRY_KINDS,
+            plain_kind("typing", 1, TypingChanged),
+            plain_kind("presence", 1, PresenceChanged),
+            plain_kind("account_data", 1, AccountDataChanged),
+            plain_kind("profile", 1, ProfileChanged),
+            plain_kind("device_renamed", 1, DeviceRenamed),
+            plain_kind("devices_removed", 1, DevicesRemoved),
+            plain_kind("reader_moved", 1, ReaderMoved),
+            plain_kind("sending_recorded", 1, SendingRecorded),
+        )
+    )

@@ -1,0 +1,180 @@
+"""The wire format of each kind of log entry, byte for byte: another release must still read it.
+
+If one of these changes, the `version` of its kind has to change with it.
+"""
+
+from typing import Any
+
+import pytest
+
+from federation.sending.sender import SendingRecorded
+from homeserver.accounts.sessions.devices import DeviceRenamed, DevicesRemoved
+from homeserver.accounts.user_data.account_data import AccountDataChanged
+from homeserver.accounts.user_data.profiles import ProfileChanged
+from homeserver.presence.presence_changed import PresenceChanged
+from homeserver.protocol.events import Event
+from homeserver.protocol.room_versions import ROOM_VERSIONS
+from homeserver.rooms.ephemeral.typing import TypingChanged
+from homeserver.rooms.events.event_draft import ClientTransaction
+from homeserver.rooms.events.stored_event import EventStatus, StoredEvent
+from homeserver.rooms.room.changes import (
+    EventAppended,
+    EventsStored,
+    OutOfRoomMembershipChanged,
+    PartialRoomLeft,
+    RedactedEvent,
+    RedactionPending,
+    RoomUnPartialStated,
+    StateChanged,
+)
+from homeserver.rooms.room.room_receipts import ReceiptChanged
+from homeserver.rooms.room.user_rooms import RoomForgotten
+from homeserver.streams.durable_reader import ReaderMoved
+from homeserver.wiring.entry_kinds import entry_codec
+from tests.streams.entry_strategies import as_values
+
+CODEC = entry_codec()
+EVENT = Event.from_json(
+    ROOM_VERSIONS["11"],
+    b'{"content":{},"depth":1,"origin_server_ts":2,"room_id":"!r","sender":"@a:b","type":"t"}',
+    "$event",
+)
+SHOWN = StoredEvent(
+    EVENT,
+    7,
+    7,
+    b"before",
+    b"after",
+    replaces=5,
+    replaced=EVENT,
+    redaction=EVENT,
+    transaction=ClientTransaction("@a:b", "DESK", "txn", "path"),
+)
+OUTLIER = StoredEvent(EVENT, 6, None, b"", b"", status=EventStatus(True, "rule 1", "rule 2"))
+GOLDEN: list[tuple[Any, bytes]] = [
+    (
+        PartialRoomLeft(8, 1, "$join"),
+        b"\x93\x01\xb1partial_room_left\x93\x08\x01\xa5$join",
+    ),
+    (
+        RoomForgotten(8, "@a:b", 1),
+        b"\x93\x01\xa9forgotten\x93\x08\xa4@a:b\x01",
+    ),
+    (
+        ReceiptChanged(8, 1, "@a:b", "m.read", None, "$event", 7, 99),
+        b"\x93\x01\xa7receipt\x98\x08\x01\xa4@a:b\xa6m.read\xc0\xa6$event\x07c",
+    ),
+    (
+        TypingChanged(8, 1, "@a:b", True),
+        b"\x93\x01\xa6typing\x94\x08\x01\xa4@a:b\xc3",
+    ),
+    (
+        PresenceChanged(8, "@a:b", (1, 2), "online", "busy", 99),
+        b"\x93\x01\xa8presence\x96\x08\xa4@a:b\x92\x01\x02\xa6online\xa4busyc",
+    ),
+    (
+        AccountDataChanged(8, "@a:b", None, "m.direct", b"{}"),
+        b"\x93\x01\xacaccount_data\x95\x08\xa4@a:b\xc0\xa8m.direct\xc4\x02{}",
+    ),
+    (
+        ProfileChanged(8, "@a:b", "displayname", b'"A"'),
+        b'\x93\x01\xa7profile\x94\x08\xa4@a:b\xabdisplayname\xc4\x03"A"',
+    ),
+    (
+        DeviceRenamed(8, "@a:b", "DESK"),
+        b"\x93\x01\xaedevice_renamed\x93\x08\xa4@a:b\xa4DESK",
+    ),
+    (
+        DevicesRemoved(8, "@a:b", ("DESK", "PHONE")),
+        b"\x93\x01\xafdevices_removed\x93\x08\xa4@a:b\x92\xa4DESK\xa5PHONE",
+    ),
+    (
+        ReaderMoved(8),
+        b"\x93\x01\xacreader_moved\x91\x08",
+    ),
+    (
+        SendingRecorded(8),
+        b"\x93\x01\xb0sending_recorded\x91\x08",
+    ),
+    (
+        StateChanged(
+            8, 1, b"root", {("t", "gone"): None, ("t", "key"): OUTLIER}, True, {"$missing": 3}
+        ),
+        (
+            b"\x93\x01\xa5state\x97\x08\x01\xc4\x04root\xc3\x81\xa8$missing\x03\x92\x93\xa1"
+            b't\xa4gone\xc0\x93\xa1t\xa3key\x00\x92\xa211\x91\x9d\x92\xa6$event\xc4W{"conte'
+            b'nt":{},"depth":1,"origin_server_ts":2,"room_id":"!r","sender":"@a:b","type":"'
+            b't"}\x06\xc0\xc4\x00\xc4\x00\x01\xc0\xc0\xc0\xc0\xc3\xa6rule 1\xa6rule 2'
+        ),
+    ),
+    (
+        EventAppended(
+            7,
+            1,
+            b"root",
+            {("t", "key"): SHOWN},
+            stored=SHOWN,
+            redacts=RedactedEvent(4, 4, "t", None),
+            is_last=False,
+            version=EVENT.version,
+        ),
+        (
+            b"\x93\x01\xa5event\x96\x97\x07\x01\xc4\x04root\xc2\x80\x91\x93\xa1t\xa3key\x00"
+            b'\x92\xa211\x91\x9d\x92\xa6$event\xc4W{"content":{},"depth":1,"origin_server_t'
+            b's":2,"room_id":"!r","sender":"@a:b","type":"t"}\x07\x07\xc4\x06before\xc4\x05'
+            b'after\x01\x05\x92\xa6$event\xc4W{"content":{},"depth":1,"origin_server_ts":2,'
+            b'"room_id":"!r","sender":"@a:b","type":"t"}\x92\xa6$event\xc4W{"content":{},"d'
+            b'epth":1,"origin_server_ts":2,"room_id":"!r","sender":"@a:b","type":"t"}\x94'
+            b"\xa4@a:b\xa4DESK\xa3txn\xa4path\xc2\xc0\xc0\x94\x04\x04\xa1t\xc0\xc3\xc2\xc2"
+            b"\xc3"
+        ),
+    ),
+    (
+        RedactionPending(6, 1, b"root", is_fork=True, stored=OUTLIER, should_send=False),
+        (
+            b"\x93\x01\xb1pending_redaction\x92\x97\x06\x01\xc4\x04root\xc3\x80\x90\x92\xa2"
+            b'11\x91\x9d\x92\xa6$event\xc4W{"content":{},"depth":1,"origin_server_ts":2,"ro'
+            b'om_id":"!r","sender":"@a:b","type":"t"}\x06\xc0\xc4\x00\xc4\x00\x01\xc0\xc0'
+            b"\xc0\xc0\xc3\xa6rule 1\xa6rule 2\xc2"
+        ),
+    ),
+    (
+        RoomUnPartialStated(8, 1, b"root", removed=frozenset({7, 6})),
+        (
+            b"\x93\x01\xb1un_partial_stated\x92\x97\x08\x01\xc4\x04root\xc2\x80\x90\x92\xc0"
+            b"\x90\x92\x06\x07"
+        ),
+    ),
+    (
+        OutOfRoomMembershipChanged(8, 1, "@a:b", "invite", OUTLIER),
+        (
+            b"\x93\x01\xabout_of_room\x95\x08\x01\xa4@a:b\xa6invite\x92\xa211\x91\x9d\x92"
+            b'\xa6$event\xc4W{"content":{},"depth":1,"origin_server_ts":2,"room_id":"!r","s'
+            b'ender":"@a:b","type":"t"}\x06\xc0\xc4\x00\xc4\x00\x01\xc0\xc0\xc0\xc0\xc3\xa6'
+            b"rule 1\xa6rule 2"
+        ),
+    ),
+    (
+        EventsStored(8, 1, [OUTLIER], {"$missing": 3}, RedactedEvent(4, None, "t", "key")),
+        (
+            b'\x93\x01\xa6stored\x95\x08\x01\x92\xa211\x91\x9d\x92\xa6$event\xc4W{"content"'
+            b':{},"depth":1,"origin_server_ts":2,"room_id":"!r","sender":"@a:b","type":"t"}'
+            b"\x06\xc0\xc4\x00\xc4\x00\x01\xc0\xc0\xc0\xc0\xc3\xa6rule 1\xa6rule 2\x81\xa8$"
+            b"missing\x03\x94\x04\xc0\xa1t\xa3key"
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("entry", "data"), GOLDEN, ids=[type(entry).__name__ for entry, _ in GOLDEN]
+)
+def test_format_of_an_entry_stays(entry: Any, data: bytes) -> None:
+    """Two releases run side by side while a cluster is upgraded."""
+    assert CODEC.encode(entry) == data
+    assert as_values(CODEC.decode(data)) == as_values(entry)
+
+
+def test_format_of_each_kind_is_known() -> None:
+    """A new kind is added here."""
+    assert {type(entry) for entry, _ in GOLDEN} == set(CODEC.classes)
