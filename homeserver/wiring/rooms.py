@@ -35,6 +35,7 @@ from homeserver.rooms.history.room_reader import RoomReader
 from homeserver.rooms.history.thread_list import ThreadList
 from homeserver.rooms.history.timestamps import Timestamps
 from homeserver.rooms.lifecycle.creation import RoomCreation
+from homeserver.rooms.lifecycle.remote_invites import RemoteInvites
 from homeserver.rooms.lifecycle.upgrade import RoomUpgrades
 from homeserver.rooms.lifecycle.upgrade_migration import LocalJoins, UpgradeMigration
 from homeserver.rooms.membership.forced_leaves import ForcedLeaves
@@ -90,16 +91,7 @@ class RoomServices:
             account_core.third_party.bindings.check_server,
             remote.third_party_exchange,
         )
-        self.creation = RoomCreation(
-            log,
-            names,
-            registry,
-            room_core.local_server,
-            self.aliases,
-            account_core.local_profiles,
-            account_core.invite_permission,
-            self.memberships.invite,
-        )
+        self._make_creation(reactor, db, log, account_core, room_core)
         self._upgrades = RoomUpgrades(log, names, registry, account_core.local_profiles)
         self.transactions = Transactions(db, names)
         self.sending = Sending(
@@ -122,6 +114,25 @@ class RoomServices:
             self.directory.apply,
         ):
             log.subscribe(reader)
+
+    def _make_creation(
+        self, reactor: Any, db: Database, log: Log, account_core: AccountCore, room_core: RoomCore
+    ) -> None:
+        """Make the object that creates rooms, and the one that sends their invites."""
+        names, registry = room_core.names, room_core.registry
+        self._remote_invites = RemoteInvites(
+            db, reactor, registry, self.memberships.invite, self.third_party_invites.invite
+        )
+        self.creation = RoomCreation(
+            log,
+            names,
+            registry,
+            room_core.local_server,
+            self.aliases,
+            account_core.local_profiles,
+            account_core.invite_permission,
+            self._remote_invites,
+        )
 
     def _memberships(
         self,
@@ -219,9 +230,11 @@ class RoomServices:
     def start(self) -> None:
         """Start background work."""
         self._nightly_collection.start()
+        self._remote_invites.start()
 
     async def stop(self) -> None:
         """Stop background work."""
+        await self._remote_invites.stop()
         await self._nightly_collection.stop()
 
     def routes(self) -> list[Route]:

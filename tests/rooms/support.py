@@ -23,6 +23,7 @@ from homeserver.rooms.inbound.branches import BranchSender
 from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.lifecycle.creation import RoomCreation
 from homeserver.rooms.lifecycle.first_events import RoomRequest
+from homeserver.rooms.lifecycle.remote_invites import RemoteInvites
 from homeserver.rooms.membership.membership_state_events import MembershipStateEvents
 from homeserver.rooms.membership.memberships import Memberships
 from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
@@ -44,6 +45,7 @@ from tests.support.no_federation import (
     NoMemberships,
     find_no_alias,
     find_no_rooms,
+    invite_no_address,
 )
 from tests.support.postgres import DatabaseTestCase
 from tests.support.transcoding import transcoding
@@ -108,6 +110,9 @@ class RoomsTestCase(DatabaseTestCase):
             OutOfRoomMemberships(db, log, self.names, self.events, rooms),
             NoMemberships(),
         )
+        self.remote_invites = RemoteInvites(
+            db, self.clock, rooms, self.memberships.invite, invite_no_address
+        )
         self.creation = RoomCreation(
             log,
             self.names,
@@ -116,7 +121,7 @@ class RoomsTestCase(DatabaseTestCase):
             self.aliases,
             NoProfiles(),
             permission,
-            self.memberships.invite,
+            self.remote_invites,
         )
         self.sending = Sending(
             rooms,

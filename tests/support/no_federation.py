@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.events import Event
 from homeserver.rooms.discovery.aliases import AliasTarget
@@ -12,6 +13,7 @@ from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.history import BackfillPort
 from homeserver.rooms.history.timeline_segments import Depths
 from homeserver.rooms.history.timestamps import TimestampRequest
+from homeserver.rooms.membership.third_party_invites import InvitedAddress
 from homeserver.rooms.room.room import Room
 from homeserver.wiring.remote import RemotePorts
 
@@ -92,3 +94,8 @@ def no_remote(backfill: BackfillPort) -> RemotePorts:
         find_rooms=find_no_rooms,
         find_profile=find_no_profile,
     )
+
+
+async def invite_no_address(caller: Requester, room_id: str, invited: InvitedAddress) -> None:
+    """No identity server can be reached."""
+    raise NotFound("There is no identity server")

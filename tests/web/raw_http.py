@@ -136,7 +136,7 @@ class ServerTestCase(TestCase):
     proxies: tuple[str, ...] = ()
     rates: ClassVar[dict[str, Rate]] = {}
 
-    timeout = 20
+    timeout = 60
 
     def serve(self, *routes: Route) -> HttpServer:
         self.clock = Clock()

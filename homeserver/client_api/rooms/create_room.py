@@ -3,6 +3,7 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#creation
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -84,12 +85,13 @@ class CreateRoomApi:
             )
             for each in body.invite_3pid
         ]
-        room_id = await self._creation.create(caller, _request(body, self._default_version))
-        await self._third_party.invite_all(caller, room_id, addresses)
-        return {"room_id": room_id}
+        request = _request(body, self._default_version, addresses)
+        return {"room_id": await self._creation.create(caller, request)}
 
 
-def _request(body: CreateRoom, default_version: str) -> RoomRequest:
+def _request(
+    body: CreateRoom, default_version: str, addresses: Sequence[InvitedAddress]
+) -> RoomRequest:
     published = body.visibility == "public"
     return RoomRequest(
         version=default_version if body.room_version is None else body.room_version,
@@ -99,6 +101,7 @@ def _request(body: CreateRoom, default_version: str) -> RoomRequest:
         name=body.name,
         topic=body.topic,
         invite=list(dict.fromkeys(body.invite)),
+        invite_addresses=addresses,
         is_direct=bool(body.is_direct),
         creation_content=body.creation_content or {},
         initial_state=[

@@ -5,9 +5,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3create
 
 import secrets
 from collections.abc import Collection, Sequence
-from typing import Any, Protocol
-
-from twisted.logger import Logger
+from typing import Any
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
@@ -18,7 +16,6 @@ from homeserver.protocol.errors import (
     Forbidden,
     InvalidParam,
     InvalidRoomState,
-    MatrixError,
     TooLarge,
     UnsupportedRoomVersion,
 )
@@ -40,6 +37,7 @@ from homeserver.rooms.lifecycle.first_events import (
     create_content,
     first_events,
 )
+from homeserver.rooms.lifecycle.remote_invites import RemoteInvites
 from homeserver.rooms.membership.member_profiles import MemberProfiles
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
@@ -51,15 +49,6 @@ from homeserver.streams.log import Log
 
 MAX_INVITES = 100
 MAX_INITIAL_STATE = 250
-log = Logger()
-
-
-class InviteUser(Protocol):
-    """Invites a user of any server to an existing room: `Memberships.invite`."""
-
-    async def __call__(
-        self, caller: Requester, room_id: str, user_id: str, *, is_direct: bool
-    ) -> object: ...
 
 
 class RoomCreation:
@@ -74,12 +63,12 @@ class RoomCreation:
         aliases: Aliases,
         profiles: MemberProfiles,
         permission: InvitePermission,
-        invite_remote: InviteUser,
+        remote_invites: RemoteInvites,
     ) -> None:
         self._permission = permission
         self._log = log
         self._names = names
-        self._invite_user = invite_remote
+        self._remote_invites = remote_invites
         self._rooms = rooms
         self._origin = origin
         self._aliases = aliases
@@ -111,25 +100,8 @@ class RoomCreation:
         drafts = first_events(caller.user_id, version, request, alias, member)
         local = [user_id for user_id in request.invite if self._origin.is_local(user_id)]
         invites = [await self._invite(caller, user_id, request) for user_id in local]
-        room_id = await self._make(caller, version, request, alias, [*drafts, *invites])
-        for user_id in request.invite:
-            if user_id not in local:
-                await self._invite_remote(caller, room_id, user_id, request)
-        return room_id
-
-    async def _invite_remote(
-        self, caller: Requester, room_id: str, user_id: str, request: RoomRequest
-    ) -> None:
-        """Invite a user of another server. The room exists, and remains if that fails."""
-        try:
-            await self._invite_user(caller, room_id, user_id, is_direct=request.is_direct)
-        except MatrixError as error:
-            log.info(
-                "could not invite {user} to {room}: {error}",
-                user=user_id,
-                room=room_id,
-                error=error,
-            )
+        remote = [user_id for user_id in request.invite if user_id not in local]
+        return await self._make(caller, version, request, alias, [*drafts, *invites], remote)
 
     async def _make(
         self,
@@ -138,7 +110,9 @@ class RoomCreation:
         request: RoomRequest,
         alias: str | None,
         drafts: Sequence[EventDraft],
+        remote: Sequence[str],
     ) -> str:
+        """Make the room, and then invite the remote users and the addresses."""
         names = self._names
         create = EventDraft(
             CREATE,
@@ -159,14 +133,16 @@ class RoomCreation:
         nids = await names.nids(required_names)
         room = Room(nids[event.room_id], event.room_id, version, EMPTY)
         room.published = request.published
+        unsent = self._remote_invites.of_request(caller, room.room_nid, request, remote)
         async with self._aliases.reserved(alias):
             # The room's writer needs every name in memory, whatever was evicted meanwhile.
             await names.nids(required_names)
-            rows: list[Row] = []
+            rows = self._remote_invites.rows(unsent)
             if alias is not None:
                 creator = nids[caller.user_id]
-                rows = [INSERT_ALIAS.row(alias, room.room_nid, creator, self._origin.now_ms())]
+                rows.append(INSERT_ALIAS.row(alias, room.room_nid, creator, self._origin.now_ms()))
             await self._append(room, event, drafts, rows, required_names)
+        await self._remote_invites.send(caller, room, unsent)
         return room.room_id
 
     async def _append(

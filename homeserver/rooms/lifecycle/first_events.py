@@ -26,6 +26,7 @@ from homeserver.protocol.event_types import (
 )
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.events.event_draft import EventDraft, member_draft
+from homeserver.rooms.membership.third_party_invites import InvitedAddress
 
 Preset = Literal["private_chat", "public_chat", "trusted_private_chat"]
 
@@ -65,6 +66,7 @@ class RoomRequest:
     name: str | None = None
     topic: str | None = None
     invite: Sequence[str] = ()
+    invite_addresses: Sequence[InvitedAddress] = ()
     is_direct: bool = False
     creation_content: dict[str, Any] = field(default_factory=dict)
     initial_state: Sequence[StateDraft] = ()

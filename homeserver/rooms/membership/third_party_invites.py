@@ -13,13 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from twisted.logger import Logger
-
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
 from homeserver.outbound.identity_invitations import IdentityInvitations, StoredInvite
 from homeserver.protocol.authorization.auth_third_party import signing_key
-from homeserver.protocol.errors import Forbidden, InvalidParam, MatrixError, NotFound
+from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound
 from homeserver.protocol.event_types import (
     AVATAR_KEY,
     CANONICAL_ALIAS_KEY,
@@ -38,8 +36,6 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 
 MAX_INVITES = 20  # that one request makes or redeems
-
-log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +108,6 @@ class ThirdPartyInvites:
         )
         async with self._rooms.writing(room_id) as writer:
             await writer.send(draft)
-
-    async def invite_all(
-        self, caller: Requester, room_id: str, addresses: Sequence[InvitedAddress]
-    ) -> None:
-        """Invite addresses to a new room, which remains if that fails."""
-        for invited in addresses:
-            try:
-                await self.invite(caller, room_id, invited)
-            except MatrixError as error:
-                log.info(
-                    "could not invite an address to {room}: {error}", room=room_id, error=error
-                )
 
     async def redeem_own(
         self, caller: Requester, room_id: str, sender: str, signed: Mapping[str, Any]

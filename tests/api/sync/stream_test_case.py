@@ -188,7 +188,7 @@ class StreamTestCase(TestCase):
 
     settings = WebSocketSettings()
     rates: ClassVar[dict[str, RateSettings]] = {}
-    timeout = 20
+    timeout = 60
 
     def setUp(self) -> None:
         self.engine = Engine()

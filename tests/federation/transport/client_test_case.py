@@ -66,7 +66,7 @@ class ClientTestCase(TestCase):
     `delegations` and `services` can be changed at any time.
     """
 
-    timeout = 30
+    timeout = 60
 
     async def setUp(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
