@@ -1,0 +1,1 @@
+"""Tests of signing keys and of authentication by them."""
