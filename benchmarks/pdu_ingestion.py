@@ -46,6 +46,7 @@ from homeserver.storage.database.embedded import EmbeddedPostgres
 from homeserver.storage.database.migrate import migrate_in_thread
 from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
+from tests.support.counters import free_counters
 
 VERSION = ROOM_VERSIONS["11"]
 REMOTE = "remote.example"
@@ -145,7 +146,7 @@ class ReceivingServer:
     """The part of a homeserver that receives events."""
 
     def __init__(self, reactor: Any, db: Database) -> None:
-        log = Log(reactor, db.write_batch, 0)
+        log = Log(reactor, db.write_batch, free_counters(reactor))
         limits = LimitSettings()
         states = StateStore(db, limits.cached_state_nodes)
         events = EventStore(db, limits.cached_events)

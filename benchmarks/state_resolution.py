@@ -34,6 +34,7 @@ from homeserver.rooms.state.store import StateStore
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
+from tests.support.counters import free_counters
 from tests.support.postgres import drop_database, fresh_database
 
 ADMIN, MODERATOR = "@admin:example.org", "@moderator:example.org"
@@ -46,7 +47,8 @@ HEARTBEAT = 0.001  # seconds
 
 def new_stores(db: Database, position: int) -> RoomStorage:
     """The stores of a server that has just started."""
-    log = Log(reactor, db.write_batch, position)  # type: ignore[arg-type]
+    clock: Any = reactor
+    log = Log(clock, db.write_batch, free_counters(clock, position))
     return RoomStorage(log, Names(db), StateStore(db, 40_000), EventStore(db, 40_000))
 
 
@@ -69,7 +71,7 @@ class Branch:
         """Send a state event with the auth events that the rules select."""
         keys = auth_types_for(self._room.version, event_type, sender, key, content)
         cited = [self.state[each] for each in keys if each in self.state]
-        number = self._stores.log.next_position()
+        number = self._stores.log.next_event_number()
         event = build_event(
             self._room.version,
             room_id=self._room.room_id or None,
@@ -86,7 +88,9 @@ class Branch:
         )
         if event_type == "m.room.create":
             self._room.room_id = event.room_id
-        stored = self.state[event_type, key] = StoredEvent(event, number, None, EMPTY, EMPTY)
+        stored = self.state[event_type, key] = StoredEvent(
+            event, number, None, EMPTY, EMPTY, stored_at=number
+        )
         self._new.append((stored, [each.event_nid for each in cited]))
 
     def member(self, user_id: str, membership: str, by: str = "", **content: str) -> None:

@@ -32,9 +32,9 @@ from homeserver.storage.database.server_state import WrongServer, claim_server_n
 from homeserver.storage.database.supervised_postgres import SupervisedPostgres
 from homeserver.storage.database.workers import AnotherProcess, claim_database
 from homeserver.storage.rooms.events_at_start import rooms_of_newest_events
+from homeserver.streams.counters import CounterReserve, open_counters
 from homeserver.streams.lease import Lease
 from homeserver.streams.log import Log, Transcode
-from homeserver.streams.positions import PositionReserve, reserve_first_positions
 from homeserver.web.listeners import CannotListen
 from homeserver.web.routes import Route
 from homeserver.wiring.server import ServerParts
@@ -148,18 +148,18 @@ class Homeserver:
         lease.start()
         lag = ReactorLag(reactor, self.metrics)
         self._on_stop("the measurement of the reactor's lag", lag.stop)
-        first = await reserve_first_positions(db)
+        counters = await open_counters(db, reactor)
         stream_log = Log(
             reactor,
             db.write_batch,
-            *first,
+            counters,
             on_batch=self.metrics.batch_committed,
             transcode=self._transcode,
         )
         self._on_stop("the log", stream_log.flush)
         stream_log.broken.addCallback(self._broke)
-        positions = PositionReserve(db, reactor, stream_log)
-        self._on_stop("the reservation of positions", positions.stop)
+        reserve = CounterReserve(db, reactor, counters)
+        self._on_stop("the reservation of positions", reserve.stop)
         active_rooms = await db.run(rooms_of_newest_events, RECENT_EVENTS)
         parts = self._parts = ServerParts(
             reactor, settings, key, db, stream_log, self.metrics, active_rooms
@@ -168,7 +168,7 @@ class Homeserver:
         await parts.account_core.load()
         await parts.readers.load()
         await parts.federation.start()
-        positions.start()
+        reserve.start()
         parts.accounts.start()
         parts.rooms.start()
         await parts.sync.start()

@@ -32,6 +32,7 @@ from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.federation import outbox as storage
 from homeserver.storage.rooms.timeline_pages import (
+    event_entered,
     events_between,
     page_end,
     pending_redactions_between,
@@ -208,7 +209,10 @@ class Sender:
                 break
             if is_local(stored.event.sender):
                 return QueuedPdu(place, room.room_nid, stored.event.json)
-        found = await self._rooms.load_events_in_order(room, [position])
+        event_nid = await self._db.run(event_entered, room.room_nid, position)
+        if event_nid is None:
+            return None
+        found = await self._rooms.load_events_in_order(room, [event_nid])
         return QueuedPdu(position, room.room_nid, found[0].event.json) if found else None
 
     def _destinations(self, room: Room, event: Event) -> list[str]:

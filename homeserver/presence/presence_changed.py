@@ -3,8 +3,9 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#presence
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -49,3 +50,10 @@ class PresenceChanged:
         content = self.content(now_ms, last_active_ms)
         event = {"type": PRESENCE, "sender": self.user_id, "content": content}
         return msgspec.Raw(_encode(event))
+
+
+class PresenceUpdate(NamedTuple):
+    """Presence events for one user, and the changes that they show."""
+
+    events: Sequence[msgspec.Raw]
+    changes: Collection[PresenceChanged]

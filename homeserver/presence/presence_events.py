@@ -17,7 +17,7 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.cooperative import build_cooperatively
-from homeserver.presence.presence_changed import PresenceChanged
+from homeserver.presence.presence_changed import PresenceChanged, PresenceUpdate
 from homeserver.presence.remote_presence import RemotePresence
 from homeserver.presence.tracker import PresenceTracker, stored_presence
 from homeserver.presence.user_presence import OFFLINE
@@ -32,6 +32,7 @@ from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.memberships import joined_rooms_of_all
 from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
+from homeserver.streams.sync_tokens import SyncToken
 
 MAX_CHANGES = 20_000  # users whose last change is kept
 SMALL_ROOM = 100  # members, up to which a newcomer gets the presence of all of them
@@ -64,9 +65,10 @@ class PresenceEvents:
         self._names = names
         self._user_rooms = user_rooms
         self._is_local = rooms.local_server.is_local
-        # Least recently changed first, complete above `_floor`.
-        self._changes: OrderedDict[str, PresenceChanged] = OrderedDict()
-        self._floor = log.position
+        # Least recently published first, each with the highest position so far; complete above
+        # `_floor`.
+        self._changes: OrderedDict[str, tuple[int, PresenceChanged]] = OrderedDict()
+        self._highest = self._floor = log.position
         self._clock = rooms.local_server.clock
         self._encoded: dict[tuple[str, int, int], msgspec.Raw] = {}  # of this second
         self._encoded_at = 0
@@ -81,9 +83,10 @@ class PresenceEvents:
         for row in reversed(rows):
             user_id = names[row.member]
             rooms = tuple(joined.get(row.member, ()))
-            self._changes[user_id] = replace(stored_presence(user_id, row), rooms=rooms)
-        for user_id, change in newer.items():
-            self._changes[user_id] = change
+            change = replace(stored_presence(user_id, row), rooms=rooms)
+            self._changes[user_id] = change.position, change
+        for user_id, published in newer.items():
+            self._changes[user_id] = published
             self._changes.move_to_end(user_id)
         self._floor = rows[-1].position if len(rows) == MAX_CHANGES else 0
 
@@ -91,36 +94,37 @@ class PresenceEvents:
         """Apply log entries."""
         for entry in entries:
             if isinstance(entry, PresenceChanged):
-                self._changes[entry.user_id] = entry
+                self._highest = max(self._highest, entry.position)
+                self._changes[entry.user_id] = self._highest, entry
                 self._changes.move_to_end(entry.user_id)
             elif isinstance(entry, StateChanged):
                 for user_id, membership, stored in entry.members():
                     if membership == "join" and stored is not None:
                         self._publish_newcomer(user_id, entry.room_nid, stored)
         while len(self._changes) > MAX_CHANGES:
-            self._floor = self._changes.popitem(last=False)[1].position
+            self._floor = self._changes.popitem(last=False)[1][0]
 
     async def events_since(
-        self, user_id: str, since: int | None, changed: Collection[int] | None = None
-    ) -> list[msgspec.Raw]:
-        """`m.presence` events of the changes above a position that a user sees, their own included.
+        self, user_id: str, since: SyncToken | None, changed: Collection[int] | None = None
+    ) -> PresenceUpdate:
+        """`m.presence` events of the changes above a token that a user sees, their own included.
 
         For `since=None` these are of all users who are not offline. `changed` are the rooms, by
         numeric id, in which anything has changed since; without it, all of the user's rooms are
         checked.
         """
         if not self._tracker.enabled:
-            return []
+            return PresenceUpdate((), ())
         memberships = self._user_rooms.loaded(user_id) or await self._user_rooms.of(user_id)
         found: dict[str, PresenceChanged] = {}
-        if since is None or since < self._floor:
+        if since is None or since.base < self._floor:
             own = {
                 room_nid
                 for room_nid, membership in memberships.items()
                 if membership.membership == "join"
             }
             if since is not None:
-                await self._add_missed(found, user_id, own, since)
+                await self._add_missed(found, user_id, own, since.base)
             self._add_online(found, user_id, own)
         else:
             self._add_changed(found, user_id, memberships, since)
@@ -128,22 +132,23 @@ class PresenceEvents:
             if new:
                 self._add_online(found, user_id, new)
                 await self._add_offline(found, user_id, new)
-        events = (self._event(change) for change in found.values())
-        return (
-            list(events)
+        encoded = (self._event(change) for change in found.values())
+        events = (
+            list(encoded)
             if len(found) < COOPERATE_ABOVE
-            else await build_cooperatively(self._clock, events)
+            else await build_cooperatively(self._clock, encoded)
         )
+        return PresenceUpdate(events, found.values())
 
-    def events_in(self, room: Room, since: int) -> list[msgspec.Raw]:
+    def events_in(self, room: Room, since: SyncToken) -> PresenceUpdate:
         """The same of the members of one room, for a user who peeks into it."""
         found: dict[str, PresenceChanged] = {}
         if self._tracker.enabled:
-            if since < self._floor:
+            if since.base < self._floor:
                 self._add_online(found, "", {room.room_nid})
             else:
                 self._add_changed(found, "", {room.room_nid: _PEEKING}, since)
-        return [self._event(change) for change in found.values()]
+        return PresenceUpdate([self._event(change) for change in found.values()], found.values())
 
     async def of_members(self, room: Room) -> list[msgspec.Raw]:
         """`m.presence` events of a room's members, in a small room also of offline ones."""
@@ -218,11 +223,17 @@ class PresenceEvents:
             self._log.append(PresenceChanged(position, user_id, (room,), OFFLINE, None, 0))
 
     def _add_changed(
-        self, found: dict[str, PresenceChanged], observer: str, memberships: MemberRooms, since: int
+        self,
+        found: dict[str, PresenceChanged],
+        observer: str,
+        memberships: MemberRooms,
+        since: SyncToken,
     ) -> None:
-        for change in reversed(self._changes.values()):
-            if change.position <= since:
+        for highest, change in reversed(self._changes.values()):
+            if highest <= since.base:
                 break
+            if change.position <= since.of_user(change.user_id):
+                continue
             user = self._tracker.find(change.user_id)
             # Users who are tracked may have changed rooms since; for others the change has the last
             # ones.
@@ -245,20 +256,24 @@ class PresenceEvents:
                 found[user_id] = stored_presence(user_id, row)
 
     async def _newly_joined(
-        self, user_id: str, memberships: MemberRooms, since: int, changed: Collection[int] | None
+        self,
+        user_id: str,
+        memberships: MemberRooms,
+        since: SyncToken,
+        changed: Collection[int] | None,
     ) -> set[int]:
-        """The rooms that the user has joined since a position."""
+        """The rooms that the user has joined since a token."""
         touched = [
             (room_nid, membership.event)
             for room_nid in (list(memberships) if changed is None else changed)
             if (membership := memberships.get(room_nid)) is not None
             and membership.membership == "join"
-            and membership.position > since
+            and membership.position > since.of_room(room_nid)
         ]
         return {
             room_nid
             for room_nid, event in touched
-            if not await self._was_joined(user_id, room_nid, event, since)
+            if not await self._was_joined(user_id, room_nid, event, since.of_room(room_nid))
         }
 
     async def _was_joined(self, user_id: str, room_nid: int, event: int, since: int) -> bool:

@@ -61,7 +61,7 @@ class Members:
             content = stored.event.content
             if content.get("membership") != "join":
                 break
-            since = stored.position or stored.event_nid
+            since = stored.log_position
             if number == newest:
                 name = content.get("displayname")
             number = stored.replaces

@@ -18,7 +18,7 @@ from homeserver.push.recent_events import RecentEvents
 from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.history.visibility import VisibleEvent
 from homeserver.rooms.room.room import Room
-from homeserver.streams.log import MAX_POSITION
+from homeserver.streams.positions import MAX_POSITION
 
 BATCH_SIZE = 100  # events that are loaded together
 MAX_EXAMINED_EVENTS = 1_000

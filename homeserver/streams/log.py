@@ -13,11 +13,11 @@ wait, it refuses new work with `Unavailable`. A batch that the database refuses 
 is a defect that cannot be undone in memory: the log is broken, every waiting caller gets
 `LogBroken`, and the process must end.
 
-Positions are reserved in the database before they are used (`positions.py`). The log hands out only
-reserved ones, and refuses new work while few are left.
+Positions follow the clock (`positions.py`); each event also has a small number
+(`event_numbers.py`). Both are reserved in the database before they are used (`counters.py`). The
+log refuses new work while few are left.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -30,10 +30,10 @@ from homeserver.concurrency.clock import Clock
 from homeserver.protocol.errors import Unavailable
 from homeserver.storage.database.batch import Batch, Row
 from homeserver.storage.database.database import DatabaseUnavailable
+from homeserver.streams.counters import Counters
+from homeserver.streams.seen import Seen, SeenOfOneOwner
 
-MAX_POSITION = 1 << 62  # above all positions, and above all depths of rooms
 MAX_WAITING = 20_000  # changes that may wait for the database
-MIN_RESERVED = 200_000  # positions that must be left for work to begin, so that it can be finished
 STALLED_SECONDS = 10.0  # that one batch may take before new work is refused
 COMMIT_RETRIES = RetrySchedule((0.05, 0.1, 0.2, 0.5, 1.0))
 LOG_AGAIN_SECONDS = 60.0  # between two log entries while the database cannot be written to
@@ -66,29 +66,32 @@ def _ignore(changes: int, seconds: float) -> None:
 class Log:
     """Appends entries, and publishes them to the subscribers once they are durable.
 
-    `position` is the highest position such that it and all lower ones are durable and published.
-    Positions up to `limit` are reserved; `reserve` adds more. `broken` fires when the log cannot
-    continue. `on_batch(entries, seconds)` is called after each batch. With `transcode` subscribers
-    see what it makes of each entry: in tests, an entry with objects of its own, as another process
-    has it.
+    `position` is the highest position such that it and all lower ones are durable and published;
+    `seen` says it for each shard. `broken` fires when the log cannot continue.
+    `on_batch(entries, seconds)` is called after each batch. With `transcode` subscribers see what
+    it makes of each entry: in tests, an entry with objects of its own, as another process has it.
+
+    `next_position()` gives a fresh position: use it in `append` before anything else of this
+    process runs. `next_event_number()` gives a fresh number for an event. They raise `Unavailable`
+    where none is left; `check_open` raises before it comes to that.
     """
 
     def __init__(
         self,
         clock: Clock,
         write: WriteBatch,
-        position: int,
-        limit: int = MAX_POSITION,
+        counters: Counters,
         *,
         on_batch: Callable[[int, float], None] = _ignore,
         transcode: Transcode | None = None,
     ) -> None:
-        self.position = position
+        self.position = counters.positions.last
+        self.seen: Seen = SeenOfOneOwner(self)
+        self.next_position: Callable[[], int] = counters.positions.next
+        self.next_event_number: Callable[[], int] = counters.numbers.next
+        self._positions, self._numbers = counters.positions, counters.numbers
         self._clock = clock
         self._write = write
-        self._last = position
-        self._limit = limit
-        self._reserved: deque[tuple[int, int]] = deque()  # further ranges: (before the first, last)
         self._subscribers: list[LogSubscriber] = []
         self._batch = Batch()
         self._entries: list[LogEntry] = []
@@ -104,11 +107,6 @@ class Log:
         self._transcode = transcode
 
     @property
-    def positions_left(self) -> int:
-        """The number of positions that are reserved and not used yet."""
-        return self._limit - self._last + sum(last - before for before, last in self._reserved)
-
-    @property
     def stalled_seconds(self) -> float:
         """The time that the oldest batch has been waiting for the database; 0 if there is none."""
         began = self._write_began
@@ -119,17 +117,6 @@ class Log:
         """Whether changes become durable: the log is neither broken nor refused nor stalled."""
         return not (self._stuck or self.stalled_seconds > STALLED_SECONDS)
 
-    def reserve(self, before: int, last: int) -> None:
-        """Allow the use of the positions above `before`, up to and including `last`."""
-        if before == (self._reserved[-1][1] if self._reserved else self._limit):
-            # The ranges adjoin unless another process reserved in between.
-            if self._reserved:
-                self._reserved[-1] = (self._reserved[-1][0], last)
-            else:
-                self._limit = last
-        else:
-            self._reserved.append((before, last))
-
     def subscribe(self, subscriber: LogSubscriber) -> None:
         """Have `subscriber(entries)` called with each committed batch, oldest entry first."""
         self._subscribers.append(subscriber)
@@ -139,22 +126,10 @@ class Log:
         if (
             not self.is_writing
             or len(self._waiting) >= MAX_WAITING
-            or (self._limit - self._last < MIN_RESERVED and self.positions_left < MIN_RESERVED)
+            or self._positions.is_low
+            or self._numbers.is_low
         ):
             raise Unavailable("The server cannot store changes just now; try again in a moment")
-
-    def next_position(self) -> int:
-        """A fresh position. Use it in `append` before anything else of this process runs.
-
-        Raises `Unavailable` where no more are reserved; `check_open` raises before it comes to
-        that.
-        """
-        if self._last >= self._limit:
-            if not self._reserved:
-                raise Unavailable("The server cannot store changes just now; try again in a moment")
-            self._last, self._limit = self._reserved.popleft()
-        self._last += 1
-        return self._last
 
     def append(self, entry: LogEntry, rows: Sequence[Row] = ()) -> Deferred[None]:
         """Add an entry and its rows; fires when it is durable and published to the subscribers."""
@@ -214,6 +189,7 @@ class Log:
             batch, entries = self._batch, self._entries
             waiting = self._in_flight = self._waiting
             self._batch, self._entries, self._waiting = Batch(), [], []
+            self._positions.begin_batch()
             started = self._clock.seconds()
             if batch:
                 self._write_began = started

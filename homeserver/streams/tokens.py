@@ -15,14 +15,15 @@ import re
 from dataclasses import dataclass
 
 from homeserver.protocol.errors import InvalidParam
-from homeserver.streams.log import MAX_POSITION
+from homeserver.streams.positions import MAX_POSITION
+from homeserver.streams.sync_tokens import parse_sync_token
 
 Place = tuple[int, int]  # (depth, position)
 START: Place = (0, 0)
 END: Place = (MAX_POSITION, MAX_POSITION)
 
-_STREAM = re.compile(r"s(\d{1,18})")
-_TOPOLOGICAL = re.compile(r"t(\d{1,18})_(-?\d{1,18})(?:_(a?)(\d{1,18}))?")
+_STREAM = re.compile(r"s(\d{1,19})", re.ASCII)
+_TOPOLOGICAL = re.compile(r"t(\d{1,18})_(-?\d{1,19})(?:_(a?)(\d{1,19}))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def parse_stream_token(token: str) -> int:
     match = _STREAM.fullmatch(token)
     if match is None:
         raise InvalidParam("Not a token of this server's /sync")
-    return int(match[1])
+    return _position(match[1])
 
 
 def topological_token(place: Place, upto: int | None = None, above: int | None = None) -> str:
@@ -54,16 +55,23 @@ def topological_token(place: Place, upto: int | None = None, above: int | None =
     return f"t{place[0]}_{place[1]}" + ("" if upto is None else f"_{upto}")
 
 
-def parse_room_token(token: str) -> int | Place:
+def parse_room_token(token: str, room_nid: int) -> int | Place:
     """The place in a room's history token: a position of the log, or a place in the room."""
-    return parse_history_token(token).place
+    return parse_history_token(token, room_nid).place
 
 
-def parse_history_token(token: str) -> HistoryToken:
-    """Parse a token for a room's history. Raises `InvalidParam`."""
+def parse_history_token(token: str, room_nid: int) -> HistoryToken:
+    """Parse a token for a room's history, or one of `/sync`. Raises `InvalidParam`."""
     match = _TOPOLOGICAL.fullmatch(token)
     if match is None:
-        return HistoryToken(parse_stream_token(token))
-    place = int(match[1]), int(match[2])
-    bound = None if match[4] is None else int(match[4])
+        return HistoryToken(parse_sync_token(token).of_room(room_nid))
+    place = int(match[1]), _position(match[2])
+    bound = None if match[4] is None else _position(match[4])
     return HistoryToken(place, above=bound) if match[3] else HistoryToken(place, upto=bound)
+
+
+def _position(digits: str) -> int:
+    position = int(digits)
+    if abs(position) > MAX_POSITION:
+        raise InvalidParam("Not a token of this server")
+    return position

@@ -20,6 +20,7 @@ from homeserver.accounts.user_data.filters import Filters
 from homeserver.accounts.user_data.invite_permission import is_blocking
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import TimeSlice
+from homeserver.presence.presence_changed import PresenceUpdate
 from homeserver.protocol import event_types
 from homeserver.protocol.event_types import INVITE_PERMISSION_CONFIG
 from homeserver.protocol.filters import Filter
@@ -30,12 +31,14 @@ from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.events import rooms_with_events_after
 from homeserver.storage.rooms.partial_rooms import rooms_with_full_state_after
 from homeserver.streams.log import Log
+from homeserver.streams.sync_tokens import SyncToken
 from homeserver.sync.invitations import Invitations
 from homeserver.sync.lazy_members import LazyMembers
 from homeserver.sync.room_sections import EphemeralEvents, RoomSections
 from homeserver.sync.sync_points import SyncPoints
 from homeserver.sync.sync_request import SyncRequest
-from homeserver.sync.update import Update, typed_event
+from homeserver.sync.sync_span import SyncSpan
+from homeserver.sync.update import EncodedSections, Update, typed_event
 from homeserver.sync.user_change_queues import PRESENCE, USER_DATA, UserChangeQueues
 
 PREFETCH_ROOMS = 16  # rooms that are loaded concurrently
@@ -45,8 +48,8 @@ class PresenceSource(Protocol):
     """The source of presence events."""
 
     async def events_since(
-        self, user_id: str, since: int | None, changed: Collection[int] | None = None
-    ) -> Sequence[msgspec.Raw]:
+        self, user_id: str, since: SyncToken | None, changed: Collection[int] | None = None
+    ) -> PresenceUpdate:
         """Presence events, changed above `since`, of users who share a room with the user.
 
         `changed` are the numeric ids of the rooms in which anything changed, where that is known.
@@ -93,7 +96,7 @@ class SyncEngine:
         self._lazy_members = lazy_members
         self._clock = clock
         self._stopping = False
-        self._encoded_sections: dict[tuple[int, str, bytes], bytes] = {}
+        self._encoded_sections: EncodedSections = {}
 
     def stop(self) -> None:
         """Answer all waiting requests with what there is: the server is shutting down."""
@@ -123,7 +126,7 @@ class SyncEngine:
         queue.waiters.add(wake)
         return lambda: queue.waiters.discard(wake)
 
-    async def wait(self, request: SyncRequest, since: int, timeout: float) -> Update:
+    async def wait(self, request: SyncRequest, since: SyncToken, timeout: float) -> Update:
         """The update above `since`, once it is not empty; an empty one after `timeout` seconds."""
         deadline = self._clock.seconds() + timeout
         queue = await self._change_queues.queue_of(request.user_id)
@@ -145,20 +148,20 @@ class SyncEngine:
             finally:
                 queue.waiters.discard(wake)
 
-    async def update(self, request: SyncRequest, since: int | None) -> Update:
-        """The update above a token's position, without waiting; an initial sync for `None`."""
+    async def update(self, request: SyncRequest, since: SyncToken | None) -> Update:
+        """The update above a token, without waiting; an initial sync for `None`."""
         if since is None:
             self._lazy_members.start_over(request)
         since_when = None if request.full_state else since
-        position, changed, rooms = await self._sync_points.take(request.user_id, since_when)
-        update = Update(position, self._encoded_sections)
+        now, changed, rooms = await self._sync_points.take(request.user_id, since_when)
+        update = Update(SyncSpan(since, now), self._encoded_sections)
         if changed is not None and not changed:
             return update
         if changed is None or USER_DATA in changed:
-            by_room = await self._add_account_data(update, request, since)
+            by_room = await self._add_account_data(update, request)
         else:
             by_room = {}
-        candidates = list(changed or ())  # `rooms` has no `USER_DATA` or `PRESENCE`
+        candidates = list(changed or ())  # `rooms` has no `USER_DATA` or presence
         if changed is None or by_room:
             candidates = list(await self._candidates(request, rooms, since, changed, by_room))
         time_slice = TimeSlice(self._clock)
@@ -169,16 +172,16 @@ class SyncEngine:
             if place is not None:
                 if time_slice.is_over:
                     await time_slice.next()
-                await self._add_room(update, request, number, place, since, by_room)
-        if changed is None or PRESENCE in changed:
-            await self._add_presence(update, request, since, changed)
+                await self._add_room(update, request, number, place, by_room)
+        if changed is None or min(changed) <= PRESENCE:
+            await self._add_presence(update, request, changed)
         return update
 
     async def _candidates(
         self,
         request: SyncRequest,
         rooms: MemberRooms,
-        since: int | None,
+        since: SyncToken | None,
         changed: set[int] | None,
         by_room: dict[str, list[msgspec.Raw]],
     ) -> Iterable[int]:
@@ -192,10 +195,11 @@ class SyncEngine:
         silent = [number for number in rooms if self._rooms.loaded(number) is None]
         active = set(rooms).difference(silent)
         if silent:
-            active.update(await self._db.run(rooms_with_events_after, silent, since))
-            active.update(await self._db.run(rooms_with_full_state_after, silent, since))
+            base = since.base
+            active.update(await self._db.run(rooms_with_events_after, silent, base))
+            active.update(await self._db.run(rooms_with_full_state_after, silent, base))
             for source in self._ephemeral:
-                active.update(await source.changed_rooms(silent, since))
+                active.update(await source.changed_rooms(silent, base))
         active.update(await self._numbers_of(by_room))
         return active
 
@@ -226,16 +230,18 @@ class SyncEngine:
         request: SyncRequest,
         number: int,
         place: Membership,
-        since: int | None,
         by_room: dict[str, list[msgspec.Raw]],
     ) -> None:
+        since, now = update.span.of_room(number)
+        if place.position > now:
+            return  # its shard does not fit into the token now
         is_new = since is None or place.position > since
         if place.membership == "join":
             room = self._rooms.loaded(number) or await self._rooms.by_number(number)
             if room is None or (room.partial is not None and not request.lazy):
                 return  # without lazy loading it is shown once its full state is known
             if request.filter.room.matches_room(room.room_id):
-                await self._add_joined(update, request, room, place, since, by_room)
+                await self._add_joined(update, request, room, place, since, now, by_room)
         elif place.membership in ("invite", "knock"):
             if is_new:
                 await self._add_invitation(update, request, number, place)
@@ -255,6 +261,7 @@ class SyncEngine:
         room = await self._rooms.by_number(number)
         if room is not None and request.filter.room.matches_room(room.room_id):
             sections[room.room_id] = await self._invitations.section(room, place)
+            update.span.has_room(number, place.position)
 
     async def _add_joined(
         self,
@@ -263,6 +270,7 @@ class SyncEngine:
         room: Room,
         place: Membership,
         since: int | None,
+        now: int,
         by_room: dict[str, list[msgspec.Raw]],
     ) -> None:
         account_data = by_room.get(room.room_id, [])
@@ -277,16 +285,14 @@ class SyncEngine:
         if newly_joined:
             account_data = await self._room_account_data(request, room.room_id)
         section = await self._sections.joined(
-            room,
-            request,
-            place,
-            known_since,
-            update.position,
-            account_data,
-            newly_joined=newly_joined,
+            room, request, place, known_since, now, account_data, newly_joined=newly_joined
         )
         if section is not None:
             update.joined[room.room_id] = section
+            if update.span.even is None:
+                is_whole = since is None or request.full_state
+                newest = max(room.last_position, place.position) if is_whole else now
+                update.span.has_room(room.room_nid, newest)
 
     async def _add_left(
         self,
@@ -321,6 +327,7 @@ class SyncEngine:
         update.left[room.room_id] = await self._sections.left(
             room, request, place, known_since, account_data
         )
+        update.span.has_room(number, place.position)
 
     async def _was_joined(self, room: Room, user_id: str, event: int, since: int) -> bool:
         """Whether a user was joined at `since`, by their member events from `event` backwards.
@@ -339,10 +346,10 @@ class SyncEngine:
         return False
 
     async def _add_account_data(
-        self, update: Update, request: SyncRequest, since: int | None
+        self, update: Update, request: SyncRequest
     ) -> dict[str, list[msgspec.Raw]]:
         """Add the global account data; return the account data of rooms, by room id."""
-        position = since or 0
+        position = update.span.since_of_user(request.user_id) or 0
         by_room: dict[str, list[msgspec.Raw]] = {}
         if not self._account_data.may_have_changed(request.user_id, position):
             return by_room
@@ -358,6 +365,8 @@ class SyncEngine:
             elif in_rooms.matches_room(room_id) and in_rooms.matches(event_type, None, {}):
                 by_room.setdefault(room_id, []).append(event)
         update.account_data = own
+        if own or by_room:
+            update.span.has_user(request.user_id)
         return by_room
 
     async def _room_account_data(self, request: SyncRequest, room_id: str) -> list[msgspec.Raw]:
@@ -372,12 +381,15 @@ class SyncEngine:
         ]
 
     async def _add_presence(
-        self, update: Update, request: SyncRequest, since: int | None, changed: set[int] | None
+        self, update: Update, request: SyncRequest, changed: set[int] | None
     ) -> None:
         wanted = request.filter.presence
         if not wanted.is_default and not wanted.matches(event_types.PRESENCE, None):
             return
-        update.presence = await self._presence.events_since(request.user_id, since, changed)
+        span = update.span
+        found = await self._presence.events_since(request.user_id, span.since, changed)
+        update.presence = found.events
+        span.has_users((change.user_id, change.position) for change in found.changes)
 
 
 def _fire_once(changed: Deferred[None]) -> Callable[[], None]:

@@ -18,8 +18,10 @@ from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.protocol.errors import NotFound
 from homeserver.rooms.history.room_reader import RoomReader
 from homeserver.rooms.history.visibility import VisibleEvent
+from homeserver.streams.sync_tokens import SyncToken
 from homeserver.sync.engine import Sources, SyncEngine
 from homeserver.sync.streamed_events import EventSlice, StreamedEvents
+from homeserver.sync.sync_span import SyncSpan
 
 Wake = Callable[[], None]
 
@@ -68,7 +70,7 @@ class EventStream:
     async def wait(
         self,
         caller: Requester,
-        since: int | None,
+        since: SyncToken | None,
         timeout: float,
         room_id: str | None = None,
         *,
@@ -79,7 +81,7 @@ class EventStream:
         Begins at `since`, or now; waits up to `timeout` seconds for a change. `limit`
         bounds the events of rooms. Raises `Forbidden` where the user may not read the room.
         """
-        position = self._sources.log.position if since is None else since
+        token = SyncToken(self._sources.log.seen.snapshot().base) if since is None else since
         deadline = self._clock.seconds() + timeout
         wakeup = _Wakeup(self._clock)
         unfollow = await self._follow(caller, room_id, wakeup.fire)
@@ -87,12 +89,12 @@ class EventStream:
         try:
             while True:
                 wakeup.cancel()
-                found = await self._look(caller, room_id, position, limit)
+                found = await self._look(caller, room_id, token, limit)
                 left = deadline - self._clock.seconds()
                 if found.chunk or left <= 0 or self._stopping:
                     return found
-                position = found.end
-                if position == self._sources.log.position:
+                token = found.end
+                if SyncSpan(token, self._sources.log.seen.snapshot()).token.is_within(token):
                     await wakeup.wait(left)
         finally:
             self._waiting.discard(wakeup.fire)
@@ -108,7 +110,7 @@ class EventStream:
         raise NotFound("There is no such event, or you may not see it")
 
     async def _look(
-        self, caller: Requester, room_id: str | None, since: int, limit: int | None
+        self, caller: Requester, room_id: str | None, since: SyncToken, limit: int | None
     ) -> EventSlice:
         if room_id is None:
             return await self._events.in_all_rooms(caller, since, limit)

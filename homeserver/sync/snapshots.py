@@ -42,7 +42,7 @@ class Snapshots:
 
     async def of_user(self, caller: Requester, limit: int | None, *, archived: bool) -> _Snapshot:
         """All rooms that the user is in or is invited to, and with `archived` those they left."""
-        end = stream_token(self._sources.log.position)
+        end = stream_token(self._sources.log.seen.snapshot().base)
         places = await self._sources.user_rooms.of(caller.user_id)
         ignored = await self._sources.account_data.ignored_users(caller.user_id)
         rooms: list[_Snapshot] = []
@@ -64,13 +64,13 @@ class Snapshots:
             "end": end,
             "rooms": rooms,
             "receipts": receipts,
-            "presence": [presence_event(event) for event in presence],
+            "presence": [presence_event(event) for event in presence.events],
             "account_data": await self._account_data(caller, None),
         }
 
     async def of_room(self, caller: Requester, room_id: str, limit: int | None) -> _Snapshot:
         """One room that the user may read. Raises `Forbidden`."""
-        end = stream_token(self._sources.log.position)
+        end = stream_token(self._sources.log.seen.snapshot().base)
         access = await self._reader.access(caller.user_id, room_id)
         snapshot = await self._readable(caller, access, end, limit)
         place = (await self._sources.user_rooms.of(caller.user_id)).get(access.room.room_nid)

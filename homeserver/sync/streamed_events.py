@@ -13,13 +13,16 @@ from typing import Any, Protocol
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.presence.presence_changed import PresenceUpdate
 from homeserver.rooms.history.room_reader import ReadAccess
 from homeserver.rooms.history.visibility import Visibility, VisibleEvent
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import MemberRooms
 from homeserver.storage.rooms.events import events_after
+from homeserver.streams.sync_tokens import SyncToken
 from homeserver.sync.engine import Sources
 from homeserver.sync.legacy_events import event_in, presence_event, room_event
+from homeserver.sync.sync_span import SyncSpan
 from homeserver.sync.update import typed_event
 
 LIMIT = 100  # events of rooms in one list
@@ -30,7 +33,7 @@ _Events = list[dict[str, Any]]
 class RoomPresence(Protocol):
     """The source of the presence of a room's members."""
 
-    def events_in(self, room: Room, since: int) -> Sequence[msgspec.Raw]:
+    def events_in(self, room: Room, since: SyncToken) -> PresenceUpdate:
         """`m.presence` events of members, changed above `since`."""
 
     async def of_members(self, room: Room) -> Sequence[msgspec.Raw]:
@@ -39,10 +42,10 @@ class RoomPresence(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EventSlice:
-    """The events with start < position <= end."""
+    """The events between two tokens."""
 
-    start: int
-    end: int
+    start: SyncToken
+    end: SyncToken
     chunk: Sequence[dict[str, Any]] = ()
 
 
@@ -56,12 +59,13 @@ class StreamedEvents:
         self._presence = presence
 
     async def in_room(
-        self, caller: Requester, access: ReadAccess, since: int, limit: int | None = None
+        self, caller: Requester, access: ReadAccess, token: SyncToken, limit: int | None = None
     ) -> EventSlice:
         """The events of one room that the caller may see."""
-        now, room = self._sources.log.position, access.room
+        span, room = SyncSpan(token, self._sources.log.seen.snapshot()), access.room
+        since, now = token.of_room(room.room_nid), span.of_room(room.room_nid)[1]
         if now <= since:
-            return EventSlice(since, since)
+            return EventSlice(token, token)
         size = _size(limit)
         rows = await self._sources.db.run(events_after, [room.room_nid], since, now, size)
         seen = await self._seen(room, caller, [event for _, _, event in rows])
@@ -69,30 +73,39 @@ class StreamedEvents:
         chunk = [room_event(each, caller, now_ms) for each in seen if access.includes(each.stored)]
         if access.is_current:
             chunk += await self._ephemeral(room, caller, since)
-            chunk += [presence_event(event) for event in self._presence.events_in(room, since)]
-        return EventSlice(since, _end(rows, size, now), chunk)
+            presence = self._presence.events_in(room, token)
+            chunk += [presence_event(event) for event in presence.events]
+            span.has_users((change.user_id, change.position) for change in presence.changes)
+        span.has_room(room.room_nid, now)
+        return EventSlice(token, span.token_upto(_end(rows, size, now)), chunk)
 
     async def in_all_rooms(
-        self, caller: Requester, since: int, limit: int | None = None
+        self, caller: Requester, token: SyncToken, limit: int | None = None
     ) -> EventSlice:
         """The events of the caller's rooms and account."""
-        now = self._sources.log.position
-        if now <= since:
-            return EventSlice(since, since)
+        highest = self._sources.log.seen.highest
+        span = SyncSpan(token, self._sources.log.seen.snapshot())
+        if highest <= token.base:
+            return EventSlice(token, token)
         places = await self._sources.user_rooms.of(caller.user_id)
         numbers = [
             room_nid
             for room_nid, place in places.items()
-            if place.membership == "join" or place.position > since
+            if place.membership == "join" or place.position > token.of_room(room_nid)
         ]
         size = _size(limit)
-        rows = await self._sources.db.run(events_after, numbers, since, now, size)
-        chunk = await self._from_rooms(caller, places, rows)
-        chunk += await self._ephemeral_of_all(caller, places, since)
-        presence = await self._sources.presence.events_since(caller.user_id, since)
-        chunk += [presence_event(event) for event in presence]
-        chunk += await self._account_data(caller, since)
-        return EventSlice(since, _end(rows, size, now), chunk)
+        rows = await self._sources.db.run(events_after, numbers, token.base, highest, size)
+        published = [row for row in rows if _is_within(span, row)]
+        for position, room_nid, _ in published:
+            span.has_room(room_nid, position)
+        chunk = await self._from_rooms(caller, places, published)
+        chunk += await self._ephemeral_of_all(caller, places, span)
+        presence = await self._sources.presence.events_since(caller.user_id, token)
+        chunk += [presence_event(event) for event in presence.events]
+        span.has_users((change.user_id, change.position) for change in presence.changes)
+        if account_data := await self._account_data(caller, token.of_user(caller.user_id)):
+            span.has_user(caller.user_id)
+        return EventSlice(token, span.token_upto(_end(rows, size, highest)), chunk + account_data)
 
     async def _from_rooms(
         self, caller: Requester, places: MemberRooms, rows: Sequence[tuple[int, int, int]]
@@ -129,17 +142,21 @@ class StreamedEvents:
         return await self._visibility.visible(room, caller.user_id, events)
 
     async def _ephemeral_of_all(
-        self, caller: Requester, places: MemberRooms, since: int
+        self, caller: Requester, places: MemberRooms, span: SyncSpan
     ) -> _Events:
+        token = span.since or SyncToken(0)
         joined = [room_nid for room_nid, place in places.items() if place.membership == "join"]
         changed: set[int] = set()
         for source in self._sources.ephemeral:
-            changed.update(await source.changed_rooms(joined, since))
+            changed.update(await source.changed_rooms(joined, token.base))
         found: _Events = []
         for room_nid in sorted(changed):
             room = await self._rooms.by_number(room_nid)
-            if room is not None:
-                found += await self._ephemeral(room, caller, since)
+            if room is not None and (
+                events := await self._ephemeral(room, caller, token.of_room(room_nid))
+            ):
+                found += events
+                span.has_room(room_nid, span.of_room(room_nid)[1])
         return found
 
     async def _ephemeral(self, room: Room, caller: Requester, since: int) -> _Events:
@@ -164,6 +181,12 @@ class StreamedEvents:
 def _size(limit: int | None) -> int:
     """The maximum number of room events in a list."""
     return LIMIT if limit is None else min(limit, LIMIT)
+
+
+def _is_within(span: SyncSpan, row: tuple[int, int, int]) -> bool:
+    """Whether an event, (position, room, event), is in the span of its room."""
+    since, now = span.of_room(row[1])
+    return (since or 0) < row[0] <= now
 
 
 def _end(rows: Sequence[tuple[int, int, int]], size: int, now: int) -> int:

@@ -1,11 +1,11 @@
 """A subscription: pushes updates to one client as soon as there is something new.
 
 It knows no socket. Woken by the user's change queue, it asks the engine for the update above its
-position and passes the encoded update on. At most one computation runs at a time, and one more
+token and passes the encoded update on. At most one computation runs at a time, and one more
 follows if something changed meanwhile.
 
 Nothing is ever queued: while the sink is full, or the client has as many unacknowledged updates as
-it may, only the position is kept. Once the sink drains, all that was missed goes as one update, in
+it may, only the token is kept. Once the sink drains, all that was missed goes as one update, in
 which the engine limits long timelines, as in any response of `/sync`.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import TimeSlice
+from homeserver.streams.sync_tokens import SyncToken
 from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.update import Update
 
@@ -33,7 +34,9 @@ log = Logger()
 class Engine(Protocol):
     """The part of `homeserver.sync.engine.SyncEngine` that is used here."""
 
-    def update(self, request: SyncRequest, since: int | None) -> Coroutine[Any, Any, Update]: ...
+    def update(
+        self, request: SyncRequest, since: SyncToken | None
+    ) -> Coroutine[Any, Any, Update]: ...
 
     async def follow(self, user_id: str, wake: Callable[[], None]) -> Callable[[], None]: ...
 
@@ -86,7 +89,7 @@ class BatchScheduler:
 class Subscription:
     """The updates of one socket.
 
-    `since` is the position of the client's token, `None` for an initial sync. `window` is how many
+    `since` is the client's token, `None` for an initial sync. `window` is how many
     unacknowledged updates a client that acknowledges them may have.
     """
 
@@ -95,16 +98,16 @@ class Subscription:
         engine: Engine,
         scheduler: BatchScheduler,
         request: SyncRequest,
-        since: int | None,
+        since: SyncToken | None,
         sink: UpdateSink,
         window: int,
     ) -> None:
         self._engine = engine
         self._scheduler = scheduler
         self._request = request
-        self._position = since
+        self._since = since
         self._sink = sink
-        self._unacknowledged: deque[int] = deque(maxlen=window)
+        self._unacknowledged: deque[SyncToken] = deque(maxlen=window)
         self._acknowledges = False
         self._is_first = True
         self._woken = True
@@ -137,11 +140,11 @@ class Subscription:
         self._blocked = False
         self._queue()
 
-    def acknowledge(self, position: int) -> None:
-        """The client has everything up to this position; from now on its window applies."""
+    def acknowledge(self, token: SyncToken) -> None:
+        """The client has everything up to this token; from now on its window applies."""
         self._acknowledges = True
         unread = self._unacknowledged
-        while unread and unread[0] <= position:
+        while unread and unread[0].is_within(token):
             unread.popleft()
         self._queue()
 
@@ -177,7 +180,7 @@ class Subscription:
             self._failed(Failure())
 
     def _compute(self) -> None:
-        coroutine = self._engine.update(self._request, self._position)
+        coroutine = self._engine.update(self._request, self._since)
         # Most updates come from memory: started manually, they cost no Deferred.
         try:
             coroutine.send(None)
@@ -198,13 +201,13 @@ class Subscription:
     def _push(self, update: Update) -> None:
         if self._stopped:
             return
-        self._position = update.position
+        self._since = token = update.span.token
         if not self._is_first and update.is_empty:
             return
         if self._is_first:
             self._is_first = False
             self._request = replace(self._request, full_state=False)
-        self._unacknowledged.append(update.position)
+        self._unacknowledged.append(token)
         self._sink.send_update(update.encode())
 
     def _finished(self) -> None:

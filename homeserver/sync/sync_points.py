@@ -9,17 +9,19 @@ from typing import NamedTuple
 
 from homeserver.rooms.room.user_rooms import MemberRooms, UserRooms
 from homeserver.streams.log import Log
+from homeserver.streams.shards import shard_of
+from homeserver.streams.sync_tokens import PublishedPositions, SyncToken
 from homeserver.sync.user_change_queues import USER_DATA, UserChangeQueues
 
 
 class SyncPoint(NamedTuple):
-    """A position of the log, and what had changed for a user at that position.
+    """What was published at one moment, and what had changed for a user by then.
 
     `changed` is what changed above the token, `None` where everything may have; `rooms` are the
     user's memberships of the rooms concerned.
     """
 
-    position: int
+    now: PublishedPositions
     changed: set[int] | None
     rooms: MemberRooms
 
@@ -32,21 +34,32 @@ class SyncPoints:
         self._user_rooms = user_rooms
         self._log = log
 
-    async def take(self, user_id: str, since: int | None) -> SyncPoint:
-        """The current sync point for a token of position `since`, `None` for no token."""
+    async def take(self, user_id: str, since: SyncToken | None) -> SyncPoint:
+        """The current sync point for a token, `None` for no token."""
         while True:
             queue, rooms = self._change_queues.loaded(user_id), self._user_rooms.loaded(user_id)
             if queue is None or rooms is None:
                 await self._user_rooms.of(user_id)
                 await self._change_queues.queue_of(user_id)
                 continue
-            now = self._log.position
+            now = self._log.seen.snapshot()
             changed = None if since is None else queue.changed_since(since)
             if changed is None or USER_DATA in changed:
                 rooms = dict(rooms)
             else:
                 rooms = {number: rooms[number] for number in changed if number in rooms}
-            if all(membership.position <= now for membership in rooms.values()):
+            if _are_published(rooms, now):
                 return SyncPoint(now, changed, rooms)
             # Some memberships were read from the database before they were published.
             await self._log.written()
+
+
+def _are_published(rooms: MemberRooms, now: PublishedPositions) -> bool:
+    """Whether all memberships are as of published positions."""
+    base = now.base
+    # Not `all(…)`: each delivery comes by here, mostly with one room.
+    for number, membership in rooms.items():
+        position = membership.position
+        if position > base and (now.even is not None or position > now.at(shard_of(number))):
+            return False
+    return True

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from homeserver.streams.tokens import stream_token
+from homeserver.streams.sync_tokens import SyncToken
+from homeserver.sync.sync_span import SyncSpan
 
 _encode = msgspec.json.Encoder().encode
 
@@ -23,16 +24,20 @@ MAX_CACHED_SECTIONS = 64
 MAX_CACHED_SECTION_BYTES = 16_384  # that a cached section may have
 
 
+EncodedSections = dict[tuple[SyncToken, str, bytes], bytes]
+"""Encoded updates by the token after them, the room, and its section."""
+
+
 @dataclass(slots=True)
 class Update:
-    """The changes up to `position`. Values of the room sections are JSON bytes.
+    """The changes of a span. Values of the room sections are JSON bytes.
 
-    `encoded_sections` is a cache of encoded updates, by position, room and section: the members of
-    a room often get the same update, and then it is the same object.
+    `encoded_sections` is a cache: the members of a room often get the same update, and then it is
+    the same object.
     """
 
-    position: int
-    encoded_sections: dict[tuple[int, str, bytes], bytes] = field(default_factory=dict)
+    span: SyncSpan
+    encoded_sections: EncodedSections = field(default_factory=dict)
     joined: dict[str, bytes] = field(default_factory=dict)
     invited: dict[str, bytes] = field(default_factory=dict)
     knocked: dict[str, bytes] = field(default_factory=dict)
@@ -48,7 +53,7 @@ class Update:
     @property
     def next_batch(self) -> str:
         """The token to continue from."""
-        return stream_token(self.position)
+        return self.span.token.text
 
     def encode(self) -> bytes:
         """The response as JSON."""
@@ -57,7 +62,7 @@ class Update:
         ((room_id, section),) = self.joined.items()
         if len(section) > MAX_CACHED_SECTION_BYTES:
             return self._encode()
-        key = self.position, room_id, section
+        key = self.span.token, room_id, section
         encoded = self.encoded_sections.get(key)
         if encoded is None:
             if len(self.encoded_sections) >= MAX_CACHED_SECTIONS:

@@ -20,9 +20,11 @@ from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.room.changes import OutOfRoomMembershipChanged, StateChanged
 from homeserver.rooms.room.room_receipts import PRIVATE, ReceiptChanged
 from homeserver.rooms.room.user_rooms import RoomForgotten, UserRooms
+from homeserver.streams.shards import shard_of, shard_of_user
+from homeserver.streams.sync_tokens import SyncToken
 
 USER_DATA = 0  # in place of a room's numeric id: account data, and other data of one user only
-PRESENCE = -1
+PRESENCE = -1  # the same for presence of the first shard; lower for the others (`presence_in`)
 
 MAX_QUEUED_CHANGES = 400  # of one user
 WAKE_BATCH_SIZE = 100  # users at least, before yielding to the reactor
@@ -31,50 +33,70 @@ PRESENCE_BATCH_SECONDS = 1.0  # after which a larger audience is, for all change
 log = Logger()
 
 
-class Positioned(Protocol):
-    """The part of the log that is used here."""
+class Published(Protocol):
+    """The part of `Seen` that is used here."""
 
     @property
-    def position(self) -> int:
-        """The position up to which everything is published."""
+    def highest(self) -> int:
+        """The highest position that is published."""
+
+
+def presence_in(shard: int) -> int:
+    """What stands for presence that was published with the facts of a shard."""
+    return PRESENCE - shard
 
 
 class UserChangeQueue:
-    """The changes that concern one user, complete above `since`."""
+    """The changes that concern one user, complete above `since`.
 
-    __slots__ = ("entries", "rooms", "since", "user_id", "waiters")
+    They are in the order in which they were published, each with the highest position so far; with
+    one owner of all shards that is its own.
+    """
+
+    __slots__ = ("entries", "highest", "rooms", "since", "user_id", "waiters")
 
     def __init__(self, user_id: str, since: int) -> None:
         self.user_id = user_id
         self.since = since
-        self.entries: deque[tuple[int, int]] = deque()
+        self.highest = since
+        self.entries: deque[tuple[int, int, int]] = deque()
         self.waiters: set[Callable[[], None]] = set()
         self.rooms: set[int] = set()
 
     def add(self, position: int, what: int) -> None:
         """Record a change: `what` is a room's numeric id, `USER_DATA` or `PRESENCE`."""
         entries = self.entries
-        entries.append((position, what))
+        if position > self.highest:
+            self.highest = position
+        entries.append((position, what, self.highest))
         if len(entries) > MAX_QUEUED_CHANGES:
-            self.since = entries.popleft()[0]
+            self.since = entries.popleft()[2]
 
-    def changed_since(self, position: int) -> set[int] | None:
-        """The changes above a position; `None` where the queue does not reach back that far."""
-        if position < self.since:
+    def changed_since(self, token: SyncToken) -> set[int] | None:
+        """The changes above a token; `None` where the queue does not reach back that far."""
+        base = token.base
+        if base < self.since:
             return None
         changed = set()
-        for at, what in reversed(self.entries):
-            if at <= position:
+        for at, what, highest in reversed(self.entries):
+            if highest <= base:
                 break
-            changed.add(what)
+            if at > base and not (token.ahead and at <= token.at(self._shard(what))):
+                changed.add(what)
         return changed
+
+    def _shard(self, what: int) -> int:
+        """The shard whose position a change has."""
+        if what == USER_DATA:
+            return shard_of_user(self.user_id)
+        return shard_of(what) if what > USER_DATA else PRESENCE - what
 
 
 class UserChangeQueues:
     """The queues of recently active users: at most `capacity`, and those with waiting requests."""
 
-    def __init__(self, user_rooms: UserRooms, log: Positioned, clock: Clock, capacity: int) -> None:
-        self._log = log
+    def __init__(self, user_rooms: UserRooms, seen: Published, clock: Clock, capacity: int) -> None:
+        self._seen = seen
         self._user_rooms = user_rooms
         self._clock = clock
         self._to_wake: dict[UserChangeQueue, None] = {}  # in the order of their changes
@@ -108,7 +130,7 @@ class UserChangeQueues:
         queue = self.loaded(user_id)
         if queue is None:
             # From here on it follows the log: what was published during the wait is not in it.
-            queue = self._queues.put(user_id, UserChangeQueue(user_id, self._log.position))
+            queue = self._queues.put(user_id, UserChangeQueue(user_id, self._seen.highest))
             for number in joined:
                 self._follow(queue, number)
         return queue
@@ -130,8 +152,10 @@ class UserChangeQueues:
                     self._add_for_room(entry.room, entry.position, changed)
             elif isinstance(entry, PresenceChanged):
                 self._add_for_presence(entry, changed)
-            elif isinstance(entry, AccountDataChanged | RoomForgotten):
+            elif isinstance(entry, AccountDataChanged):
                 self._add_for_user(entry.user_id, entry.position, USER_DATA, changed)
+            elif isinstance(entry, RoomForgotten):
+                self._add_for_user(entry.user_id, entry.position, entry.room, changed)
         self._wake_soon(changed)
 
     def wake_all(self) -> None:
@@ -186,7 +210,7 @@ class UserChangeQueues:
                 if membership == "join":
                     self._follow(queue, entry.room_nid)
                     # They now see the presence of the room's members, which did not change itself.
-                    queue.add(entry.position, PRESENCE)
+                    queue.add(entry.position, presence_in(shard_of(entry.room_nid)))
                 else:
                     self._unfollow(queue, entry.room_nid)
                     queue.add(entry.position, entry.room_nid)
@@ -213,8 +237,9 @@ class UserChangeQueues:
         own = self._queues.peek(entry.user_id)
         if own is not None:
             seen.add(own)
+        what = presence_in(shard_of_user(entry.user_id))
         for queue in seen:
-            queue.add(entry.position, PRESENCE)
+            queue.add(entry.position, what)
         if len(seen) <= MAX_IMMEDIATE_AUDIENCE:
             changed |= seen
             return

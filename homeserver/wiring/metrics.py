@@ -3,7 +3,6 @@
 from homeserver.observability.metrics import Metrics
 from homeserver.storage.database.database import Database
 from homeserver.streams.durable_readers import DurableReaders
-from homeserver.streams.log import Log
 from homeserver.wiring.room_core import RoomCore
 from homeserver.wiring.rooms import RoomServices
 from homeserver.wiring.stream import Stream
@@ -13,7 +12,6 @@ from homeserver.wiring.sync import Sync
 def watch(
     metrics: Metrics,
     db: Database,
-    log: Log,
     readers: DurableReaders,
     room_core: RoomCore,
     rooms: RoomServices,
@@ -22,7 +20,6 @@ def watch(
 ) -> None:
     """Register the metrics of one server."""
     registry = room_core.registry
-    metrics.gauge("log_position", "Position of the log.", lambda: log.position)
     metrics.gauges(
         "reader_behind_seconds",
         "Time since a reader of the log had nothing to do.",

@@ -80,7 +80,7 @@ class ServerParts:
             reactor, db, log, readers, federation, accounts, core, remote, self.rooms, self.sync
         )
         self.stream = Stream(reactor, settings, log, rate_limits, accounts, self.rooms, self.sync)
-        watch(metrics, db, log, readers, core, self.rooms, self.sync, self.stream)
+        watch(metrics, db, readers, core, self.rooms, self.sync, self.stream)
         metrics.show_caches(caches_of(self))
         self.listeners = self._listeners(reactor, settings, log, metrics, rate_limits)
 

@@ -68,7 +68,7 @@ class Sync:
         )
         lazy_members = LazyMembers()
         queues = self.change_queues = UserChangeQueues(
-            room_core.user_rooms, log, reactor, settings.limits.cached_users
+            room_core.user_rooms, log.seen, reactor, settings.limits.cached_users
         )
         ephemeral: list[EphemeralEvents] = [self.typing, receipts]
         sections = RoomSections(

@@ -52,8 +52,8 @@ from homeserver.protocol.third_party_ids.address_validation import ValidationMes
 from homeserver.storage.accounts.identity_bindings import IdentityBinding
 from homeserver.streams.log import Log
 from homeserver.web.rate_limits import RateLimits
+from tests.support.logs import free_counters, transcoding
 from tests.support.postgres import DatabaseTestCase
-from tests.support.transcoding import transcoding
 
 SERVER = "example.org"
 ALICE = f"@alice:{SERVER}"
@@ -125,8 +125,9 @@ class AccountsTestCase(DatabaseTestCase):
         await super().setUp()
         self.clock = Clock()
         self.clock.advance(1_700_000_000)
+        clock: Any = reactor
         transcode = transcoding(is_wanted=False)
-        self.log = Log(reactor, self.db.write_batch, 0, transcode=transcode)  # type: ignore[arg-type]
+        self.log = Log(clock, self.db.write_batch, free_counters(clock), transcode=transcode)
         self.build()
 
     async def clean_up(self) -> None:

@@ -32,12 +32,13 @@ class AccountDataTests(AccountsTestCase):
     async def test_it_outlives_a_restart(self) -> None:
         """Changes since a token from before the restart are still sent after it."""
         await self.account_data.set(ALICE, None, "org.first", {"a": 1})
+        since = self.log.position
         await self.account_data.set(ALICE, None, "org.second", {"a": 1})
         await self.account_data.set(ALICE, None, "org.first", {"a": 2})
         self.build()
 
         self.assertEqual(
-            await self.account_data.changed_since(ALICE, 1),
+            await self.account_data.changed_since(ALICE, since),
             [(None, "org.second", b'{"a":1}'), (None, "org.first", b'{"a":2}')],
         )
 
@@ -69,14 +70,15 @@ class AccountDataTests(AccountsTestCase):
         """A sync gets the changes since its token, each type with its newest content."""
         await self.account_data.set(ALICE, None, "org.first", {"a": 1})
         await self.account_data.set(ALICE, ROOM, "org.room", {})
+        since = self.log.position
         await self.account_data.set(ALICE, None, "org.first", {"a": 2})
 
         everything = await self.account_data.changed_since(ALICE, 0)
-        changes = await self.account_data.changed_since(ALICE, 2)
+        changes = await self.account_data.changed_since(ALICE, since)
 
         self.assertEqual(everything, [(ROOM, "org.room", b"{}"), (None, "org.first", b'{"a":2}')])
         self.assertEqual(changes, [(None, "org.first", b'{"a":2}')])
-        self.assertEqual(await self.account_data.changed_since(ALICE, 3), [])
+        self.assertEqual(await self.account_data.changed_since(ALICE, self.log.position), [])
 
     async def test_no_change_costs_no_query(self) -> None:
         """Most syncs of most users are about something else."""
@@ -94,7 +96,9 @@ class AccountDataTests(AccountsTestCase):
 
         await self.account_data.set(ALICE, ROOM, "org.example", {"a": 1})
 
-        self.assertEqual(entries, [AccountDataChanged(1, ALICE, ROOM, "org.example", b'{"a":1}')])
+        self.assertEqual(
+            entries, [AccountDataChanged(self.log.position, ALICE, ROOM, "org.example", b'{"a":1}')]
+        )
 
     async def test_a_change_while_the_data_is_loaded_is_not_lost(self) -> None:
         """Two devices at once: the last change is what both get."""

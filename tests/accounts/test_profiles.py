@@ -58,7 +58,9 @@ class ProfilesTests(AccountsTestCase):
         await self.profiles.set_field(ALICE, "displayname", "Alice")
         await self.profiles.remove_field(ALICE, "avatar_url")
 
-        self.assertEqual(entries, [ProfileChanged(1, ALICE, "displayname", b'"Alice"')])
+        self.assertEqual(
+            entries, [ProfileChanged(self.log.position, ALICE, "displayname", b'"Alice"')]
+        )
         self.assertEqual(self.told, [(ALICE, "displayname")])
 
     async def test_member_events_get_name_and_picture_if_there_are_any(self) -> None:

@@ -9,8 +9,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from homeserver.app import Homeserver
 from homeserver.observability.metrics import ReactorLag
 from homeserver.storage.database.database import Database
+from homeserver.streams.counters import CounterReserve
 from homeserver.streams.log import Log
-from homeserver.streams.positions import PositionReserve
 from homeserver.web.listeners import CannotListen, Listeners
 from homeserver.wiring.accounts import AccountServices
 from homeserver.wiring.federated_rooms import FederatedRooms
@@ -26,7 +26,7 @@ ENDINGS = (
     (Federation, "stop"),
     (RoomServices, "stop"),
     (AccountServices, "stop"),
-    (PositionReserve, "stop"),
+    (CounterReserve, "stop"),
     (Log, "flush"),
     (ReactorLag, "stop"),
     (Database, "close"),

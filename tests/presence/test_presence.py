@@ -16,6 +16,7 @@ from homeserver.presence.tracker import PresenceTracker
 from homeserver.protocol.errors import Forbidden, InvalidParam, MatrixError, Unavailable
 from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.rooms.room.changes import StateChanged
+from homeserver.streams.sync_tokens import SyncToken
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.sync_server import SyncServer
 
@@ -90,8 +91,9 @@ class PresenceTestCase(DatabaseTestCase):
 
     async def seen_by(self, caller: Requester, since: int | None = None) -> dict[str, Any]:
         """The presence contents that a user gets, by localpart."""
-        events = await self.presence.events_since(caller.user_id, since)
-        decoded = [msgspec.json.decode(event) for event in events]
+        token = None if since is None else SyncToken(since)
+        update = await self.presence.events_since(caller.user_id, token)
+        decoded = [msgspec.json.decode(event) for event in update.events]
         assert all(event["type"] == "m.presence" for event in decoded)
         return {event["sender"].partition(":")[0][1:]: event["content"] for event in decoded}
 

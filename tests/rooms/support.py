@@ -38,8 +38,10 @@ from homeserver.rooms.sending.sending import Sending
 from homeserver.rooms.sending.transaction_ids import Transactions
 from homeserver.rooms.state.store import StateStore
 from homeserver.storage.rooms.names import Names
+from homeserver.streams.counters import Counters
 from homeserver.streams.log import Log
 from homeserver.web.rate_limits import RateLimits
+from tests.support.logs import free_counters, transcoding
 from tests.support.no_federation import (
     NoBackfill,
     NoMemberships,
@@ -48,7 +50,6 @@ from tests.support.no_federation import (
     invite_no_address,
 )
 from tests.support.postgres import DatabaseTestCase
-from tests.support.transcoding import transcoding
 
 SERVER = "example.org"
 ALICE = Requester(f"@alice:{SERVER}", "DESK")
@@ -73,17 +74,17 @@ class RoomsTestCase(DatabaseTestCase):
         await super().setUp()
         self.clock = Clock()
         self.clock.advance(1_700_000_000)
-        self.build(0)
+        self.build(free_counters(reactor))  # type: ignore[arg-type]
 
     def restart(self) -> None:
         """Construct all objects again, as at a start of the server: the caches are empty."""
-        self.build(self.log.position)
+        self.build(self.counters)
 
-    def build(self, position: int) -> None:
-        """Construct all objects; the log continues from a position."""
-        db = self.db
+    def build(self, counters: Counters) -> None:
+        """Construct all objects; the log continues these counters."""
+        db, self.counters = self.db, counters
         transcode = transcoding(is_wanted=self.transcodes)
-        self.log = log = Log(reactor, db.write_batch, position, transcode=transcode)  # type: ignore[arg-type]
+        self.log = log = Log(reactor, db.write_batch, counters, transcode=transcode)  # type: ignore[arg-type]
         self.names = Names(db)
         self.events = EventStore(db, self.cached_events)
         self.origin = LocalServer(SERVER, SigningKey.from_seed("1", bytes(32)), self.clock)

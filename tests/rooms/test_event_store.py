@@ -29,7 +29,7 @@ REDACTION = build(
 
 def appended(event: Event, event_nid: int = 7, **fields: Any) -> EventAppended:
     """The log entry of another process for an event."""
-    stored = StoredEvent(event, event_nid, event_nid, b"before", b"after")
+    stored = StoredEvent(event, event_nid, event_nid, b"before", b"after", stored_at=event_nid)
     return EventAppended(event_nid, 1, b"after", stored=stored, **fields)
 
 
@@ -38,7 +38,9 @@ def row(event: Event, event_nid: int = 7, *, is_outlier: bool = False) -> EventR
     position = None if is_outlier else event_nid
     state = None if is_outlier else b"before"
     rest = [None] * 10
-    return EventRow(event_nid, 1, position, 1, event.event_id, event.json, state, state, *rest)
+    return EventRow(
+        event_nid, 1, position, event_nid, 1, event.event_id, event.json, state, state, *rest
+    )
 
 
 class HeldDatabase:
@@ -73,7 +75,9 @@ class Memory:
 def test_event_of_an_entry_is_that_in_memory() -> None:
     """A reader who has the event as an outlier sees that it was placed, and when it is redacted."""
     memory, event = Memory(), message()
-    known = StoredEvent(event, 7, None, EMPTY, EMPTY, status=EventStatus(is_outlier=True))
+    known = StoredEvent(
+        event, 7, None, EMPTY, EMPTY, stored_at=7, status=EventStatus(is_outlier=True)
+    )
     memory.events.add(known)
 
     entry = memory.publish(appended(event))
@@ -96,9 +100,9 @@ def test_event_of_an_entry_becomes_that_in_memory() -> None:
 def test_current_event_of_an_entry_is_that_in_memory() -> None:
     """It may have been changed since, so it stays as it is."""
     memory, event = Memory(), message()
-    known = StoredEvent(event, 7, 7, EMPTY, EMPTY, redaction=REDACTION)
+    known = StoredEvent(event, 7, 7, EMPTY, EMPTY, stored_at=7, redaction=REDACTION)
     memory.events.add(known)
-    other = StoredEvent(event, 7, 7, b"another", b"another")
+    other = StoredEvent(event, 7, 7, b"another", b"another", stored_at=7)
 
     entry = memory.publish(appended(message(3), 9, changes={("type", "key"): other}))
 
@@ -110,7 +114,7 @@ def test_current_event_of_an_entry_is_that_in_memory() -> None:
 def test_redaction_is_not_undone() -> None:
     """The event was read when its redaction was stored, and not published yet."""
     memory, event = Memory(), message()
-    known = StoredEvent(event, 7, 7, EMPTY, EMPTY, redaction=REDACTION)
+    known = StoredEvent(event, 7, 7, EMPTY, EMPTY, stored_at=7, redaction=REDACTION)
     memory.events.add(known)
 
     memory.publish(appended(event))

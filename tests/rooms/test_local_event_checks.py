@@ -259,9 +259,8 @@ class CreationChecks(RoomsTestCase):
             create = self.origin.sign_event(rules, draft, room_id=room_id)
             names = await self.names.nids([create.room_id, ALICE.user_id, "m.room.create", ""])
             room = Room(names[create.room_id], create.room_id, rules, EMPTY)
-            first = StoredEvent(
-                create, position := self.log.next_position(), position, EMPTY, EMPTY
-            )
+            number, position = self.log.next_event_number(), self.log.next_position()
+            first = StoredEvent(create, number, position, EMPTY, EMPTY, stored_at=position)
 
             with pytest.raises(Forbidden):
                 self.rooms.add_new(room).append([], create=first)

@@ -105,3 +105,18 @@ def test_files_must_be_numbered_without_gap(
 def test_every_migration_opens_with_its_reason() -> None:
     """A reader of the schema in five years learns its reasons."""
     assert all(migration.text.startswith("-- ") for migration in load_migrations())
+
+
+def test_event_numbers_go_on_above_the_positions_of_before(dsn: str) -> None:
+    """Positions used to be event numbers: none that may have been one is used for another event."""
+    migrations = load_migrations()
+    number = next(each.number for each in migrations if each.name == "event_numbers")
+    migrate(dsn, [migration for migration in migrations if migration.number < number])
+    with psycopg.connect(dsn) as connection:
+        connection.execute("INSERT INTO server_state VALUES ('reserved_positions', '4000000')")
+
+    migrate(dsn, migrations)
+
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute("SELECT key, value FROM server_state ORDER BY key").fetchall()
+    assert rows == [("reserved_event_numbers", "4000000"), ("reserved_positions", "4000000")]

@@ -6,6 +6,8 @@ from homeserver.storage.database.server_state import (
     WrongServer,
     claim_server_name,
     count_boot,
+    raise_position_bound,
+    reserve_event_numbers,
     reserve_positions,
 )
 from tests.support.postgres import DatabaseTestCase
@@ -22,16 +24,19 @@ class ServerStateTests(DatabaseTestCase):
 
     async def test_reserved_positions_are_never_given_out_again(self) -> None:
         """A client's token from before a crash stays below all later positions."""
-        first = await self.db.run(reserve_positions, 1000)
+        first = await self.db.run(reserve_positions, 1000, above=5)
+        second = await self.db.run(reserve_positions, 10, above=5)
+        await self.db.run(raise_position_bound, 3000)
+        await self.db.run(raise_position_bound, 2000)
 
-        second = await self.db.run(reserve_positions, 10)
+        third = await self.db.run(reserve_positions, 10, above=5)
 
-        self.assertEqual((first, second), (0, 1000))
+        self.assertEqual((first, second, third), (5, 1005, 3000))
 
     async def test_concurrent_reservations_do_not_overlap(self) -> None:
-        """Two processes can write to one log's numbers."""
+        """Two processes can number the events of one database."""
         starts = await gatherResults(
-            [Deferred.fromCoroutine(self.db.run(reserve_positions, 10)) for _ in range(8)]
+            [Deferred.fromCoroutine(self.db.run(reserve_event_numbers, 10)) for _ in range(8)]
         )
 
         self.assertEqual(sorted(starts), list(range(0, 80, 10)))

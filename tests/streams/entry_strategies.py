@@ -94,6 +94,7 @@ def stored_events(draw: Draw, version: RoomVersion) -> StoredEvent:
         draw(st.none() | st.integers(-(2**63), 2**63 - 1)),
         draw(roots),
         draw(roots),
+        stored_at=draw(positions),
         replaces=draw(st.none() | nids),
         replaced=draw(st.none() | events),
         redaction=draw(st.none() | events),

@@ -16,6 +16,7 @@ from homeserver.storage.database.batch import Batch, BatchStatement, Row
 from homeserver.storage.database.database import Connection, Database
 from homeserver.storage.database.reader_positions import reader_position
 from homeserver.streams import durable_reader
+from homeserver.streams.counters import Counters, open_counters
 from homeserver.streams.durable_reader import STORE_IDLE_SECONDS, ItemPage
 from homeserver.streams.durable_readers import RETRIES, STORE_SECONDS, DurableReaders
 from homeserver.streams.log import Log
@@ -69,7 +70,7 @@ async def notes_between(db: Connection, after: int, upto: int) -> list[tuple[int
 class Process:
     """A log with one reader. `handled` is what it has handled, `rows` says how."""
 
-    def __init__(self, db: Database, position: int) -> None:
+    def __init__(self, db: Database, counters: Counters) -> None:
         self.db = db
         self.clock = Clock()
         self.is_dead = False
@@ -80,11 +81,16 @@ class Process:
         self.after_load: Callable[[], None] = lambda: None
         self.before_handling: Callable[[Noted], Awaitable[None] | None] = lambda _: None
         self.after_handling: Callable[[Noted], None] = lambda _: None
-        self.log = Log(reactor, self._write, position)  # type: ignore[arg-type]
+        self.log = Log(reactor, self._write, counters)  # type: ignore[arg-type]
         self.readers = DurableReaders(self.log, db, self.clock)
         notes = self._notes = Notes(db)
         source = type("Source", (), {"select": staticmethod(notes.select), "load": self._load})
         self.reader = self.readers.add("notes", source, self._handle)
+
+    @classmethod
+    async def make(cls, db: Database) -> "Process":
+        """The next process on a database; it is not started."""
+        return cls(db, await open_counters(db, reactor))
 
     async def start(self) -> None:
         await self.readers.load()
@@ -161,7 +167,7 @@ class ReaderTestCase(DatabaseTestCase):
         await super().setUp()
         await self.execute("CREATE TABLE notes (n int8 PRIMARY KEY, note text)")
         await self.execute("CREATE TABLE done (n int8 PRIMARY KEY)")
-        self.process = await self.begin(0)
+        await self.begin()
 
     async def clean_up(self) -> None:
         if not self.process.is_dead:
@@ -169,15 +175,15 @@ class ReaderTestCase(DatabaseTestCase):
             await self.process.log.flush()
         await super().clean_up()
 
-    async def begin(self, position: int) -> Process:
-        self.process = Process(self.db, position)
+    async def begin(self) -> Process:
+        self.process = await Process.make(self.db)
         await self.process.start()
         return self.process
 
     async def succeed(self) -> Process:
         """The process that is started after the present one has died."""
         await self.process.die()
-        return await self.begin(self.process.log.position + 1_000)
+        return await self.begin()
 
     async def execute(self, statement: str) -> Any:
         async def run(db: Connection) -> Any:
@@ -217,12 +223,12 @@ class CrashTests(ReaderTestCase):
         for point in POINTS:
             with self.subTest(point):
                 await self.process.die()
-                behind = Process(self.db, self.process.log.position + 1_000)
+                behind = await Process.make(self.db)
                 await behind.note(*(f"{point} {number}" for number in range(3 * PAGE + 1)))
                 self.process = behind
                 for _ in range(3):
                     await self.process.die()
-                    self.process = Process(self.db, self.process.log.position + 1_000)
+                    self.process = await Process.make(self.db)
                     self.process.crash_at(point)
                     await self.process.start()
                     await until(lambda: self.process.is_dead or self.process.reader.is_idle)
@@ -294,9 +300,9 @@ class BacklogTests(ReaderTestCase):
         await self.process.note("before")
         await self.process.idle()
         await self.process.die()
-        behind = Process(self.db, self.process.log.position + 1_000)
+        behind = await Process.make(self.db)
         await behind.note("missed")
-        self.process = Process(self.db, behind.log.position + 1_000)
+        self.process = await Process.make(self.db)
         written: list[Deferred[None]] = []
         self.process.after_load = lambda: written.append(
             Deferred.fromCoroutine(self.process.note("during"))
@@ -312,10 +318,10 @@ class BacklogTests(ReaderTestCase):
         """An update that brings a reader does not have it handle the whole past."""
         await self.execute("DELETE FROM reader_positions")
         await self.process.die()
-        behind = Process(self.db, self.process.log.position + 1_000)
+        behind = await Process.make(self.db)
         await behind.note("past")
 
-        await self.begin(behind.log.position + 1_000)
+        await self.begin()
         await self.process.note("present")
         await self.process.idle()
 
@@ -357,9 +363,9 @@ class FailureTests(ReaderTestCase):
     async def test_nothing_is_skipped_when_a_page_cannot_be_read(self) -> None:
         """However often reading fails: what was not read is not handled."""
         await self.process.die()
-        behind = Process(self.db, self.process.log.position + 1_000)
+        behind = await Process.make(self.db)
         await behind.note("missed")
-        self.process = Process(self.db, behind.log.position + 1_000)
+        self.process = await Process.make(self.db)
         failures = [ValueError("defect"), Unavailable("gone")]
 
         def fail() -> None:
@@ -431,7 +437,7 @@ class ConcurrentTests(ReaderTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         await self.process.die()
-        self.process = Process(self.db, 10_000)
+        self.process = await Process.make(self.db)
         self.gates: dict[str, Deferred[None]] = {}
         self.concurrent = self.process.readers.add_concurrent(
             "concurrent", Notes(self.db), self.handle, slots=2
@@ -446,18 +452,23 @@ class ConcurrentTests(ReaderTestCase):
         """A server that does not respond holds one slot; the position stays before its item."""
         before = self.process.log.position
         await self.process.note("slow", "two", "three", "four")
+        upto = self.process.log.position
         await until(lambda: len(self.gates) == 2)
         self.gates["two"].callback(None)
         await until(lambda: "three" in self.gates)
         self.gates["three"].callback(None)
         await until(lambda: "four" in self.gates)
 
-        self.assertEqual(self.concurrent.position, before)
+        self.assertLess(self.concurrent.position, upto)
+        rows = await self.execute(
+            f"SELECT note FROM notes WHERE n > {before} AND n <= {self.concurrent.position}"
+        )
+        self.assertEqual(rows, [])
 
         for text in ("slow", "four"):
             self.gates[text].callback(None)
         await until(lambda: self.concurrent.is_idle)
-        self.assertGreater(self.concurrent.position, before + 3)
+        self.assertGreaterEqual(self.concurrent.position, upto)
 
     async def test_an_item_in_progress_is_begun_again_after_a_crash(self) -> None:
         """It is not known how far it came."""
@@ -468,7 +479,7 @@ class ConcurrentTests(ReaderTestCase):
         await self.process.log.flush()
         await self.process.die()
         self.gates.clear()
-        self.process = Process(self.db, self.process.log.position + 1_000)
+        self.process = await Process.make(self.db)
         self.concurrent = self.process.readers.add_concurrent(
             "concurrent", Notes(self.db), self.handle, slots=3
         )

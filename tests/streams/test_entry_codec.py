@@ -58,7 +58,7 @@ def test_entry_of_a_room_is_decoded_as_it_was(version: str, data: Any) -> None:
 def test_decoded_entry_shares_no_event(version: str) -> None:
     """What one process does to its object of an event, another does not see."""
     _, join, _, redaction = example_events(version)
-    stored = StoredEvent(join, 7, 7, b"before", b"after")
+    stored = StoredEvent(join, 7, 7, b"before", b"after", stored_at=7)
     key = (join.type, join.state_key or "")
     entry = EventAppended(7, 1, b"after", {key: stored}, stored=stored)
 
@@ -74,7 +74,7 @@ def test_decoded_entry_shares_no_event(version: str) -> None:
 def test_entry_is_encoded_as_its_event_is_then() -> None:
     """An event that was redacted before its entry was published is never shown in full."""
     _, _, said, redaction = example_events("11")
-    stored = StoredEvent(said, 7, 7, b"root", b"root")
+    stored = StoredEvent(said, 7, 7, b"root", b"root", stored_at=7)
     entry = EventsStored(7, 1, [stored])
     stored.redact(redaction)
 
@@ -86,7 +86,7 @@ def test_entry_is_encoded_as_its_event_is_then() -> None:
 @pytest.mark.parametrize("status", [ACCEPTED, EventStatus(is_outlier=True)])
 def test_status_of_an_event_is_kept(status: EventStatus) -> None:
     """An outlier has no place in the graph for other processes either."""
-    stored = StoredEvent(example_events("11")[2], 7, None, b"", b"", status=status)
+    stored = StoredEvent(example_events("11")[2], 7, None, b"", b"", stored_at=7, status=status)
 
     assert CODEC.transcode(EventsStored(7, 1, [stored])).events[0].status == status
 

@@ -45,12 +45,15 @@ SHOWN = StoredEvent(
     7,
     b"before",
     b"after",
+    stored_at=7,
     replaces=5,
     replaced=EVENT,
     redaction=EVENT,
     transaction=ClientTransaction("@a:b", "DESK", "txn", "path"),
 )
-OUTLIER = StoredEvent(EVENT, 6, None, b"", b"", status=EventStatus(True, "rule 1", "rule 2"))
+OUTLIER = StoredEvent(
+    EVENT, 6, None, b"", b"", stored_at=8, status=EventStatus(True, "rule 1", "rule 2")
+)
 GOLDEN: list[tuple[Any, bytes]] = [
     (
         PartialRoomLeft(8, 1, "$join"),
@@ -102,9 +105,9 @@ GOLDEN: list[tuple[Any, bytes]] = [
         ),
         (
             b"\x93\x01\xa5state\x97\x08\x01\xc4\x04root\xc3\x81\xa8$missing\x03\x92\x93\xa1"
-            b't\xa4gone\xc0\x93\xa1t\xa3key\x00\x92\xa211\x91\x9d\x92\xa6$event\xc4W{"conte'
+            b't\xa4gone\xc0\x93\xa1t\xa3key\x00\x92\xa211\x91\x9e\x92\xa6$event\xc4W{"conte'
             b'nt":{},"depth":1,"origin_server_ts":2,"room_id":"!r","sender":"@a:b","type":"'
-            b't"}\x06\xc0\xc4\x00\xc4\x00\x01\xc0\xc0\xc0\xc0\xc3\xa6rule 1\xa6rule 2'
+            b't"}\x06\xc0\x08\xc4\x00\xc4\x00\x01\xc0\xc0\xc0\xc0\xc3\xa6rule 1\xa6rule 2'
         ),
     ),
     (
@@ -120,8 +123,8 @@ GOLDEN: list[tuple[Any, bytes]] = [
         ),
         (
             b"\x93\x01\xa5event\x96\x97\x07\x01\xc4\x04root\xc2\x80\x91\x93\xa1t\xa3key\x00"
-            b'\x92\xa211\x91\x9d\x92\xa6$event\xc4W{"content":{},"depth":1,"origin_server_t'
-            b's":2,"room_id":"!r","sender":"@a:b","type":"t"}\x07\x07\xc4\x06before\xc4\x05'
+            b'\x92\xa211\x91\x9e\x92\xa6$event\xc4W{"content":{},"depth":1,"origin_server_t'
+            b's":2,"room_id":"!r","sender":"@a:b","type":"t"}\x07\x07\x07\xc4\x06before\xc4\x05'
             b'after\x01\x05\x92\xa6$event\xc4W{"content":{},"depth":1,"origin_server_ts":2,'
             b'"room_id":"!r","sender":"@a:b","type":"t"}\x92\xa6$event\xc4W{"content":{},"d'
             b'epth":1,"origin_server_ts":2,"room_id":"!r","sender":"@a:b","type":"t"}\x94'
@@ -133,8 +136,8 @@ GOLDEN: list[tuple[Any, bytes]] = [
         RedactionPending(6, 1, b"root", is_fork=True, stored=OUTLIER, should_send=False),
         (
             b"\x93\x01\xb1pending_redaction\x92\x97\x06\x01\xc4\x04root\xc3\x80\x90\x92\xa2"
-            b'11\x91\x9d\x92\xa6$event\xc4W{"content":{},"depth":1,"origin_server_ts":2,"ro'
-            b'om_id":"!r","sender":"@a:b","type":"t"}\x06\xc0\xc4\x00\xc4\x00\x01\xc0\xc0'
+            b'11\x91\x9e\x92\xa6$event\xc4W{"content":{},"depth":1,"origin_server_ts":2,"ro'
+            b'om_id":"!r","sender":"@a:b","type":"t"}\x06\xc0\x08\xc4\x00\xc4\x00\x01\xc0\xc0'
             b"\xc0\xc0\xc3\xa6rule 1\xa6rule 2\xc2"
         ),
     ),
@@ -148,18 +151,18 @@ GOLDEN: list[tuple[Any, bytes]] = [
     (
         OutOfRoomMembershipChanged(8, 1, "@a:b", "invite", OUTLIER),
         (
-            b"\x93\x01\xabout_of_room\x95\x08\x01\xa4@a:b\xa6invite\x92\xa211\x91\x9d\x92"
+            b"\x93\x01\xabout_of_room\x95\x08\x01\xa4@a:b\xa6invite\x92\xa211\x91\x9e\x92"
             b'\xa6$event\xc4W{"content":{},"depth":1,"origin_server_ts":2,"room_id":"!r","s'
-            b'ender":"@a:b","type":"t"}\x06\xc0\xc4\x00\xc4\x00\x01\xc0\xc0\xc0\xc0\xc3\xa6'
+            b'ender":"@a:b","type":"t"}\x06\xc0\x08\xc4\x00\xc4\x00\x01\xc0\xc0\xc0\xc0\xc3\xa6'
             b"rule 1\xa6rule 2"
         ),
     ),
     (
         EventsStored(8, 1, [OUTLIER], {"$missing": 3}, RedactedEvent(4, None, "t", "key")),
         (
-            b'\x93\x01\xa6stored\x95\x08\x01\x92\xa211\x91\x9d\x92\xa6$event\xc4W{"content"'
+            b'\x93\x01\xa6stored\x95\x08\x01\x92\xa211\x91\x9e\x92\xa6$event\xc4W{"content"'
             b':{},"depth":1,"origin_server_ts":2,"room_id":"!r","sender":"@a:b","type":"t"}'
-            b"\x06\xc0\xc4\x00\xc4\x00\x01\xc0\xc0\xc0\xc0\xc3\xa6rule 1\xa6rule 2\x81\xa8$"
+            b"\x06\xc0\x08\xc4\x00\xc4\x00\x01\xc0\xc0\xc0\xc0\xc3\xa6rule 1\xa6rule 2\x81\xa8$"
             b"missing\x03\x94\x04\xc0\xa1t\xa3key"
         ),
     ),

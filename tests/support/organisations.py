@@ -17,10 +17,10 @@ from homeserver.config.settings import Settings
 from tests.support.actors import Actor, Client
 from tests.support.certificates import CertificateAuthority
 from tests.support.fake_server.server import FakeServer
+from tests.support.logs import transcoding
 from tests.support.postgres import drop_database, fresh_database
 from tests.support.process import free_port
 from tests.support.refused import Refused
-from tests.support.transcoding import transcoding
 
 
 class Organisation:

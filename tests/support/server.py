@@ -17,9 +17,9 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from homeserver.app import Homeserver
 from homeserver.config.settings import Settings
 from tests.support.actors import Actor, Client
+from tests.support.logs import transcoding
 from tests.support.postgres import drop_database, fresh_database
 from tests.support.refused import Refused
-from tests.support.transcoding import transcoding
 
 
 class ServerTestCase(TestCase):

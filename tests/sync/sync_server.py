@@ -17,9 +17,10 @@ from homeserver.rooms.lifecycle.first_events import RoomRequest
 from homeserver.storage.accounts.users import User, insert_user
 from homeserver.storage.database.batch import Batch
 from homeserver.storage.database.database import Database
+from homeserver.streams.counters import open_counters
 from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
-from homeserver.streams.positions import reserve_first_positions
+from homeserver.streams.sync_tokens import parse_sync_token
 from homeserver.sync.sync_request import STATE_AFTER
 from homeserver.wiring.account_core import AccountCore
 from homeserver.wiring.rate_limits import rate_limits_of
@@ -27,9 +28,9 @@ from homeserver.wiring.room_core import RoomCore
 from homeserver.wiring.rooms import RoomServices
 from homeserver.wiring.sync import Sync
 from tests.rooms.inbound.remote_events import RemoteEvents
+from tests.support.logs import transcoding
 from tests.support.no_federation import NoBackfill, no_remote
 from tests.support.reactor import until
-from tests.support.transcoding import transcoding
 
 SERVER = "example.org"
 
@@ -47,15 +48,11 @@ class SyncServer:
     It asks other servers for nothing but the past of rooms, through `backfill`.
     """
 
-    def __init__(
-        self, db: Database, position: int, backfill: BackfillPort, *, transcodes: bool = False
-    ) -> None:
+    def __init__(self, db: Database, log: Log, backfill: BackfillPort) -> None:
         settings = Settings(server_name=SERVER, passwords=PasswordSettings(hash_cost="lowest"))
         key = SigningKey.from_seed("test", b"0" * 32)
         self.db = db
-        log = self.log = Log(
-            reactor, db.write_batch, position, transcode=transcoding(is_wanted=transcodes)
-        )
+        self.log = log
         accounts = self.accounts = AccountCore(reactor, settings, key, db, log)
         core = self.core = RoomCore(
             reactor, settings, key, db, log, accounts.erased_users, NoPolicySigner()
@@ -81,8 +78,10 @@ class SyncServer:
 
         If it `transcodes`, the subscribers of its log see decoded entries.
         """
-        position, _ = await reserve_first_positions(db)
-        server = cls(db, position, backfill or NoBackfill(), transcodes=transcodes)
+        counters = await open_counters(db, reactor)
+        transcode = transcoding(is_wanted=transcodes)
+        log = Log(reactor, db.write_batch, counters, transcode=transcode)
+        server = cls(db, log, backfill or NoBackfill())
         await server.readers.load()
         server.readers.start()
         return server
@@ -154,7 +153,7 @@ class SyncServer:
         text = None if wanted is None else msgspec.json.encode(wanted).decode()
         options["state_after"] = STATE_AFTER if use_state_after else None
         request = await self.engine.build_request(caller, filter_text=text, **options)
-        position = None if since is None else int(since[1:])
-        update = await self.engine.update(request, position)
+        token = None if since is None else parse_sync_token(since)
+        update = await self.engine.update(request, token)
         response: dict[str, Any] = msgspec.json.decode(update.encode())
         return response

@@ -3,6 +3,7 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 """
 
+from homeserver.streams.sync_tokens import parse_sync_token
 from homeserver.sync.sync_request import STATE_AFTER, UNSTABLE_STATE_AFTER
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.sync_server import SyncServer
@@ -17,7 +18,7 @@ class SharedSectionTests(DatabaseTestCase):
         room_id = await server.create_room(alice)
         for other in others:
             await server.rooms.memberships.join(other, room_id)
-        since = int((await server.update(alice))["next_batch"][1:])
+        since = parse_sync_token((await server.update(alice))["next_batch"])
         await server.say(alice, room_id, "hello")
         await server.rooms.sending.set_state(alice, room_id, "m.room.name", "", {"name": "Tea"})
 

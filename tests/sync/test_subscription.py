@@ -11,8 +11,10 @@ from twisted.python.failure import Failure
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Unavailable
 from homeserver.protocol.filters import Filter, RoomFilter
+from homeserver.streams.sync_tokens import SyncToken
 from homeserver.sync.subscription import MAX_BATCH_SIZE, BatchScheduler, Subscription
 from homeserver.sync.sync_request import SyncRequest
+from homeserver.sync.sync_span import SyncSpan
 from homeserver.sync.update import Update
 
 ALICE = "@alice:example.org"
@@ -24,7 +26,7 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.positions: list[int] = []
-        self.requests: list[tuple[SyncRequest, int | None]] = []
+        self.requests: list[tuple[SyncRequest, SyncToken | None]] = []
         self.wakers: list[Callable[[], None]] = []
         self.waiting: Deferred[None] | None = None
         self.error: Exception | None = None
@@ -33,10 +35,12 @@ class FakeEngine:
         self.wakers.append(wake)
         return lambda: self.wakers.remove(wake)
 
-    async def update(self, request: SyncRequest, since: int | None) -> Update:
+    async def update(self, request: SyncRequest, since: SyncToken | None) -> Update:
         self.requests.append((request, since))
-        update = Update(self.positions[-1] if self.positions else 0)
-        positions_sent = [position for position in self.positions if position > (since or 0)]
+        now = SyncToken(self.positions[-1] if self.positions else 0)
+        update = Update(SyncSpan(since, now))
+        begin = 0 if since is None else since.base
+        positions_sent = [position for position in self.positions if position > begin]
         if positions_sent:
             update.joined = {"!room": msgspec.json.encode(positions_sent)}
         if self.waiting is not None:
@@ -85,7 +89,12 @@ class Scene:
         self.scheduler = BatchScheduler(self.clock)
         self.request = request or SyncRequest(Requester(ALICE, "DEVICE"))
         self.subscription = Subscription(
-            self.engine, self.scheduler, self.request, since, self.sink, WINDOW
+            self.engine,
+            self.scheduler,
+            self.request,
+            None if since is None else SyncToken(since),
+            self.sink,
+            WINDOW,
         )
 
     def started(self) -> "Scene":
@@ -190,12 +199,12 @@ def test_sink_that_fills_up_in_the_same_iteration_gets_no_more() -> None:
 def test_client_that_acknowledges_has_a_window() -> None:
     """A client may report its position, and is not flooded."""
     scene = Scene().started()
-    scene.subscription.acknowledge(0)
+    scene.subscription.acknowledge(SyncToken(0))
     for position in range(1, 7):
         scene.happens(position)
     before = list(scene.sink.positions_sent)
 
-    scene.subscription.acknowledge(1)
+    scene.subscription.acknowledge(SyncToken(1))
     scene.iterate()
 
     assert before == [[], [1], [2], [3]]

@@ -1,32 +1,41 @@
 """Updates as JSON: equal updates are encoded once, and different ones never share an encoding."""
 
+from typing import Any
+
 import msgspec
 
-from homeserver.sync.update import MAX_CACHED_SECTIONS, Update
+from homeserver.streams.sync_tokens import SyncToken
+from homeserver.sync.sync_span import SyncSpan
+from homeserver.sync.update import MAX_CACHED_SECTIONS, EncodedSections, Update
 
 SECTION = b'{"ephemeral":{"events":[]}}'
 
 
+def update_at(position: int, *cache_and_rooms: Any, **parts: Any) -> Update:
+    """An update that ends at a position."""
+    return Update(SyncSpan(None, SyncToken(position)), *cache_and_rooms, **parts)
+
+
 def test_equal_updates_are_one_object() -> None:
     """A message to a hundred members is encoded once."""
-    cache: dict[tuple[int, str, bytes], bytes] = {}
-    first, second = (Update(7, cache, {"!a:test": SECTION}) for _ in range(2))
+    cache: EncodedSections = {}
+    first, second = (update_at(7, cache, {"!a:test": SECTION}) for _ in range(2))
 
     assert first.encode() is second.encode()
 
 
 def test_updates_that_differ_in_anything_are_not_mixed_up() -> None:
     """No client gets the update of another room, position or user."""
-    cache: dict[tuple[int, str, bytes], bytes] = {}
+    cache: EncodedSections = {}
     private = msgspec.Raw(b'{"type":"m.tag","content":{}}')
     updates = [
-        Update(7, cache, {"!a:test": SECTION}),
-        Update(7, cache, {"!b:test": SECTION}),
-        Update(8, cache, {"!a:test": SECTION}),
-        Update(7, cache, {"!a:test": SECTION, "!b:test": SECTION}),
-        Update(7, cache, {"!a:test": SECTION}, account_data=[private]),
-        Update(7, cache, {"!a:test": SECTION}, presence=[private]),
-        Update(7, cache, {"!a:test": SECTION}, left={"!b:test": SECTION}),
+        update_at(7, cache, {"!a:test": SECTION}),
+        update_at(7, cache, {"!b:test": SECTION}),
+        update_at(8, cache, {"!a:test": SECTION}),
+        update_at(7, cache, {"!a:test": SECTION, "!b:test": SECTION}),
+        update_at(7, cache, {"!a:test": SECTION}, account_data=[private]),
+        update_at(7, cache, {"!a:test": SECTION}, presence=[private]),
+        update_at(7, cache, {"!a:test": SECTION}, left={"!b:test": SECTION}),
     ]
 
     encoded = [update.encode() for update in updates]
@@ -40,11 +49,11 @@ def test_updates_that_differ_in_anything_are_not_mixed_up() -> None:
 
 def test_cached_updates_are_bounded() -> None:
     """A busy server does not fill its memory with encoded updates."""
-    cache: dict[tuple[int, str, bytes], bytes] = {}
+    cache: EncodedSections = {}
 
     for position in range(3 * MAX_CACHED_SECTIONS):
-        Update(position, cache, {"!a:test": SECTION}).encode()
-    Update(1, cache, {"!a:test": b'"%s"' % (b"x" * 100_000)}).encode()
+        update_at(position, cache, {"!a:test": SECTION}).encode()
+    update_at(1, cache, {"!a:test": b'"%s"' % (b"x" * 100_000)}).encode()
 
     assert len(cache) <= MAX_CACHED_SECTIONS
     assert all(len(response) < 1000 for response in cache.values())

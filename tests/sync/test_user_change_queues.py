@@ -9,9 +9,15 @@ from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import ONLINE
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.room.user_rooms import UserRooms
+from homeserver.streams.shards import SHARDS, shard_of_user
+from homeserver.streams.sync_tokens import SyncToken
 from homeserver.sync.user_change_queues import (
     MAX_IMMEDIATE_AUDIENCE,
+    MAX_QUEUED_CHANGES,
+    PRESENCE,
     PRESENCE_BATCH_SECONDS,
+    USER_DATA,
+    UserChangeQueue,
     UserChangeQueues,
 )
 
@@ -26,9 +32,9 @@ class OneRoom:
 
 
 class Position:
-    """A log of which only the position is used."""
+    """A log of which only the published position is used."""
 
-    position = 0
+    highest = 0
 
 
 class SlowRooms:
@@ -104,12 +110,12 @@ def test_new_queue_is_incomplete_below_its_creation() -> None:
     queues = UserChangeQueues(cast("UserRooms", rooms), log, clock, 10)
     made = Deferred.fromCoroutine(queues.queue_of("@alice:test"))
 
-    log.position = 1
+    log.highest = 1
     queues.apply([TypingChanged(1, ROOM, "@bob:test", typing=True)])
     rooms.response.callback([ROOM])
 
-    assert cast("Any", made).result.changed_since(0) != set()
-    assert cast("Any", made).result.changed_since(1) == set()
+    assert cast("Any", made).result.changed_since(SyncToken(0)) != set()
+    assert cast("Any", made).result.changed_since(SyncToken(1)) == set()
 
 
 def test_failing_waiter_does_not_stop_the_others() -> None:
@@ -124,3 +130,48 @@ def test_failing_waiter_does_not_stop_the_others() -> None:
         audience.clock.advance(0)
 
     assert set(audience.woken.values()) == {2}
+
+
+def test_changes_of_several_owners_are_found_in_any_order() -> None:
+    """What one owner has written earlier may be heard of later."""
+    late, early = 2 * SHARDS + 1, 2 * SHARDS + 2
+    queue = UserChangeQueue("@alice:test", 10)
+    for position, what in ((20, 3), (100, early), (50, late), (60, USER_DATA), (70, PRESENCE - 5)):
+        queue.add(position, what)
+
+    def found(base: int, **ahead: int) -> set[int] | None:
+        named = {int(shard[1:]): position for shard, position in ahead.items()}
+        return queue.changed_since(SyncToken(base, tuple(sorted(named.items()))))
+
+    user_data = shard_of_user("@alice:test")
+    assert found(50) == {early, USER_DATA, PRESENCE - 5}
+    assert found(49) == {early, late, USER_DATA, PRESENCE - 5}
+    assert found(49, s2=100) == {late, USER_DATA, PRESENCE - 5}
+    assert found(49, s1=50, s2=100) == {USER_DATA, PRESENCE - 5}
+    assert found(49, s1=50, s2=100, s5=70) == {USER_DATA}
+    assert found(49, s1=50, s2=100, s5=70, **{f"s{user_data}": 60}) == set()
+    assert found(10) == {3, early, late, USER_DATA, PRESENCE - 5}
+    assert found(9, s1=50, s2=100) is None
+
+
+def test_queue_that_forgets_knows_how_far_it_reaches_back() -> None:
+    """A forgotten change may have a higher position than those that are kept."""
+    queue = UserChangeQueue("@alice:test", 0)
+    queue.add(500, 1)
+    queue.add(100, 2)
+    for position in range(101, 101 + MAX_QUEUED_CHANGES):
+        queue.add(position, 3)
+
+    assert queue.changed_since(SyncToken(499)) is None
+    assert queue.changed_since(SyncToken(500)) == set()
+
+
+def test_new_queue_is_incomplete_below_the_highest_position() -> None:
+    """Of an owner that is ahead, changes above the token may have come before the queue."""
+    rooms, seen = SlowRooms(), Position()
+    seen.highest = 7
+    queues = UserChangeQueues(cast("UserRooms", rooms), seen, Clock(), 10)
+    made = Deferred.fromCoroutine(queues.queue_of("@alice:test"))
+    rooms.response.callback([ROOM])
+
+    assert cast("Any", made).result.changed_since(SyncToken(6, ((1, 7),))) is None

@@ -98,7 +98,7 @@ class AccountData:
                 self._changed.pop(log_entry.user_id, None)
                 self._changed[log_entry.user_id] = log_entry.position
                 if len(self._changed) > MAX_CHANGED:
-                    self._floor = self._changed.popitem(last=False)[1]
+                    self._floor = max(self._floor, self._changed.popitem(last=False)[1])
 
     async def content(self, user_id: str, type_: str, room_id: str | None = None) -> bytes | None:
         """The JSON content of a type, global or of one room."""

@@ -14,7 +14,7 @@ import psycopg
 from homeserver.cli.doctor.findings import Finding, ok, problem
 from homeserver.config.hints import homeserver_command
 from homeserver.storage.rooms.auth_edges import replace_auth_edges
-from homeserver.streams.log import MAX_POSITION
+from homeserver.streams.positions import MAX_POSITION
 
 EXAMINED = 5_000  # newest state events that are checked, unless all are to be repaired
 BATCH_SIZE = 1_000

@@ -10,7 +10,7 @@ import msgspec
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.push.notifications import Notification, Notifications
 from homeserver.rooms.events.local_server import LocalServer
-from homeserver.streams.log import MAX_POSITION
+from homeserver.streams.positions import MAX_POSITION
 from homeserver.streams.tokens import parse_stream_token, stream_token
 from homeserver.web.routes import Route
 

@@ -11,7 +11,7 @@ from homeserver.accounts.sessions.requester import Requester
 from homeserver.client_api.rooms.room_events import event_json
 from homeserver.presence.tracker import PresenceTracker
 from homeserver.rooms.events.local_server import LocalServer
-from homeserver.streams.tokens import parse_stream_token, stream_token
+from homeserver.streams.sync_tokens import parse_sync_token
 from homeserver.sync.event_stream import EventStream
 from homeserver.web.routes import Auth, Route
 
@@ -54,7 +54,7 @@ class EventStreamApi:
     async def get_events(self, caller: Requester, query: EventsQuery) -> dict[str, Any]:
         """The new events of the caller's rooms, or of one; `peekEvents` in the specification."""
         # Some clients send an empty token where they have none yet.
-        since = parse_stream_token(query.since) if query.since else None
+        since = parse_sync_token(query.since) if query.since else None
         timeout = min(max(query.timeout, 0) / 1000, self._max_wait)
         device = (caller.user_id, caller.device_id, None)
         await self._presence.sync_began(*device)
@@ -65,8 +65,8 @@ class EventStreamApi:
         finally:
             self._presence.sync_ended(*device)
         return {
-            "start": stream_token(found.start),
-            "end": stream_token(found.end),
+            "start": found.start.text,
+            "end": found.end.text,
             "chunk": found.chunk,
         }
 

@@ -24,7 +24,7 @@ from homeserver.client_api.sync.sync import StateAfterQuery
 from homeserver.config.limits import WebSocketSettings
 from homeserver.presence.user_presence import State
 from homeserver.protocol.errors import MissingToken
-from homeserver.streams.tokens import parse_stream_token
+from homeserver.streams.sync_tokens import parse_sync_token
 from homeserver.web.authentication import Authenticator
 from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Route
@@ -214,7 +214,7 @@ class StreamApi:
         if token is None or ("access_token" in request.parameters and not self._query_token):
             raise MissingToken("The access token must not be in the URL of a WebSocket")
         self._connections.check_may_open(caller, query.conn)
-        since = None if query.since is None else parse_stream_token(query.since)
+        since = None if query.since is None else parse_sync_token(query.since)
         sync_request = await self._services.engine.build_request(
             caller,
             filter_text=query.filter,

@@ -25,7 +25,7 @@ from homeserver.rooms.ephemeral.read_markers import ReadMarkers
 from homeserver.rooms.ephemeral.receipts import READ, READ_PRIVATE
 from homeserver.rooms.ephemeral.typing import TypingUsers
 from homeserver.rooms.sending.sending import Sending
-from homeserver.streams.tokens import parse_stream_token
+from homeserver.streams.sync_tokens import SyncToken, parse_sync_token
 from homeserver.web.bodies import check_no_nul_in_names, contains_nul, decode_body
 from homeserver.web.rate_limits import RateLimits
 
@@ -33,8 +33,8 @@ from homeserver.web.rate_limits import RateLimits
 class UpdateControl(Protocol):
     """Controls the updates of the calling socket."""
 
-    def acknowledge(self, position: int) -> None:
-        """The client has everything up to this position."""
+    def acknowledge(self, token: SyncToken) -> None:
+        """The client has everything up to this token."""
 
     async def use_filter(self, caller: Requester, text: str) -> None:
         """Filter the following updates; `text` is a filter's id, or the filter as JSON."""
@@ -119,7 +119,7 @@ class SocketMethods:
 
     async def ack(self, call: Call, params: Ack) -> None:
         """Acknowledge an update, and all those before it."""
-        call.updates.acknowledge(parse_stream_token(params.next_batch))
+        call.updates.acknowledge(parse_sync_token(params.next_batch))
 
     async def filter(self, call: Call, params: UseFilter) -> None:
         """Filter the updates from the next one on, by a filter's id or a filter."""

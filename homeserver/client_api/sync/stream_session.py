@@ -30,6 +30,7 @@ from homeserver.protocol.errors import (
     UnknownToken,
     UserLocked,
 )
+from homeserver.streams.sync_tokens import SyncToken
 from homeserver.sync.engine import SyncEngine
 from homeserver.sync.subscription import BatchScheduler, Subscription
 from homeserver.sync.sync_request import SyncRequest
@@ -87,13 +88,13 @@ _encode = msgspec.json.Encoder().encode
 class Opening:
     """The parameters with which a socket was opened.
 
-    `sync_request` asks for updates above the position `since`, or for an initial sync where that is
+    `sync_request` asks for updates above the token `since`, or for an initial sync where that is
     `None`; `filter_text` is the filter that it was built from. `connection` is the client's name
     for this socket. `admit` checks the access token again.
     """
 
     sync_request: SyncRequest
-    since: int | None
+    since: SyncToken | None
     filter_text: str | None
     set_presence: State | None
     connection: str
@@ -191,8 +192,8 @@ class StreamSession:
             self._transport.set_reading(False)
         ensureDeferred(self._serve(frame))
 
-    def acknowledge(self, position: int) -> None:
-        self._subscription.acknowledge(position)
+    def acknowledge(self, token: SyncToken) -> None:
+        self._subscription.acknowledge(token)
 
     async def use_filter(self, caller: Requester, text: str) -> None:
         self._subscription.use(await self._build_request(caller, text))

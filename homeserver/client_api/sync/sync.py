@@ -8,7 +8,7 @@ import msgspec
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.presence.tracker import PresenceTracker
 from homeserver.presence.user_presence import State
-from homeserver.streams.tokens import parse_stream_token
+from homeserver.streams.sync_tokens import parse_sync_token
 from homeserver.sync.engine import SyncEngine
 from homeserver.sync.sync_request import STATE_AFTER, UNSTABLE_STATE_AFTER
 from homeserver.web.routes import Auth, Route
@@ -53,7 +53,7 @@ class SyncApi:
 
     async def sync(self, caller: Requester, query: SyncQuery) -> msgspec.Raw:
         """The update since a token, as soon as it is not empty."""
-        since = None if query.since is None else parse_stream_token(query.since)
+        since = None if query.since is None else parse_sync_token(query.since)
         request = await self._engine.build_request(
             caller,
             filter_text=query.filter,

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from heapq import heapify, heappop, heappush
+from operator import attrgetter
 
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -61,7 +62,7 @@ def graph_of(
     stored: Iterable[StoredEvent], extremities: Collection[str], known: Collection[str]
 ) -> RoomGraph:
     """The drawing of some events. `known` are ids of other events of the room that are here."""
-    newest_first = sorted(stored, key=_position, reverse=True)
+    newest_first = sorted(stored, key=attrgetter("log_position"), reverse=True)
     events = [_graph_event(each, extremities) for each in newest_first]
     drawn = {event.event_id for event in events}
     cited = dict.fromkeys(prev for event in events for prev in event.prev_event_ids)
@@ -69,10 +70,6 @@ def graph_of(
     missing = [GraphEvent(each, Mark.MISSING) for each in others if each not in known]
     beyond = [each for each in others if each in known]
     return RoomGraph(_children_first([*events, *missing]), beyond)
-
-
-def _position(stored: StoredEvent) -> int:
-    return stored.event_nid if stored.position is None else stored.position
 
 
 def _graph_event(stored: StoredEvent, extremities: Collection[str]) -> GraphEvent:

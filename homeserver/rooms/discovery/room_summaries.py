@@ -33,7 +33,7 @@ from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.events import state_root_at
 from homeserver.storage.rooms.rooms import find_room
-from homeserver.streams.log import MAX_POSITION
+from homeserver.streams.positions import MAX_POSITION
 
 CAPACITY = 20_000  # rooms
 _TYPES = (

@@ -106,7 +106,7 @@ class ReadMarkers:
 
     async def _move_fully_read(self, room: Room, user_id: str, stored: StoredEvent) -> None:
         """Spec: https://spec.matrix.org/v1.19/client-server-api/#fully-read-markers"""
-        position = stored.position or stored.event_nid
+        position = stored.log_position
         marked = await self._fully_read_position(room, user_id)
         key = (user_id, room.room_nid)
         if position <= max(marked, self._moving.get(key, 0)):
@@ -125,7 +125,7 @@ class ReadMarkers:
             return 0
         event_id = msgspec.json.decode(content).get("event_id")
         stored = await self._find_event(room, event_id) if isinstance(event_id, str) else None
-        return 0 if stored is None else stored.position or stored.event_nid
+        return 0 if stored is None else stored.log_position
 
     async def _check_in_thread(self, room: Room, stored: StoredEvent, thread: str) -> None:
         """Raise `InvalidParam` for an event that is in another thread, as far as this server can

@@ -139,7 +139,7 @@ class Receipts:
             if isinstance(entry, ReceiptChanged):
                 self._publish(entry)
         while len(self._changed) > MAX_CHANGED:
-            self._floor = self._changed.popitem(last=False)[1]
+            self._floor = max(self._floor, self._changed.popitem(last=False)[1])
 
     def _publish(self, receipt: ReceiptChanged) -> None:
         room = receipt.room

@@ -260,6 +260,7 @@ def _from_row(version: RoomVersion, row: storage.EventRow) -> StoredEvent:
         row.position,
         row.state_before or EMPTY,
         row.state_after or row.state_before or EMPTY,
+        stored_at=row.stored_at,
         replaces=row.replaces,
         replaced=replaced,
         redaction=redaction,

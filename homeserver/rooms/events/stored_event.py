@@ -43,10 +43,11 @@ class StoredEvent:
     """An event as this server has it.
 
     `event_nid` is its numeric id in the database, `position` its place in the timeline: below zero
-    for a backfilled event, `None` for one that no timeline shows. `state_before` and `state_after`
-    are roots of state trees, without meaning for an outlier. `replaces` is the nid of the state
-    event that it replaced, `replaced` that event. `transaction` is the request that made it: (user
-    id, device id, transaction id, path), a `ClientTransaction` of `event_draft.py`.
+    for a backfilled event, `None` for one that no timeline shows. `stored_at` is the position of
+    the log at which it was first stored, or taken out of the timeline. `state_before` and
+    `state_after` are roots of state trees, without meaning for an outlier. `replaces` is the nid of
+    the state event that it replaced, `replaced` that event. `transaction` is the request that made
+    it: (user id, device id, transaction id, path), a `ClientTransaction` of `event_draft.py`.
 
     `topological_depth` is one more than the depths of the events before it. Its own `depth` should
     be the same, but no server can check that, and history is ordered by `topological_depth`.
@@ -64,6 +65,7 @@ class StoredEvent:
         "state_after",
         "state_before",
         "status",
+        "stored_at",
         "topological_depth",
         "transaction",
     )
@@ -76,6 +78,7 @@ class StoredEvent:
         state_before: bytes,
         state_after: bytes,
         *,
+        stored_at: int,
         replaces: int | None = None,
         replaced: Event | None = None,
         redaction: Event | None = None,
@@ -86,6 +89,7 @@ class StoredEvent:
         self.event = event
         self.event_nid = event_nid
         self.position = position
+        self.stored_at = stored_at
         self.state_before = state_before
         self.state_after = state_after
         self.replaces = replaces
@@ -106,6 +110,15 @@ class StoredEvent:
         return f"<StoredEvent {self.event.event_id} at {self.position}>"
 
     @property
+    def log_position(self) -> int:
+        """Its position, or `stored_at` for an event without one: comparable with any position."""
+        return self.position or self.stored_at
+
+    def remove_from_timeline(self) -> None:
+        """Show it in no timeline any more; its place in the log stays."""
+        self.position, self.stored_at = None, self.log_position
+
+    @property
     def is_redaction_pending(self) -> bool:
         """Whether it is a redaction in the graph that no client may see (see above)."""
         return self.position is None and self.status == ACCEPTED
@@ -121,14 +134,11 @@ class StoredEvent:
             self.redaction = redaction
             self._parts = None
 
-    def remove_from_timeline(self) -> None:
-        """No timeline shows the event from now on."""
-        self.position = None
-
     def update(self, other: "StoredEvent") -> None:
         """Become as another object of the same event says. A redaction is never undone."""
         self.event = other.event
         self.position = other.position
+        self.stored_at = other.stored_at
         self.state_before = other.state_before
         self.state_after = other.state_after
         self.replaces = other.replaces

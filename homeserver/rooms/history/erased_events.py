@@ -19,6 +19,7 @@ def as_erased(stored: StoredEvent) -> StoredEvent:
         stored.position,
         stored.state_before,
         stored.state_after,
+        stored_at=stored.stored_at,
         replaces=stored.replaces,
         redaction=stored.redaction,
         topological_depth=stored.topological_depth,

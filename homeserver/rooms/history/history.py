@@ -35,7 +35,7 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import event_pages
-from homeserver.streams.log import MAX_POSITION
+from homeserver.streams.positions import MAX_POSITION
 from homeserver.streams.tokens import START, Place, parse_history_token, topological_token
 
 DEFAULT_LIMIT = 10
@@ -277,7 +277,7 @@ class History:
         start, bound = (last, START) if backwards else (START, last)
         above, upto, past_above = -MAX_POSITION, access.until, MAX_POSITION
         if request.since is not None:
-            token = parse_history_token(request.since)
+            token = parse_history_token(request.since, room.room_nid)
             since = token.place
             if token.upto is not None:
                 upto = min(upto, token.upto)
@@ -293,7 +293,7 @@ class History:
                 above, past_above = since, await self._depth_at(room, since)
                 start = min(await self._beginning_after(room, since), (past_above, MAX_POSITION))
         if request.to is not None:
-            to = parse_history_token(request.to).place
+            to = parse_history_token(request.to, room.room_nid).place
             if not isinstance(to, int):
                 bound = max(bound, to) if backwards else min(bound, to)
             elif backwards:

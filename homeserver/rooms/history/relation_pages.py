@@ -148,7 +148,7 @@ class RelationPages:
 
 async def place_of(db: Database, room: Room, token: str) -> Place:
     """The place in the room's history that a token names. Raises `InvalidParam`."""
-    place = parse_room_token(token)
+    place = parse_room_token(token, room.room_nid)
     if not isinstance(place, int):
         return place
     depth = await db.run(greatest_depth, room.room_nid, place)

@@ -30,7 +30,7 @@ from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.events import events_after, state_root_at
 from homeserver.storage.rooms.names import Names
-from homeserver.streams.log import MAX_POSITION
+from homeserver.streams.positions import MAX_POSITION
 from homeserver.streams.tokens import parse_room_token
 
 
@@ -49,7 +49,7 @@ class ReadAccess:
 
     def includes(self, stored: StoredEvent) -> bool:
         """Whether the event was there before the user left."""
-        return (stored.position or stored.event_nid) <= self.until
+        return stored.log_position <= self.until
 
 
 class RoomReader:
@@ -128,7 +128,7 @@ class RoomReader:
         room, until = access.room, access.until
         await room.wait_for_full_state(self._rooms.local_server.clock)
         if at is not None:
-            place = parse_room_token(at)
+            place = parse_room_token(at, room.room_nid)
             until = min(until, place if isinstance(place, int) else place[1])
         if until >= room.last_position:
             events = await self._load(room, list(room.member_events.values()))

@@ -125,5 +125,6 @@ def _redacted(stored: StoredEvent) -> StoredEvent:
         stored.position,
         stored.state_before,
         stored.state_after,
+        stored_at=stored.stored_at,
         topological_depth=stored.topological_depth,
     )

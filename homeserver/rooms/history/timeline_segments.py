@@ -15,7 +15,7 @@ from homeserver.protocol.event_kinds import is_state
 from homeserver.protocol.event_types import CREATE
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.room import Room
-from homeserver.streams.log import MAX_POSITION
+from homeserver.streams.positions import MAX_POSITION
 from homeserver.streams.tokens import START, Place
 
 Depths = tuple[int, int]  # from the least to the greatest, both included

@@ -20,7 +20,7 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import event_pages
-from homeserver.streams.log import MAX_POSITION
+from homeserver.streams.positions import MAX_POSITION
 from homeserver.streams.tokens import END, START, Place
 
 NEIGHBOURS = 50  # events beyond the place, which may be out of order

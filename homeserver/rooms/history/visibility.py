@@ -24,7 +24,7 @@ from homeserver.rooms.history.erased_events import as_erased
 from homeserver.rooms.room.changes import membership_of
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
-from homeserver.streams.log import MAX_POSITION
+from homeserver.streams.positions import MAX_POSITION
 
 _BATCH_SIZE = 100  # member events that are read together
 _NEEDS_MEMBERS = ("invited", "joined")
@@ -66,7 +66,7 @@ class Visibility:
             stored = (await self._events.load(room.version, [event_nid]))[event_nid]
             if stored.event.content.get("membership") == "join":
                 return end
-            end = stored.position or stored.event_nid
+            end = stored.log_position
             event_nid = stored.replaces
         return 0
 
@@ -83,7 +83,7 @@ class Visibility:
             stored = (await self._events.load(room.version, [event_nid]))[event_nid]
             if stored.event.content.get("membership") != "join":
                 break
-            since = stored.position or stored.event_nid
+            since = stored.log_position
             if stored.replaces is None:
                 break
             event_nid = stored.replaces
@@ -99,13 +99,13 @@ class Visibility:
         if not events:
             return []
         joined_since = await self._joined_since(room, user_id)
-        if min(stored.position or stored.event_nid for stored in events) > joined_since:
+        if min(stored.log_position for stored in events) > joined_since:
             return [VisibleEvent(stored, "join") for stored in events]
         joined_until = await self.joined_until(room, user_id)
         evaluations: dict[bytes, tuple[str, str | None]] = {}
         seen = []
         for stored in events:
-            place = stored.position or stored.event_nid
+            place = stored.log_position
             if place > joined_since:
                 seen.append(VisibleEvent(stored, "join"))
                 continue
@@ -174,7 +174,7 @@ class Visibility:
                     server,
                     visibility=visibility,
                     memberships=memberships,
-                    joined_later=(stored.position or stored.event_nid) < joined_until,
+                    joined_later=stored.log_position < joined_until,
                 )
             results.append(may_see)
         return results

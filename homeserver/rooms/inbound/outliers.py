@@ -17,9 +17,8 @@ from homeserver.rooms.inbound.event_checks import EventChecker
 from homeserver.rooms.inbound.received_redactions import TargetRedactions
 from homeserver.rooms.resolution.auth_index import parts
 from homeserver.rooms.room.event_rows import auth_rows, event_rows, names_of
-from homeserver.rooms.room.room_storage import RoomStorage
+from homeserver.rooms.room.room_storage import RoomStorage, unplaced_event
 from homeserver.rooms.room.writer import RoomWriter
-from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.batch import Row
 
 BATCH_SIZE = 25  # events in one batch of the log, which other writers wait for
@@ -67,8 +66,7 @@ class Outliers:
                 await time_slice.next()
             cited = await self._event_checker.cited(writer, event, fresh)
             status = EventStatus(is_outlier=True, rejected=cited.check(event))
-            number = self._storage.log.next_position()
-            stored = StoredEvent(event, number, None, EMPTY, EMPTY, status=status)
+            stored = unplaced_event(self._storage.log, event, status)
             known[event.event_id] = fresh[event.event_id] = stored
             writer.inbound.arrived(event.event_id)
             rows += event_rows(names, writer.room.room_nid, stored)

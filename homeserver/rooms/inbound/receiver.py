@@ -49,7 +49,7 @@ from homeserver.rooms.room.event_rows import (
 )
 from homeserver.rooms.room.extremities import MAX_EXTREMITIES, ForwardExtremities
 from homeserver.rooms.room.preview import build_preview
-from homeserver.rooms.room.room_storage import RoomStorage
+from homeserver.rooms.room.room_storage import RoomStorage, unplaced_event
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.batch import Row
@@ -106,7 +106,7 @@ class PduReceiver:
             known = (await self.event_checker.find(writer, [event.event_id])).get(event.event_id)
             if known is not None and not known.status.is_outlier:
                 return ReceivedEvent(known)
-            stored = known or _new(event, self._storage.log.next_position(), transaction)
+            stored = known or unplaced_event(self._storage.log, event, transaction=transaction)
             self._storage.events.introduce(stored)
             writer.inbound.arrived(event.event_id)
             try:
@@ -336,7 +336,7 @@ class PduReceiver:
 
     async def _join_some(self, writer: RoomWriter, event: Event) -> bool:
         """Receive a local event that joins some of the branches; `False` if it is not allowed."""
-        stored = _new(event, self._storage.log.next_position(), None)
+        stored = unplaced_event(self._storage.log, event)
         self._storage.events.introduce(stored)
         try:
             checked = await self.event_checker.check(writer, stored, None)
@@ -394,7 +394,3 @@ class PduReceiver:
         room_nid = writer.room.room_nid
         entry = EventsStored(log.next_position(), room_nid, events, missing or {}, effect.redacted)
         return log.append(entry, rows)
-
-
-def _new(event: Event, number: int, transaction: ClientTransaction | None) -> StoredEvent:
-    return StoredEvent(event, number, None, EMPTY, EMPTY, transaction=transaction)

@@ -33,7 +33,7 @@ from homeserver.storage.rooms.events import (
     FORGET_CURRENT_STATES,
     UPDATE_CHECK_RESULT,
 )
-from homeserver.streams.log import MAX_POSITION
+from homeserver.streams.positions import MAX_POSITION
 
 BATCH_SIZE = 200  # events
 
@@ -271,4 +271,4 @@ def _is_not_recommended(status: EventStatus) -> bool:
 def _place(stored: StoredEvent) -> int:
     """The place of an event in the order of receipt."""
     position = stored.position or 0
-    return position if position > 0 else stored.event_nid
+    return position if position > 0 else stored.stored_at

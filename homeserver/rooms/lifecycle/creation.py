@@ -157,8 +157,8 @@ class RoomCreation:
         room.
         """
         writer = self._rooms.add_new(room)
-        position = self._log.next_position()
-        first = StoredEvent(create, position, position, EMPTY, EMPTY)
+        number, position = self._log.next_event_number(), self._log.next_position()
+        first = StoredEvent(create, number, position, EMPTY, EMPTY, stored_at=position)
         admitted, time_slice = [], TimeSlice(self._origin.clock)
         writer.pin()
         try:

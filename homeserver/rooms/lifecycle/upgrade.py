@@ -171,16 +171,15 @@ class RoomUpgrades:
         create = self._create_event(plan.caller, plan.version, content, room_id, plan.now_ms)
         room = Room(room_nid, create.room_id, plan.version, EMPTY)
         room.published = old.room.published
-        position = self._log.next_position()
+        number, position = self._log.next_event_number(), self._log.next_position()
+        first = StoredEvent(create, number, position, EMPTY, EMPTY, stored_at=position)
         rows = [
             MOVE_ALIASES.row(old.room.room_nid, room.room_nid),
             STOP_LISTING.row(old.room.room_nid),
         ]
         new = self._rooms.add_new(room)
         try:
-            new.append(
-                drafts, create=StoredEvent(create, position, position, EMPTY, EMPTY), more_rows=rows
-            )
+            new.append(drafts, create=first, more_rows=rows)
         except BaseException:
             self._rooms.drop(room)
             raise

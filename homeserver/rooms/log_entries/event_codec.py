@@ -20,6 +20,7 @@ class StoredEventWire(msgspec.Struct, array_like=True, frozen=True, gc=False):
     event: _Json
     event_nid: int
     position: int | None
+    stored_at: int
     state_before: bytes
     state_after: bytes
     topological_depth: int
@@ -39,6 +40,7 @@ def stored_event_to_wire(stored: StoredEvent) -> StoredEventWire:
         (event.event_id, event.json),
         stored.event_nid,
         stored.position,
+        stored.stored_at,
         stored.state_before,
         stored.state_after,
         stored.topological_depth,
@@ -62,6 +64,7 @@ def stored_event_from_wire(version: RoomVersion, wire: StoredEventWire) -> Store
         wire.position,
         wire.state_before,
         wire.state_after,
+        stored_at=wire.stored_at,
         replaces=wire.replaces,
         replaced=_from_json(version, wire.replaced),
         redaction=_from_json(version, wire.redaction),

@@ -28,7 +28,7 @@ from homeserver.rooms.events.stored_event import EventStatus, StoredEvent
 from homeserver.rooms.room.changes import EventsStored, OutOfRoomMembershipChanged, membership_of
 from homeserver.rooms.room.event_rows import event_rows, names_of
 from homeserver.rooms.room.registry import RoomRegistry
-from homeserver.rooms.state.node_codec import EMPTY
+from homeserver.rooms.room.room_storage import unplaced_event
 from homeserver.storage.database.batch import Row
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.memberships import (
@@ -214,15 +214,13 @@ class OutOfRoomMemberships:
         if now is not None and self._rooms.local_server.server_name in now.joined_servers:
             is_shown = False
         log.check_open()
-        position = log.next_position()
         # Another request may have stored the same event meanwhile.
         stored = self._events.cached_id(event.room_id, event.event_id) or known.get(event.event_id)
         rows: list[Row] = []
         if stored is None:
-            stored = StoredEvent(
-                event, position, None, EMPTY, EMPTY, status=EventStatus(is_outlier=True)
-            )
+            stored = unplaced_event(log, event, EventStatus(is_outlier=True))
             rows += event_rows(self._names, room, stored)
+        position = log.next_position()
         sender, membership = nids[event.sender], membership_of(stored)
         rows.append(INSERT_ROOM.row(room, version.identifier, sender, False))
         for server, stripped in (pending or {}).items():

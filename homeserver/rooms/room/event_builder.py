@@ -78,13 +78,15 @@ class EventBuilder:
         replaced = None
         if draft.state_key is not None:
             replaced = current.current((draft.type, draft.state_key))
-        position = self._storage.log.next_position()
+        log = self._storage.log
+        position = log.next_position()
         stored = StoredEvent(
             event,
-            position,
+            log.next_event_number(),
             position,
             extremities.root,
             extremities.root,
+            stored_at=position,
             replaces=None if replaced is None else replaced.event_nid,
             replaced=None if replaced is None else replaced.event,
             topological_depth=min(extremities.topological_depth + 1, MAX_TOPOLOGICAL_DEPTH),

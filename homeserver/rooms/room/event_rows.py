@@ -86,6 +86,7 @@ def event_rows(
         path,
         status.rejected,
         status.soft_failed,
+        None if (stored.position or 0) > 0 else stored.stored_at,
     )
     return [row, *relation_rows(stored, room, type_nid, sender_nid)]
 

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from homeserver.concurrency.not_in_memory import NotInMemory
+from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion
+from homeserver.rooms.events.event_draft import ClientTransaction
 from homeserver.rooms.events.event_store import EventStore
-from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.events.stored_event import ACCEPTED, EventStatus, StoredEvent
 from homeserver.rooms.room.changes import StateKey
+from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.rooms.state.store import StateStore
 from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
@@ -25,6 +28,25 @@ class EventsNotInMemory(NotInMemory):
     def __init__(self, events: EventStore, version: RoomVersion, numbers: Sequence[int]) -> None:
         super().__init__(partial(events.load, version, numbers))
         self.numbers = numbers
+
+
+def unplaced_event(
+    log: Log,
+    event: Event,
+    status: EventStatus = ACCEPTED,
+    transaction: ClientTransaction | None = None,
+) -> StoredEvent:
+    """An event that is new here, and has no place in the graph yet."""
+    return StoredEvent(
+        event,
+        log.next_event_number(),
+        None,
+        EMPTY,
+        EMPTY,
+        stored_at=log.next_position(),
+        status=status,
+        transaction=transaction,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,7 +171,7 @@ class RoomWriter:
             raise
         done: Deferred[None] | None = None
         for admitted, rows in built:
-            done = self._queue(admitted, admitted.stored.event_nid, rows)
+            done = self._queue(admitted, admitted.stored.stored_at, rows)
         assert done is not None
         return [admitted.stored for admitted, _ in built], done
 
@@ -187,7 +187,7 @@ class RoomWriter:
         if create is not None:
             check_own_event(create.event, AuthState({}), self.local_server.server_name)
             first = self._admitted(create, (), rows=more_rows, is_first=True)
-            yield first, self._advance(first, create.event_nid)
+            yield first, self._advance(first, create.stored_at)
         for draft in drafts:
             resolved = self._builder.resolve(draft)
             try:
@@ -199,7 +199,7 @@ class RoomWriter:
             if resolved.effect.is_pending:
                 stored.position = None
             admitted = self._admitted(stored, cited, resolved.effect)
-            yield admitted, self._advance(admitted, stored.event_nid)
+            yield admitted, self._advance(admitted, stored.stored_at)
 
     def admit(self, *admitted_events: AdmittedEvent) -> Deferred[None]:
         """Queue events that were checked by the present extremities, all or none.

@@ -32,14 +32,27 @@ async def claim_server_name(db: Connection, server_name: str) -> None:
         )
 
 
-async def reserve_positions(db: Connection, count: int, *, above: int = 0) -> int:
-    """Reserve the next `count` positions of the log; returns the position before the first of them.
+async def reserve_positions(db: Connection, count: int, *, above: int) -> int:
+    """Move the bound of positions up by `count`; returns the position above which a log may begin.
 
-    Positions are reserved before they are used. Those that a process had reserved when it died are
-    never reserved again, so a token that names such a position stays below everything that follows.
-    All are larger than `above`.
+    No position above the bound has been handed out. So a log that begins above the old one uses
+    none that a process before it has used, and a token from before stays below all that follows. It
+    begins above `above`, too.
     """
     return await _add(db, "reserved_positions", count, above) - count
+
+
+async def raise_position_bound(db: Connection, bound: int) -> None:
+    """Move the bound of positions up, to `bound`."""
+    await _add(db, "reserved_positions", 0, bound)
+
+
+async def reserve_event_numbers(db: Connection, count: int) -> int:
+    """Reserve the next `count` event numbers; returns the number before the first of them.
+
+    Numbers that a process had reserved when it died are never reserved again.
+    """
+    return await _add(db, "reserved_event_numbers", count) - count
 
 
 async def count_boot(db: Connection) -> int:

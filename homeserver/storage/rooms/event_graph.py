@@ -58,16 +58,18 @@ async def events_to_recheck(
     """(place, event) of the non-outliers received at a position or later, in that order.
 
     The place is the position in the timeline; for events without one, and backfilled ones, the
-    number. All rejected and soft-failed events of the room are included. The page starts after the
-    place `after`.
+    position at which they were stored. All rejected and soft-failed events of the room are
+    included. The page starts after the place `after`.
     """
     cursor = await db.execute(
         """
         SELECT place, event
-          FROM (SELECT CASE WHEN position > 0 THEN position ELSE event END AS place, event
+          FROM (SELECT CASE WHEN position > 0 THEN position ELSE COALESCE(stored_at, event) END
+                         AS place, event
                   FROM events
                  WHERE room = %s AND state_before IS NOT NULL
-                   AND (position >= %s OR position IS NULL OR (position < 0 AND event > %s))
+                   AND (position >= %s OR position IS NULL
+                        OR (position < 0 AND COALESCE(stored_at, event) > %s))
                ) AS candidates
          WHERE place > %s
          ORDER BY place
@@ -123,7 +125,7 @@ async def newest_in_graph(db: Connection, room: int, limit: int) -> list[int]:
                   ORDER BY position DESC
                   LIMIT %(limit)s)
                  UNION ALL
-                (SELECT event, event
+                (SELECT event, COALESCE(stored_at, event)
                    FROM events
                   WHERE room = %(room)s AND position IS NULL AND state_before IS NOT NULL
                   ORDER BY event DESC

@@ -1,15 +1,17 @@
 """Events: the exact bytes that were signed, and their place in their room.
 
 Owns the tables `events` and `current_states` (migrations/0004_rooms.sql, 0010_event_graph.sql,
-0017_withheld_redactions.sql and 0020_transaction_paths.sql). The former has one row per event, the
-latter the root of a room's current state where it differs from the state after the event at the
-same position: a room whose graph never forked has no row. If no timeline event has the position,
-the row also has the forward extremities.
+0017_withheld_redactions.sql, 0020_transaction_paths.sql and 0023_event_numbers.sql). The former has
+one row per event, the latter the root of a room's current state where it differs from the state
+after the event at the same position: a room whose graph never forked has no row. If no timeline
+event has the position, the row also has the forward extremities.
 
-Rooms, senders, types and state keys are numbers of `names`; an event's number is the log position
-at which it was first stored. Positions above zero are those of the timeline that a sync returns;
-the position of a backfilled event is its negated number. `depth` is the topological depth in the
-graph as this server knows it, whatever the event itself claims.
+Rooms, senders, types and state keys are numbers of `names`; events have numbers of their own
+(`homeserver/streams/event_numbers.py`), which are no positions. Positions above zero are those of
+the timeline that a sync returns; the position of a backfilled event is its negated number.
+`stored_at` is the position at which an event was stored that is not in that timeline; it is null
+for older ones, whose number is that position. `depth` is the topological depth in the graph as this
+server knows it, whatever the event itself claims.
 """
 
 from collections.abc import Sequence
@@ -25,17 +27,18 @@ INSERT_EVENT = BatchStatement(
     """
     INSERT INTO events (event, room, position, depth, type, sender, state_key, event_id, json,
                         state_before, state_after, replaces, extremities, device_id, txn_id,
-                        txn_path, rejected, soft_failed)
+                        txn_path, rejected, soft_failed, stored_at)
     SELECT * FROM unnest(%s::int8[], %s::int4[], %s::int8[], %s::int8[], %s::int4[], %s::int4[],
                          %s::int4[], %s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::int8[],
-                         %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
+                         %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
+                         %s::int8[])
         ON CONFLICT (event) DO UPDATE
        SET event = refuse_taken_key('events', events.event::text)
      WHERE (events.room, events.event_id) <> (EXCLUDED.room, EXCLUDED.event_id)
     """,
     columns=(
         "int8", "int4", "int8", "int8", "int4", "int4", "int4", "text", "bytea", "bytea", "bytea",
-        "int8", "text", "text", "text", "text", "text", "text",
+        "int8", "text", "text", "text", "text", "text", "text", "int8",
     ),
 )  # fmt: skip
 
@@ -77,7 +80,11 @@ UPDATE_CHECK_RESULT = BatchStatement(
 
 REMOVE_FROM_TIMELINE = BatchStatement(
     "withdraw_event",
-    "UPDATE events SET position = NULL WHERE event = ANY (SELECT * FROM unnest(%s::int8[]))",
+    """
+    UPDATE events
+       SET position = NULL, stored_at = COALESCE(position, stored_at)
+     WHERE event = ANY (SELECT * FROM unnest(%s::int8[]))
+    """,
     columns=("int8",),
     late=True,
 )
@@ -138,12 +145,15 @@ FORGET_CURRENT_STATES = BatchStatement(
 class EventRow:
     """One event as stored, with the event that it replaced and its redaction, for `unsigned`.
 
-    `state_before` is `None` for an outlier. `rejected` and `soft_failed` name the broken rule.
+    `stored_at` is as in `StoredEvent`, and only meant for an event whose position is not above
+    zero. `state_before` is `None` for an outlier. `rejected` and `soft_failed` name the broken
+    rule.
     """
 
     event: int
     room: int
     position: int | None
+    stored_at: int
     depth: int
     event_id: str
     json: bytes
@@ -166,10 +176,11 @@ async def events_by_number(db: Connection, events: Sequence[int]) -> list[EventR
     async with db.cursor(row_factory=class_row(EventRow), binary=True) as cursor:
         await cursor.execute(
             """
-            SELECT e.event, e.room, e.position, e.depth, e.event_id, e.json, e.state_before,
-                   e.state_after, e.replaces, old.event_id AS replaced_id, old.json AS
-                   replaced_json, redaction.event_id AS redaction_id, redaction.json AS
-                   redaction_json, e.device_id, e.txn_id, e.txn_path, e.rejected, e.soft_failed
+            SELECT e.event, e.room, e.position, COALESCE(e.stored_at, e.event) AS stored_at,
+                   e.depth, e.event_id, e.json, e.state_before, e.state_after, e.replaces,
+                   old.event_id AS replaced_id, old.json AS replaced_json,
+                   redaction.event_id AS redaction_id, redaction.json AS redaction_json,
+                   e.device_id, e.txn_id, e.txn_path, e.rejected, e.soft_failed
               FROM events e
               LEFT JOIN events old ON old.event = e.replaces
               LEFT JOIN events redaction ON redaction.event = e.redacted_by

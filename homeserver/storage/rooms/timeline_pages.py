@@ -12,6 +12,12 @@ from homeserver.storage.database.database import Connection
 
 MAX_COUNTED = 100_000  # events
 
+_PENDING = """
+    CROSS JOIN LATERAL jsonb_array_elements_text(current_states.extremities::jsonb) AS branch (id)
+    JOIN events ON events.event_id = branch.id AND events.room = current_states.room
+               AND events.position IS NULL AND rejected IS NULL AND soft_failed IS NULL
+"""
+
 
 async def page_end(db: Connection, after: int, upto: int, limit: int) -> int:
     """The position up to which there are `limit` events after a position; `upto` if fewer."""
@@ -51,19 +57,44 @@ async def events_between(
 async def pending_redactions_between(
     db: Connection, after: int, upto: int
 ) -> list[tuple[int, int, int]]:
-    """(number, room, number) of pending redactions: they have no position but a number."""
+    """(position, room, event) of pending redactions, by the position at which they were stored.
+
+    They have no place in the timeline; the current state of the moment names them as extremities.
+    """
     cursor = await db.execute(
-        """
-        SELECT event, room, event
-          FROM events
-         WHERE event > %s AND event <= %s
-           AND position IS NULL AND state_before IS NOT NULL
-           AND rejected IS NULL AND soft_failed IS NULL
-         ORDER BY event
+        f"""
+        SELECT min(current_states.position), current_states.room, events.event
+          FROM current_states {_PENDING}
+         WHERE current_states.position > %s AND current_states.position <= %s
+         GROUP BY current_states.room, events.event
         """,
         (after, upto),
     )
     return await cursor.fetchall()
+
+
+async def event_entered(db: Connection, room: int, position: int) -> int | None:
+    """The first event that entered a room's graph at a position or later; `None` if none has."""
+    cursor = await db.execute(
+        f"""
+        (SELECT position, event
+           FROM events
+          WHERE room = %(room)s AND position >= %(position)s AND position > 0
+          ORDER BY position
+          LIMIT 1)
+         UNION ALL
+        (SELECT current_states.position, events.event
+           FROM current_states {_PENDING}
+          WHERE current_states.room = %(room)s AND current_states.position >= %(position)s
+          ORDER BY current_states.position
+          LIMIT 1)
+         ORDER BY position
+         LIMIT 1
+        """,
+        {"room": room, "position": position},
+    )
+    row = await cursor.fetchone()
+    return row[1] if row else None
 
 
 async def resolutions_between(db: Connection, after: int, upto: int) -> list[tuple[int, int]]:

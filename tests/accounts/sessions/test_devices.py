@@ -23,7 +23,7 @@ class DevicesTests(AccountsTestCase):
         await self.devices.rename(ALICE, "PHONE", "Pocket")
 
         self.assertEqual((await self.devices.get(ALICE, "PHONE")).display_name, "Pocket")
-        self.assertEqual(self.entries, [DeviceRenamed(1, ALICE, "PHONE")])
+        self.assertEqual(self.entries, [DeviceRenamed(self.log.position, ALICE, "PHONE")])
 
     async def test_the_same_name_again_changes_nothing(self) -> None:
         """Clients that set their name at every start wake no other device."""
@@ -47,7 +47,9 @@ class DevicesTests(AccountsTestCase):
 
         await self.refused(self.authenticate(self.phone.tokens.access_token), "M_UNKNOWN_TOKEN")
         self.assertEqual((await self.caller(self.laptop)).device_id, "LAPTOP")
-        self.assertEqual(self.entries, [DevicesRemoved(1, ALICE, ("PHONE", "NEVER-WAS"))])
+        self.assertEqual(
+            self.entries, [DevicesRemoved(self.log.position, ALICE, ("PHONE", "NEVER-WAS"))]
+        )
 
     async def test_companions_are_written_with_the_removal(self) -> None:
         """Rows that a crash must not separate from the removal are in the same commit."""

@@ -21,8 +21,10 @@ from homeserver.client_api.sync.stream_session import Services
 from homeserver.concurrency.deferreds import wait_for_completion
 from homeserver.config.limits import RateSettings, WebSocketSettings
 from homeserver.protocol.errors import InvalidParam, UnknownToken
+from homeserver.streams.sync_tokens import SyncToken
 from homeserver.sync.subscription import BatchScheduler
 from homeserver.sync.sync_request import SyncRequest
+from homeserver.sync.sync_span import SyncSpan
 from homeserver.sync.update import Update
 from homeserver.web.addresses import TrustedProxies
 from homeserver.web.rate_limits import RateLimits
@@ -63,11 +65,11 @@ class Engine:
         self.wakers.add(wake)
         return lambda: self.wakers.discard(wake)
 
-    async def update(self, request: SyncRequest, since: int | None) -> Update:
+    async def update(self, request: SyncRequest, since: SyncToken | None) -> Update:
         if self.error is not None:
             raise self.error
-        update = Update(len(self.entries))
-        if next_entries := self.entries[since or 0 :]:
+        update = Update(SyncSpan(since, SyncToken(len(self.entries))))
+        if next_entries := self.entries[0 if since is None else since.base :]:
             update.joined = {ROOM: msgspec.json.encode(next_entries)}
         return update
 

@@ -17,6 +17,7 @@ from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.history import PageRequest
 from homeserver.rooms.inbound.receiver import DUMMY_EVENT
 from homeserver.rooms.resolution.resolver import ResolvedState
+from homeserver.streams.counters import Counters
 from tests.rooms.inbound.remote_events import RemoteEvents
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 
@@ -40,8 +41,8 @@ steps = st.one_of(
 class HistoryOfForksTests(RoomsTestCase):
     timeout = 240
 
-    def build(self, position: int) -> None:
-        super().build(position)
+    def build(self, counters: Counters) -> None:
+        super().build(counters)
         self.remote = RemoteEvents(self.rooms, self.storage)
 
     async def test_paging_from_any_token_gives_each_event_once(self) -> None:

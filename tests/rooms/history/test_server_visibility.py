@@ -5,6 +5,7 @@ import pytest
 from homeserver.protocol.events import Event
 from homeserver.protocol.history_visibility import VISIBILITIES, may_server_see_event
 from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.streams.counters import Counters
 from tests.rooms.inbound.remote_events import RemoteEvents
 from tests.rooms.inbound.replica import build
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
@@ -61,8 +62,8 @@ def test_events_that_open_the_history_or_admit_a_user_are_seen() -> None:
 
 
 class ServerVisibilityTests(RoomsTestCase):
-    def build(self, position: int) -> None:
-        super().build(position)
+    def build(self, counters: Counters) -> None:
+        super().build(counters)
         self.remote = RemoteEvents(self.rooms, self.storage)
 
     async def room(self, visibility: str) -> str:

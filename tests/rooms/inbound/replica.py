@@ -49,7 +49,7 @@ from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
 from homeserver.wiring.entry_kinds import entry_codec
 from tests.rooms.state.stored_edges import StoredEdges
-from tests.support.transcoding import transcoding
+from tests.support.logs import free_counters, transcoding
 
 ALICE = "@alice:one.example"  # the creator of the rooms
 BOB = "@bob:two.example"
@@ -114,7 +114,12 @@ class Replica:
     def __init__(self, server_name: str, version: str, room_id: str) -> None:
         self.db: Any = MemoryDatabase()
         self.clock = Clock()
-        self.log = Log(self.clock, self.db.write_batch, 0, transcode=transcoding(is_wanted=False))
+        self.log = Log(
+            self.clock,
+            self.db.write_batch,
+            free_counters(self.clock),
+            transcode=transcoding(is_wanted=False),
+        )
         events = EventStore(self.db, 1_000_000)
         self.stores = RoomStorage(self.log, Names(self.db), StateStore(self.db, 1_000_000), events)
         self.resolver = StateResolver(self.stores)

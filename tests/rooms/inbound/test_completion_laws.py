@@ -126,7 +126,7 @@ class LateServer:
             if function is event_graph.events_to_recheck:
                 since, after, limit = args[1:]
                 places = sorted(
-                    (each.position or each.event_nid, each.event_nid)
+                    (each.log_position, each.event_nid)
                     for each in stored
                     if not each.status.is_outlier and (each.position or since) >= since
                 )

@@ -9,6 +9,12 @@ from homeserver.rooms.resolution.resolver import ResolvedState
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.storage.database.database import Connection
+from homeserver.storage.rooms.timeline_pages import (
+    event_entered,
+    events_between,
+    pending_redactions_between,
+)
+from homeserver.streams.counters import Counters
 from tests.rooms.inbound.remote_events import RemoteEvents
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
 
@@ -17,8 +23,8 @@ MALLORY = "@mallory:other.example"
 
 
 class StoredTests(RoomsTestCase):
-    def build(self, position: int) -> None:
-        super().build(position)
+    def build(self, counters: Counters) -> None:
+        super().build(counters)
         self.remote = RemoteEvents(self.rooms, self.storage)
 
     async def room_with_moderator(self) -> str:
@@ -208,6 +214,31 @@ class StoredTests(RoomsTestCase):
         assert again[0].status.rejected is not None
         assert again[1].status.soft_failed is not None
 
+    async def test_events_without_a_position_keep_their_place_in_the_log(self) -> None:
+        """Whether a user saw an event is decided by its place in the log, whatever its number."""
+        room_id = await self.room_with_moderator()
+        base = await self.extremity_ids(room_id)
+        for _ in range(5):
+            self.log.next_event_number()
+        await self.memberships.ban(ALICE, room_id, EVE)
+        before = self.log.position
+        stored = [
+            await self.remote.say(room_id, MALLORY, "not in"),
+            await self.remote.say(room_id, EVE, "too late", after=base),
+        ]
+        between = self.log.position
+        redaction = await self.sending.redact(ALICE, room_id, "$unknown", {}, "txn")
+        places = [each.log_position for each in stored]
+        await self.restarted(room_id)
+
+        room = await self.rooms.get(room_id)
+        ids = [each.event.event_id for each in stored]
+        *refused, pending = await self.remote.find(room, [*ids, redaction])
+
+        assert [each.log_position for each in refused] == places
+        assert before < places[0] < places[1] <= between < pending.log_position
+        assert pending.log_position <= self.log.position
+
     async def test_gaps_and_early_redactions_are_the_same_after_a_restart(self) -> None:
         """Missing history can still be backfilled, and pending redactions still take effect."""
         room_id = await self.room_with_moderator()
@@ -277,6 +308,33 @@ class StoredTests(RoomsTestCase):
         assert not await is_there()
         await self.remote.receive(said)
         assert await is_there()
+
+    async def test_all_that_entered_the_graph_is_sent_again_after_a_crash(self) -> None:
+        """A process that dies may not have sent what came last, pending redactions included."""
+        room_id = await self.room_with_moderator()
+        room_nid = (await self.rooms.get(room_id)).room_nid
+        sent_upto = self.log.position
+        await self.remote.say(room_id, MALLORY, "not in")
+        expected = [
+            await self.say(room_id, "first"),
+            await self.sending.redact(ALICE, room_id, "$unknown", {}, "txn"),
+            await self.say(room_id, "last"),
+        ]
+        await self.restarted(room_id)
+
+        reached = self.log.position
+        rows = await self.db.run(events_between, sent_upto, reached)
+        rows += await self.db.run(pending_redactions_between, sent_upto, reached)
+        rows.sort()
+
+        room = await self.rooms.get(room_id)
+        assert {room for _, room, _ in rows} == {room_nid}
+        numbers = [number for _, _, number in rows]
+        events = await self.events.load_in_order(room.version, numbers)
+        assert [stored.event.event_id for stored in events] == expected
+        for position, _, number in rows:
+            assert await self.db.run(event_entered, room_nid, position) == number
+        assert await self.db.run(event_entered, room_nid, self.log.position + 1) is None
 
     async def test_own_redaction_of_an_unknown_event_is_pending(self) -> None:
         """The rules of other servers' redactions hold for those of our users."""

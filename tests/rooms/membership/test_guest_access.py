@@ -90,10 +90,10 @@ class GuestAccessTests(RoomsTestCase):
             raise DatabaseUnavailable("gone")
 
         self.patch(self.db, "run", fail)
-        before = self.log.position
         await self.set_access("forbidden")
+        changed = self.log.position
 
         await self.readers.stop()
 
-        self.assertEqual(self.reader.position, before)
+        self.assertLess(self.reader.position, changed)
         await self.log.flush()

@@ -104,7 +104,7 @@ class StoredResolutionTests(RoomsTestCase):
         index = StoredAuthIndex(
             stores, Room(1, "!r:one.example", ROOM_VERSIONS["11"], EMPTY), EMPTY, {}
         )
-        auth_event, event = self.log.next_position(), self.log.next_position()
+        auth_event, event = self.log.next_event_number(), self.log.next_event_number()
         entry = EventsStored(self.log.next_position(), 1, [], {})
 
         done = self.log.append(entry, auth_edge_rows(event, [auth_event]))
