@@ -67,6 +67,8 @@ class PartialStateRecheck:
         self._affected: set[int] = set()  # nids of events with the join among their ancestors
         self._waiting_for: dict[int, list[StoredEvent]] = {}  # by the nid of that event
         self._waiting: set[int] = set()  # the nids of all of these
+        # For an event that is no forward extremity itself: the ids of those that it follows.
+        self._extremities_before: dict[str, frozenset[str]] = {}
         self.extremities = ForwardExtremities((), EMPTY)
         self.extremities_rows: Sequence[Row] = ()
         self.removed: set[int] = set()
@@ -155,6 +157,7 @@ class PartialStateRecheck:
                 self._waiting.add(stored.event_nid)
                 continue
             await self._recheck(stored, prevs)
+            self._record_extremities_before(stored)
             due += self._waiting_for.pop(stored.event_nid, ())
             self._waiting.difference_update(each.event_nid for each in due)
 
@@ -183,7 +186,7 @@ class PartialStateRecheck:
             if stored.status == ACCEPTED and _is_not_recommended(was):
                 stored.status = was
             elif stored.status == ACCEPTED and not is_backfilled:
-                await self._add_to_extremities(checked)
+                await self._add_to_extremities(stored)
             outcome.is_good = True
         self._record_result(checked)
         # An interrupted attempt may have stored the status, but has moved no event.
@@ -194,16 +197,16 @@ class PartialStateRecheck:
         elif is_shown and not is_accepted:
             self.removed.add(stored.event_nid)
 
-    async def _add_to_extremities(self, checked: CheckedEvent) -> None:
+    async def _add_to_extremities(self, stored: StoredEvent) -> None:
         """Check an event by the room's state when it was received; make it a forward extremity."""
-        stored, before = checked.stored, self.extremities
+        before = self.extremities
         if stored.state_before != before.root:
             state = await self._event_checker.auth_state(self._writer, stored.event, before.root)
             refusal = check_by_state(stored.event, state)
             if refusal is not None:
                 stored.status = EventStatus(soft_failed=refusal)
                 return
-        events = before.followed_by(stored, checked.replaced_extremities)
+        events = before.followed_by(stored, self._replaced_by(stored))
         events, resolved = await self._branches.resolve(self._writer.room, events)
         self.extremities = ForwardExtremities(events, resolved.root)
         self.extremities_rows = resolved.rows
@@ -211,6 +214,23 @@ class PartialStateRecheck:
             room = self._writer.room.room_nid
             self._rows.append(CORRECT_CURRENT_STATE.row(room, stored.position, resolved.root, None))
             self._rows += resolved.rows
+
+    def _replaced_by(self, stored: StoredEvent) -> frozenset[str]:
+        """The ids of the events that are no forward extremities if this one is.
+
+        They are its previous events, and the forward extremities before those that never were one:
+        refused and backfilled events. `CheckedEvent` has the same by positions, but an event keeps
+        its position, or has none, until the room has full state.
+        """
+        prev_ids = frozenset(stored.event.prev_event_ids)
+        return prev_ids.union(*(self._extremities_before.get(each, ()) for each in prev_ids))
+
+    def _record_extremities_before(self, stored: StoredEvent) -> None:
+        """Record the forward extremities that an event follows, if it did not become one."""
+        extremities = {each.event.event_id for each in self.extremities.events}
+        event_id = stored.event.event_id
+        if event_id not in extremities and (replaced := self._replaced_by(stored) & extremities):
+            self._extremities_before[event_id] = replaced
 
     def _record_result(self, checked: CheckedEvent) -> None:
         stored, status = checked.stored, checked.stored.status

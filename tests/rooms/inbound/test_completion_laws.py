@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from homeserver.protocol.errors import Unavailable
 from homeserver.protocol.event_graph import in_auth_order
 from homeserver.protocol.events import Event
+from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.event_checks import EventsMissing
 from homeserver.rooms.inbound.partial_state_completion import PartialStateCompletion
 from homeserver.rooms.inbound.remote_join import RemoteJoin
@@ -62,6 +63,17 @@ class LateServer:
         except EventsMissing as missing:
             self._keep(self._chain(missing.auth))
             self.replica.receive(event)
+
+    def receive_after_gap(self, event: Event) -> None:
+        """Receive an event; if previous ones are missing, with the state before it."""
+        try:
+            self.receive(event)
+        except EventsMissing:
+            state = self.graph.state_at(self.graph.stored(event).state_before)
+            self._keep(self._chain([*state.values(), *event.auth_event_ids]))
+            receiver, writer = self.replica.receiving, self.replica.writer
+            before = self.replica.run(receiver.state_of(writer, set(state.values())))
+            self.replica.receive(event, state_before=before)
 
     def complete(self) -> None:
         """Fetch the members, and complete the state of the room."""
@@ -125,15 +137,26 @@ class LateServer:
                 ]
             if function is event_graph.events_to_recheck:
                 since, after, limit = args[1:]
-                places = sorted(
-                    (each.log_position, each.event_nid)
+                rows = sorted(
+                    (_place(each), each.event_nid)
                     for each in stored
-                    if not each.status.is_outlier and (each.position or since) >= since
+                    if not each.status.is_outlier and _is_rechecked(each, since)
                 )
-                return [row for row in places if row[0] > after][:limit]
+                return [row for row in rows if row[0] > after][:limit]
             return await otherwise(function, *args)
 
         return run
+
+
+def _place(stored: StoredEvent) -> int:
+    """The place of an event in the order of the query `events_to_recheck`."""
+    position = stored.position or 0
+    return position if position > 0 else stored.stored_at
+
+
+def _is_rechecked(stored: StoredEvent, since: int) -> bool:
+    """Whether that query returns an event that is no outlier."""
+    return stored.position is None or _place(stored) >= since
 
 
 @st.composite
