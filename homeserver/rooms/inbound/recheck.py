@@ -107,6 +107,7 @@ class PartialStateRecheck:
                 break
             place = rows[-1][0]
         # The events that these wait for are not stored: they are checked without them.
+        self._done.update(self._waiting_for.keys() - self._waiting)
         rest = [stored for held in self._waiting_for.values() for stored in held]
         self._waiting_for.clear()
         self._waiting.clear()
@@ -147,6 +148,7 @@ class PartialStateRecheck:
         due = [stored]
         while due:
             stored = due.pop()
+            self._waiting.discard(stored.event_nid)
             if stored.event_nid in self._done:
                 continue
             found = await self._event_checker.find(self._writer, stored.event.prev_event_ids)
@@ -159,7 +161,6 @@ class PartialStateRecheck:
             await self._recheck(stored, prevs)
             self._record_extremities_before(stored)
             due += self._waiting_for.pop(stored.event_nid, ())
-            self._waiting.difference_update(each.event_nid for each in due)
 
     def _comes_later(self, prev: StoredEvent, stored: StoredEvent) -> bool:
         if prev.event_nid in self._done:

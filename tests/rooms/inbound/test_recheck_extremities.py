@@ -6,10 +6,19 @@ state had accepted or refused.
 Spec: https://spec.matrix.org/v1.19/server-server-api/#soft-failure
 """
 
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from homeserver.protocol.events import Event
-from homeserver.rooms.events.stored_event import ACCEPTED
-from tests.rooms.inbound.replica import ALICE, BOB, CAROL, DAVE, Graph
-from tests.rooms.inbound.test_completion_laws import ZOE, LateServer
+from homeserver.rooms.events.stored_event import ACCEPTED, StoredEvent
+from homeserver.storage.rooms.event_graph import events_to_recheck
+from tests.rooms.inbound.replica import ALICE, BOB, CAROL, DAVE, Graph, Replica
+from tests.rooms.inbound.test_completion_laws import ZOE, LateServer, rooms
+
+LAWS = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 
 class LateZoe:
@@ -51,6 +60,19 @@ class LateZoe:
     def backfill(self, event: Event) -> None:
         """Receive an event that another one follows."""
         assert (self.server.replica.receive(event).position or 0) < 0
+
+    def lose(self, event: Event) -> None:
+        """Have the database return all events but this one."""
+        replica, query = self.server.replica, self.server.replica.db.run
+        lost = replica.stored(event).event_nid
+
+        async def run(function: Any, *args: Any) -> Any:
+            rows = await query(function, *args)
+            if function is events_to_recheck:
+                return [row for row in rows if row[1] != lost]
+            return rows
+
+        replica.db.run = run
 
     def complete(self) -> set[str]:
         """Complete the state; the forward extremities that result."""
@@ -114,3 +136,71 @@ def test_event_after_a_backfilled_one_replaces_those_before_both() -> None:
     extremities = late.complete()
 
     assert extremities == late.graph.extremities == {said.event_id}
+
+
+def test_events_that_waited_for_a_backfilled_one_are_checked_in_order() -> None:
+    """The second one follows the first, and so does its state."""
+    late = LateZoe()
+    missed = late.graph.say(BOB, "missed", after=[late.say(late.join)])
+    first = late.say_after_gap(missed)
+    second = late.say_after_gap(first, missed)
+    late.backfill(missed)
+
+    extremities = late.complete()
+
+    assert extremities == late.graph.extremities == {second.event_id}
+
+
+def test_recheck_ends_without_a_previous_event_that_is_not_stored() -> None:
+    """A room gets full state even if the database lacks an event that memory has."""
+    late = LateZoe()
+    missed = late.graph.say(BOB, "missed", after=[late.say(late.join)])
+    said = late.say_after_gap(missed)
+    late.backfill(missed)
+    late.lose(missed)
+
+    extremities = late.complete()
+
+    assert said.event_id in extremities
+    assert late.server.replica.room.partial is None
+
+
+@LAWS
+@given(rooms(), st.data())
+def test_gaps_leave_no_trace(room: tuple[Graph, Event], data: st.DataObject) -> None:
+    """Events that were missing and were backfilled count like those that arrived in order."""
+    graph, join = room
+    server = LateServer(graph, join)
+    server.enter()
+    since = graph.events[graph.events.index(join) + 1 :]
+    missed = [event for event in since if data.draw(st.integers(0, 2)) == 0]
+    for event in [*(event for event in since if event not in missed), *reversed(missed)]:
+        server.receive_after_gap(event)
+
+    server.complete()
+
+    replica = server.replica
+    for event in since:
+        remote, local = graph.stored(event), replica.stored(event)
+        assert (local.status.rejected is None) == (remote.status.rejected is None)
+        assert replica.state_at(local.state_before) == graph.state_at(remote.state_before)
+    assert replica.extremities == unfollowed(replica, [join, *since])
+
+
+def unfollowed(replica: Replica, events: Sequence[Event]) -> set[str]:
+    """The accepted events that no accepted event follows; backfilled events count as neither."""
+    by_id = {event.event_id: event for event in events}
+    accepted = [event for event in events if is_accepted(replica.stored(event))]
+    followed: set[str] = set()
+    waiting = [event_id for event in accepted for event_id in event.prev_event_ids]
+    while waiting:
+        event_id = waiting.pop()
+        if event_id in by_id and event_id not in followed:
+            followed.add(event_id)
+            waiting += by_id[event_id].prev_event_ids
+    return {event.event_id for event in accepted} - followed
+
+
+def is_accepted(stored: StoredEvent) -> bool:
+    is_backfilled = stored.position is not None and stored.position < 0
+    return stored.status == ACCEPTED and not is_backfilled
