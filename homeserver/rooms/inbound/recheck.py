@@ -124,7 +124,8 @@ class PartialStateRecheck:
         found: dict[int, StoredEvent] = {}
         while waiting:
             stored = waiting.pop()
-            is_old = (stored.position or 0) <= self._since
+            # A local redaction without its target has no position, but others may follow it.
+            is_old = stored.status.is_outlier or _place(stored) <= self._since
             if is_old or stored.event_nid in self._done or stored.event_nid in found:
                 continue
             found[stored.event_nid] = stored

@@ -9,16 +9,19 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#soft-failure
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from homeserver.protocol.events import Event
+from homeserver.rooms.events.event_draft import EventDraft
 from homeserver.rooms.events.stored_event import ACCEPTED, StoredEvent
 from homeserver.storage.rooms.event_graph import events_to_recheck
 from tests.rooms.inbound.replica import ALICE, BOB, CAROL, DAVE, Graph, Replica
 from tests.rooms.inbound.test_completion_laws import ZOE, LateServer, rooms
 
 LAWS = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+UNKNOWN = "$" + 43 * "u"
 
 
 class LateZoe:
@@ -60,6 +63,20 @@ class LateZoe:
     def backfill(self, event: Event) -> None:
         """Receive an event that another one follows."""
         assert (self.server.replica.receive(event).position or 0) < 0
+
+    def send_during_recheck(self, *drafts: EventDraft) -> list[StoredEvent]:
+        """The events that a local user sends once the events to check again have been read."""
+        sent: list[StoredEvent] = []
+        replica, query = self.server.replica, self.server.replica.db.run
+
+        async def run(function: Any, *args: Any) -> Any:
+            rows = await query(function, *args)
+            if function is events_to_recheck:
+                sent.extend([await replica.writer.send(draft) for draft in drafts])
+            return rows
+
+        replica.db.run = run
+        return sent
 
     def lose(self, event: Event) -> None:
         """Have the database return all events but this one."""
@@ -163,6 +180,23 @@ def test_recheck_ends_without_a_previous_event_that_is_not_stored() -> None:
 
     assert said.event_id in extremities
     assert late.server.replica.room.partial is None
+
+
+@pytest.mark.parametrize("is_followed", [False, True])
+def test_local_redaction_without_its_target_is_checked_again(is_followed: bool) -> None:
+    """It has no place in the timeline, and is part of the graph like any other local event."""
+    late = LateZoe()
+    redaction = EventDraft("m.room.redaction", ZOE, {"redacts": UNKNOWN}, redacts=UNKNOWN)
+    message = EventDraft("m.room.message", ZOE, {"body": "after it"})
+    sent = late.send_during_recheck(redaction, *([message] if is_followed else []))
+
+    extremities = late.complete()
+
+    assert sent[0].is_redaction_pending
+    assert extremities == {sent[-1].event.event_id}
+    full_state = late.graph.state_at(late.graph.stored(late.join).state_after)
+    for stored in sent:
+        assert late.server.replica.state_at(stored.state_before) == full_state
 
 
 @LAWS
