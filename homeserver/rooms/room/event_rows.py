@@ -57,7 +57,7 @@ def nid_of(names: Names, name: str) -> int:
 def event_rows(
     names: Names, room: int, stored: StoredEvent, extremities: str | None = None
 ) -> list[Row]:
-    """The rows of a new event; `extremities` as in `ForwardExtremities.extremities_json`.
+    """The rows of a new event; `extremities` as in `ForwardExtremities.json_beside`.
 
     Raises `NotInMemory`.
     """
@@ -134,7 +134,7 @@ def admission_rows(names: Names, room: Room, admitted: AdmittedEvent, position: 
     """The rows of an event that enters the graph at a position. Raises `NotInMemory`."""
     now, is_pending = admitted.extremities, admitted.effect.is_pending
     to_rows = placing_rows if admitted.was_outlier else event_rows
-    extremities = None if is_pending else now.extremities_json
+    extremities = None if is_pending else now.json_beside(admitted.stored)
     rows = to_rows(names, room.room_nid, admitted.stored, extremities)
     rows += membership_rows(names, room, admitted.changes, position, admitted.former)
     if admitted.is_fork or is_pending:

@@ -34,12 +34,11 @@ class ForwardExtremities:
         """The greatest depth of an extremity, and so of all events in the timeline."""
         return max((stored.topological_depth for stored in self.events), default=0)
 
-    @property
-    def extremities_json(self) -> str | None:
-        """The event ids of all extremities, as stored with the newest; `None` if it is the only
-        one.
+    def json_beside(self, newest: StoredEvent) -> str | None:
+        """The event ids of all extremities, as stored with the newest event of the timeline;
+        `None` if that is the only one.
         """
-        return None if len(self.events) == 1 else self.all_json
+        return None if self.events == (newest,) else self.all_json
 
     @property
     def all_json(self) -> str:
@@ -69,5 +68,5 @@ def by_depth(extremities: Iterable[StoredEvent]) -> list[StoredEvent]:
 
 
 def parse_extremities(json: str) -> list[str]:
-    """The event ids of `extremities_json`."""
+    """The event ids of `json_beside`."""
     return msgspec.json.decode(json, type=list[str])

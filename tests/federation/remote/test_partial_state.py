@@ -287,6 +287,44 @@ async def test_messages_of_banned_users_are_withdrawn(pair: Scene, secretive: Fa
     assert heard.prev_event_ids == [answer.event_id]
 
 
+async def test_shown_again_messages_are_not_the_newest_after_a_restart(
+    pair: Scene, secretive: FakeServer
+) -> None:
+    """A message that was refused wrongly is shown last, but events that follow it are stored."""
+    bob = await pair.user(pair.second, "bob")
+    room = secretive.create_room()
+    mallory, troll, quiet = map(secretive.user, ("mallory", "troll", "quiet"))
+    as_members = [room.member(user_id, "join") for user_id in (troll, quiet)]
+    levels = room.state_event("m.room.power_levels").content
+    levels = levels | {"users": levels.get("users", {}) | {troll: 50}}
+    power = room.add("m.room.power_levels", levels, sender=mallory, state_key="")
+    room.member(troll, "ban", sender=mallory)
+    await bob.join(room.room_id, via=[secretive.name])
+    join = room.state_event("m.room.member", bob.user_id)
+    banned = room.build(
+        "m.room.member",
+        {"membership": "ban"},
+        sender=troll,
+        state_key=quiet,
+        after=[join],
+        auth_events=[power, *as_members],
+    )
+    room.put(banned)
+    said = room.say(quiet, "may I", after=[join])
+    answer = room.say(mallory, "you may", after=[said])
+    await secretive.send(pair.second.name, [banned, said, answer])
+    assert bodies(await bob.history(room.room_id)) == ["you may"]
+    give_out(secretive)
+    await has_full_state(bob, room)
+    assert sorted(bodies(await bob.history(room.room_id))) == ["may I", "you may"]
+
+    await pair.kill(pair.second)
+    await pair.second.start()
+
+    heard = await secretive.hears(await bob.say(room.room_id, "of course"))
+    assert heard.prev_event_ids == [answer.event_id]
+
+
 async def test_a_waiting_client_gets_the_room_once(pair: Scene, secretive: FakeServer) -> None:
     """Without lazy loading the room appears with full state; with it the counts follow."""
     bob = await pair.user(pair.second, "bob")
