@@ -284,6 +284,7 @@ def test_an_attempt_may_end_anywhere(room: tuple[Graph, Event], answers: int) ->
         assert replica.state_at(local.state_after) == graph.state_at(remote.state_after)
         assert (local.position is None) == (remote.position is None)
     assert replica.shown_state == replica.state == graph.state
+    assert replica.extremities == graph.extremities
 
 
 @WHOLE
