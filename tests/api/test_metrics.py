@@ -26,6 +26,9 @@ class MetricsTests(ServerTestCase):
         self.assertGreaterEqual(float(figures["homeserver_events_total"]), 7)
         self.assertEqual(float(figures["homeserver_rooms_loaded"]), 1)
         self.assertEqual(float(figures["homeserver_database_queries_waiting"]), 0)
+        for reader in self.server.parts.readers:
+            behind = f'homeserver_reader_behind_seconds{{reader="{reader.name}"}}'
+            self.assertLess(float(figures[behind]), 60)
         self.assertGreater(float(figures['homeserver_cache_hits_total{cache="events"}']), 0)
 
     async def test_every_cache_is_shown_under_a_name_of_its_own(self) -> None:

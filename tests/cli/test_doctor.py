@@ -287,6 +287,25 @@ class TestDatabase:
 
         assert any("partial rooms: the full state of 1 room" in line for line in found["warning"])
 
+    def test_a_reader_that_is_far_behind_is_reported(self, dsn: str) -> None:
+        """An operator learns that mentions, or events for other servers, are late."""
+        import psycopg
+
+        with psycopg.connect(dsn) as connection:
+            connection.execute(
+                "INSERT INTO events (event, room, position, depth, type, sender, event_id, json)"
+                " SELECT n, 1, n, 1, 1, 1, '$' || n, '' FROM generate_series(1, 1500) AS n"
+            )
+            connection.execute(
+                "INSERT INTO reader_positions VALUES ('mentions', -1, 100), ('sender', -1, 1400)"
+            )
+
+        found = findings(database={"dsn": dsn})
+
+        behind = [line for line in found["warning"] if "has not handled" in line]
+        assert len(behind) == 1
+        assert "reader mentions: it has not handled the newest 1400 events" in behind[0]
+
     def test_the_process_that_uses_the_database_is_named(self, dsn: str) -> None:
         """An operator sees which process serves, and which one has ended without a clean stop."""
         import psycopg

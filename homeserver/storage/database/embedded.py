@@ -84,6 +84,10 @@ class EmbeddedPostgresError(Exception):
     """The embedded PostgreSQL cannot run; the message tells the operator why and what to do."""
 
 
+class Interrupted(EmbeddedPostgresError):
+    """The start was interrupted by `interrupt`."""
+
+
 class EmbeddedPostgres:
     """One PostgreSQL cluster under `directory`; the methods block.
 
@@ -274,7 +278,7 @@ class EmbeddedPostgres:
 
     def _fail_if_interrupted(self) -> None:
         if self._interrupted.is_set():
-            raise EmbeddedPostgresError("The start of PostgreSQL was interrupted")
+            raise Interrupted("The start of PostgreSQL was interrupted")
 
     def _choose_socket_directory(self) -> None:
         if self._sockets is not None and self._sockets.exists():

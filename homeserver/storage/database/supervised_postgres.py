@@ -4,10 +4,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.concurrency.thread_pools import run_in_own_thread
-from homeserver.storage.database.embedded import EmbeddedPostgres
+from homeserver.storage.database.embedded import EmbeddedPostgres, Interrupted
 
 WATCH_SECONDS = 0.5
 log = Logger()
@@ -60,9 +61,11 @@ class SupervisedPostgres:
         if self._postgres.is_running():
             return None
         log.error("embedded PostgreSQL exited; restarting")
-        return self._in_thread(self._postgres.restart).addErrback(
-            lambda failure: log.failure("PostgreSQL did not start", failure=failure)
-        )
+        return self._in_thread(self._postgres.restart).addErrback(self._not_restarted)
+
+    def _not_restarted(self, failure: Failure) -> None:
+        if failure.check(Interrupted) is None:  # otherwise the server is stopping
+            log.failure("PostgreSQL did not start", failure=failure)
 
     def _in_thread(self, function: Any) -> Deferred[None]:
         return run_in_own_thread(self._reactor, "embedded PostgreSQL", function)
