@@ -200,7 +200,11 @@ def _combine(statements: tuple[BatchStatement, ...], fence: str) -> bytes:
 def _array(kind: ColumnType, column: Sequence[Buffer | None]) -> bytes:
     """Encode a column as a PostgreSQL array in binary form, in the class for its type."""
     parts: list[Buffer] = [ARRAY_HEADER.pack(1, 1, kind.oid, len(column), 1)]
-    if kind.size is not None and None not in column:
+    nulls = column.count(None)
+    if nulls == len(column):
+        # As most columns of events are, for a batch of messages.
+        parts.append(NULL * nulls)
+    elif kind.size is not None and not nulls:
         length = LENGTH.pack(kind.size)
         parts += (length, length.join(column))  # type: ignore[arg-type]
     else:
