@@ -37,7 +37,12 @@ class DatabaseSettings(Section, frozen=True, kw_only=True):
         ),
     ] = None
     pool_size: Annotated[
-        int, doc("The largest number of connections.", unit="connections", ge=1)
+        int,
+        doc(
+            "The largest number of connections, beside one for the log and one for the lease.",
+            unit="connections",
+            ge=1,
+        ),
     ] = 8
     prepared_statements: Annotated[
         bool, doc("Use prepared statements; set it to false behind PgBouncer in transaction mode.")

@@ -51,9 +51,12 @@ class GuestAccessSource:
         """A page of the changes in the database; each resolution of a state may be one."""
         end = await self._db.run(page_end, after, upto, PAGE_EVENTS)
         places = await self._db.run(events_between, after, end, GUEST_ACCESS.encode())
-        changes = {(position, room_nid) for position, room_nid, _ in places}
-        changes.update(await self._db.run(resolutions_between, after, end))
-        return ItemPage([GuestAccessChanged(*change) for change in sorted(changes)], end)
+        found = [(position, room_nid) for position, room_nid, _ in places]
+        found += await self._db.run(resolutions_between, after, end)
+        # One check of a room is enough: it is for the present state.
+        newest = {room_nid: position for position, room_nid in sorted(found)}
+        changes = sorted((position, room_nid) for room_nid, position in newest.items())
+        return ItemPage([GuestAccessChanged(*change) for change in changes], end)
 
 
 class GuestAccess:

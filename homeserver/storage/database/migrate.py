@@ -67,7 +67,8 @@ def migrate(dsn: str, migrations: Sequence[Migration] | None = None) -> list[Mig
     """
     wanted = load_migrations() if migrations is None else list(migrations)
     try:
-        connected = psycopg.connect(dsn, autocommit=True)
+        # PgBouncer in transaction mode knows no prepared statements.
+        connected = psycopg.connect(dsn, autocommit=True, prepare_threshold=None)
     except psycopg.ProgrammingError:
         # psycopg's message may quote the password.
         raise MigrationError("database.dsn is not a connection string of PostgreSQL") from None

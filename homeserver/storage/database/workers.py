@@ -76,7 +76,8 @@ def claim_database(dsn: str, process: ProcessIdentity) -> tuple[int, Worker | No
     Returns its number, and the worker that it took the database over from, if that one ended
     without giving it back. Raises `AnotherProcess` if another process is alive.
     """
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    # PgBouncer in transaction mode knows no prepared statements.
+    with psycopg.connect(dsn, autocommit=True, prepare_threshold=None) as connection:
         while True:
             former = _wait_for_end(connection)
             number = _take_over(connection, former, process)
