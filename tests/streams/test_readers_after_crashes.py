@@ -12,9 +12,10 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.accounts.status.deactivation import Deactivation
 from homeserver.accounts.user_data.tags import Tags
 from homeserver.rooms.membership import profile_propagation
-from homeserver.storage.accounts.users import User, insert_user
+from homeserver.storage.accounts.users import User, insert_user, unfinished_deactivations
 from homeserver.storage.database.database import Connection
 from tests.support.postgres import DatabaseTestCase
 from tests.support.reactor import until
@@ -166,6 +167,45 @@ class ReaderCrashTests(CrashTestCase):
             prepare, lambda server: server.rooms.memberships.join(self.bob, rooms[1]), check
         )
         self.assertGreater(commits, 2)
+
+
+class DeactivationCrashTests(CrashTestCase):
+    async def test_forced_leaves(self) -> None:
+        """A deactivated user is in no room: the database has a mark until all is done."""
+        rooms = [await self.server.create_room(self.alice) for _ in range(3)]
+        users: list[Requester] = []
+
+        async def prepare() -> None:
+            users.append(await self.server.user(f"user{len(users)}"))
+            for room_id in rooms:
+                await self.server.rooms.memberships.join(users[-1], room_id)
+
+        async def check(server: SyncServer) -> None:
+            await deactivation_of(server).finish_all()
+            for room_id in rooms:
+                room = await server.core.registry.get(room_id)
+                self.assertEqual(room.membership(users[-1].user_id), "leave")
+            self.assertEqual(await self.db.run(unfinished_deactivations), [])
+
+        commits = await self.play(
+            prepare,
+            lambda server: deactivation_of(server).deactivate(users[-1].user_id, erase=False),
+            check,
+        )
+        self.assertGreaterEqual(commits, len(rooms))
+
+
+def deactivation_of(server: SyncServer) -> Deactivation:
+    """The object that deactivates accounts of a server."""
+    accounts = server.accounts
+    return Deactivation(
+        server.db,
+        server.readers_clock,
+        accounts.sessions,
+        accounts.local_profiles,
+        accounts.account_data,
+        [server.rooms.forced_leaves.deactivated],
+    )
 
 
 async def _count(db: Connection, table: str) -> int:
