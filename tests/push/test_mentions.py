@@ -92,3 +92,23 @@ class MentionsTests(DatabaseTestCase):
         self.server = await self.start_world()
 
         assert [user_id for user_id, _ in await self.stored()] == [self.bob.user_id]
+
+    async def test_a_room_that_cannot_be_read_does_not_hold_up_the_others(self) -> None:
+        """After a crash the mentions in all other rooms are added."""
+        other = await self.server.create_room(self.alice, invite=[self.bob.user_id])
+        bad = (await self.server.core.registry.get(other)).room_nid
+        (reader,) = (each for each in self.server.readers if each.name == "mentions")
+        await reader.stop()
+        here = self.room_id
+        for self.room_id in (other, here):
+            await self.mention(self.bob)
+        self.server.die()
+
+        async def spoil(db: Connection) -> None:
+            await db.execute("UPDATE rooms SET version = 'unknown' WHERE room = %s", (bad,))
+
+        await self.db.run(spoil)
+        self.server = await self.start_world()
+
+        assert [user_id for user_id, _ in await self.stored()] == [self.bob.user_id]
+        assert self.flushLoggedErrors(KeyError)

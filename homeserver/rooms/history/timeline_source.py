@@ -4,15 +4,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from twisted.logger import Logger
+
+from homeserver.protocol.errors import Unavailable
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import EventAppended
 from homeserver.rooms.room.registry import RoomRegistry
-from homeserver.storage.database.database import Database
+from homeserver.storage.database.database import Database, DatabaseUnavailable
 from homeserver.storage.rooms.timeline_pages import events_between, page_end
 from homeserver.streams.durable_reader import ItemPage
 
 PAGE_EVENTS = 500  # of all rooms, whether a reader wants them or not
+log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +65,15 @@ async def load_timeline_events(
         by_room.setdefault(room_nid, []).append(event_nid)
     stored: dict[int, StoredEvent] = {}
     for room_nid, event_nids in by_room.items():
-        room = await rooms.by_number(room_nid)
-        if room is not None:
-            stored |= await rooms.load_events(room, event_nids)
+        try:
+            room = await rooms.by_number(room_nid)
+            if room is not None:
+                stored |= await rooms.load_events(room, event_nids)
+        except (Unavailable, DatabaseUnavailable):
+            raise
+        except Exception:
+            # A room that cannot be read must not keep a reader from all others.
+            log.failure("a reader skips events of the room with nid {room}", room=room_nid)
     return [
         TimelineEvent(position, room_nid, stored[event_nid])
         for position, room_nid, event_nid in places

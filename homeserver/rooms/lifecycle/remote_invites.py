@@ -23,7 +23,7 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.accounts.users import find_user
 from homeserver.storage.database.batch import Row
-from homeserver.storage.database.database import Database
+from homeserver.storage.database.database import Database, DatabaseUnavailable
 from homeserver.storage.rooms.unsent_invites import (
     INSERT_UNSENT_INVITE,
     UnsentInvite,
@@ -133,7 +133,14 @@ class RemoteInvites:
             if not self._resuming.is_started:
                 return
             if invite.room not in self._in_progress:
-                await self._resume(invite)
+                try:
+                    await self._resume(invite)
+                except (Unavailable, DatabaseUnavailable):
+                    raise
+                except Exception:
+                    # It must not keep all later ones from being sent, now or in the next run.
+                    log.failure("could not send an invite of room {room}", room=invite.room)
+                    await self._db.run(delete_unsent_invite, invite.room, invite.place)
 
     async def _resume(self, invite: UnsentInvite) -> None:
         room = await self._rooms.by_number(invite.room)

@@ -117,6 +117,7 @@ class ProfilePropagation:
                 is_newest = user_id not in self._changed_again
         finally:
             self._renewing.discard(user_id)
+            self._changed_again.discard(user_id)
 
     async def _renew_each(self, user_id: str, rooms: Sequence[int]) -> None:
         for room_nid in rooms:

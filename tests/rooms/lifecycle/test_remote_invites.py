@@ -137,3 +137,16 @@ class RemoteInvitesTests(RoomsTestCase):
         await self.resume()
 
         self.assertEqual(self.sent, USERS[:1])
+
+    async def test_an_invite_that_fails_unexpectedly_does_not_hold_up_the_others(self) -> None:
+        """A defect that one invite meets is logged, once, and the rest are sent."""
+        self.dies_at = 0
+        Deferred.fromCoroutine(self.create())
+        await until(lambda: self.is_dead)
+        self.outcomes[USERS[0]] = ValueError("defect")
+
+        await self.begin_again()
+
+        self.assertEqual(self.sent, [*USERS, ADDRESS])
+        self.assertEqual(await self.unsent(), [])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
