@@ -10,7 +10,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3create
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 from twisted.logger import Logger
 
 from homeserver.accounts.sessions.requester import Requester
@@ -33,6 +33,7 @@ from homeserver.storage.rooms.unsent_invites import (
 
 RESUME_SECONDS = 60.0
 MAX_RESUMED = 500  # invites, in one run
+MAX_CONCURRENT_ROOMS = 10
 log = Logger()
 
 
@@ -129,18 +130,31 @@ class RemoteInvites:
 
     async def resume(self) -> None:
         """Send the invites that no request is sending."""
+        by_room: dict[int, list[UnsentInvite]] = {}
         for invite in await self._db.run(unsent_invites, MAX_RESUMED):
+            if invite.room not in self._in_progress:
+                by_room.setdefault(invite.room, []).append(invite)
+        # Another server may take long to respond, and must not delay the invites of other rooms.
+        free = DeferredSemaphore(MAX_CONCURRENT_ROOMS)
+
+        def resume(invites: Sequence[UnsentInvite]) -> Deferred[None]:
+            return Deferred.fromCoroutine(self._resume_room(invites))
+
+        sending = [free.run(resume, invites) for invites in by_room.values()]
+        await DeferredList(sending, consumeErrors=True)
+
+    async def _resume_room(self, invites: Sequence[UnsentInvite]) -> None:
+        for invite in invites:
             if not self._resuming.is_started:
                 return
-            if invite.room not in self._in_progress:
-                try:
-                    await self._resume(invite)
-                except (Unavailable, DatabaseUnavailable):
-                    raise
-                except Exception:
-                    # It must not keep all later ones from being sent, now or in the next run.
-                    log.failure("could not send an invite of room {room}", room=invite.room)
-                    await self._db.run(delete_unsent_invite, invite.room, invite.place)
+            try:
+                await self._resume(invite)
+            except (Unavailable, DatabaseUnavailable):
+                return  # the next run begins with this one
+            except Exception:
+                # It must not keep all later ones from being sent, now or in the next run.
+                log.failure("could not send an invite of room {room}", room=invite.room)
+                await self._db.run(delete_unsent_invite, invite.room, invite.place)
 
     async def _resume(self, invite: UnsentInvite) -> None:
         room = await self._rooms.by_number(invite.room)
