@@ -171,6 +171,7 @@ class Homeserver:
         reserve.start()
         parts.accounts.start()
         parts.rooms.start()
+        parts.encryption.start()
         await parts.sync.start()
         parts.stream.start()
         lag.start()
@@ -185,6 +186,7 @@ class Homeserver:
         self._on_stop("the rooms", parts.rooms.stop)
         self._on_stop("federation", parts.federation.stop)
         self._on_stop("the exchange with other servers", parts.federated_rooms.stop)
+        self._on_stop("encryption", parts.encryption.stop)
         self._on_stop("sync", parts.sync.stop)
         self._on_stop("the readers of the log", parts.readers.stop)
         timeout = self.settings.limits.shutdown_timeout

@@ -93,6 +93,13 @@ class RateLimitSettings(Section, frozen=True, kw_only=True):
     ephemeral: Annotated[
         RateSettings, doc("Typing notices, receipts and read markers, for each user.")
     ] = RateSettings(per_second=20.0, burst=100)
+    keys: Annotated[
+        RateSettings,
+        doc("Uploading and claiming keys of devices, and key backups, for each user."),
+    ] = RateSettings(per_second=20.0, burst=200)
+    to_device: Annotated[
+        RateSettings, doc("Requests that send messages to devices, for each user.")
+    ] = RateSettings(per_second=50.0, burst=500)
     settings: Annotated[
         RateSettings,
         doc(

@@ -32,13 +32,16 @@ from homeserver.storage.rooms.events import rooms_with_events_after
 from homeserver.storage.rooms.partial_rooms import rooms_with_full_state_after
 from homeserver.streams.log import Log
 from homeserver.streams.sync_tokens import SyncToken
-from homeserver.sync.invitations import Invitations
-from homeserver.sync.lazy_members import LazyMembers
-from homeserver.sync.room_sections import EphemeralEvents, RoomSections
+from homeserver.sync.sections.account_data_sections import AccountDataSections
+from homeserver.sync.sections.device_list_updates import DeviceListUpdate
+from homeserver.sync.sections.device_sections import DeviceSections
+from homeserver.sync.sections.invitations import Invitations
+from homeserver.sync.sections.lazy_members import LazyMembers
+from homeserver.sync.sections.room_sections import EphemeralEvents, RoomSections
 from homeserver.sync.sync_points import SyncPoints
 from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.sync_span import SyncSpan
-from homeserver.sync.update import EncodedSections, Update, typed_event
+from homeserver.sync.update import EncodedSections, Update
 from homeserver.sync.user_change_queues import PRESENCE, USER_DATA, UserChangeQueues
 
 PREFETCH_ROOMS = 16  # rooms that are loaded concurrently
@@ -80,13 +83,17 @@ class SyncEngine:
         sections: RoomSections,
         invitations: Invitations,
         lazy_members: LazyMembers,
+        devices: DeviceSections,
         clock: Clock,
     ) -> None:
+        self._user_rooms = sources.user_rooms
+        self._devices = devices
         self._db = sources.db
         self._log = sources.log
         self._rooms = sources.rooms
         self._sync_points = SyncPoints(change_queues, sources.user_rooms, sources.log)
-        self._account_data = sources.account_data
+        self._account_data = AccountDataSections(sources.account_data)
+        self._user_data = sources.account_data
         self._filters = sources.filters
         self._presence = sources.presence
         self._ephemeral = sources.ephemeral
@@ -115,9 +122,9 @@ class SyncEngine:
         wanted = Filter()
         if filter_text:
             wanted = await self._filters.find(caller.user_id, filter_text)
-        ignored = self._account_data.find_ignored_users(caller.user_id)
+        ignored = self._user_data.find_ignored_users(caller.user_id)
         if ignored is None:
-            ignored = await self._account_data.ignored_users(caller.user_id)
+            ignored = await self._user_data.ignored_users(caller.user_id)
         return SyncRequest(caller, wanted, full_state, state_after, ignored)
 
     async def follow(self, user_id: str, wake: Callable[[], None]) -> Callable[[], None]:
@@ -155,10 +162,11 @@ class SyncEngine:
         since_when = None if request.full_state else since
         now, changed, rooms = await self._sync_points.take(request.user_id, since_when)
         update = Update(SyncSpan(since, now), self._encoded_sections)
+        await self._devices.add_own(update, request)
         if changed is not None and not changed:
             return update
         if changed is None or USER_DATA in changed:
-            by_room = await self._add_account_data(update, request)
+            by_room = await self._account_data.add(update, request)
         else:
             by_room = {}
         candidates = list(changed or ())  # `rooms` has no `USER_DATA` or presence
@@ -175,7 +183,24 @@ class SyncEngine:
                 await self._add_room(update, request, number, place, by_room)
         if changed is None or min(changed) <= PRESENCE:
             await self._add_presence(update, request, changed)
+        await self._devices.add_lists(update, request, rooms, changed, candidates)
         return update
+
+    def received(self, request: SyncRequest, token: SyncToken) -> None:
+        """The client has shown that it has received everything up to a token."""
+        self._devices.received(request, token)
+
+    async def device_list_update(self, user_id: str, since: SyncToken) -> DeviceListUpdate:
+        """The users whose devices a client has to look up again since a token, up to now."""
+        _, changed, _ = await self._sync_points.take(user_id, since)
+        rooms = await self._user_rooms.of(user_id)
+        if changed is None:
+            candidates: Collection[int] = await self._active_rooms(rooms, since)
+        else:
+            candidates = changed
+        return await self._devices.lists.since(
+            user_id, since, rooms, candidates, lists_changed=True
+        )
 
     async def _candidates(
         self,
@@ -190,17 +215,25 @@ class SyncEngine:
             return changed.union(await self._numbers_of(by_room))
         if since is None or request.full_state:
             return list(rooms)
-        # The queue does not reach back. Rooms in memory are cheap to check; of the others, only
-        # rooms with something new are worth loading.
+        active = await self._active_rooms(rooms, since)
+        silent = [number for number in rooms if number not in active]
+        for source in self._ephemeral if silent else ():
+            active.update(await source.changed_rooms(silent, since.base))
+        active.update(await self._numbers_of(by_room))
+        return active
+
+    async def _active_rooms(self, rooms: MemberRooms, since: SyncToken) -> set[int]:
+        """The rooms that may have changed since a token to which the queue does not reach back.
+
+        Rooms in memory are cheap to check; of the others, only rooms with something new are worth
+        loading.
+        """
         silent = [number for number in rooms if self._rooms.loaded(number) is None]
         active = set(rooms).difference(silent)
         if silent:
             base = since.base
             active.update(await self._db.run(rooms_with_events_after, silent, base))
             active.update(await self._db.run(rooms_with_full_state_after, silent, base))
-            for source in self._ephemeral:
-                active.update(await source.changed_rooms(silent, base))
-        active.update(await self._numbers_of(by_room))
         return active
 
     async def _prefetch(self, rooms: MemberRooms, numbers: Sequence[int]) -> None:
@@ -254,7 +287,7 @@ class SyncEngine:
         """Add a room that the user knocks at, or is invited to, unless they block such invites."""
         sections = update.invited if place.membership == "invite" else update.knocked
         if place.membership == "invite":
-            permission = await self._account_data.content(request.user_id, INVITE_PERMISSION_CONFIG)
+            permission = await self._user_data.content(request.user_id, INVITE_PERMISSION_CONFIG)
             blocked = permission is not None and is_blocking(permission)
             if blocked or place.sender in request.ignored:
                 return
@@ -283,7 +316,7 @@ class SyncEngine:
         )
         known_since = None if newly_joined else since
         if newly_joined:
-            account_data = await self._room_account_data(request, room.room_id)
+            account_data = await self._account_data.of_room(request, room.room_id)
         section = await self._sections.joined(
             room, request, place, known_since, now, account_data, newly_joined=newly_joined
         )
@@ -344,41 +377,6 @@ class SyncEngine:
                 return stored.event.content.get("membership") == "join"
             number = stored.replaces
         return False
-
-    async def _add_account_data(
-        self, update: Update, request: SyncRequest
-    ) -> dict[str, list[msgspec.Raw]]:
-        """Add the global account data; return the account data of rooms, by room id."""
-        position = update.span.since_of_user(request.user_id) or 0
-        by_room: dict[str, list[msgspec.Raw]] = {}
-        if not self._account_data.may_have_changed(request.user_id, position):
-            return by_room
-        own: list[msgspec.Raw] = []
-        wanted, in_rooms = request.filter.account_data, request.filter.room.account_data
-        for room_id, event_type, content in await self._account_data.changed_since(
-            request.user_id, position
-        ):
-            event = typed_event(event_type, content)
-            if room_id is None:
-                if wanted.matches(event_type, None):
-                    own.append(event)
-            elif in_rooms.matches_room(room_id) and in_rooms.matches(event_type, None, {}):
-                by_room.setdefault(room_id, []).append(event)
-        update.account_data = own
-        if own or by_room:
-            update.span.has_user(request.user_id)
-        return by_room
-
-    async def _room_account_data(self, request: SyncRequest, room_id: str) -> list[msgspec.Raw]:
-        contents = await self._account_data.of_room(request.user_id, room_id)
-        wanted = request.filter.room.account_data
-        if not wanted.matches_room(room_id):
-            return []
-        return [
-            typed_event(event_type, content)
-            for event_type, content in contents.items()
-            if wanted.matches(event_type, None, {})
-        ]
 
     async def _add_presence(
         self, update: Update, request: SyncRequest, changed: set[int] | None

@@ -38,6 +38,8 @@ class Engine(Protocol):
         self, request: SyncRequest, since: SyncToken | None
     ) -> Coroutine[Any, Any, Update]: ...
 
+    def received(self, request: SyncRequest, token: SyncToken) -> None: ...
+
     async def follow(self, user_id: str, wake: Callable[[], None]) -> Callable[[], None]: ...
 
 
@@ -119,6 +121,8 @@ class Subscription:
 
     def start(self) -> None:
         """Begin: the first update is sent at once, even if it is empty."""
+        if self._since is not None:
+            self._engine.received(self._request, self._since)
         self._running = Deferred.fromCoroutine(self._follow())
         self._running.addCallbacks(lambda _: self._finished(), self._failed)
 
@@ -142,6 +146,7 @@ class Subscription:
 
     def acknowledge(self, token: SyncToken) -> None:
         """The client has everything up to this token; from now on its window applies."""
+        self._engine.received(self._request, token)
         self._acknowledges = True
         unread = self._unacknowledged
         while unread and unread[0].is_within(token):

@@ -17,13 +17,14 @@ class SyncSpan:
     With one owner it is a single range, in which nothing need be named, and `even` its end.
     """
 
-    __slots__ = ("_ahead", "_base", "even", "now", "since")
+    __slots__ = ("_ahead", "_base", "_to_device", "even", "now", "since")
 
     def __init__(self, since: SyncToken | None, now: PublishedPositions) -> None:
         self.since = since
         self.now = now
         self.even = now.even if since is None or not since.ahead else None
         self._base = now.base
+        self._to_device: int | None = None
         if self.even is not None:
             return
         self._ahead: dict[int, int] = {}
@@ -36,19 +37,25 @@ class SyncSpan:
     def token(self) -> SyncToken:
         """The client's token after the update."""
         if self.even is not None:
-            return self.even
-        return SyncToken(self._base, tuple(sorted(self._ahead.items())))
+            if self._to_device is None:
+                return self.even
+            return SyncToken(self._base, (), self._to_device)
+        return SyncToken(self._base, tuple(sorted(self._ahead.items())), self._to_device)
 
     def token_upto(self, position: int) -> SyncToken:
-        """The token after an update that left out all beyond a position that it reached."""
+        """The token after an update that left out all beyond a position that it reached.
+
+        It has no messages to the device.
+        """
         before = SyncToken(0) if self.since is None else self.since
         base = max(before.base, min(self._base, position))
         if self.even is not None:
-            return SyncToken(base)
+            return SyncToken(base, (), before.to_device)
         reached = [
             (shard, max(before.at(shard), min(at, position))) for shard, at in self._ahead.items()
         ]
-        return SyncToken(base, tuple(sorted(pair for pair in reached if pair[1] > base)))
+        ahead = tuple(sorted(pair for pair in reached if pair[1] > base))
+        return SyncToken(base, ahead, before.to_device)
 
     def of_room(self, room_nid: int) -> tuple[int | None, int]:
         """The range of a room: above the former, up to the latter."""
@@ -59,6 +66,14 @@ class SyncSpan:
     def since_of_user(self, user_id: str) -> int | None:
         """The position up to which the client has the data of a user."""
         return None if self.since is None else self.since.of_user(user_id)
+
+    def upto_of_user(self, user_id: str) -> int:
+        """The position up to which the update may have the data of a user."""
+        return self._base if self.even is not None else self.now.at(shard_of_user(user_id))
+
+    def has_messages(self, upto: int) -> None:
+        """Record that the update has messages to the device, but none above a position."""
+        self._to_device = upto
 
     def has_room(self, room_nid: int, upto: int) -> None:
         """Record that the update has a room, with something at position `upto` or earlier."""

@@ -9,16 +9,12 @@ from typing import Any
 
 import msgspec
 
+from homeserver.encryption.key_counts import NO_KEYS, KeyCounts
 from homeserver.streams.sync_tokens import SyncToken
+from homeserver.sync.sections.device_list_updates import NO_DEVICE_LIST_UPDATE, DeviceListUpdate
 from homeserver.sync.sync_span import SyncSpan
 
 _encode = msgspec.json.Encoder().encode
-
-# This server keeps no keys, so none are left: clients that encrypt wait for these two to say so.
-NO_KEYS = (
-    b',"device_one_time_keys_count":{"signed_curve25519":0},"device_unused_fallback_key_types":[]'
-)
-
 
 MAX_CACHED_SECTIONS = 64
 MAX_CACHED_SECTION_BYTES = 16_384  # that a cached section may have
@@ -44,11 +40,15 @@ class Update:
     left: dict[str, bytes] = field(default_factory=dict)
     account_data: Sequence[msgspec.Raw] = ()
     presence: Sequence[msgspec.Raw] = ()
+    to_device: Sequence[bytes] = ()
+    device_lists: DeviceListUpdate = NO_DEVICE_LIST_UPDATE
+    key_counts: KeyCounts = NO_KEYS
+    has_new_key_counts: bool = False
 
     @property
     def is_empty(self) -> bool:
-        """Whether it has nothing but the token."""
-        return not self.joined and self._is_of_joined_rooms
+        """Whether it has nothing that the client does not have."""
+        return not (self.joined or self.has_new_key_counts) and self._is_of_joined_rooms
 
     @property
     def next_batch(self) -> str:
@@ -57,6 +57,10 @@ class Update:
 
     def encode(self) -> bytes:
         """The response as JSON."""
+        return b"%s%s}" % (self._encode_shared(), self.key_counts.members)
+
+    def _encode_shared(self) -> bytes:
+        """All but what is left of the device's keys, which few have in common."""
         if len(self.joined) != 1 or not self._is_of_joined_rooms:
             return self._encode()
         ((room_id, section),) = self.joined.items()
@@ -72,7 +76,15 @@ class Update:
 
     @property
     def _is_of_joined_rooms(self) -> bool:
-        return not (self.invited or self.knocked or self.left or self.account_data or self.presence)
+        return not (
+            self.invited
+            or self.knocked
+            or self.left
+            or self.account_data
+            or self.presence
+            or self.to_device
+            or self.device_lists is not NO_DEVICE_LIST_UPDATE
+        )
 
     def _encode(self) -> bytes:
         parts = [b'{"next_batch":"', self.next_batch.encode(), b'"']
@@ -92,7 +104,12 @@ class Update:
             parts += [b',"account_data":', events_json(self.account_data)]
         if self.presence:
             parts += [b',"presence":', events_json(self.presence)]
-        parts += [NO_KEYS, b"}"]
+        if self.to_device:
+            parts += [b',"to_device":', events_json(self.to_device)]
+        if self.device_lists is not NO_DEVICE_LIST_UPDATE:
+            lists = {"changed": sorted(self.device_lists.changed)}
+            lists["left"] = sorted(self.device_lists.left)
+            parts += [b',"device_lists":', _encode(lists)]
         return b"".join(parts)
 
 

@@ -15,6 +15,12 @@ from homeserver.accounts.user_data.account_data import AccountDataChanged
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import TimeSlice
 from homeserver.concurrency.lru_cache import LruCache
+from homeserver.encryption.changes import (
+    ClaimableKeysChanged,
+    DeviceListChanged,
+    ToDeviceMessagesSent,
+    UserSignaturesChanged,
+)
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.room.changes import OutOfRoomMembershipChanged, StateChanged
@@ -23,8 +29,11 @@ from homeserver.rooms.room.user_rooms import RoomForgotten, UserRooms
 from homeserver.streams.shards import shard_of, shard_of_user
 from homeserver.streams.sync_tokens import SyncToken
 
-USER_DATA = 0  # in place of a room's numeric id: account data, and other data of one user only
-PRESENCE = -1  # the same for presence of the first shard; lower for the others (`presence_in`)
+# In place of a room's numeric id:
+USER_DATA = 0  # account data
+PRESENCE = -1  # presence of the first shard; lower for the others (`presence_in`)
+DEVICE_LISTS = 1 << 40  # device lists of users of the first shard; higher for the others
+DEVICE_DATA = DEVICE_LISTS - 1  # messages to the user's devices, and keys of these
 
 MAX_QUEUED_CHANGES = 400  # of one user
 WAKE_BATCH_SIZE = 100  # users at least, before yielding to the reactor
@@ -46,6 +55,11 @@ def presence_in(shard: int) -> int:
     return PRESENCE - shard
 
 
+def device_lists_in(shard: int) -> int:
+    """What stands for the device lists of the users of a shard."""
+    return DEVICE_LISTS + shard
+
+
 class UserChangeQueue:
     """The changes that concern one user, complete above `since`.
 
@@ -64,10 +78,14 @@ class UserChangeQueue:
         self.rooms: set[int] = set()
 
     def add(self, position: int, what: int) -> None:
-        """Record a change: `what` is a room's numeric id, `USER_DATA` or `PRESENCE`."""
+        """Record a change: `what` is a room's numeric id, or one of the constants above."""
         entries = self.entries
         if position > self.highest:
             self.highest = position
+        if entries and entries[-1][1] == what:
+            # A token below the earlier position is below this one, too.
+            entries[-1] = position, what, self.highest
+            return
         entries.append((position, what, self.highest))
         if len(entries) > MAX_QUEUED_CHANGES:
             self.since = entries.popleft()[2]
@@ -87,8 +105,10 @@ class UserChangeQueue:
 
     def _shard(self, what: int) -> int:
         """The shard whose position a change has."""
-        if what == USER_DATA:
+        if what in (USER_DATA, DEVICE_DATA):
             return shard_of_user(self.user_id)
+        if what >= DEVICE_LISTS:
+            return what - DEVICE_LISTS
         return shard_of(what) if what > USER_DATA else PRESENCE - what
 
 
@@ -156,6 +176,8 @@ class UserChangeQueues:
                 self._add_for_user(entry.user_id, entry.position, USER_DATA, changed)
             elif isinstance(entry, RoomForgotten):
                 self._add_for_user(entry.user_id, entry.position, entry.room, changed)
+            else:
+                self._add_for_devices(entry, changed)
         self._wake_soon(changed)
 
     def wake_all(self) -> None:
@@ -229,6 +251,27 @@ class UserChangeQueues:
         if queue is not None:
             queue.add(position, what)
             changed.add(queue)
+
+    def _add_for_devices(self, entry: Any, changed: set[UserChangeQueue]) -> None:
+        if isinstance(entry, DeviceListChanged):
+            self._add_for_device_list(entry, changed)
+        elif isinstance(entry, UserSignaturesChanged):
+            what = device_lists_in(shard_of_user(entry.signer))
+            self._add_for_user(entry.signer, entry.position, what, changed)
+        elif isinstance(entry, ToDeviceMessagesSent | ClaimableKeysChanged):
+            self._add_for_user(entry.user_id, entry.position, DEVICE_DATA, changed)
+
+    def _add_for_device_list(self, entry: DeviceListChanged, changed: set[UserChangeQueue]) -> None:
+        queues: set[UserChangeQueue] = set()
+        for room in entry.rooms:
+            queues |= self._by_room.get(room, set())
+        own = self._queues.peek(entry.user_id)
+        if own is not None:
+            queues.add(own)
+        what = device_lists_in(shard_of_user(entry.user_id))
+        for queue in queues:
+            queue.add(entry.position, what)
+        changed |= queues
 
     def _add_for_presence(self, entry: PresenceChanged, changed: set[UserChangeQueue]) -> None:
         seen: set[UserChangeQueue] = set()

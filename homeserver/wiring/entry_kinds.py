@@ -1,9 +1,16 @@
 """The kinds of log entries of this server, each with the name that it has on the wire."""
 
 from federation.sending.sender import SendingRecorded
-from homeserver.accounts.sessions.devices import DeviceRenamed, DevicesRemoved
+from homeserver.accounts.sessions.devices import DeviceAdded, DeviceRenamed, DevicesRemoved
 from homeserver.accounts.user_data.account_data import AccountDataChanged
 from homeserver.accounts.user_data.profiles import ProfileChanged
+from homeserver.encryption.changes import (
+    ClaimableKeysChanged,
+    DeviceListChanged,
+    ToDeviceMessagesQueued,
+    ToDeviceMessagesSent,
+    UserSignaturesChanged,
+)
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.log_entries.room_entries import ROOM_ENTRY_KINDS
@@ -20,8 +27,14 @@ def entry_codec() -> EntryCodec:
             plain_kind("presence", 1, PresenceChanged),
             plain_kind("account_data", 1, AccountDataChanged),
             plain_kind("profile", 1, ProfileChanged),
+            plain_kind("device_added", 1, DeviceAdded),
             plain_kind("device_renamed", 1, DeviceRenamed),
             plain_kind("devices_removed", 1, DevicesRemoved),
+            plain_kind("device_list", 1, DeviceListChanged),
+            plain_kind("user_signatures", 1, UserSignaturesChanged),
+            plain_kind("claimable_keys", 1, ClaimableKeysChanged),
+            plain_kind("to_device", 1, ToDeviceMessagesSent),
+            plain_kind("to_device_queued", 1, ToDeviceMessagesQueued),
             plain_kind("reader_moved", 1, ReaderMoved),
             plain_kind("sending_recorded", 1, SendingRecorded),
         )

@@ -23,6 +23,7 @@ from homeserver.web.rate_limits import RateLimits
 from homeserver.web.shutdown import Shutdown
 from homeserver.wiring.account_core import AccountCore
 from homeserver.wiring.accounts import AccountServices
+from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation
 from homeserver.wiring.http import Http
@@ -73,8 +74,18 @@ class ServerParts:
             on_profile_changed=[self.rooms.profile_propagation.profile_changed],
             on_deactivated=[self.rooms.forced_leaves.deactivated],
         )
+        self.encryption = Encryption(reactor, db, log, accounts, core)
         self.sync = Sync(
-            reactor, settings, db, log, readers, accounts, core, self.rooms, active_rooms
+            reactor,
+            settings,
+            db,
+            log,
+            readers,
+            accounts,
+            core,
+            self.rooms,
+            self.encryption,
+            active_rooms,
         )
         self.federated_rooms = FederatedRooms(
             reactor, db, log, readers, federation, accounts, core, remote, self.rooms, self.sync
@@ -122,6 +133,7 @@ class ServerParts:
             *self.accounts.routes({"io.homeserver.stream": settings.websocket.enabled}),
             *self.rooms.routes(),
             *moderation.routes(),
+            *self.encryption.routes(self.sync.engine),
             *self.sync.routes(),
             *self.stream.routes(),
         ]

@@ -22,16 +22,19 @@ from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
 from homeserver.sync.engine import Sources, SyncEngine
 from homeserver.sync.event_stream import EventStream
-from homeserver.sync.invitations import Invitations
-from homeserver.sync.lazy_members import LazyMembers
-from homeserver.sync.room_sections import EphemeralEvents, RoomSections
-from homeserver.sync.room_state import RoomStateSections
+from homeserver.sync.sections.device_list_updates import DeviceListUpdates
+from homeserver.sync.sections.device_sections import DeviceSections
+from homeserver.sync.sections.invitations import Invitations
+from homeserver.sync.sections.lazy_members import LazyMembers
+from homeserver.sync.sections.room_sections import EphemeralEvents, RoomSections
+from homeserver.sync.sections.room_state import RoomStateSections
+from homeserver.sync.sections.timelines import Timelines
 from homeserver.sync.snapshots import Snapshots
 from homeserver.sync.streamed_events import StreamedEvents
-from homeserver.sync.timelines import Timelines
 from homeserver.sync.user_change_queues import UserChangeQueues
 from homeserver.web.routes import Route
 from homeserver.wiring.account_core import AccountCore
+from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.push import Push
 from homeserver.wiring.room_core import RoomCore
 from homeserver.wiring.rooms import RoomServices
@@ -50,26 +53,24 @@ class Sync:
         account_core: AccountCore,
         room_core: RoomCore,
         rooms: RoomServices,
+        encryption: Encryption,
         active_rooms: Collection[int] = (),
     ) -> None:
         self._settings = settings
-        registry = room_core.registry
+        registry, user_rooms = room_core.registry, room_core.user_rooms
         receipts = self.receipts = Receipts(db, log, room_core.names, room_core.local_server)
         self.push = Push(db, log, readers, account_core, room_core, receipts)
         self.markers = ReadMarkers(registry, room_core.events, receipts, account_core.account_data)
         self.typing = TypingUsers(registry, log, reactor, log.position, active_rooms)
         self.tracker = PresenceTracker(
-            settings.presence, db, log, room_core.names, room_core.user_rooms, reactor
+            settings.presence, db, log, room_core.names, user_rooms, reactor
         )
-        self.remote_presence = RemotePresence(log, room_core.user_rooms, reactor)
-        names, user_rooms = room_core.names, room_core.user_rooms
-        self._presence = PresenceEvents(
-            self.tracker, self.remote_presence, db, log, names, registry, user_rooms
-        )
+        self.remote_presence = RemotePresence(log, user_rooms, reactor)
+        present = self.tracker, self.remote_presence
+        self._presence = PresenceEvents(*present, db, log, room_core.names, registry, user_rooms)
         lazy_members = LazyMembers()
-        queues = self.change_queues = UserChangeQueues(
-            room_core.user_rooms, log.seen, reactor, settings.limits.cached_users
-        )
+        capacity = settings.limits.cached_users
+        queues = self.change_queues = UserChangeQueues(user_rooms, log.seen, reactor, capacity)
         ephemeral: list[EphemeralEvents] = [self.typing, receipts]
         sections = RoomSections(
             Timelines(db, registry, room_core.visibility, room_core.local_server),
@@ -84,21 +85,23 @@ class Sync:
             db,
             log,
             registry,
-            room_core.user_rooms,
+            user_rooms,
             account_core.account_data,
             account_core.filters,
             self._presence,
             ephemeral,
         )
-        invitations = Invitations(room_core.registry, room_core.visibility, room_core.out_of_room)
-        self.engine = SyncEngine(sources, queues, sections, invitations, lazy_members, reactor)
+        invitations = Invitations(registry, room_core.visibility, room_core.out_of_room)
+        devices = _device_sections(db, room_core, encryption)
+        self.engine = SyncEngine(
+            sources, queues, sections, invitations, lazy_members, devices, reactor
+        )
         streamed = StreamedEvents(sources, room_core.visibility, self._presence)
         self._stream = EventStream(sources, self.engine, rooms.reader, streamed, reactor)
         self._snapshots = Snapshots(sources, rooms.reader, rooms.history, self._presence)
         self._local_server = room_core.local_server
         # A woken request reads all of these, so the change queues come last.
-        present = (self.tracker, self.remote_presence, self._presence)
-        for reader in (receipts, self.typing, *present, queues, self._stream):
+        for reader in (receipts, self.typing, *present, self._presence, queues, self._stream):
             log.subscribe(reader.apply)
 
     async def start(self) -> None:
@@ -130,3 +133,10 @@ class Sync:
             PresenceApi(self.tracker, self._presence),
         ]
         return [*self.push.routes(), *(route for api in apis for route in api.routes())]
+
+
+def _device_sections(db: Database, room_core: RoomCore, encryption: Encryption) -> DeviceSections:
+    lists = DeviceListUpdates(
+        db, room_core.names, room_core.registry, room_core.user_rooms, encryption.list_changes
+    )
+    return DeviceSections(encryption.inboxes, encryption.counts, lists)

@@ -14,6 +14,7 @@ BOUNDED_TABLES = {
     "homeserver/rooms/ephemeral/receipts.py": "positions of changes, known above a floor",
     "homeserver/rooms/ephemeral/typing.py": "positions of changes since the start",
     "homeserver/presence/remote_presence.py": "who is present, as other servers said",
+    "homeserver/streams/recent_changes.py": "positions of changes, known above a floor",
     "federation/sending/destination_queue.py": "a queue of what is to be sent",
 }
 

@@ -9,9 +9,16 @@ from typing import Any, get_args
 from hypothesis import strategies as st
 
 from federation.sending.sender import SendingRecorded
-from homeserver.accounts.sessions.devices import DeviceRenamed, DevicesRemoved
+from homeserver.accounts.sessions.devices import DeviceAdded, DeviceRenamed, DevicesRemoved
 from homeserver.accounts.user_data.account_data import AccountDataChanged
 from homeserver.accounts.user_data.profiles import ProfileChanged
+from homeserver.encryption.changes import (
+    ClaimableKeysChanged,
+    DeviceListChanged,
+    ToDeviceMessagesQueued,
+    ToDeviceMessagesSent,
+    UserSignaturesChanged,
+)
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import State
 from homeserver.protocol.events import Event
@@ -189,6 +196,25 @@ plain_entries = st.one_of(
     ),
     st.builds(AccountDataChanged, positions, names, st.none() | names, names, st.binary()),
     st.builds(ProfileChanged, positions, names, names, st.none() | st.binary()),
+    st.builds(DeviceAdded, positions, names, names),
+    st.builds(
+        DeviceListChanged,
+        positions,
+        names,
+        st.lists(nids).map(tuple),
+        st.none() | names,
+        positions,
+        st.none() | positions,
+    ),
+    st.builds(UserSignaturesChanged, positions, names, st.lists(names).map(tuple)),
+    st.builds(ClaimableKeysChanged, positions, names, st.lists(names).map(tuple)),
+    st.builds(
+        ToDeviceMessagesSent,
+        positions,
+        names,
+        st.lists(st.tuples(names, st.binary())).map(tuple),
+    ),
+    st.builds(ToDeviceMessagesQueued, positions, names),
     st.builds(DeviceRenamed, positions, names, names),
     st.builds(DevicesRemoved, positions, names, st.lists(names).map(tuple)),
     st.builds(ReaderMoved, positions),

@@ -8,9 +8,16 @@ from typing import Any
 import pytest
 
 from federation.sending.sender import SendingRecorded
-from homeserver.accounts.sessions.devices import DeviceRenamed, DevicesRemoved
+from homeserver.accounts.sessions.devices import DeviceAdded, DeviceRenamed, DevicesRemoved
 from homeserver.accounts.user_data.account_data import AccountDataChanged
 from homeserver.accounts.user_data.profiles import ProfileChanged
+from homeserver.encryption.changes import (
+    ClaimableKeysChanged,
+    DeviceListChanged,
+    ToDeviceMessagesQueued,
+    ToDeviceMessagesSent,
+    UserSignaturesChanged,
+)
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import ROOM_VERSIONS
@@ -86,6 +93,30 @@ GOLDEN: list[tuple[Any, bytes]] = [
     (
         DeviceRenamed(8, "@a:b", "DESK"),
         b"\x93\x01\xaedevice_renamed\x93\x08\xa4@a:b\xa4DESK",
+    ),
+    (
+        DeviceAdded(8, "@a:b", "DESK"),
+        b"\x93\x01\xacdevice_added\x93\x08\xa4@a:b\xa4DESK",
+    ),
+    (
+        DeviceListChanged(8, "@a:b", (1, 2), "DESK", 5, None),
+        b"\x93\x01\xabdevice_list\x96\x08\xa4@a:b\x92\x01\x02\xa4DESK\x05\xc0",
+    ),
+    (
+        UserSignaturesChanged(8, "@a:b", ("@c:d",)),
+        b"\x93\x01\xafuser_signatures\x93\x08\xa4@a:b\x91\xa4@c:d",
+    ),
+    (
+        ClaimableKeysChanged(8, "@a:b", ("DESK",)),
+        b"\x93\x01\xaeclaimable_keys\x93\x08\xa4@a:b\x91\xa4DESK",
+    ),
+    (
+        ToDeviceMessagesSent(8, "@a:b", (("DESK", b"{}"),)),
+        b"\x93\x01\xa9to_device\x93\x08\xa4@a:b\x91\x92\xa4DESK\xc4\x02{}",
+    ),
+    (
+        ToDeviceMessagesQueued(8, "d"),
+        b"\x93\x01\xb0to_device_queued\x92\x08\xa1d",
     ),
     (
         DevicesRemoved(8, "@a:b", ("DESK", "PHONE")),

@@ -23,6 +23,7 @@ from homeserver.streams.log import Log
 from homeserver.streams.sync_tokens import parse_sync_token
 from homeserver.sync.sync_request import STATE_AFTER
 from homeserver.wiring.account_core import AccountCore
+from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.rate_limits import rate_limits_of
 from homeserver.wiring.room_core import RoomCore
 from homeserver.wiring.rooms import RoomServices
@@ -64,7 +65,10 @@ class SyncServer:
         self.rooms = RoomServices(
             reactor, settings, db, log, readers, accounts, core, no_remote(backfill), limits
         )
-        self.sync = Sync(reactor, settings, db, log, readers, accounts, core, self.rooms)
+        self.encryption = Encryption(reactor, db, log, accounts, core)
+        self.sync = Sync(
+            reactor, settings, db, log, readers, accounts, core, self.rooms, self.encryption
+        )
         self.engine = self.sync.engine
         self.remote = RemoteEvents(core.registry, core.storage)
         self.is_dead = False

@@ -28,7 +28,7 @@ class SharedSectionTests(DatabaseTestCase):
                 request = await server.engine.build_request(other, state_after=state_after)
                 responses.append((await server.engine.update(request, since)).encode())
 
-        assert len({id(response) for response in responses}) == 3
+        assert len(set(responses)) == 3
         assert [UNSTABLE_STATE_AFTER.encode() in response for response in responses[::3]] == [
             False,
             False,

@@ -26,10 +26,14 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.positions: list[int] = []
+        self.received_tokens: list[SyncToken] = []
         self.requests: list[tuple[SyncRequest, SyncToken | None]] = []
         self.wakers: list[Callable[[], None]] = []
         self.waiting: Deferred[None] | None = None
         self.error: Exception | None = None
+
+    def received(self, request: SyncRequest, token: SyncToken) -> None:
+        self.received_tokens.append(token)
 
     async def follow(self, user_id: str, wake: Callable[[], None]) -> Callable[[], None]:
         self.wakers.append(wake)
@@ -209,6 +213,19 @@ def test_client_that_acknowledges_has_a_window() -> None:
 
     assert before == [[], [1], [2], [3]]
     assert scene.sink.positions_sent == [[], [1], [2], [3], [4, 5, 6]]
+
+
+def test_only_an_acknowledgement_proves_that_an_update_was_received() -> None:
+    """A message to the device is kept until then: the socket may break after it was sent."""
+    scene = Scene().started()
+    for position in range(1, 4):
+        scene.happens(position)
+    before = list(scene.engine.received_tokens)
+
+    scene.subscription.acknowledge(SyncToken(2))
+
+    assert before == [SyncToken(0)]  # with which it began
+    assert scene.engine.received_tokens == [SyncToken(0), SyncToken(2)]
 
 
 def test_client_that_never_acknowledges_has_no_window() -> None:

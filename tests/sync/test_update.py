@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from homeserver.encryption.key_counts import build_key_counts
 from homeserver.streams.sync_tokens import SyncToken
 from homeserver.sync.sync_span import SyncSpan
 from homeserver.sync.update import MAX_CACHED_SECTIONS, EncodedSections, Update
@@ -16,12 +17,20 @@ def update_at(position: int, *cache_and_rooms: Any, **parts: Any) -> Update:
     return Update(SyncSpan(None, SyncToken(position)), *cache_and_rooms, **parts)
 
 
-def test_equal_updates_are_one_object() -> None:
-    """A message to a hundred members is encoded once."""
+def test_equal_updates_are_encoded_once() -> None:
+    """A message to a hundred members is encoded once; each device has its own keys left."""
     cache: EncodedSections = {}
-    first, second = (update_at(7, cache, {"!a:test": SECTION}) for _ in range(2))
+    counts = build_key_counts({"signed_curve25519": 7}, ["signed_curve25519"], 0)
+    first = update_at(7, cache, {"!a:test": SECTION})
+    second = update_at(7, cache, {"!a:test": SECTION}, key_counts=counts)
 
-    assert first.encode() is second.encode()
+    answers = [msgspec.json.decode(update.encode()) for update in (first, second)]
+
+    assert len(cache) == 1
+    for answer, number, unused in zip(answers, (0, 7), ([], ["signed_curve25519"]), strict=True):
+        assert answer.pop("device_one_time_keys_count") == {"signed_curve25519": number}
+        assert answer.pop("device_unused_fallback_key_types") == unused
+    assert answers[0] == answers[1]
 
 
 def test_updates_that_differ_in_anything_are_not_mixed_up() -> None:

@@ -160,10 +160,22 @@ def test_queue_that_forgets_knows_how_far_it_reaches_back() -> None:
     queue.add(500, 1)
     queue.add(100, 2)
     for position in range(101, 101 + MAX_QUEUED_CHANGES):
-        queue.add(position, 3)
+        queue.add(position, 3 + position % 2)
 
     assert queue.changed_since(SyncToken(499)) is None
     assert queue.changed_since(SyncToken(500)) == set()
+
+
+def test_a_busy_room_does_not_shorten_a_queue() -> None:
+    """A client that was away for a thousand messages of one room need not compare all rooms."""
+    queue = UserChangeQueue("@alice:test", 0)
+    queue.add(1, 2)
+    for position in range(2, 2 + 3 * MAX_QUEUED_CHANGES):
+        queue.add(position, 3)
+
+    assert queue.changed_since(SyncToken(0)) == {2, 3}
+    assert queue.changed_since(SyncToken(1)) == {3}
+    assert queue.changed_since(SyncToken(1 + 3 * MAX_QUEUED_CHANGES)) == set()
 
 
 def test_new_queue_is_incomplete_below_the_highest_position() -> None:

@@ -1,14 +1,17 @@
 """Devices: the log-ins of a user; listing, naming and removing them.
 
-Removal and renaming go through the log, for its subscribers: the tokens of a device end at once
-(`access_tokens.py`), and users in shared rooms learn that the device is removed. Rows that must be
-durable together with such a change are added through `companions`.
+Changes go through the log, for its subscribers: the tokens of a removed device end at once
+(`access_tokens.py`), and users in shared rooms learn that devices changed. What must be durable
+together with a change is added by its `DeviceCompanion`s.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#device-management
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
 
 from homeserver.accounts.sessions.last_seen import LastSeen
 from homeserver.protocol.errors import InvalidParam, NotFound
@@ -25,6 +28,15 @@ from homeserver.streams.log import Log
 
 MAX_DEVICE_ID_BYTES = 255
 MAX_DISPLAY_NAME_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceAdded:
+    """A user logged in to a device that they did not have before."""
+
+    position: int
+    user_id: str
+    device_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +57,33 @@ class DeviceRenamed:
     device_id: str
 
 
-DeviceChange = DevicesRemoved | DeviceRenamed
-Companion = Callable[[DeviceChange], Sequence[Row]]
+DeviceChange = DeviceAdded | DevicesRemoved | DeviceRenamed
+
+
+class DeviceCompanion(Protocol):
+    """What changes together with the devices of a user, all or nothing."""
+
+    async def prepare(self, user_id: str) -> None:
+        """Load what `rows` needs."""
+
+    def rows(self, change: DeviceChange) -> Sequence[Row]:
+        """Rows that are written with a change. Log entries that it appends are written with it,
+        too. It must not wait.
+        """
 
 
 class Devices:
-    """The devices of local users.
-
-    `companions` are called with each change before it is written, and return rows that are written
-    with it, all or nothing. They must not wait.
-    """
+    """The devices of local users."""
 
     def __init__(self, db: Database, log: Log, last_seen: LastSeen) -> None:
-        self.companions: list[Companion] = []
+        self._companions: list[DeviceCompanion] = []
         self._db = db
         self._log = log
         self._last_seen = last_seen
+
+    def accompany(self, companion: DeviceCompanion) -> None:
+        """Have a companion called with each change from now on."""
+        self._companions.append(companion)
 
     async def all_of(self, user_id: str) -> list[Device]:
         """The devices of a user, oldest first."""
@@ -80,18 +103,24 @@ class Devices:
         device = await self.get(user_id, device_id)
         if device.display_name == display_name:
             return
+        await self._prepare(user_id)
         entry = DeviceRenamed(self._log.next_position(), user_id, device_id)
-        row = RENAME_DEVICE.row(user_id, device_id, display_name)
-        await self._log.append(entry, [row, *self._companion_rows(entry)])
+        await self._append(entry, [RENAME_DEVICE.row(user_id, device_id, display_name)])
+
+    async def added(self, user_id: str, device_id: str) -> None:
+        """Publish that a user has a new device, which is stored already."""
+        await self._prepare(user_id)
+        await self._append(DeviceAdded(self._log.next_position(), user_id, device_id), ())
 
     async def remove(self, user_id: str, device_ids: Sequence[str]) -> None:
         """Remove devices and their data; unknown ones are ignored."""
         if not device_ids:
             return
         self._log.check_open()
+        await self._prepare(user_id)
         entry = DevicesRemoved(self._log.next_position(), user_id, tuple(device_ids))
         rows = [DELETE_DEVICE.row(user_id, device_id) for device_id in device_ids]
-        await self._log.append(entry, [*rows, *self._companion_rows(entry)])
+        await self._append(entry, rows)
 
     async def remove_all(self, user_id: str, *, but: str | None = None) -> None:
         """Remove all devices of a user, or all but one."""
@@ -100,8 +129,13 @@ class Devices:
             user_id, [device.device_id for device in devices if device.device_id != but]
         )
 
-    def _companion_rows(self, entry: DeviceChange) -> list[Row]:
-        return [row for companion in self.companions for row in companion(entry)]
+    async def _prepare(self, user_id: str) -> None:
+        for companion in self._companions:
+            await companion.prepare(user_id)
+
+    def _append(self, entry: DeviceChange, rows: Sequence[Row]) -> "Deferred[None]":
+        more = [row for companion in self._companions for row in companion.rows(entry)]
+        return self._log.append(entry, [*rows, *more])
 
     def _as_seen(self, user_id: str, device: Device) -> Device:
         seen = self._last_seen.find(user_id, device.device_id)

@@ -65,11 +65,12 @@ class TokenPair:
 
 @dataclass(frozen=True, slots=True)
 class LoginSession:
-    """A user who is logged in to a device."""
+    """A user who is logged in to a device; `is_new` if they did not have it before."""
 
     user_id: str
     device_id: str
     tokens: TokenPair
+    is_new: bool
 
 
 class LoginSessions:
@@ -99,6 +100,8 @@ class LoginSessions:
         request.check()
         session = await self._db.transaction(self.open_within, user_id, request)
         self._access_tokens.forget_user(user_id)
+        if session.is_new:
+            await self._devices.added(user_id, session.device_id)
         return session
 
     async def open_within(
@@ -107,7 +110,8 @@ class LoginSessions:
         """`open` as part of the caller's transaction, for users who had no session before."""
         device_id = request.device_id or new_device_id()
         now = now_ms(self._clock)
-        if await insert_device(db, user_id, device_id, request.display_name, now):
+        is_new = await insert_device(db, user_id, device_id, request.display_name, now)
+        if is_new:
             if await count_devices(db, user_id, MAX_DEVICES + 1) > MAX_DEVICES:
                 raise UserLimitExceeded(f"A user has at most {MAX_DEVICES} devices")
         else:
@@ -119,7 +123,7 @@ class LoginSessions:
             tokens = TokenPair(new_token())
             hashed = token_hash(tokens.access_token)
             await insert_access_token(db, hashed, user_id, device_id, now_ms=now)
-        return LoginSession(user_id, device_id, tokens)
+        return LoginSession(user_id, device_id, tokens, is_new)
 
     async def refresh(self, refresh_token: str) -> TokenPair:
         """The next pair of tokens. Raises `UnknownToken` and `UserLocked`."""

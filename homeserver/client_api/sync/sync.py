@@ -60,6 +60,8 @@ class SyncApi:
             full_state=query.full_state,
             state_after=query.state_after,
         )
+        if since is not None:
+            self._engine.received(request, since)
         device = (caller.user_id, caller.device_id, query.set_presence)
         await self._presence.sync_began(*device)
         try:

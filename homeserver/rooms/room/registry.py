@@ -223,6 +223,10 @@ class RoomRegistry:
         """The entries of one state that differ in another; `None` for those that it lacks."""
         return await self._storage.changes_between(room.version, old, new)
 
+    async def entries_before(self, old: bytes, new: bytes) -> dict[StateKey, int | None]:
+        """The entries of one state that differ from another, as they are in the former."""
+        return await self._storage.entries_before(old, new)
+
     async def was_joined(self, room: Room, user_id: str, position: int) -> bool:
         """Whether a user was joined in the state that was the room's at a position of the log."""
         root = await self._db.run(events_storage.state_root_at, room.room_nid, position) or EMPTY

@@ -52,7 +52,7 @@ class Room:
     `disordered_at` each event is also deeper in the graph than all before it.
     `backward_extremities` are missing events that others follow, with the depth of what follows
     them: there, history can be backfilled. `timeline_gaps` are the positions in the timeline before
-    which such events are missing.
+    which such events are missing. No membership has changed above `members_changed_at`.
 
     While `partial` is set most members are unknown; `full_state_at` is the position from which on
     they are known, in a room that had partial state. A room that was left before keeps it.
@@ -76,6 +76,7 @@ class Room:
         self.backward_extremities: dict[str, int] = {}
         self.timeline_gaps = TimelineGaps()
         self.last_position = 0
+        self.members_changed_at = 0
         self.joined_count = 0
         self.joined_servers: Counter[str] = Counter()  # members who are joined, by their server
         self.invited_count = 0
@@ -163,6 +164,8 @@ class Room:
                 )
             )
             for key, stored in entry.changes.items():
+                if key[0] == MEMBER:
+                    self.members_changed_at = entry.position
                 number = None if stored is None else stored.event_nid
                 self.set_state(key, number, membership_of(stored))
         if entry.is_fork:
@@ -259,7 +262,7 @@ class Room:
         """
         self.timeline.extend(timeline)
         self.forked_at = forked_at
-        self.changes_from = max(self.timeline_from, forked_at)
+        self.changes_from = self.members_changed_at = max(self.timeline_from, forked_at)
         for earlier, later in pairwise(timeline):
             if later.event.prev_event_ids != [earlier.event.event_id]:
                 self.disordered_at = later.position or 0
@@ -267,6 +270,8 @@ class Room:
             event, position = stored.event, stored.position or 0
             if event.state_key is not None and position > self.changes_from:
                 key = (event.type, event.state_key)
+                if key[0] == MEMBER:
+                    self.members_changed_at = position
                 self._remember(StateChange(position, {key: stored.replaces}, {key: stored}))
 
     def _remember(self, change: StateChange) -> None:

@@ -94,3 +94,14 @@ class RoomStorage:
             (names[type_nid], names[key_nid]): None if after is None else events[after]
             for (type_nid, key_nid), (_, after) in changed.items()
         }
+
+    async def entries_before(self, old: bytes, new: bytes) -> dict[StateKey, int | None]:
+        """The nids of the entries of `old` that differ in `new`; `None` for those only in `new`."""
+        if old == new:
+            return {}
+        changed = await self.states.diff(old, new)
+        names = await self.names.names({nid for key in changed for nid in key})
+        return {
+            (names[type_nid], names[key_nid]): before
+            for (type_nid, key_nid), (before, _) in changed.items()
+        }

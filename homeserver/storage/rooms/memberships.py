@@ -136,6 +136,21 @@ async def joined_rooms_of_all(db: Connection, members: Sequence[int]) -> dict[in
     return rooms
 
 
+async def joined_members_among(
+    db: Connection, rooms: Sequence[int], members: Sequence[int]
+) -> set[int]:
+    """Those of some users who are joined to one of the rooms."""
+    cursor = await db.execute(
+        """
+        SELECT DISTINCT member
+          FROM memberships
+         WHERE member = ANY(%s) AND room = ANY(%s) AND membership = 'join'
+        """,
+        (list(members), list(rooms)),
+    )
+    return {row[0] for row in await cursor.fetchall()}
+
+
 async def joined_counts(db: Connection, rooms: Sequence[int]) -> dict[int, int]:
     """The number of joined users of each of the rooms; rooms without any are left out."""
     cursor = await db.execute(

@@ -3,20 +3,44 @@
 from collections.abc import Sequence
 from typing import Any
 
-from homeserver.accounts.sessions.devices import DeviceChange, DeviceRenamed, DevicesRemoved
+from homeserver.accounts.sessions.devices import (
+    DeviceAdded,
+    DeviceChange,
+    DeviceRenamed,
+    DevicesRemoved,
+)
 from homeserver.accounts.sessions.login_sessions import DeviceRequest
 from homeserver.storage.accounts.profiles import SET_PROFILE_FIELD, load_profile
 from homeserver.storage.database.batch import Row
 from tests.accounts.support import ALICE, AccountsTestCase
 
 
+class Note:
+    """A companion that stores the user for whom it was prepared."""
+
+    user_id = ""
+
+    async def prepare(self, user_id: str) -> None:
+        self.user_id = user_id
+
+    def rows(self, change: DeviceChange) -> Sequence[Row]:
+        return [SET_PROFILE_FIELD.row(self.user_id, "org.example.note", b"1", change.position)]
+
+
 class DevicesTests(AccountsTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         self.entries: list[Any] = []
-        self.log.subscribe(self.entries.extend)
         self.phone = await self.user(device_id="PHONE")
         self.laptop = await self.sessions.open(ALICE, DeviceRequest("LAPTOP"))
+        self.log.subscribe(self.entries.extend)
+
+    async def test_a_log_in_is_published_if_it_adds_a_device(self) -> None:
+        """Others learn that there is one more device to encrypt for; a log-in again is no news."""
+        await self.sessions.open(ALICE, DeviceRequest("TABLET"))
+        await self.sessions.open(ALICE, DeviceRequest("TABLET"))
+
+        self.assertEqual(self.entries, [DeviceAdded(self.log.position, ALICE, "TABLET")])
 
     async def test_a_device_can_be_renamed(self) -> None:
         """A name that means something, for oneself and for those one writes to."""
@@ -53,12 +77,7 @@ class DevicesTests(AccountsTestCase):
 
     async def test_companions_are_written_with_the_removal(self) -> None:
         """Rows that a crash must not separate from the removal are in the same commit."""
-
-        def note(change: DeviceChange) -> Sequence[Row]:
-            position = change.position
-            return [SET_PROFILE_FIELD.row(ALICE, "org.example.note", b"1", position)]
-
-        self.devices.companions.append(note)
+        self.devices.accompany(Note())
 
         await self.devices.remove(ALICE, ["PHONE"])
 

@@ -1,5 +1,7 @@
 """Logging in to devices, refreshing tokens, logging out."""
 
+from dataclasses import replace
+
 from homeserver.accounts.sessions import login_sessions
 from homeserver.accounts.sessions.login_sessions import DeviceRequest, LoginSession
 from tests.accounts.support import ALICE, BOB, AccountsTestCase
@@ -90,7 +92,7 @@ class RefreshTests(AccountsTestCase):
         """The session with its next pair of tokens."""
         assert session.tokens.refresh_token is not None
         tokens = await self.sessions.refresh(session.tokens.refresh_token)
-        return LoginSession(session.user_id, session.device_id, tokens)
+        return replace(session, tokens=tokens)
 
     async def test_without_asking_there_is_no_refresh_token(self) -> None:
         """Clients that cannot refresh get a token that does not expire."""

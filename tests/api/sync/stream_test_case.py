@@ -61,6 +61,9 @@ class Engine:
         self.requests.append((text, full_state, options.get("state_after")))
         return SyncRequest(caller)
 
+    def received(self, request: SyncRequest, token: SyncToken) -> None:
+        pass
+
     async def follow(self, user_id: str, wake: Callable[[], None]) -> Callable[[], None]:
         self.wakers.add(wake)
         return lambda: self.wakers.discard(wake)

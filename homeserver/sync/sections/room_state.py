@@ -16,9 +16,9 @@ from homeserver.rooms.room.room import Room, StateKey
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.events import state_root_at
-from homeserver.sync.lazy_members import LazyMembers
+from homeserver.sync.sections.lazy_members import LazyMembers
+from homeserver.sync.sections.timelines import TimelineSlice
 from homeserver.sync.sync_request import SyncRequest
-from homeserver.sync.timelines import TimelineSlice
 
 
 class RoomStateSections:

@@ -21,10 +21,15 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import Membership
 from homeserver.sync.rendering import render_for, render_state
-from homeserver.sync.room_state import RoomStateSections
-from homeserver.sync.summary import summary
+from homeserver.sync.sections.room_state import RoomStateSections
+from homeserver.sync.sections.summary import summary
+from homeserver.sync.sections.timelines import (
+    SharedTimelineSlice,
+    Timelines,
+    TimelineSlice,
+    timeline_json,
+)
 from homeserver.sync.sync_request import SyncRequest
-from homeserver.sync.timelines import SharedTimelineSlice, Timelines, TimelineSlice, timeline_json
 from homeserver.sync.update import encode, events_json, section_json
 
 NO_EVENTS = b'{"events":[]}'

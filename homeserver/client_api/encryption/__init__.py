@@ -1,0 +1,1 @@
+"""Endpoints of end-to-end encryption."""

@@ -1,0 +1,55 @@
+"""Log entries of end-to-end encryption."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceListChanged:
+    """The devices, or the cross-signing keys, of a local or remote user changed.
+
+    `rooms` are the numeric ids of those that the user is joined to: their members have to know.
+    `device_id` is `None` for cross-signing keys and for a whole list. Other servers receive a local
+    user's change as `stream_id`, after that of the change before, `previous_id`, where it is known.
+    """
+
+    position: int
+    user_id: str
+    rooms: tuple[int, ...]
+    device_id: str | None
+    stream_id: int
+    previous_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class UserSignaturesChanged:
+    """A user signed keys of the other users `user_ids`, which only their own devices see."""
+
+    position: int
+    signer: str
+    user_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimableKeysChanged:
+    """One-time or fallback keys of some devices of a local user were uploaded or claimed."""
+
+    position: int
+    user_id: str
+    device_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ToDeviceMessagesSent:
+    """Messages to devices of one local user: device id, and the event as JSON."""
+
+    position: int
+    user_id: str
+    messages: tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ToDeviceMessagesQueued:
+    """Messages to devices of users of another server were stored, to be sent to it."""
+
+    position: int
+    destination: str

@@ -1,0 +1,100 @@
+"""The device directory: the devices and public keys of users, cached for all who ask.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#tracking-the-device-list-for-a-user
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from homeserver.accounts.sessions.devices import DeviceAdded, DeviceRenamed, DevicesRemoved
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.encryption.changes import DeviceListChanged
+from homeserver.encryption.user_devices import UserDevices, build_user_devices
+from homeserver.rooms.events.local_server import LocalServer
+from homeserver.storage.database.database import Connection, Database
+from homeserver.storage.encryption.cross_signing import (
+    CrossSigningRow,
+    SignatureRow,
+    cross_signing_keys_of,
+    own_signatures_of,
+)
+from homeserver.storage.encryption.device_keys import DeviceRow, local_devices_of
+from homeserver.storage.encryption.remote_devices import remote_devices_of
+
+MAX_CACHED_BYTES = 64 * 1_048_576
+USERS_AT_ONCE = 500  # users who are read in one query
+
+_Rows = tuple[list[DeviceRow], list[CrossSigningRow], list[SignatureRow]]
+
+
+class DeviceDirectory:
+    """The devices of local users, and what is known here of those of remote users.
+
+    `apply` is to be subscribed to the log.
+    """
+
+    def __init__(self, db: Database, local_server: LocalServer) -> None:
+        self._db = db
+        self._is_local = local_server.is_local
+        self._cache: LruCache[str, UserDevices] = LruCache(
+            "user_devices", MAX_CACHED_BYTES, size_of=lambda _, devices: devices.size
+        )
+        # For each load in progress the users who changed meanwhile: it may have read older rows.
+        self._changed_during: list[set[str]] = []
+
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Forget users whose devices or keys changed (called by the log)."""
+        for entry in entries:
+            if isinstance(entry, DeviceListChanged | DeviceAdded | DeviceRenamed | DevicesRemoved):
+                self._cache.pop(entry.user_id)
+                for changed in self._changed_during:
+                    changed.add(entry.user_id)
+
+    def find(self, user_id: str) -> UserDevices | None:
+        """The devices of a user, if they are in memory."""
+        return self._cache.get(user_id)
+
+    async def of(self, user_id: str) -> UserDevices:
+        """The devices of one user; of an unknown user, none."""
+        return (await self.of_all([user_id]))[user_id]
+
+    async def of_all(self, user_ids: Collection[str]) -> dict[str, UserDevices]:
+        """The devices of some users; of unknown users, none."""
+        found: dict[str, UserDevices] = {}
+        missing: list[str] = []
+        for user_id in user_ids:
+            devices = self._cache.get(user_id)
+            if devices is None:
+                missing.append(user_id)
+            else:
+                found[user_id] = devices
+        for at in range(0, len(missing), USERS_AT_ONCE):
+            found |= await self._load(missing[at : at + USERS_AT_ONCE])
+        return found
+
+    async def _load(self, user_ids: Sequence[str]) -> dict[str, UserDevices]:
+        changed: set[str] = set()
+        self._changed_during.append(changed)
+        try:
+            rows = await self._db.run(self._read, user_ids)
+        finally:
+            self._changed_during.remove(changed)
+        loaded = {user_id: build_user_devices(*rows[user_id]) for user_id in user_ids}
+        for user_id, devices in loaded.items():
+            if user_id not in changed:
+                self._cache.put(user_id, devices)
+        return loaded
+
+    async def _read(self, db: Connection, user_ids: Sequence[str]) -> dict[str, _Rows]:
+        local = [user_id for user_id in user_ids if self._is_local(user_id)]
+        remote = [user_id for user_id in user_ids if not self._is_local(user_id)]
+        rows: dict[str, _Rows] = {user_id: ([], [], []) for user_id in user_ids}
+        for device in await local_devices_of(db, local) if local else ():
+            rows[device.user_id][0].append(device)
+        for device in await remote_devices_of(db, remote) if remote else ():
+            rows[device.user_id][0].append(device)
+        for key in await cross_signing_keys_of(db, user_ids):
+            rows[key.user_id][1].append(key)
+        for signature in await own_signatures_of(db, local) if local else ():
+            rows[signature.user_id][2].append(signature)
+        return rows

@@ -1,0 +1,141 @@
+"""Uploading the keys of a device: identity keys, one-time keys, fallback keys.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#uploading-keys
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.concurrency.keyed_locks import KeyedLocks
+from homeserver.encryption.changes import ClaimableKeysChanged
+from homeserver.encryption.device_lists import DeviceLists
+from homeserver.encryption.key_counts import DeviceKeyCounts
+from homeserver.encryption.one_time_keys import OneTimeKeys
+from homeserver.protocol.encryption.key_objects import (
+    encode_claimable_key,
+    encode_device_keys,
+    is_same_key,
+    split_key_name,
+)
+from homeserver.protocol.errors import InvalidParam, UserLimitExceeded
+from homeserver.storage.database.batch import Row
+from homeserver.storage.database.database import Database
+from homeserver.storage.encryption.device_keys import SET_DEVICE_KEYS, find_device_keys
+from homeserver.storage.encryption.one_time_keys import (
+    INSERT_ONE_TIME_KEY,
+    SET_FALLBACK_KEY,
+    find_one_time_keys,
+)
+from homeserver.streams.log import Log
+
+MAX_ONE_TIME_KEYS = 10_000  # of one device
+MAX_FALLBACK_KEYS = 20  # algorithms of one device
+
+
+class KeyUploads:
+    """Stores the keys that devices upload."""
+
+    def __init__(
+        self,
+        db: Database,
+        log: Log,
+        device_lists: DeviceLists,
+        one_time_keys: OneTimeKeys,
+        counts: DeviceKeyCounts,
+    ) -> None:
+        self._db = db
+        self._log = log
+        self._device_lists = device_lists
+        self._one_time_keys = one_time_keys
+        self._counts = counts
+        self._uploading: KeyedLocks[tuple[str, str]] = KeyedLocks()
+
+    async def upload(
+        self,
+        caller: Requester,
+        device_keys: Mapping[str, Any] | None,
+        one_time_keys: Mapping[str, Any],
+        fallback_keys: Mapping[str, Any],
+    ) -> Mapping[str, int]:
+        """Store keys of the caller's device; the number of one-time keys by algorithm afterwards.
+
+        All of it is stored, or nothing. Raises `BadJson`, `InvalidParam`, `TooLarge` and
+        `UserLimitExceeded`.
+        """
+        if caller.device_id is None:
+            raise InvalidParam("Only a device can upload keys")
+        device = caller.user_id, caller.device_id
+        identity = None
+        if device_keys is not None:
+            identity = encode_device_keys(device_keys, *device)
+        one_time = _encoded(one_time_keys)
+        fallback = _encoded(fallback_keys)
+        algorithms = [algorithm for algorithm, _ in fallback]
+        if len(set(algorithms)) < len(algorithms) or len(algorithms) > MAX_FALLBACK_KEYS:
+            raise InvalidParam("There is at most one fallback key for each algorithm")
+        async with self._uploading.hold(device):
+            await self._store(device, identity, one_time, fallback)
+            return (await self._counts.of(device)).one_time
+
+    async def _store(
+        self,
+        device: tuple[str, str],
+        identity: bytes | None,
+        one_time: Mapping[tuple[str, str], bytes],
+        fallback: Mapping[tuple[str, str], bytes],
+    ) -> None:
+        new = await self._new_one_time_keys(device, one_time)
+        is_changed = (
+            identity is not None and await self._db.run(find_device_keys, *device) != identity
+        )
+        self._log.check_open()
+        if is_changed:
+            await self._device_lists.prepare(device[0])
+        position = self._log.next_position()
+        rows: list[Row] = [
+            INSERT_ONE_TIME_KEY.row(*device, algorithm, position, key_id, key)
+            for (algorithm, key_id), key in new.items()
+        ]
+        rows += [
+            SET_FALLBACK_KEY.row(*device, algorithm, key_id, key)
+            for (algorithm, key_id), key in fallback.items()
+        ]
+        if is_changed:
+            rows.append(SET_DEVICE_KEYS.row(*device, identity))
+        if not rows:
+            return
+        written = self._log.append(ClaimableKeysChanged(position, device[0], (device[1],)), rows)
+        if is_changed:
+            self._device_lists.record(*device)
+        await written
+
+    async def _new_one_time_keys(
+        self, device: tuple[str, str], one_time: Mapping[tuple[str, str], bytes]
+    ) -> dict[tuple[str, str], bytes]:
+        """The keys that the device does not have yet, and that nobody claimed lately.
+
+        Raises `InvalidParam` for an id that another key has, and `UserLimitExceeded`.
+        """
+        if not one_time:
+            return {}
+        present = await self._db.run(find_one_time_keys, *device)
+        new: dict[tuple[str, str], bytes] = {}
+        for name, key in one_time.items():
+            before = present.get(name)
+            if before is None:
+                if not self._one_time_keys.was_claimed((*device, *name)):
+                    new[name] = key
+            elif not is_same_key(before, key):
+                # Clients recognise this text, which other servers have, too.
+                raise InvalidParam(
+                    f"One time key {':'.join(name)} already exists. "
+                    f"Old key: {before.decode()}; new key: {key.decode()}"
+                )
+        if len(present) + len(new) > MAX_ONE_TIME_KEYS:
+            raise UserLimitExceeded(f"A device has at most {MAX_ONE_TIME_KEYS} one-time keys")
+        return new
+
+
+def _encoded(keys: Mapping[str, Any]) -> dict[tuple[str, str], bytes]:
+    return {split_key_name(name): encode_claimable_key(name, key) for name, key in keys.items()}

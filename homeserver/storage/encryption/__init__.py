@@ -1,0 +1,1 @@
+"""Tables of end-to-end encryption."""

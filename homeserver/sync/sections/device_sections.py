@@ -1,0 +1,74 @@
+"""What an update has for the device that asks: messages, its keys, and whose devices changed.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#extensions-to-sync
+"""
+
+from collections.abc import Iterable
+
+from homeserver.encryption.device_inboxes import DeviceInboxes
+from homeserver.encryption.key_counts import DeviceKeyCounts
+from homeserver.rooms.room.user_rooms import MemberRooms
+from homeserver.streams.sync_tokens import SyncToken
+from homeserver.sync.sections.device_list_updates import DeviceListUpdates
+from homeserver.sync.sync_request import SyncRequest
+from homeserver.sync.update import Update
+from homeserver.sync.user_change_queues import DEVICE_LISTS
+
+
+class DeviceSections:
+    """Adds them to updates."""
+
+    def __init__(
+        self, inboxes: DeviceInboxes, counts: DeviceKeyCounts, lists: DeviceListUpdates
+    ) -> None:
+        self._inboxes = inboxes
+        self._counts = counts
+        self.lists = lists
+
+    def received(self, request: SyncRequest, token: SyncToken) -> None:
+        """A device has shown that it has received everything up to a token."""
+        if request.caller.device_id is not None:
+            self._inboxes.received(request.device, token.of_device(request.user_id))
+
+    async def add_own(self, update: Update, request: SyncRequest) -> None:
+        """Add messages to the device, and what is left of its keys."""
+        if request.caller.device_id is None:
+            return
+        device, user_id, since = request.device, request.user_id, update.span.since
+        counts = self._counts.find(device)
+        if counts is None:
+            counts = await self._counts.of(device)
+        update.key_counts = counts
+        after = 0 if since is None else since.of_device(user_id)
+        if since is not None and counts.changed_at > since.of_user(user_id):
+            update.has_new_key_counts = True
+            update.span.has_user(user_id)
+        if not self._inboxes.has_none(device, after):
+            upto = update.span.upto_of_user(user_id)
+            update.to_device, more_above = await self._inboxes.messages(device, after, upto)
+            if update.to_device:
+                update.span.has_user(user_id)
+            if more_above is not None:
+                update.span.has_messages(more_above)
+
+    async def add_lists(
+        self,
+        update: Update,
+        request: SyncRequest,
+        memberships: MemberRooms,
+        changed: set[int] | None,
+        candidates: Iterable[int],
+    ) -> None:
+        """Add the users whose devices changed, to an update above a token.
+
+        `changed` is what changed for the user, `None` where everything may have; `candidates` are
+        the rooms to compare.
+        """
+        since = update.span.since
+        if since is None:
+            return
+        lists_changed = changed is None or max(changed) >= DEVICE_LISTS
+        update.device_lists = await self.lists.since(
+            request.user_id, since, memberships, candidates, lists_changed=lists_changed
+        )
+        update.span.has_users(update.device_lists.positions.items())
