@@ -261,6 +261,24 @@ class ServerNoticeSettings(Section, frozen=True, kw_only=True):
     room_name: Annotated[str, doc("Name of the rooms.")] = "Server notices"
 
 
+class EncryptionSettings(Section, frozen=True, kw_only=True):
+    """End-to-end encryption: what waits for devices that are not online."""
+
+    to_device_days: Annotated[
+        int,
+        doc(
+            "Messages to a device, such as keys of encrypted messages, are deleted if the device"
+            " has not fetched them after this time.",
+            unit="days",
+            ge=1,
+        ),
+    ] = 365
+    to_device_messages: Annotated[
+        int,
+        doc("Messages that may wait for one device; beyond it the oldest are deleted.", ge=1_000),
+    ] = 100_000
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """The whole configuration."""
 
@@ -316,6 +334,7 @@ class Settings(Section, frozen=True, kw_only=True):
     rooms: RoomSettings = RoomSettings()
     room_directory: RoomDirectorySettings = RoomDirectorySettings()
     presence: PresenceSettings = PresenceSettings()
+    encryption: EncryptionSettings = EncryptionSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()
     limits: LimitSettings = LimitSettings()
     websocket: WebSocketSettings = WebSocketSettings()

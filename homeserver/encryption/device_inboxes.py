@@ -31,10 +31,14 @@ DeviceName = tuple[str, str]  # user id and device id
 
 
 class Messages(NamedTuple):
-    """Messages for one response, oldest first; `upto` is set if more wait above that position."""
+    """Messages for one response, oldest first, and the position of the `last` of them.
+
+    `more_above` is that position if more messages wait above it.
+    """
 
     events: Sequence[bytes]
-    upto: int | None
+    last: int
+    more_above: int | None
 
 
 class _Inbox:
@@ -132,8 +136,8 @@ class DeviceInboxes:
             if chosen and size > MAX_RESPONSE_BYTES:
                 break
             chosen.append(bytes(row.message))
-        is_all = len(chosen) == len(rows)
-        return Messages(chosen, None if is_all else rows[len(chosen) - 1].position)
+        last = rows[len(chosen) - 1].position if chosen else after
+        return Messages(chosen, last, None if len(chosen) == len(rows) else last)
 
     async def delete(self) -> None:
         """Delete what devices have received from the database."""

@@ -18,6 +18,7 @@ from homeserver.rooms.room.user_rooms import MemberRooms, UserRooms
 from homeserver.storage.database.batch import Row
 from homeserver.storage.database.database import Database
 from homeserver.storage.encryption.cross_signing import DELETE_SIGNATURES_OF_KEY
+from homeserver.storage.encryption.dehydrated_devices import DELETE_DEHYDRATED_DEVICE
 from homeserver.storage.encryption.device_keys import DELETE_DEVICE_KEYS
 from homeserver.storage.encryption.device_lists import RECORD_DEVICE_LIST_CHANGE, device_list_of
 from homeserver.storage.encryption.one_time_keys import (
@@ -33,6 +34,7 @@ from homeserver.streams.positions import STEP
 
 MAX_KNOWN = 10_000  # users whose last stream id is in memory
 DELETED_WITH_DEVICE = (
+    DELETE_DEHYDRATED_DEVICE,
     DELETE_DEVICE_KEYS,
     DELETE_ONE_TIME_KEYS,
     DELETE_FALLBACK_KEYS,

@@ -4,6 +4,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#uploading-keys
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from homeserver.accounts.sessions.requester import Requester
@@ -31,6 +32,34 @@ from homeserver.streams.log import Log
 
 MAX_ONE_TIME_KEYS = 10_000  # of one device
 MAX_FALLBACK_KEYS = 20  # algorithms of one device
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedKeys:
+    """The keys of an upload, as they are stored; claimable keys by algorithm and key id."""
+
+    device: tuple[str, str]
+    identity: bytes | None
+    one_time: Mapping[tuple[str, str], bytes]
+    fallback: Mapping[tuple[str, str], bytes]
+
+
+def check_upload(
+    caller: Requester,
+    device_keys: Mapping[str, Any] | None,
+    one_time_keys: Mapping[str, Any],
+    fallback_keys: Mapping[str, Any],
+) -> CheckedKeys:
+    """Check the keys that a device uploads. Raises `BadJson`, `InvalidParam` and `TooLarge`."""
+    if caller.device_id is None:
+        raise InvalidParam("Only a device can upload keys")
+    device = caller.user_id, caller.device_id
+    identity = None if device_keys is None else encode_device_keys(device_keys, *device)
+    one_time, fallback = _encoded(one_time_keys), _encoded(fallback_keys)
+    algorithms = [algorithm for algorithm, _ in fallback]
+    if len(set(algorithms)) < len(algorithms) or len(algorithms) > MAX_FALLBACK_KEYS:
+        raise InvalidParam("There is at most one fallback key for each algorithm")
+    return CheckedKeys(device, identity, one_time, fallback)
 
 
 class KeyUploads:
@@ -63,20 +92,10 @@ class KeyUploads:
         All of it is stored, or nothing. Raises `BadJson`, `InvalidParam`, `TooLarge` and
         `UserLimitExceeded`.
         """
-        if caller.device_id is None:
-            raise InvalidParam("Only a device can upload keys")
-        device = caller.user_id, caller.device_id
-        identity = None
-        if device_keys is not None:
-            identity = encode_device_keys(device_keys, *device)
-        one_time = _encoded(one_time_keys)
-        fallback = _encoded(fallback_keys)
-        algorithms = [algorithm for algorithm, _ in fallback]
-        if len(set(algorithms)) < len(algorithms) or len(algorithms) > MAX_FALLBACK_KEYS:
-            raise InvalidParam("There is at most one fallback key for each algorithm")
-        async with self._uploading.hold(device):
-            await self._store(device, identity, one_time, fallback)
-            return (await self._counts.of(device)).one_time
+        keys = check_upload(caller, device_keys, one_time_keys, fallback_keys)
+        async with self._uploading.hold(keys.device):
+            await self._store(keys.device, keys.identity, keys.one_time, keys.fallback)
+            return (await self._counts.of(keys.device)).one_time
 
     async def _store(
         self,

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from homeserver.client_api.encryption.dehydrated_devices import DehydratedDevicesApi
 from homeserver.client_api.encryption.keys import EncryptionKeysApi
 from homeserver.client_api.encryption.to_device import ToDeviceApi
+from homeserver.config.settings import Settings
+from homeserver.encryption.dehydrated_devices import DehydratedDevices
 from homeserver.encryption.device_directory import DeviceDirectory
 from homeserver.encryption.device_inboxes import DeviceInboxes
 from homeserver.encryption.device_list_changes import DeviceListChanges
@@ -11,6 +14,7 @@ from homeserver.encryption.device_lists import DeviceLists
 from homeserver.encryption.key_counts import DeviceKeyCounts
 from homeserver.encryption.key_queries import KeyQueries
 from homeserver.encryption.key_uploads import KeyUploads
+from homeserver.encryption.message_retention import MessageRetention
 from homeserver.encryption.one_time_keys import OneTimeKeys
 from homeserver.encryption.to_device import ToDevice
 from homeserver.storage.database.database import Database
@@ -25,7 +29,13 @@ class Encryption:
     """All objects of the area."""
 
     def __init__(
-        self, reactor: Any, db: Database, log: Log, account_core: AccountCore, room_core: RoomCore
+        self,
+        reactor: Any,
+        settings: Settings,
+        db: Database,
+        log: Log,
+        account_core: AccountCore,
+        room_core: RoomCore,
     ) -> None:
         local_server = room_core.local_server
         self.directory = DeviceDirectory(db, local_server)
@@ -37,6 +47,10 @@ class Encryption:
         self.uploads = KeyUploads(db, log, self.device_lists, self.one_time_keys, self.counts)
         self.queries = KeyQueries(db, self.directory, self.one_time_keys, local_server)
         self.to_device = ToDevice(db, log, self.directory, local_server)
+        self.dehydrated_devices = DehydratedDevices(
+            db, log, account_core.devices, account_core.sessions, self.uploads, self.inboxes
+        )
+        self._retention = MessageRetention(db, reactor, settings.encryption)
         account_core.devices.accompany(self.device_lists)
         for reader in (self.directory, self.list_changes, self.counts, self.inboxes):
             log.subscribe(reader.apply)
@@ -44,9 +58,11 @@ class Encryption:
     def start(self) -> None:
         """Start background work."""
         self.inboxes.start()
+        self._retention.start()
 
     async def stop(self) -> None:
         """Stop background work, and write what is not stored yet."""
+        await self._retention.stop()
         await self.inboxes.stop()
 
     def routes(self, engine: SyncEngine) -> list[Route]:
@@ -54,5 +70,6 @@ class Encryption:
         apis: list[Any] = [
             EncryptionKeysApi(self.uploads, self.queries, engine),
             ToDeviceApi(self.to_device),
+            DehydratedDevicesApi(self.dehydrated_devices),
         ]
         return [route for api in apis for route in api.routes()]

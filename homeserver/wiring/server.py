@@ -74,7 +74,7 @@ class ServerParts:
             on_profile_changed=[self.rooms.profile_propagation.profile_changed],
             on_deactivated=[self.rooms.forced_leaves.deactivated],
         )
-        self.encryption = Encryption(reactor, db, log, accounts, core)
+        self.encryption = Encryption(reactor, settings, db, log, accounts, core)
         self.sync = Sync(
             reactor,
             settings,
@@ -130,7 +130,9 @@ class ServerParts:
             self.rooms,
         )
         client_routes = [
-            *self.accounts.routes({"io.homeserver.stream": settings.websocket.enabled}),
+            *self.accounts.routes(
+                {"io.homeserver.stream": settings.websocket.enabled, "org.matrix.msc3814": True}
+            ),
             *self.rooms.routes(),
             *moderation.routes(),
             *self.encryption.routes(self.sync.engine),

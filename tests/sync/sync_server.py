@@ -65,7 +65,7 @@ class SyncServer:
         self.rooms = RoomServices(
             reactor, settings, db, log, readers, accounts, core, no_remote(backfill), limits
         )
-        self.encryption = Encryption(reactor, db, log, accounts, core)
+        self.encryption = Encryption(reactor, settings, db, log, accounts, core)
         self.sync = Sync(
             reactor, settings, db, log, readers, accounts, core, self.rooms, self.encryption
         )

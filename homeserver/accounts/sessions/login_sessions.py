@@ -110,11 +110,8 @@ class LoginSessions:
         """`open` as part of the caller's transaction, for users who had no session before."""
         device_id = request.device_id or new_device_id()
         now = now_ms(self._clock)
-        is_new = await insert_device(db, user_id, device_id, request.display_name, now)
-        if is_new:
-            if await count_devices(db, user_id, MAX_DEVICES + 1) > MAX_DEVICES:
-                raise UserLimitExceeded(f"A user has at most {MAX_DEVICES} devices")
-        else:
+        is_new = await self.add_device_within(db, user_id, device_id, request.display_name)
+        if not is_new:
             await delete_access_tokens_of_device(db, user_id, device_id)
             await delete_refresh_tokens_of_device(db, user_id, device_id)
         if request.wants_refresh_token:
@@ -124,6 +121,19 @@ class LoginSessions:
             hashed = token_hash(tokens.access_token)
             await insert_access_token(db, hashed, user_id, device_id, now_ms=now)
         return LoginSession(user_id, device_id, tokens, is_new)
+
+    async def add_device_within(
+        self, db: Connection, user_id: str, device_id: str, display_name: str | None
+    ) -> bool:
+        """Add a device without tokens as part of the caller's transaction.
+
+        False, and no change, if the user has it already. Raises `UserLimitExceeded`.
+        """
+        if not await insert_device(db, user_id, device_id, display_name, now_ms(self._clock)):
+            return False
+        if await count_devices(db, user_id, MAX_DEVICES + 1) > MAX_DEVICES:
+            raise UserLimitExceeded(f"A user has at most {MAX_DEVICES} devices")
+        return True
 
     async def refresh(self, refresh_token: str) -> TokenPair:
         """The next pair of tokens. Raises `UnknownToken` and `UserLocked`."""

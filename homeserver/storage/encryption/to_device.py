@@ -125,3 +125,49 @@ async def transactions_of(db: Connection, user_id: str, device_id: str, limit: i
         (user_id, device_id, limit),
     )
     return [bytes(row[0]) for row in await cursor.fetchall()]
+
+
+async def delete_old_transactions(db: Connection, below: int) -> None:
+    """Delete the transactions below a position."""
+    await db.execute("DELETE FROM to_device_transactions WHERE position < %s", (below,))
+
+
+async def delete_old_messages(db: Connection, below: int, limit: int) -> int:
+    """Delete messages below a position, at most `limit`; the number of deleted ones."""
+    cursor = await db.execute(
+        """
+        DELETE FROM to_device_messages
+         WHERE ctid = ANY(ARRAY(
+                   SELECT ctid FROM to_device_messages WHERE position < %s LIMIT %s))
+        """,
+        (below, limit),
+    )
+    return cursor.rowcount
+
+
+async def delete_excess_messages(db: Connection, most: int) -> int:
+    """Delete the oldest messages of each device with more than `most`; the number of messages."""
+    cursor = await db.execute(
+        """
+        WITH crowded AS (
+                 SELECT user_id, device_id
+                   FROM to_device_messages
+                  GROUP BY user_id, device_id
+                 HAVING count(*) > %(most)s),
+             first_kept AS (
+                 SELECT user_id, device_id, (
+                            SELECT position
+                              FROM to_device_messages
+                             WHERE to_device_messages.user_id = crowded.user_id
+                               AND to_device_messages.device_id = crowded.device_id
+                             ORDER BY position DESC
+                            OFFSET %(most)s - 1 LIMIT 1) AS position
+                   FROM crowded)
+        DELETE FROM to_device_messages USING first_kept
+         WHERE to_device_messages.user_id = first_kept.user_id
+           AND to_device_messages.device_id = first_kept.device_id
+           AND to_device_messages.position < first_kept.position
+        """,
+        {"most": most},
+    )
+    return cursor.rowcount

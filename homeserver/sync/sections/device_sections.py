@@ -45,11 +45,12 @@ class DeviceSections:
             update.span.has_user(user_id)
         if not self._inboxes.has_none(device, after):
             upto = update.span.upto_of_user(user_id)
-            update.to_device, more_above = await self._inboxes.messages(device, after, upto)
-            if update.to_device:
+            messages = await self._inboxes.messages(device, after, upto)
+            update.to_device = messages.events
+            if messages.events:
                 update.span.has_user(user_id)
-            if more_above is not None:
-                update.span.has_messages(more_above)
+            if messages.more_above is not None:
+                update.span.has_messages(messages.more_above)
 
     async def add_lists(
         self,

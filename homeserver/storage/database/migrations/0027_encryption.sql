@@ -106,3 +106,11 @@ CREATE TABLE outgoing_to_device (
     edu         bytea NOT NULL,
     PRIMARY KEY (destination, position)
 );
+
+-- Dehydrated devices: devices without a client, which receive keys while the user has no other device.
+-- `device_data` is the encrypted device; the device itself is in `devices`, at most one of a user.
+CREATE TABLE dehydrated_devices (
+    user_id     text COLLATE "C" PRIMARY KEY,
+    device_id   text COLLATE "C" NOT NULL,
+    device_data bytea NOT NULL
+);
