@@ -1,0 +1,1 @@
+"""End-to-end encryption: the pure rules of what the server stores for it."""
