@@ -170,6 +170,7 @@ class Homeserver:
         await parts.federation.start()
         reserve.start()
         parts.accounts.start()
+        parts.encryption.start()
         parts.rooms.start()
         await parts.sync.start()
         parts.stream.start()
@@ -181,6 +182,7 @@ class Homeserver:
 
     def _on_stop_of_parts(self, parts: ServerParts) -> None:
         """Register the stop of all parts, the last first, even if their start fails half-way."""
+        self._on_stop("encryption", parts.encryption.stop)
         self._on_stop("the accounts", parts.accounts.stop)
         self._on_stop("the rooms", parts.rooms.stop)
         self._on_stop("federation", parts.federation.stop)

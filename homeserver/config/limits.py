@@ -91,20 +91,21 @@ class RateLimitSettings(Section, frozen=True, kw_only=True):
         per_second=1.0, burst=10
     )
     ephemeral: Annotated[
-        RateSettings, doc("Typing notices, receipts and read markers, for each user.")
+        RateSettings,
+        doc("Typing notices, receipts, read markers and changes of backed up keys, for each user."),
     ] = RateSettings(per_second=20.0, burst=100)
     settings: Annotated[
         RateSettings,
         doc(
-            "Changing account data, tags, filters, push rules, devices, aliases and the room"
-            " directory, and requesting OpenID tokens, for each user."
+            "Changing account data, tags, filters, push rules, devices, key backups, aliases and"
+            " the room directory, and requesting OpenID tokens, for each user."
         ),
     ] = RateSettings(per_second=5.0, burst=100)
     lookup: Annotated[
         RateSettings,
         doc(
-            "Looking up profiles, aliases, capabilities and the like, for each user, or each"
-            " address if no log-in is needed."
+            "Looking up profiles, aliases, capabilities, backed up keys and the like, for each"
+            " user, or each address if no log-in is needed."
         ),
     ] = RateSettings(per_second=50.0, burst=500)
     search: Annotated[RateSettings, doc("Searching rooms, users and messages, for each user.")] = (

@@ -23,6 +23,7 @@ from homeserver.web.rate_limits import RateLimits
 from homeserver.web.shutdown import Shutdown
 from homeserver.wiring.account_core import AccountCore
 from homeserver.wiring.accounts import AccountServices
+from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation
 from homeserver.wiring.http import Http
@@ -64,6 +65,7 @@ class ServerParts:
         self.rooms = RoomServices(
             reactor, settings, db, log, readers, accounts, core, remote.ports, rate_limits
         )
+        self.encryption = Encryption(reactor, db)
         self.accounts = AccountServices(
             reactor,
             settings,
@@ -71,7 +73,10 @@ class ServerParts:
             accounts,
             remote.ports.find_profile,
             on_profile_changed=[self.rooms.profile_propagation.profile_changed],
-            on_deactivated=[self.rooms.forced_leaves.deactivated],
+            on_deactivated=[
+                self.rooms.forced_leaves.deactivated,
+                self.encryption.key_backups.deactivated,
+            ],
         )
         self.sync = Sync(
             reactor, settings, db, log, readers, accounts, core, self.rooms, active_rooms
@@ -122,6 +127,7 @@ class ServerParts:
             *self.accounts.routes({"io.homeserver.stream": settings.websocket.enabled}),
             *self.rooms.routes(),
             *moderation.routes(),
+            *self.encryption.routes(),
             *self.sync.routes(),
             *self.stream.routes(),
         ]

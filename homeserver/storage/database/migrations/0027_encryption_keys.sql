@@ -1,0 +1,1 @@
+-- A placeholder, so that the numbers have no gap; the keys of devices take its place.

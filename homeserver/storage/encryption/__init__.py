@@ -1,0 +1,1 @@
+"""The tables of end-to-end encryption."""

@@ -1,0 +1,1 @@
+"""Tests of what the server stores for end-to-end encryption."""
