@@ -3,8 +3,8 @@
 A backup may have a million keys. One transaction that deletes them would take seconds, delay the
 clean-up of all tables, and be lost as a whole with a crash. So a backup parts with its whole key
 set in one short transaction, after which no request reads the keys; their rows are then deleted in
-slices. The request waits for that: when it is answered, the keys are gone from the tables. After a
-crash, or a failure of the database, the server goes on with the rest by itself.
+slices. The request waits for that: when it is answered, the rows are gone, unless the server is
+stopping. What a stop, a crash or a failure of the database left is deleted by the server later.
 """
 
 from homeserver.concurrency.clock import Clock
