@@ -62,6 +62,9 @@ OF_POLICY_SERVERS = {"askPolicyServerToSign", "getWellknownPolicy"}
 # Routes that are no endpoint of the specification's API definitions, and why they are there. A
 # pattern is matched with "METHOD PATH", in which each parameter of the path is `{}`.
 REASONS = {
+    r"\w+ /_matrix/client/unstable/org\.matrix\.msc3814\.v1/dehydrated_device(/\{\}/events)?": (
+        "dehydrated devices ([MSC3814](https://github.com/matrix-org/matrix-spec-proposals/pull/3814))"
+    ),
     r"GET /": "the landing page, for people",
     r"GET /health": "tells a supervisor whether the server can do its work",
     r"GET /metrics": "figures for Prometheus",

@@ -91,11 +91,12 @@ class RateLimitSettings(Section, frozen=True, kw_only=True):
         per_second=1.0, burst=10
     )
     ephemeral: Annotated[
-        RateSettings, doc("Typing notices, receipts and read markers, for each user.")
+        RateSettings,
+        doc("Typing notices, receipts and read markers, for each user."),
     ] = RateSettings(per_second=20.0, burst=100)
     keys: Annotated[
         RateSettings,
-        doc("Uploading and claiming keys of devices, and key backups, for each user."),
+        doc("Uploading and claiming keys of devices, and changing backed up keys, for each user."),
     ] = RateSettings(per_second=20.0, burst=200)
     to_device: Annotated[
         RateSettings, doc("Requests that send messages to devices, for each user.")
@@ -103,15 +104,15 @@ class RateLimitSettings(Section, frozen=True, kw_only=True):
     settings: Annotated[
         RateSettings,
         doc(
-            "Changing account data, tags, filters, push rules, devices, aliases and the room"
-            " directory, and requesting OpenID tokens, for each user."
+            "Changing account data, tags, filters, push rules, devices, key backups, aliases and"
+            " the room directory, and requesting OpenID tokens, for each user."
         ),
     ] = RateSettings(per_second=5.0, burst=100)
     lookup: Annotated[
         RateSettings,
         doc(
-            "Looking up profiles, aliases, capabilities and the like, for each user, or each"
-            " address if no log-in is needed."
+            "Looking up profiles, aliases, capabilities, backed up keys and the like, for each"
+            " user, or each address if no log-in is needed."
         ),
     ] = RateSettings(per_second=50.0, burst=500)
     search: Annotated[RateSettings, doc("Searching rooms, users and messages, for each user.")] = (

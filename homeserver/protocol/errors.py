@@ -174,6 +174,15 @@ class MissingParam(MatrixError):
     errcode, status = "M_MISSING_PARAM", 400
 
 
+class WrongRoomKeysVersion(MatrixError):
+    """The backup is not the user's current one; the response names that."""
+
+    errcode, status = "M_WRONG_ROOM_KEYS_VERSION", 403
+
+    def __init__(self, message: str, *, current_version: str) -> None:
+        super().__init__(message, current_version=current_version)
+
+
 class TooLarge(MatrixError):
     """The request, or the event made of it, is larger than allowed."""
 

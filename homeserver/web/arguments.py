@@ -11,8 +11,13 @@ from typing import Any, Protocol, get_origin, get_type_hints
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam, NotJson
-from homeserver.web.bodies import check_no_nul_in_names, contains_nul, decode_body
+from homeserver.protocol.errors import InvalidParam, MissingParam, NotJson
+from homeserver.web.bodies import (
+    check_no_nul,
+    check_no_nul_in_names,
+    contains_nul,
+    decode_body,
+)
 from homeserver.web.routes import Auth, Route
 
 _SPECIAL = ("caller", "origin", "body", "query", "request")
@@ -108,9 +113,10 @@ def _body_reader(
         value = decode_body(decoder, body)
         if typed and contains_nul(body):
             if route.auth is not Auth.SERVER:
-                raise BadJson("Strings may not hold NUL characters here")
-            # Other users or servers wrote what a server passes on.
-            check_no_nul_in_names(value)
+                check_no_nul(value)
+            else:
+                # Other users or servers wrote what a server passes on.
+                check_no_nul_in_names(value)
         return value
 
     return read

@@ -27,17 +27,30 @@ def contains_nul(body: bytes) -> bool:
 
 
 def check_no_nul(value: object) -> None:
-    """Raise `BadJson` if a string anywhere in a decoded JSON value contains a NUL."""
+    """Raise `BadJson` if a string anywhere in a decoded body contains a NUL.
+
+    Opaque JSON, a `msgspec.Raw`, may contain any: it is stored as bytes.
+    """
+    try:
+        _check_no_nul(value)
+    except RecursionError:
+        raise BadJson("The JSON is nested too deeply") from None
+
+
+def _check_no_nul(value: object) -> None:
     if isinstance(value, str):
         if "\0" in value:
             raise BadJson("Strings may not contain NUL characters here")
+    elif isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            _check_no_nul(getattr(value, name))
     elif isinstance(value, dict):
         for key, member in value.items():
-            check_no_nul(key)
-            check_no_nul(member)
+            _check_no_nul(key)
+            _check_no_nul(member)
     elif isinstance(value, list):
         for member in value:
-            check_no_nul(member)
+            _check_no_nul(member)
 
 
 def check_no_nul_in_names(params: msgspec.Struct) -> None:

@@ -115,6 +115,11 @@ class Channel(HTTPChannel):
             self._timer.cancel()
             self._timer = None
 
+    def expect_reading(self, *, is_awaited: bool) -> None:
+        """Begin or end the deadline for a client that must read before it gets more."""
+        self._unsent = math.inf
+        self.setTimeout(self._idle_timeout if is_awaited else None)
+
     def close_when_idle(self) -> None:
         """Close now, or after the response in progress."""
         if self.requests:

@@ -1,4 +1,5 @@
-"""One HTTP request: its head and body as values, and its response, written once and in one piece.
+"""One HTTP request: its head and body as values, and its response, written once and in one piece,
+or part by part.
 
 Built on Twisted's request, without what a JSON API never needs: forms, cookies, temporary files.
 The sink gets a request as soon as its head has arrived, so that a body which is too large is
@@ -12,6 +13,7 @@ the response is sent.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 """
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,7 +28,7 @@ from homeserver.protocol.errors import LimitExceeded, TooLarge
 from homeserver.web.authentication import find_token
 from homeserver.web.channel import Channel
 from homeserver.web.query import parse_query
-from homeserver.web.writing import write_now
+from homeserver.web.writing import Pacer, write_now
 
 CLIENT_GONE = 499  # logged, never sent: the client has disconnected
 MAX_DRAINED = 16 * 1_048_576  # bytes of a refused body that are read before the abort
@@ -152,6 +154,48 @@ class Request(http.Request):
         if not self._refused:
             http.Request.finish(self)
 
+    def begin(self, status: int, head: bytes, *, chunked: bool) -> None:
+        """Write the head of a response whose parts follow by `send_parts`."""
+        self.code = status
+        self.chunked = chunked and self.method != b"HEAD"
+        self.sentLength = 0
+        self.startedWriting = 1
+        write_now(self.connection.transport, head)
+
+    async def send_parts(self, first: bytes, rest: AsyncGenerator[bytes, None]) -> bool:
+        """Write the parts of a response that was begun; false if the client left before the end.
+
+        Each part is written when the client has read the former ones. A client that does not read
+        is disconnected by the channel's deadline.
+        """
+        pacer = Pacer()
+        # A connection that the channel has begun to close does not notify its producer any more.
+        self.notifyFinish().addBoth(lambda _: pacer.stopProducing())
+        http.Request.registerProducer(self, pacer, True)
+        try:
+            http.Request.write(self, first)
+            while True:
+                if pacer.is_paused:
+                    self.connection.expect_reading(is_awaited=True)
+                    await pacer.resumed()
+                    self.connection.expect_reading(is_awaited=False)
+                part = None if self._disconnected else await anext(rest, None)
+                if part is None:
+                    break
+                http.Request.write(self, part)
+        finally:
+            if not self._disconnected:
+                http.Request.unregisterProducer(self)
+        if self._disconnected:
+            return False
+        http.Request.finish(self)
+        return True
+
+    @property
+    def is_http_1_0(self) -> bool:
+        """Whether the client knows no chunks."""
+        return self.clientproto == b"HTTP/1.0"
+
     def release_body(self) -> None:
         """Discard the body, and release the memory that was reserved for it."""
         self.body = b""
@@ -191,6 +235,7 @@ class Request(http.Request):
         if self._refused:
             http.Request.finish(self)
             return
+        self.clientproto = version
         self.body, self._buffer = bytes(self._buffer), bytearray()
         self.site.body_received(self)
 

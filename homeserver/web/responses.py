@@ -7,6 +7,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 """
 
 from collections.abc import Mapping
+from enum import Enum
 from http import HTTPStatus
 
 import msgspec
@@ -15,6 +16,14 @@ from twisted.web.http import datetimeToString
 from homeserver.protocol.errors import MatrixError
 from homeserver.web.cors import CORS_HEADERS
 from homeserver.web.routes import Response
+
+
+class BodyEnd(Enum):
+    """How a client finds the end of a body whose length is not known in advance."""
+
+    CHUNKS = b"Transfer-Encoding: chunked\r\n\r\n"
+    CLOSE = b"\r\n"  # by the end of the connection, as in HTTP/1.0
+
 
 _DEFAULTS = {"content-type": "application/json", "cache-control": "no-store"}
 _NO_HEADERS: Mapping[str, str] = {}
@@ -45,7 +54,7 @@ class ResponseHeads:
     def head(
         self,
         status: int,
-        length: int,
+        length: int | BodyEnd,
         headers: Mapping[str, str] = _NO_HEADERS,
         *,
         now: float,
@@ -70,6 +79,8 @@ class ResponseHeads:
             start += _JSON_HEADERS
         if status == HTTPStatus.NO_CONTENT:
             return start + b"\r\n"
+        if isinstance(length, BodyEnd):
+            return start + length.value
         return b"%sContent-Length: %d\r\n\r\n" % (start, length)
 
 

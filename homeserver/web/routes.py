@@ -13,14 +13,15 @@ the parameters of the handler by their names:
 - `request`: the `Request`, for the few that need its address, its headers or its connection.
 
 The result of a handler becomes the response: `None` is `{}`, `msgspec.Raw` is JSON bytes as they
-are, a `Response` has its own status and headers, an `Upgrade` (`websocket.py`) turns the connection
-into a WebSocket, and anything else is encoded as JSON with status 200. Errors are raised
-(`homeserver/protocol/errors.py`), never returned.
+are, a `Response` has its own status and headers, a `Streamed` is JSON that is sent while it is
+being made, an `Upgrade` (`websocket.py`) turns the connection into a WebSocket, and anything else
+is encoded as JSON with status 200. Errors are raised (`homeserver/protocol/errors.py`), never
+returned.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -48,6 +49,17 @@ class Response:
     status: int = 200
     body: object = None
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """A response that is sent part by part, as fast as the client reads (`Request.send_parts`).
+
+    `parts` are JSON together. An error before the first one is an ordinary error response; a later
+    one ends the connection, so that the client does not take what it has for the whole.
+    """
+
+    parts: AsyncGenerator[bytes, None]
 
 
 @dataclass(frozen=True, slots=True)

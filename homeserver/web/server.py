@@ -6,13 +6,15 @@ limit, decode the arguments, call the handler. Nothing waits that need not: with
 a plain handler, the response is written without yielding to the reactor.
 
 An error of `protocol/errors.py` becomes the specified response. Any other exception is a defect: it
-is logged with its traceback, and the client gets only the id of its request.
+is logged with its traceback, and the client gets only the id of its request. If part of a streamed
+response was sent already, the connection ends.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#standard-error-response
 """
 
 import secrets
 from collections.abc import Awaitable, Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Protocol
@@ -35,10 +37,10 @@ from homeserver.web.channel import Channel
 from homeserver.web.cors import preflight
 from homeserver.web.html import Pages, accepts_html
 from homeserver.web.rate_limits import RateLimits
-from homeserver.web.request import BodyLimit, Request, no_room
-from homeserver.web.responses import ResponseHeads, encode_body, error_response
+from homeserver.web.request import CLIENT_GONE, BodyLimit, Request, no_room
+from homeserver.web.responses import BodyEnd, ResponseHeads, encode_body, error_response
 from homeserver.web.router import Endpoint, Router
-from homeserver.web.routes import Auth, Response
+from homeserver.web.routes import Auth, Response, Streamed
 from homeserver.web.websocket import Socket, Upgrade, check_upgrade, upgrade
 
 MAX_UNAUTHENTICATED_BODY = 65_536  # bytes, for requests that need no authentication or fail it
@@ -295,6 +297,8 @@ class HttpServer(ServerFactory):
         try:
             if isinstance(result, Upgrade):
                 self._upgrade(request, result)
+            elif isinstance(result, Streamed):
+                self._stream(request, result)
             else:
                 self._send(
                     request, result if isinstance(result, Response) else Response(body=result)
@@ -307,16 +311,50 @@ class HttpServer(ServerFactory):
         if request.disconnected:
             return
         body = encode_body(response.body)
+        request.send(response.status, self._head(request, response, len(body)), body)
+
+    def _head(self, request: Request, response: Response, length: int | BodyEnd) -> bytes:
         if self._draining:
             request.connection.persistent = 0
-        head = self._heads.head(
+        return self._heads.head(
             response.status,
-            len(body),
+            length,
             response.headers,
             now=wall_seconds(self._clock),
             close=not request.connection.persistent,
         )
-        request.send(response.status, head, body)
+
+    def _stream(self, request: Request, streamed: Streamed) -> None:
+        request.release_body()
+        request.running = sending = Deferred.fromCoroutine(self._send_parts(request, streamed))
+        sending.addErrback(lambda failure: self._end_early(request, failure))
+
+    async def _send_parts(self, request: Request, streamed: Streamed) -> None:
+        async with aclosing(streamed.parts) as parts:
+            first = await anext(parts, b"")
+            if request.disconnected:
+                return
+            end = BodyEnd.CHUNKS
+            if request.is_http_1_0:
+                end, request.connection.persistent = BodyEnd.CLOSE, 0
+            head = self._head(request, Response(), end)
+            request.begin(200, head, chunked=end is BodyEnd.CHUNKS)
+            is_complete = await request.send_parts(first, parts)
+        if not is_complete:
+            request.code = CLIENT_GONE
+            self.log(request)
+
+    def _end_early(self, request: Request, failure: Failure) -> None:
+        """Handle an error of a streamed response, of which the client may have a part."""
+        if not request.startedWriting:
+            error = failure.value
+            self.refuse(request, error if isinstance(error, Exception) else CancelledError())
+            return
+        if not failure.check(CancelledError, MatrixError):
+            log.failure("request {request_id} failed", failure, request_id=request.id)
+        request.code = Unavailable.status
+        self.log(request)
+        request.connection.abort()
 
     def _upgrade(self, request: Request, wanted: Upgrade) -> None:
         request.release_body()

@@ -3,16 +3,21 @@
 from typing import Any
 
 from homeserver.client_api.encryption.dehydrated_devices import DehydratedDevicesApi
+from homeserver.client_api.encryption.key_backup import KeyBackupApi
 from homeserver.client_api.encryption.keys import EncryptionKeysApi
 from homeserver.client_api.encryption.to_device import ToDeviceApi
+from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.config.settings import Settings
+from homeserver.encryption.backed_up_keys import BackedUpKeys
 from homeserver.encryption.dehydrated_devices import DehydratedDevices
 from homeserver.encryption.device_directory import DeviceDirectory
 from homeserver.encryption.device_inboxes import DeviceInboxes
 from homeserver.encryption.device_list_changes import DeviceListChanges
 from homeserver.encryption.device_lists import DeviceLists
+from homeserver.encryption.key_backups import KeyBackups
 from homeserver.encryption.key_counts import DeviceKeyCounts
 from homeserver.encryption.key_queries import KeyQueries
+from homeserver.encryption.key_set_deletion import KeySetDeletion
 from homeserver.encryption.key_uploads import KeyUploads
 from homeserver.encryption.message_retention import MessageRetention
 from homeserver.encryption.one_time_keys import OneTimeKeys
@@ -51,6 +56,12 @@ class Encryption:
             db, log, account_core.devices, account_core.sessions, self.uploads, self.inboxes
         )
         self._retention = MessageRetention(db, reactor, settings.encryption)
+        writing: KeyedLocks[str] = KeyedLocks()
+        self._key_set_deletion = KeySetDeletion(db, reactor)
+        self.key_backups = KeyBackups(db, writing, self._key_set_deletion)
+        self._backed_up_keys = BackedUpKeys(
+            db, reactor, self.key_backups, writing, self._key_set_deletion
+        )
         account_core.devices.accompany(self.device_lists)
         for reader in (self.directory, self.list_changes, self.counts, self.inboxes):
             log.subscribe(reader.apply)
@@ -59,9 +70,11 @@ class Encryption:
         """Start background work."""
         self.inboxes.start()
         self._retention.start()
+        self._key_set_deletion.start()
 
     async def stop(self) -> None:
         """Stop background work, and write what is not stored yet."""
+        await self._key_set_deletion.stop()
         await self._retention.stop()
         await self.inboxes.stop()
 
@@ -71,5 +84,6 @@ class Encryption:
             EncryptionKeysApi(self.uploads, self.queries, engine),
             ToDeviceApi(self.to_device),
             DehydratedDevicesApi(self.dehydrated_devices),
+            KeyBackupApi(self.key_backups, self._backed_up_keys),
         ]
         return [route for api in apis for route in api.routes()]

@@ -65,6 +65,7 @@ class ServerParts:
         self.rooms = RoomServices(
             reactor, settings, db, log, readers, accounts, core, remote.ports, rate_limits
         )
+        self.encryption = Encryption(reactor, settings, db, log, accounts, core)
         self.accounts = AccountServices(
             reactor,
             settings,
@@ -72,9 +73,11 @@ class ServerParts:
             accounts,
             remote.ports.find_profile,
             on_profile_changed=[self.rooms.profile_propagation.profile_changed],
-            on_deactivated=[self.rooms.forced_leaves.deactivated],
+            on_deactivated=[
+                self.rooms.forced_leaves.deactivated,
+                self.encryption.key_backups.deactivated,
+            ],
         )
-        self.encryption = Encryption(reactor, settings, db, log, accounts, core)
         self.sync = Sync(
             reactor,
             settings,

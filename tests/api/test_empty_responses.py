@@ -9,12 +9,11 @@ class EmptyResponsesTests(ServerTestCase):
         self.alice = await self.register("alice")
 
     async def test_settings_pages_find_nothing_instead_of_an_error(self) -> None:
-        """A client that lists pushers, networks and its key backup works, and shows none."""
+        """A client that lists pushers and networks works, and shows none."""
         self.assertEqual(await self.alice.get("/pushers"), {"pushers": []})
         self.assertEqual(await self.alice.get("/thirdparty/protocols"), {})
-        await self.assert_refused("M_NOT_FOUND", self.alice.get("/room_keys/version"), 404)
 
     async def test_only_users_are_answered(self) -> None:
         """As on a server that has something to show."""
-        for path in ("/pushers", "/thirdparty/protocols", "/room_keys/version"):
+        for path in ("/pushers", "/thirdparty/protocols"):
             await self.assert_refused("M_MISSING_TOKEN", self.anybody.get(path), 401)

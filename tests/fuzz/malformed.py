@@ -191,6 +191,8 @@ def _pair(name: str, kind: types.Type, known: Known) -> st.SearchStrategy[str]:
     if "timeout" in name:
         right: st.SearchStrategy[str] = st.sampled_from(["0", str(LONGEST_WAIT_MS)])
         wrong: st.SearchStrategy[str] = st.sampled_from(["", "x", "-1", "1.5", "%00"])
+    elif name in known:
+        right, wrong = st.just(_in_query(known[name])), _segment
     else:
         right = st.one_of(
             _right_value_of(kind, known).map(_in_query),

@@ -103,6 +103,8 @@ def things_of(user: User) -> dict[str, str]:
     event_id = user.send(room_id, "before the storm", "t0")
     alias = f"#{room_id[1:12]}:localhost"
     user.request("PUT", f"{CLIENT}/directory/room/{quote(alias)}", {"room_id": room_id})
+    backup = {"algorithm": "m.megolm_backup.v1.curve25519-aes-sha2", "auth_data": {}}
+    version = user.request("POST", f"{CLIENT}/room_keys/version", backup)["version"]
     return {
         "room_id": room_id,
         "room_id_or_alias": alias,
@@ -118,6 +120,8 @@ def things_of(user: User) -> dict[str, str]:
         "filter_id": "0",
         "key_name": "displayname",
         "auth_type": "m.login.terms",
+        "version": version,
+        "session_id": "a session",
     }
 
 

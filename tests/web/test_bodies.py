@@ -31,6 +31,25 @@ def test_nul_is_found_in_bytes_and_in_values_alike(document: object) -> None:
         check_no_nul(document)
 
 
+class Opaque(msgspec.Struct):
+    """A body with names, and a member that is stored as bytes."""
+
+    names: dict[str, list[str]]
+    data: msgspec.Raw
+
+
+@pytest.mark.parametrize("names", [{"\0": ["a"]}, {"a": ["b", "\0"]}])
+def test_nul_is_found_in_every_name_of_a_body(names: dict[str, list[str]]) -> None:
+    """Names become columns of tables, however deep they are in the body."""
+    with pytest.raises(BadJson):
+        check_no_nul(Opaque(names, msgspec.Raw(b"{}")))
+
+
+def test_opaque_json_may_have_nul() -> None:
+    """Clients encrypt or sign it, and get the same bytes back."""
+    check_no_nul(Opaque({"a": ["b"]}, msgspec.Raw(b'{"a":"\\u0000"}')))
+
+
 class Wanted(msgspec.Struct):
     """A body of which one member is used."""
 

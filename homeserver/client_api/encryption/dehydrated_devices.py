@@ -26,13 +26,13 @@ class PutDehydratedDevice(msgspec.Struct):
     fallback_keys: dict[str, Any] | None = None
 
 
-class EventsQuery(msgspec.Struct):
+class DehydratedEventsQuery(msgspec.Struct):
     """Where a batch begins, the `next_batch` of the one before."""
 
     from_token: str | None = msgspec.field(name="from", default=None)
 
 
-class EventsBody(msgspec.Struct):
+class DehydratedEventsBody(msgspec.Struct):
     """The same in the body of a request."""
 
     next_batch: str | None = None
@@ -77,7 +77,7 @@ class DehydratedDevicesApi:
         return {"device_id": await self._devices.delete(caller.user_id)}
 
     async def get_dehydrated_events(
-        self, caller: Requester, device_id: str, query: EventsQuery
+        self, caller: Requester, device_id: str, query: DehydratedEventsQuery
     ) -> dict[str, Any]:
         """Messages that the device received; without `next_batch` they are the last."""
         found = await self._devices.messages(caller.user_id, device_id, _position(query.from_token))
@@ -87,7 +87,7 @@ class DehydratedDevicesApi:
         return answer
 
     async def post_dehydrated_events(
-        self, caller: Requester, device_id: str, body: EventsBody
+        self, caller: Requester, device_id: str, body: DehydratedEventsBody
     ) -> dict[str, Any]:
         """The same as deployed clients ask for it: they go on until there are no more events."""
         found = await self._devices.messages(caller.user_id, device_id, _position(body.next_batch))

@@ -8,7 +8,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3pushers
 
 from typing import Any
 
-from homeserver.protocol.errors import NotFound
 from homeserver.web.routes import Route
 
 CLIENT = "/_matrix/client/v3"
@@ -19,7 +18,6 @@ class EmptyResponsesApi:
         return [
             Route("GET", f"{CLIENT}/pushers", self.get_pushers),
             Route("GET", f"{CLIENT}/thirdparty/protocols", self.get_protocols),
-            Route("GET", f"{CLIENT}/room_keys/version", self.get_room_keys_version_current),
         ]
 
     def get_pushers(self) -> dict[str, list[Any]]:
@@ -29,7 +27,3 @@ class EmptyResponsesApi:
     def get_protocols(self) -> dict[str, Any]:
         """The networks that application services bridge to."""
         return {}
-
-    def get_room_keys_version_current(self) -> None:
-        """The newest backup of the caller's keys. Raises `NotFound`."""
-        raise NotFound("There is no backup of room keys")

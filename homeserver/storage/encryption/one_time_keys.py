@@ -81,7 +81,7 @@ class ClaimedKey(NamedTuple):
     key: bytes
 
 
-class KeyCount(NamedTuple):
+class LeftKeys(NamedTuple):
     """The number of one-time keys of an algorithm, or 0 and whether its fallback key was used."""
 
     algorithm: str
@@ -101,7 +101,7 @@ async def find_one_time_keys(
     return {(algorithm, key_id): key for algorithm, key_id, key in await cursor.fetchall()}
 
 
-async def key_counts(db: Connection, user_id: str, device_id: str) -> list[KeyCount]:
+async def key_counts(db: Connection, user_id: str, device_id: str) -> list[LeftKeys]:
     """What is left of a device's keys, for each algorithm that has any."""
     cursor = await db.execute(
         """
@@ -117,7 +117,7 @@ async def key_counts(db: Connection, user_id: str, device_id: str) -> list[KeyCo
         """,
         {"user": user_id, "device": device_id},
     )
-    return [KeyCount(*row) for row in await cursor.fetchall()]
+    return [LeftKeys(*row) for row in await cursor.fetchall()]
 
 
 async def take_one_time_keys(db: Connection, wanted: Sequence[WantedKey]) -> list[ClaimedKey]:
