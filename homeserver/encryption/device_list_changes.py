@@ -41,31 +41,35 @@ class DeviceListChanges:
                 for user_id in entry.user_ids:
                     self._signatures.put((entry.signer, user_id), entry.position, entry.position)
 
-    async def since(self, user_id: str, token: SyncToken, rooms: Collection[int]) -> dict[str, int]:
-        """The users with a change above a token that a user has to know, with its position.
+    async def since(
+        self,
+        user_id: str,
+        token: SyncToken,
+        rooms: Collection[int],
+        others: Collection[str] = (),
+    ) -> dict[str, int]:
+        """The users whose lists changed above a token, with the positions of the changes.
 
-        They share one of the `rooms` with the user, are the user themselves, or the user has signed
-        a key of theirs.
+        They shared one of the `rooms` with a user at the change, are one of `others`, or the user
+        themselves.
         """
-        found: dict[str, int] = {}
         if token.base < self._lists.floor:
             rows = await self._db.run(shared_lists_changed, user_id, list(rooms), token.base)
-            found = {each: at for each, at in rows.items() if at > token.of_user(each)}
-        else:
-            for each, change in self._lists.above(token.base):
-                if change.position > token.of_user(each) and (
-                    each == user_id or any(room in rooms for room in change.rooms)
-                ):
-                    found[each] = change.position
+            return {each: at for each, at in rows.items() if at > token.of_user(each)}
+        return {
+            each: change.position
+            for each, change in self._lists.above(token.base)
+            if change.position > token.of_user(each)
+            and (each == user_id or each in others or any(room in rooms for room in change.rooms))
+        }
+
+    async def signed_since(self, user_id: str, token: SyncToken) -> Collection[str]:
+        """The users of whose keys a user made signatures above a token."""
         own = token.of_user(user_id)
         if token.base < self._signatures.floor:
-            signed = await self._db.run(users_signed_after, user_id, own)
-        else:
-            signed = {
-                each: position
-                for (signer, each), position in self._signatures.above(token.base)
-                if signer == user_id and position > own
-            }
-        for each in signed:
-            found.setdefault(each, own)
-        return found
+            return await self._db.run(users_signed_after, user_id, own)
+        return {
+            each
+            for (signer, each), position in self._signatures.above(token.base)
+            if signer == user_id and position > own
+        }

@@ -43,6 +43,9 @@ class SyncLawTestCase(DatabaseTestCase):
         """Do what an action says. Raises `MatrixError` where a user may not do it."""
         raise NotImplementedError
 
+    async def finish(self, server: SyncServer, users: Users) -> None:
+        """Check what else must hold at the end of a plan."""
+
     async def check_law(self, actions: st.SearchStrategy[Action], options: dict[str, Any]) -> None:
         """Increments with these options of `/sync` add up to an initial sync, for random plans."""
 
@@ -79,6 +82,7 @@ class SyncLawTestCase(DatabaseTestCase):
         await _sync(server, users, clients, options)
         for name, client in clients.items():
             await _check_same(server, users[name], client, options)
+        await self.finish(server, users)
         await server.stop()
 
 

@@ -20,13 +20,17 @@ MAX_CACHED = 1_000  # ranges
 
 @dataclass(frozen=True, slots=True)
 class MemberChanges:
-    """Users who joined a room since a position, and users who were joined then and are not now."""
+    """Users who joined a room since a position, and users who were joined then and are not now.
+
+    `renewed` are joined now as then, by another event: they may have been away in between.
+    """
 
     joined: frozenset[str]
     left: frozenset[str]
+    renewed: frozenset[str]
 
 
-NO_MEMBER_CHANGES = MemberChanges(frozenset(), frozenset())
+NO_MEMBER_CHANGES = MemberChanges(frozenset(), frozenset(), frozenset())
 
 
 class MembershipHistory:
@@ -70,6 +74,7 @@ class MembershipHistory:
         return MemberChanges(
             frozenset(each for each in members if is_joined[each] and not was_joined[each]),
             frozenset(each for each in members if was_joined[each] and not is_joined[each]),
+            frozenset(each for each in members if was_joined[each] and is_joined[each]),
         )
 
     async def _before(self, room: Room, position: int) -> dict[tuple[str, str], int | None]:

@@ -76,15 +76,14 @@ async def signatures_by(db: Connection, signer: str, user_ids: Sequence[str]) ->
     return [SignatureRow(*row) for row in await cursor.fetchall()]
 
 
-async def users_signed_after(db: Connection, signer: str, position: int) -> dict[str, int]:
-    """The other users of whose keys a user made signatures above a position; the latest of each."""
+async def users_signed_after(db: Connection, signer: str, position: int) -> list[str]:
+    """The other users of whose keys a user made signatures above a position."""
     cursor = await db.execute(
         """
-        SELECT user_id, max(position)
+        SELECT DISTINCT user_id
           FROM key_signatures
          WHERE signer = %s AND user_id <> signer AND position > %s
-         GROUP BY user_id
         """,
         (signer, position),
     )
-    return dict(await cursor.fetchall())
+    return [row[0] for row in await cursor.fetchall()]

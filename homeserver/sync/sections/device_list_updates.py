@@ -8,6 +8,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#e2e-extensions-to-sync
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from homeserver.encryption.device_list_changes import DeviceListChanges
@@ -67,29 +68,34 @@ class DeviceListUpdates:
         """
         joined: set[str] = set()
         left: set[str] = set()
+        renewed: set[str] = set()
         for room_nid in candidates:
             place = memberships.get(room_nid)
             if place is None or place.membership in ("invite", "knock"):
                 continue
             since, room = token.of_room(room_nid), self._rooms.loaded(room_nid)
             if room is None or since < room.members_changed_at or since < place.position:
-                await self._compare(user_id, room_nid, place, since, joined, left)
-        positions: dict[str, int] = {}
-        if not (left or joined or lists_changed):
+                # Who was away in between, the user or another, may have missed changes then.
+                lists_changed = True
+                renewed |= await self._compare(user_id, room_nid, place, since, joined, left)
+        if not lists_changed:
             return NO_DEVICE_LIST_UPDATE
         own_rooms = {
             nid
             for nid, place in (await self._user_rooms.of(user_id)).items()
             if place.membership == "join"
         }
-        if lists_changed:
-            positions = await self._changes.since(user_id, token, own_rooms)
+        positions = await self._changes.since(user_id, token, own_rooms, renewed)
         left.discard(user_id)
-        gone = left - await self._sharing(left, own_rooms) if left else left
+        # Users who shared a room at the change of their devices need not do so any more.
+        unsure = (left | positions.keys()) - joined - {user_id}
+        gone = unsure - await self._sharing(unsure, own_rooms)
         changed = (joined | positions.keys()) - gone
-        if not (changed or gone):
+        changed.update(await self._changes.signed_since(user_id, token))
+        left &= gone
+        if not (changed or left):
             return NO_DEVICE_LIST_UPDATE
-        return DeviceListUpdate(changed, gone, positions)
+        return DeviceListUpdate(changed, left, positions)
 
     async def _compare(
         self,
@@ -99,11 +105,14 @@ class DeviceListUpdates:
         since: int,
         joined: set[str],
         left: set[str],
-    ) -> None:
-        """Add the users who began and who ended to share one room with the user."""
+    ) -> AbstractSet[str]:
+        """Add the users who began and who ended to share one room with the user.
+
+        Returns those who share it as before, and may have been away in between.
+        """
         room = await self._rooms.by_number(room_nid)
         if room is None:
-            return
+            return frozenset()
         is_joined = place.membership == "join"
         changes = await self._history.since(room, since)
         was_joined = user_id in changes.left or (is_joined and user_id not in changes.joined)
@@ -115,6 +124,7 @@ class DeviceListUpdates:
         elif was_joined:
             left |= changes.left
             left.update(each for each in room.joined_members() if each not in changes.joined)
+        return changes.renewed if is_joined else frozenset()
 
     async def _sharing(self, user_ids: Collection[str], rooms: set[int]) -> set[str]:
         """Those of some users who are joined to one of the rooms."""
