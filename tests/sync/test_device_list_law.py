@@ -57,7 +57,7 @@ class DeviceListLawTests(SyncLawTestCase):
     max_actions = 30
 
     async def test_clients_know_the_devices_of_just_those_who_share_a_room(self) -> None:
-        """Whoever joins, leaves, is banned or is brought back by a branch of the graph."""
+        """They join, leave, are banned, or are brought back by a branch of the graph."""
         await self.check_law(actions, {})
 
     async def create_rooms(self, server: SyncServer, users: Users) -> list[str]:

@@ -1,4 +1,4 @@
-"""Whose devices a client looks up: in rooms that were joined with partial state, and other cases."""
+"""Whose devices a client looks up: after joins with partial state, and in other cases."""
 
 from typing import Any
 
