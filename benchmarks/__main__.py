@@ -9,16 +9,17 @@ import os
 import sys
 from collections.abc import Callable
 
-from benchmarks import delivery, footprint, initial_sync, large_scale, sending
+from benchmarks import delivery, encryption, footprint, initial_sync, large_scale, sending
 from benchmarks.figures import Figure, table
 from benchmarks.loop import Loop
 from benchmarks.population import Population
 from tests.support.process import running_server
 
 PARTS = ("sending", "delivery", "initial_sync", "footprint")
+ENCRYPTION = "encryption"  # makes 1,000 accounts, on a server of its own
 LARGE_SCALE = "scale"  # takes some minutes, and a server of its own
 MEMBERS = 100
-HELP = f"{', '.join(PARTS)}; all of these if none; {LARGE_SCALE} only if named"
+HELP = f"{', '.join(PARTS)}; all of these if none; {ENCRYPTION} and {LARGE_SCALE} only if named"
 OVERRIDES = {"log": {"level": "WARN"}}
 
 
@@ -27,13 +28,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=HELP)
     parser.add_argument("--seconds", type=float, default=5, help="length of each load (5)")
-    parser.add_argument("--scale", type=float, default=1, help=f"how large `{LARGE_SCALE}` is (1)")
+    parser.add_argument("--scale", type=float, default=1, help="size of the named parts (1)")
     arguments = parser.parse_args()
-    unknown = set(arguments.parts) - {*PARTS, LARGE_SCALE}
+    unknown = set(arguments.parts) - {*PARTS, ENCRYPTION, LARGE_SCALE}
     if unknown:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     parts = arguments.parts or list(PARTS)
     figures = run(parts, arguments.seconds) if set(PARTS) & set(parts) else []
+    if ENCRYPTION in parts:
+        figures += run_encryption(arguments.scale)
     if LARGE_SCALE in parts:
         figures += run_large_scale(arguments.scale)
     print(f"\n{table(figures)}")
@@ -65,6 +68,14 @@ def run(parts: list[str], seconds: float) -> list[Figure]:
                 report(table(rows))
                 figures += rows
     return figures
+
+
+def run_encryption(size: float) -> list[Figure]:
+    """The figures of `benchmarks.encryption`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    with running_server(OVERRIDES, cpus=server_cores) as server:
+        return encryption.measure(Population(server, Loop()), size)
 
 
 def run_large_scale(size: float) -> list[Figure]:
