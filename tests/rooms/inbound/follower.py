@@ -8,6 +8,7 @@ from homeserver.rooms.room.changes import EventsStored, StateChanged, with_own_e
 from homeserver.rooms.room.partial_state import PartialState
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.state.node_codec import EMPTY
+from homeserver.streams.positions import STEP
 from tests.rooms.inbound.replica import ENTRY_CODEC, MemoryDatabase, Replica
 from tests.streams.entry_strategies import as_values
 
@@ -53,9 +54,10 @@ class Follower:
 
 def shown_by(room: Room) -> dict[str, Any]:
     """All that a room shows, as values."""
+    positions = range(0, room.last_position + STEP, STEP)
     shown = vars(room) | {
         "partial": room.partial is not None,
-        "timeline_gaps": [room.timeline_gaps.newest(at) for at in range(room.last_position + 1)],
+        "timeline_gaps": [room.timeline_gaps.newest(at) for at in positions],
         "version": room.version.identifier,
         "heroes": None,
     }
