@@ -2,7 +2,8 @@
 
 from federation.sending.sender import SendingRecorded
 from homeserver.accounts.sessions.devices import DeviceRenamed, DevicesRemoved
-from homeserver.accounts.user_data.account_data import AccountDataChanged
+from homeserver.accounts.status.erasure import UserErased
+from homeserver.accounts.user_data.account_data import AccountDataChanged, AccountDataErased
 from homeserver.accounts.user_data.profiles import ProfileChanged
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.rooms.ephemeral.typing import TypingChanged
@@ -19,6 +20,8 @@ def entry_codec() -> EntryCodec:
             plain_kind("typing", 1, TypingChanged),
             plain_kind("presence", 1, PresenceChanged),
             plain_kind("account_data", 1, AccountDataChanged),
+            plain_kind("account_data_erased", 1, AccountDataErased),
+            plain_kind("user_erased", 1, UserErased),
             plain_kind("profile", 1, ProfileChanged),
             plain_kind("device_renamed", 1, DeviceRenamed),
             plain_kind("devices_removed", 1, DevicesRemoved),

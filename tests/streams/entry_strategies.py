@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from federation.sending.sender import SendingRecorded
 from homeserver.accounts.sessions.devices import DeviceRenamed, DevicesRemoved
-from homeserver.accounts.user_data.account_data import AccountDataChanged
+from homeserver.accounts.status.erasure import UserErased
+from homeserver.accounts.user_data.account_data import AccountDataChanged, AccountDataErased
 from homeserver.accounts.user_data.profiles import ProfileChanged
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import State
@@ -20,10 +21,13 @@ from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.events.event_draft import ClientTransaction
 from homeserver.rooms.events.stored_event import EventStatus, StoredEvent
 from homeserver.rooms.room.changes import (
+    DirectoryVisibilityChanged,
     EventAppended,
     EventsStored,
     OutOfRoomMembershipChanged,
+    PartialRoomJoined,
     PartialRoomLeft,
+    PartialRoomReplaced,
     RedactedEvent,
     RedactionPending,
     RoomUnPartialStated,
@@ -164,7 +168,10 @@ def room_entries(draw: Draw, identifier: str) -> Any:
 
 
 plain_entries = st.one_of(
+    st.builds(PartialRoomJoined, positions, nids, names, st.lists(names).map(tuple)),
+    st.builds(PartialRoomReplaced, positions, nids),
     st.builds(PartialRoomLeft, positions, nids, names),
+    st.builds(DirectoryVisibilityChanged, positions, nids, st.booleans()),
     st.builds(RoomForgotten, positions, names, nids),
     st.builds(
         ReceiptChanged,
@@ -188,6 +195,8 @@ plain_entries = st.one_of(
         positions,
     ),
     st.builds(AccountDataChanged, positions, names, st.none() | names, names, st.binary()),
+    st.builds(AccountDataErased, positions, names),
+    st.builds(UserErased, positions, names),
     st.builds(ProfileChanged, positions, names, names, st.none() | st.binary()),
     st.builds(DeviceRenamed, positions, names, names),
     st.builds(DevicesRemoved, positions, names, st.lists(names).map(tuple)),
