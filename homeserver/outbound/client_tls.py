@@ -7,6 +7,7 @@ the certificate in the TLS handshake, before a byte of a request is sent.
 Spec: https://spec.matrix.org/v1.19/server-server-api/#tls
 """
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,11 @@ class ClientTls:
 
     def __init__(self, *, verify: bool = True, ca_file: Path | None = None) -> None:
         self._verify = verify
-        self._context = CertificateOptions().getContext()
-        if not verify:
+        if verify and ca_file is None:
+            self._context = _system_context()
             return
-        if ca_file is None:
-            self._context.set_default_verify_paths()
-        else:
+        self._context = CertificateOptions().getContext()
+        if verify:
             try:
                 self._context.load_verify_locations(str(ca_file))
             except SSL.Error as error:
@@ -59,6 +59,14 @@ class ClientTls:
     def to(self, name: str) -> "TlsTo":
         """For connections to a server that has a certificate for this host name or IP address."""
         return TlsTo(self._context, name, verify=self._verify)
+
+
+@lru_cache(maxsize=1)
+def _system_context() -> SSL.Context:
+    """The context with the authorities of the system: reading them takes milliseconds."""
+    context: SSL.Context = CertificateOptions().getContext()
+    context.set_default_verify_paths()
+    return context
 
 
 @implementer(IOpenSSLClientConnectionCreator)

@@ -18,6 +18,7 @@ from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.protocol.errors import NotFound
 from homeserver.rooms.history.room_reader import RoomReader
 from homeserver.rooms.history.visibility import VisibleEvent
+from homeserver.rooms.room.changes import StateChanged
 from homeserver.streams.sync_tokens import SyncToken
 from homeserver.sync.engine import Sources, SyncEngine
 from homeserver.sync.streamed_events import EventSlice, StreamedEvents
@@ -53,7 +54,9 @@ class EventStream:
             return
         rooms: set[int] = set()
         for entry in entries:
-            if isinstance(entry, PresenceChanged):
+            if isinstance(entry, StateChanged):
+                rooms.add(entry.room_nid)
+            elif isinstance(entry, PresenceChanged):
                 rooms.update(entry.rooms)
             elif isinstance(room_nid := getattr(entry, "room", None), int):
                 rooms.add(room_nid)

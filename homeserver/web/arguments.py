@@ -5,7 +5,8 @@ found when the route is registered, not when the first request arrives.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Protocol, get_origin, get_type_hints
 
 import msgspec
@@ -21,6 +22,8 @@ from homeserver.web.bodies import (
 from homeserver.web.routes import Auth, Route
 
 _SPECIAL = ("caller", "origin", "body", "query", "request")
+
+_Signature = tuple[Mapping[str, inspect.Parameter], Mapping[str, Any]]  # parameters and types
 
 
 class RequestContent(Protocol):
@@ -47,25 +50,24 @@ class Arguments:
     """
 
     def __init__(self, route: Route, path_names: list[str]) -> None:
-        signature = inspect.signature(route.handler)
-        hints = get_type_hints(route.handler)
-        for name, parameter in signature.parameters.items():
+        parameters, hints = _signature_of(route.handler)
+        for name, parameter in parameters.items():
             known = name in _SPECIAL or name in path_names
             if not known and parameter.default is parameter.empty:
                 raise TypeError(f"{_named(route)}: nothing to fill `{name}` with")
         for name in path_names:
-            if name not in signature.parameters:
+            if name not in parameters:
                 raise TypeError(f"{_named(route)}: the handler has no parameter `{name}`")
-        if "caller" in signature.parameters and route.auth in (Auth.NONE, Auth.SERVER):
+        if "caller" in parameters and route.auth in (Auth.NONE, Auth.SERVER):
             raise TypeError(f"{_named(route)}: a route without access tokens has no caller")
-        if "origin" in signature.parameters and route.auth is not Auth.SERVER:
+        if "origin" in parameters and route.auth is not Auth.SERVER:
             raise TypeError(f"{_named(route)}: only requests from servers have an origin")
         self._path_names = path_names
-        self._caller = "caller" in signature.parameters
-        self._origin = "origin" in signature.parameters
-        self._request = "request" in signature.parameters
-        self._body = _body_reader(route, signature.parameters.get("body"), hints.get("body"))
-        self._query = _query_reader(hints["query"]) if "query" in signature.parameters else None
+        self._caller = "caller" in parameters
+        self._origin = "origin" in parameters
+        self._request = "request" in parameters
+        self._body = _body_reader(route, parameters.get("body"), hints.get("body"))
+        self._query = _query_reader(hints["query"]) if "query" in parameters else None
 
     def fill(
         self, path_values: list[str], caller: Requester | None, request: RequestContent
@@ -88,6 +90,20 @@ class Arguments:
         return arguments
 
 
+def _signature_of(handler: Callable[..., Any]) -> _Signature:
+    """The parameters of a handler, and the types of their annotations."""
+    if not inspect.ismethod(handler):
+        return inspect.signature(handler).parameters, get_type_hints(handler)
+    # The function is known again at the next server of a process; its object must not be held.
+    parameters, hints = _signature_of_function(handler.__func__)
+    return dict([*parameters.items()][1:]), hints
+
+
+@lru_cache(maxsize=1_000)
+def _signature_of_function(function: Callable[..., Any]) -> _Signature:
+    return inspect.signature(function).parameters, get_type_hints(function)
+
+
 def _body_reader(
     route: Route, parameter: inspect.Parameter | None, annotation: Any
 ) -> Callable[[bytes], Any] | None:
@@ -95,7 +111,7 @@ def _body_reader(
         return None
     if annotation is bytes:
         return lambda body: body
-    decoder = msgspec.json.Decoder(annotation)
+    decoder = _decoder_of(annotation)
     # Clients leave out the body if every member is optional, although the specification requires
     # `{}`.
     has_default = parameter.default is not parameter.empty
@@ -122,6 +138,12 @@ def _body_reader(
     return read
 
 
+@lru_cache(maxsize=1_000)
+def _decoder_of(annotation: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(annotation)
+
+
+@lru_cache(maxsize=1_000)
 def _query_reader(annotation: Any) -> Callable[[dict[str, list[str]]], Any]:
     if not _is_struct(annotation):
         return lambda parameters: parameters  # unconverted: `dict[str, list[str]]`
@@ -151,6 +173,7 @@ def _is_struct(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, msgspec.Struct)
 
 
+@lru_cache(maxsize=1_000)
 def _accepts_empty_object(annotation: type) -> bool:
     return _is_struct(annotation) and not any(
         field.required for field in msgspec.structs.fields(annotation)

@@ -9,6 +9,7 @@ The policy is described in https://www.w3.org/TR/CSP3/.
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any
@@ -48,21 +49,10 @@ class Pages:
     """The HTML pages of one server."""
 
     def __init__(self, server_name: str) -> None:
-        environment = Environment(
-            loader=PackageLoader("homeserver.web", "templates"),
-            autoescape=select_autoescape(),
-            trim_blocks=True,
-            lstrip_blocks=True,
-            undefined=StrictUndefined,
-        )
+        self._server_name = server_name
         self._style = _text("style.css")
         self._scripts = {name: _text(name) for name in SCRIPTS}
-        # The server's own text, unlike a user's, is not escaped.
-        environment.globals["style"] = Markup(self._style)  # noqa: S704
-        environment.globals["icon"] = Markup(_text("icon.svg").strip())  # noqa: S704
-        environment.globals["server_name"] = server_name
-        environment.globals["is_public"] = False
-        self._environment = environment
+        self._environment = _environment()
 
     def page(
         self,
@@ -78,9 +68,11 @@ class Pages:
         code = self._scripts[script] if script else ""
         marked = Markup(code)  # noqa: S704 - a file of this package
         template = self._environment.get_template(f"{name}.html")
-        body = template.render(script=marked, status=status, **values).encode()
+        text = template.render(
+            server_name=self._server_name, script=marked, status=status, **values
+        )
         policy = {"Content-Security-Policy": _policy(allowed, self._style, code)}
-        return Response(status, body, {**_HEADERS, **policy, **(headers or {})})
+        return Response(status, text.encode(), {**_HEADERS, **policy, **(headers or {})})
 
     def error_page(self, error: MatrixError) -> Response:
         """An error page for a user's browser."""
@@ -91,6 +83,23 @@ class Pages:
             errcode=error.errcode,
             message=str(error),
         )
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    """The templates, which are compiled when they are first used, with their common values."""
+    environment = Environment(
+        loader=PackageLoader("homeserver.web", "templates"),
+        autoescape=select_autoescape(),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    # The server's own text, unlike a user's, is not escaped.
+    environment.globals["style"] = Markup(_text("style.css"))  # noqa: S704
+    environment.globals["icon"] = Markup(_text("icon.svg").strip())  # noqa: S704
+    environment.globals["is_public"] = False
+    return environment
 
 
 def accepts_html(accept: str | None) -> bool:
@@ -118,5 +127,6 @@ def _digest(text: str) -> str:
     return b64encode(sha256(text.encode()).digest()).decode()
 
 
+@lru_cache(maxsize=16)
 def _text(name: str) -> str:
     return files("homeserver.web").joinpath("templates", name).read_text("utf-8")

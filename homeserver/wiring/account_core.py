@@ -40,10 +40,15 @@ class AccountCore:
         self.push_rules = PushRules(self.account_data)
         self.invite_permission = InvitePermission(self.account_data, settings.server_name)
         self.filters = Filters(db)
-        self.erased_users = ErasedUsers(db)
+        self.erased_users = ErasedUsers(db, log)
         self.outbound = OutboundClient(reactor, settings.outbound_http)
         self.third_party = ThirdParty(reactor, settings, key, db, self.outbound, self.pages)
-        for reader in (self.access_tokens, self.local_profiles, self.account_data):
+        for reader in (
+            self.access_tokens,
+            self.local_profiles,
+            self.account_data,
+            self.erased_users,
+        ):
             log.subscribe(reader.apply)
 
     async def load(self) -> None:

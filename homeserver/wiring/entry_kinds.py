@@ -2,7 +2,8 @@
 
 from federation.sending.sender import SendingRecorded
 from homeserver.accounts.sessions.devices import DeviceAdded, DeviceRenamed, DevicesRemoved
-from homeserver.accounts.user_data.account_data import AccountDataChanged
+from homeserver.accounts.status.erasure import UserErased
+from homeserver.accounts.user_data.account_data import AccountDataChanged, AccountDataErased
 from homeserver.accounts.user_data.profiles import ProfileChanged
 from homeserver.encryption.changes import (
     ClaimableKeysChanged,
@@ -26,6 +27,8 @@ def entry_codec() -> EntryCodec:
             plain_kind("typing", 1, TypingChanged),
             plain_kind("presence", 1, PresenceChanged),
             plain_kind("account_data", 1, AccountDataChanged),
+            plain_kind("account_data_erased", 1, AccountDataErased),
+            plain_kind("user_erased", 1, UserErased),
             plain_kind("profile", 1, ProfileChanged),
             plain_kind("device_added", 1, DeviceAdded),
             plain_kind("device_renamed", 1, DeviceRenamed),

@@ -102,7 +102,7 @@ class RoomServices:
             MembershipStateEvents(registry, self.memberships, rate_limits),
         )
         self._read_rooms(db, room_core, remote)
-        self._describe_rooms(reactor, settings, db, room_core, remote)
+        self._describe_rooms(reactor, settings, db, log, room_core, remote)
         self._follow_users(db, readers, account_core, room_core)
         self.state_node_collector = StateNodeCollector(db)
         self._nightly_collection = NightlyCollection(
@@ -174,6 +174,7 @@ class RoomServices:
         reactor: Any,
         settings: Settings,
         db: Database,
+        log: Log,
         room_core: RoomCore,
         remote: RemotePorts,
     ) -> None:
@@ -186,6 +187,7 @@ class RoomServices:
         self._previews = RoomPreviews(self.summaries, self.space_rooms, remote.spaces)
         self.directory = RoomDirectory(
             db,
+            log,
             room_core.registry,
             self.summaries,
             remote.find_rooms,

@@ -183,7 +183,7 @@ class AccountsTestCase(DatabaseTestCase):
             self.local_profiles, SERVER, self.find_remote_profile, [self.profile_changed]
         )
         self.account_data = AccountData(db, log)
-        self.erased = ErasedUsers(db)
+        self.erased = ErasedUsers(db, log)
         self.deactivation = Deactivation(
             db,
             clock,
@@ -192,7 +192,7 @@ class AccountsTestCase(DatabaseTestCase):
             self.account_data,
             [self.erased.deactivated, self.leave_rooms],
         )
-        for reader in (self.tokens, self.local_profiles, self.account_data):
+        for reader in (self.tokens, self.local_profiles, self.account_data, self.erased):
             log.subscribe(reader.apply)
 
     def build_third_party_ids(self) -> None:

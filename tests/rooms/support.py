@@ -93,7 +93,7 @@ class RoomsTestCase(DatabaseTestCase):
         senders = (BranchSender(self.receiving),)
         self.rooms = rooms = RoomRegistry(db, self.origin, stores, senders)
         self.user_rooms = UserRooms(db, self.names, 100)
-        self.erased = ErasedUsers(db)
+        self.erased = ErasedUsers(db, log)
         permission = InvitePermission(AccountData(db, stores.log), SERVER)
         self.visibility = Visibility(rooms, self.events, self.erased)
         self.aliases = Aliases(db, self.names, self.origin, rooms, find_no_alias)
@@ -135,9 +135,15 @@ class RoomsTestCase(DatabaseTestCase):
         self.history = History(db, rooms, self.reading, self.visibility, NoBackfill())
         self.summaries = RoomSummaries(db, rooms)
         self.directory = RoomDirectory(
-            db, rooms, self.summaries, find_no_rooms, allow_publishing=True, without_login=False
+            db,
+            log,
+            rooms,
+            self.summaries,
+            find_no_rooms,
+            allow_publishing=True,
+            without_login=False,
         )
-        for reader in (rooms, self.user_rooms, self.summaries, self.directory):
+        for reader in (rooms, self.user_rooms, self.erased, self.summaries, self.directory):
             log.subscribe(reader.apply)
 
     async def create_room(self, creator: Requester = ALICE, **request: Any) -> str:

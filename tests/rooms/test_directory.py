@@ -1,10 +1,14 @@
 """The room directory: its order, its pages, and its freshness."""
 
+from typing import Any
+
 import pytest
+from twisted.internet.defer import Deferred
 
 from homeserver.protocol.errors import InvalidParam
 from homeserver.rooms.discovery.directory import CACHE_TTL_SECONDS, DirectoryPage, DirectoryQuery
 from homeserver.rooms.discovery.room_summaries import plain_topic
+from homeserver.rooms.room.changes import DirectoryVisibilityChanged
 from tests.rooms.support import ALICE, BOB, CAROL, RoomsTestCase
 
 
@@ -54,6 +58,35 @@ class DirectoryTests(RoomsTestCase):
         await self.create_room(published=True, name="Tea")
 
         assert self.names_of(await self._page()) == ["Tea"]
+
+    async def test_room_is_listed_once_that_is_durable(self) -> None:
+        """A crash cannot take back what a user was shown."""
+        room_id = await self.create_room(name="Tea")
+        room = await self.rooms.get(room_id)
+
+        listing = Deferred.fromCoroutine(self.directory.set_listed(ALICE, room_id, listed=True))
+
+        assert not room.published
+        await listing
+        assert room.published
+        self.restart()
+        assert await self.directory.is_listed(room_id)
+
+    async def test_other_processes_learn_which_rooms_are_listed(self) -> None:
+        """A new room, and each change: nothing else tells them."""
+        seen: list[Any] = []
+        self.log.subscribe(seen.extend)
+
+        listed = await self.create_room(published=True)
+        await self.directory.set_listed(ALICE, listed, listed=False)
+        await self.create_room()
+
+        room = await self.rooms.get(listed)
+        changes = [each for each in seen if isinstance(each, DirectoryVisibilityChanged)]
+        assert [(each.room, each.published) for each in changes] == [
+            (room.room_nid, True),
+            (room.room_nid, False),
+        ]
 
     async def test_repeated_requests_need_no_query(self) -> None:
         """A popular list costs next to nothing."""

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from federation.sending.sender import SendingRecorded
 from homeserver.accounts.sessions.devices import DeviceAdded, DeviceRenamed, DevicesRemoved
-from homeserver.accounts.user_data.account_data import AccountDataChanged
+from homeserver.accounts.status.erasure import UserErased
+from homeserver.accounts.user_data.account_data import AccountDataChanged, AccountDataErased
 from homeserver.accounts.user_data.profiles import ProfileChanged
 from homeserver.encryption.changes import (
     ClaimableKeysChanged,
@@ -27,10 +28,13 @@ from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.events.event_draft import ClientTransaction
 from homeserver.rooms.events.stored_event import EventStatus, StoredEvent
 from homeserver.rooms.room.changes import (
+    DirectoryVisibilityChanged,
     EventAppended,
     EventsStored,
     OutOfRoomMembershipChanged,
+    PartialRoomJoined,
     PartialRoomLeft,
+    PartialRoomReplaced,
     RedactedEvent,
     RedactionPending,
     RoomUnPartialStated,
@@ -171,7 +175,10 @@ def room_entries(draw: Draw, identifier: str) -> Any:
 
 
 plain_entries = st.one_of(
+    st.builds(PartialRoomJoined, positions, nids, names, st.lists(names).map(tuple)),
+    st.builds(PartialRoomReplaced, positions, nids),
     st.builds(PartialRoomLeft, positions, nids, names),
+    st.builds(DirectoryVisibilityChanged, positions, nids, st.booleans()),
     st.builds(RoomForgotten, positions, names, nids),
     st.builds(
         ReceiptChanged,
@@ -195,6 +202,8 @@ plain_entries = st.one_of(
         positions,
     ),
     st.builds(AccountDataChanged, positions, names, st.none() | names, names, st.binary()),
+    st.builds(AccountDataErased, positions, names),
+    st.builds(UserErased, positions, names),
     st.builds(ProfileChanged, positions, names, names, st.none() | st.binary()),
     st.builds(DeviceAdded, positions, names, names),
     st.builds(

@@ -9,7 +9,8 @@ import pytest
 
 from federation.sending.sender import SendingRecorded
 from homeserver.accounts.sessions.devices import DeviceAdded, DeviceRenamed, DevicesRemoved
-from homeserver.accounts.user_data.account_data import AccountDataChanged
+from homeserver.accounts.status.erasure import UserErased
+from homeserver.accounts.user_data.account_data import AccountDataChanged, AccountDataErased
 from homeserver.accounts.user_data.profiles import ProfileChanged
 from homeserver.encryption.changes import (
     ClaimableKeysChanged,
@@ -25,10 +26,13 @@ from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.events.event_draft import ClientTransaction
 from homeserver.rooms.events.stored_event import EventStatus, StoredEvent
 from homeserver.rooms.room.changes import (
+    DirectoryVisibilityChanged,
     EventAppended,
     EventsStored,
     OutOfRoomMembershipChanged,
+    PartialRoomJoined,
     PartialRoomLeft,
+    PartialRoomReplaced,
     RedactedEvent,
     RedactionPending,
     RoomUnPartialStated,
@@ -62,6 +66,26 @@ OUTLIER = StoredEvent(
     EVENT, 6, None, b"", b"", stored_at=8, status=EventStatus(True, "rule 1", "rule 2")
 )
 GOLDEN: list[tuple[Any, bytes]] = [
+    (
+        PartialRoomJoined(8, 1, "$join", ("a", "b")),
+        b"\x93\x01\xb3partial_room_joined\x94\x08\x01\xa5$join\x92\xa1a\xa1b",
+    ),
+    (
+        PartialRoomReplaced(8, 1),
+        b"\x93\x01\xb5partial_room_replaced\x92\x08\x01",
+    ),
+    (
+        DirectoryVisibilityChanged(8, 1, True),
+        b"\x93\x01\xb4directory_visibility\x93\x08\x01\xc3",
+    ),
+    (
+        AccountDataErased(8, "@a:b"),
+        b"\x93\x01\xb3account_data_erased\x92\x08\xa4@a:b",
+    ),
+    (
+        UserErased(8, "@a:b"),
+        b"\x93\x01\xabuser_erased\x92\x08\xa4@a:b",
+    ),
     (
         PartialRoomLeft(8, 1, "$join"),
         b"\x93\x01\xb1partial_room_left\x93\x08\x01\xa5$join",

@@ -30,8 +30,6 @@ from tests.support.watcher import Watcher, eventually
 LOCAL, PEER = "local", "peer"
 LINES_SHOWN = 60
 START_SECONDS = 180.0  # several start at once, on a busy machine
-MEMORY_DISK = Path("/dev/shm")
-MEMORY_NEEDED = 4 << 30  # bytes
 
 
 class Site:
@@ -87,7 +85,7 @@ class Sites:
     """The sites that the tests of one session share, started on demand."""
 
     def __init__(self) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="homeserver-sites-", dir=_quick_place()))
+        self._directory = Path(tempfile.mkdtemp(prefix="homeserver-sites-"))
         self._directory.chmod(0o755)
         self.authority = CertificateAuthority(self._directory)
         self._certificate = self.authority.issue()
@@ -234,13 +232,6 @@ class Scene:
             return True
 
         await eventually(is_unknown, f"{site.name} reaches {other.name}")
-
-
-def _quick_place() -> Path | None:
-    """A disk in memory if there is one of a decent size: databases wait for nothing there."""
-    if MEMORY_DISK.is_dir() and shutil.disk_usage(MEMORY_DISK).free > MEMORY_NEEDED:
-        return MEMORY_DISK
-    return None
 
 
 def federating(

@@ -82,9 +82,17 @@ class SyncServer:
 
         If it `transcodes`, the subscribers of its log see decoded entries.
         """
+
+        async def write(batch: Batch) -> None:
+            try:
+                await db.write_batch(batch)
+            finally:
+                if server.is_dead:
+                    await Deferred()  # neither success nor failure has an effect any more
+
         counters = await open_counters(db, reactor)
         transcode = transcoding(is_wanted=transcodes)
-        log = Log(reactor, db.write_batch, counters, transcode=transcode)
+        log = Log(reactor, write, counters, transcode=transcode)
         server = cls(db, log, backfill or NoBackfill())
         await server.readers.load()
         server.readers.start()

@@ -6,15 +6,32 @@ timeline is checked by its sender, so all of them are kept in memory, and a look
 Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountdeactivate
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 from homeserver.storage.accounts.users import erased_users
 from homeserver.storage.database.database import Database
+from homeserver.streams.log import Log
+
+
+@dataclass(frozen=True, slots=True)
+class UserErased:
+    """A deactivated user requested erasure, which the database has recorded with the account."""
+
+    position: int
+    user_id: str
 
 
 class ErasedUsers:
-    """The erased users of this server. `load` it before the first request."""
+    """The erased users of this server. `load` it before the first request.
 
-    def __init__(self, db: Database) -> None:
+    `apply` is to be subscribed to the log.
+    """
+
+    def __init__(self, db: Database, log: Log) -> None:
         self._db = db
+        self._log = log
         self._users: set[str] = set()
 
     def __contains__(self, user_id: str) -> bool:
@@ -28,7 +45,11 @@ class ErasedUsers:
         """Load the users that were erased before this start of the server."""
         self._users.update(await self._db.run(erased_users))
 
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Add the users who were erased (called by the log)."""
+        self._users.update(entry.user_id for entry in entries if isinstance(entry, UserErased))
+
     async def deactivated(self, user_id: str, erase: bool) -> None:
-        """Record a deactivated user if they requested erasure."""
+        """Publish that a deactivated user is erased, if they requested that."""
         if erase:
-            self._users.add(user_id)
+            await self._log.append(UserErased(self._log.next_position(), user_id))

@@ -20,9 +20,9 @@ from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import BadJson, InvalidParam, TooLarge, UserLimitExceeded
 from homeserver.protocol.event_types import FULLY_READ, IGNORED_USER_LIST, PUSH_RULES
 from homeserver.storage.accounts.account_data import (
+    DELETE_ACCOUNT_DATA,
     SET_ACCOUNT_DATA,
     account_data_of,
-    delete_account_data_of,
 )
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
@@ -55,6 +55,14 @@ class AccountDataChanged:
     content: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class AccountDataErased:
+    """All account data of a user was deleted."""
+
+    position: int
+    user_id: str
+
+
 Key = tuple[str | None, str]  # room id and type
 Change = tuple[str | None, str, bytes]  # room id, type and content
 
@@ -83,7 +91,7 @@ class AccountData:
         self._db = db
         self._log = log
         self._defaults = dict(defaults or {})
-        self._cache: LogCache[str, _Entry, AccountDataChanged] = LogCache(
+        self._cache: LogCache[str, _Entry, AccountDataChanged | AccountDataErased] = LogCache(
             LruCache("account_data", MAX_CACHED), self._load, _apply
         )
         # The last change of each user above `_floor`; lower positions are unknown here.
@@ -99,6 +107,8 @@ class AccountData:
                 self._changed[log_entry.user_id] = log_entry.position
                 if len(self._changed) > MAX_CHANGED:
                     self._floor = max(self._floor, self._changed.popitem(last=False)[1])
+            elif isinstance(log_entry, AccountDataErased):
+                self._cache.publish(log_entry.user_id, log_entry)
 
     async def content(self, user_id: str, type_: str, room_id: str | None = None) -> bytes | None:
         """The JSON content of a type, global or of one room."""
@@ -184,9 +194,10 @@ class AccountData:
             raise UserLimitExceeded("The user has too much account data")
 
     async def erase(self, user_id: str) -> None:
-        """Delete all account data of an erased user, without a log entry."""
-        await self._db.run(delete_account_data_of, user_id)
-        self._cache.forget(user_id)
+        """Delete all account data of an erased user. Devices do not learn of it: none is left."""
+        self._log.check_open()
+        erased = AccountDataErased(self._log.next_position(), user_id)
+        await self._log.append(erased, [DELETE_ACCOUNT_DATA.row(user_id)])
 
     async def _load(self, user_id: str) -> _Entry:
         data: dict[Key, tuple[int, bytes]] = {
@@ -208,7 +219,14 @@ def check_client_may_set(type_: str) -> None:
         raise InvalidParam(f"A type of account data has 1 to {MAX_TYPE_BYTES} bytes")
 
 
-def _apply(entry: _Entry, change: AccountDataChanged) -> None:
+def _apply(entry: _Entry, change: AccountDataChanged | AccountDataErased) -> None:
+    if isinstance(change, AccountDataErased):
+        # The entry may have been loaded after the erasure.
+        later = {key: each for key, each in entry.data.items() if each[0] > change.position}
+        entry.data = later
+        if (None, IGNORED_USER_LIST) not in later:
+            entry.ignored = frozenset()
+        return
     key = (change.room_id, change.type)
     stored = entry.data.pop(key, None)
     if stored is not None and stored[0] > change.position:

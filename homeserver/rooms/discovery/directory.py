@@ -19,12 +19,13 @@ from homeserver.protocol.errors import Forbidden, InvalidParam, MissingToken
 from homeserver.protocol.event_types import CANONICAL_ALIAS
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.rooms.discovery.room_summaries import PublicRoom, RoomSummaries, RoomSummary
-from homeserver.rooms.room.changes import EventAppended
+from homeserver.rooms.room.changes import DirectoryVisibilityChanged
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import rooms as storage
 from homeserver.storage.rooms.memberships import joined_counts
+from homeserver.streams.log import Log
 
 CACHE_TTL_SECONDS = 5.0
 MAX_LISTED = 10_000  # rooms; the smallest of more are not shown
@@ -83,6 +84,7 @@ class RoomDirectory:
     def __init__(
         self,
         db: Database,
+        log: Log,
         rooms: RoomRegistry,
         summaries: RoomSummaries,
         find_remote: FindRemoteRooms,
@@ -92,6 +94,7 @@ class RoomDirectory:
     ) -> None:
         self._find_remote = find_remote
         self._db = db
+        self._log = log
         self._rooms = rooms
         self._summaries = summaries
         self._allow_publishing = allow_publishing
@@ -101,12 +104,10 @@ class RoomDirectory:
         self._changes = 0
 
     def apply(self, entries: Sequence[Any]) -> None:
-        """Show a new listed room immediately (called by the log)."""
-        for entry in entries:
-            if isinstance(entry, EventAppended) and entry.version is not None:
-                room = self._rooms.loaded(entry.room_nid)
-                if room is not None and room.published:
-                    self._forget_order()
+        """Show a room that is newly listed immediately (called by the log)."""
+        if any(isinstance(entry, DirectoryVisibilityChanged) for entry in entries):
+            self._changes += 1
+            self._stale_at = 0.0
 
     def check_may_look(self, caller: Requester | None) -> None:
         """Raise `MissingToken` for a caller without login, unless the list is shown to them too."""
@@ -128,28 +129,30 @@ class RoomDirectory:
         The specification does not say who may: here administrators, and members with the power to
         name the room. Raises `Forbidden` and `NotFound`.
         """
-        room = await self._rooms.get(room_id)
-        if not caller.is_admin:
-            if room.membership(caller.user_id) != "join":
-                raise Forbidden("You are not in the room")
-            levels = await self._rooms.power_levels(room)
-            needed = levels.for_event(CANONICAL_ALIAS, is_state=True)
-            if levels.of(caller.user_id) < needed:
-                raise Forbidden("You may not list this room")
-        if listed:
-            self.check_may_publish(caller)
-        await self._db.run(storage.set_published, room.room_nid, listed)
-        room.published = listed
-        self._forget_order()
+        async with self._rooms.writing(room_id) as writer:
+            room = writer.room
+            if not caller.is_admin:
+                if room.membership(caller.user_id) != "join":
+                    raise Forbidden("You are not in the room")
+                levels = await self._rooms.power_levels(room)
+                needed = levels.for_event(CANONICAL_ALIAS, is_state=True)
+                if levels.of(caller.user_id) < needed:
+                    raise Forbidden("You may not list this room")
+            if listed:
+                self.check_may_publish(caller)
+            self._log.check_open()
+            await writer.set_published(published=listed)
 
     async def migrate(self, old: Room, new: Room) -> None:
         """List a room in place of the one that it has replaced, if that was listed."""
-        if not old.published:
-            return
-        for room, listed in ((new, True), (old, False)):
-            await self._db.run(storage.set_published, room.room_nid, listed)
-            room.published = listed
-        self._forget_order()
+        writing = self._rooms.writing
+        async with writing(old.room_id) as replaced, writing(new.room_id) as replacement:
+            if not replaced.room.published:
+                return
+            self._log.check_open()
+            # Without yielding to the reactor in between: so both are in the same commit.
+            replacement.set_published(published=True)
+            await replaced.set_published(published=False)
 
     async def page_of(self, server_name: str | None, query: DirectoryQuery) -> DirectoryPage:
         """A page of the directory of this server, or of another one.
@@ -194,10 +197,6 @@ class RoomDirectory:
 
     async def _summary(self, place: _Place) -> RoomSummary | None:
         return await self._summaries.of(place[1], -place[0])
-
-    def _forget_order(self) -> None:
-        self._changes += 1
-        self._stale_at = 0.0
 
 
 def _matches(query: DirectoryQuery, summary: RoomSummary | None) -> bool:

@@ -200,7 +200,7 @@ class PartialStateCompletion:
             removed=frozenset(recheck.removed),
         )
         done = writer.change_state(entry, extremities, rows)
-        writer.inbound.set_partial(False)
+        writer.inbound.end_partial(room.partial.join_id)
         for checked in recheck.admitted:
             admitted = AdmittedEvent(
                 checked.stored,

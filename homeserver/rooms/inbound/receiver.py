@@ -110,8 +110,9 @@ class PduReceiver:
             self._storage.events.introduce(stored)
             writer.inbound.arrived(event.event_id)
             try:
+                is_provisional = writer.inbound.partial_join is not None
                 checked = await self.event_checker.check(
-                    writer, stored, state_before, is_provisional=writer.inbound.is_partial
+                    writer, stored, state_before, is_provisional=is_provisional
                 )
                 refusal = None
                 if not is_backfilled and not is_remote_join:

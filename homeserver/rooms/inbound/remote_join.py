@@ -13,6 +13,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from homeserver.concurrency.cooperative import run_maybe_in_thread
@@ -24,11 +25,10 @@ from homeserver.rooms.events.stored_event import ACCEPTED, StoredEvent
 from homeserver.rooms.inbound.received_event import ReceivedEvent
 from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.resolution.resolver import ResolvedState
-from homeserver.rooms.room.changes import EventsStored
-from homeserver.rooms.room.partial_state import PartialState
+from homeserver.rooms.room.changes import PartialRoomJoined, PartialRoomReplaced
 from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
-from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.partial_rooms import DELETE_PARTIAL_ROOM, partial_room_row
 from homeserver.streams.log import Log
 
@@ -73,10 +73,11 @@ class RemoteJoin:
             kept = {event.event_id for event in events}
             ids = [event.event_id for event in state if event.event_id in kept]
             resolved = await self._receiver.state_of(writer, ids)
-            partial = None if servers is None else PartialState(join.event_id, servers)
-            received = await self._receive(writer, join, resolved, partial)
+            received, recorded = await self._receive(writer, join, resolved, servers)
             if received.done is not None:
                 await received.done
+            if recorded is not None:
+                await recorded
             status = received.stored.status
             refusal = status.rejected or status.soft_failed
             if refusal is not None:
@@ -111,36 +112,40 @@ class RemoteJoin:
         return kept
 
     async def _receive(
-        self, writer: RoomWriter, join: Event, state: ResolvedState, partial: PartialState | None
-    ) -> ReceivedEvent:
-        room, before = writer.room, writer.room.partial
+        self,
+        writer: RoomWriter,
+        join: Event,
+        state: ResolvedState,
+        servers: Sequence[str] | None,
+    ) -> tuple[ReceivedEvent, Deferred[None] | None]:
+        """Receive the join; the Deferred fires when the partial state is recorded, if it is new."""
+        inbound = writer.inbound
+        before = inbound.partial_join
         # Events right after the join must be checked by partial state already.
-        _set_partial(writer, partial)
+        inbound.set_partial_join(None if servers is None else join.event_id)
         try:
             received = await self._receiver.receive(
                 writer, join, state_before=state, is_remote_join=True
             )
-            if received.stored.status != ACCEPTED:
-                _set_partial(writer, before)
-                return received
         except BaseException:
-            _set_partial(writer, before)
+            inbound.set_partial_join(before)
             raise
+        if received.stored.status != ACCEPTED:
+            inbound.set_partial_join(before)
+            return received, None
         # Without yielding to the reactor since the join was queued: so it is in the same commit.
-        if partial is not None:
-            self._write(writer, partial_room_row(room.room_nid, join.event_id, partial.servers))
-        elif before is not None or room.was_left_partial:
-            self._write(writer, DELETE_PARTIAL_ROOM.row(room.room_nid))
-        room.was_left_partial = False
-        if before is not None:
-            before.finish()
-        return received
+        had_partial = before is not None or writer.room.was_left_partial
+        return received, self._record(writer.room, join, servers, had_partial=had_partial)
 
-    def _write(self, writer: RoomWriter, row: Row) -> None:
-        position = self._log.next_position()
-        self._log.append(EventsStored(position, writer.room.room_nid, ()), [row])
-
-
-def _set_partial(writer: RoomWriter, partial: PartialState | None) -> None:
-    writer.room.partial = partial
-    writer.inbound.set_partial(partial is not None)
+    def _record(
+        self, room: Room, join: Event, servers: Sequence[str] | None, *, had_partial: bool
+    ) -> Deferred[None] | None:
+        number = room.room_nid
+        if servers is not None:
+            position = self._log.next_position()
+            entry = PartialRoomJoined(position, number, join.event_id, tuple(servers))
+            return self._log.append(entry, [partial_room_row(number, join.event_id, servers)])
+        if had_partial:
+            replaced = PartialRoomReplaced(self._log.next_position(), number)
+            return self._log.append(replaced, [DELETE_PARTIAL_ROOM.row(number)])
+        return None

@@ -132,7 +132,6 @@ class RoomCreation:
             raise BadJson("type and state_key may not contain a NUL character")
         nids = await names.nids(required_names)
         room = Room(nids[event.room_id], event.room_id, version, EMPTY)
-        room.published = request.published
         unsent = self._remote_invites.of_request(caller, room.room_nid, request, remote)
         async with self._aliases.reserved(alias):
             # The room's writer needs every name in memory, whatever was evicted meanwhile.
@@ -141,7 +140,9 @@ class RoomCreation:
             if alias is not None:
                 creator = nids[caller.user_id]
                 rows.append(INSERT_ALIAS.row(alias, room.room_nid, creator, self._origin.now_ms()))
-            await self._append(room, event, drafts, rows, required_names)
+            await self._append(
+                room, event, drafts, rows, required_names, published=request.published
+            )
         await self._remote_invites.send(caller, room, unsent)
         return room.room_id
 
@@ -152,9 +153,11 @@ class RoomCreation:
         drafts: Sequence[EventDraft],
         rows: Sequence[Row],
         names: Collection[str],
+        *,
+        published: bool,
     ) -> None:
         """Make the events in time slices, and append them all at once: no client sees a partial
-        room.
+        room. The directory lists it from the same commit on, if it is `published`.
         """
         writer = self._rooms.add_new(room)
         number, position = self._log.next_event_number(), self._log.next_position()
@@ -168,6 +171,8 @@ class RoomCreation:
                     await time_slice.next()
                     await self._names.nids(names)
             done = writer.admit(*admitted)
+            if published:
+                done = writer.set_published(published=True)
         except Forbidden as error:
             self._rooms.drop(room)
             raise InvalidRoomState(str(error)) from error

@@ -57,7 +57,6 @@ from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.storage.rooms.names import Names
 from homeserver.storage.rooms.room_aliases import MOVE_ALIASES
-from homeserver.storage.rooms.rooms import STOP_LISTING
 from homeserver.streams.log import Log
 
 MAX_CARRIED = 2_000  # bans and space children: all are made in one reactor iteration
@@ -170,13 +169,9 @@ class RoomUpgrades:
             content, room_id = {**content, "predecessor": predecessor}, plan.room_id
         create = self._create_event(plan.caller, plan.version, content, room_id, plan.now_ms)
         room = Room(room_nid, create.room_id, plan.version, EMPTY)
-        room.published = old.room.published
         number, position = self._log.next_event_number(), self._log.next_position()
         first = StoredEvent(create, number, position, EMPTY, EMPTY, stored_at=position)
-        rows = [
-            MOVE_ALIASES.row(old.room.room_nid, room.room_nid),
-            STOP_LISTING.row(old.room.room_nid),
-        ]
+        rows = [MOVE_ALIASES.row(old.room.room_nid, room.room_nid)]
         new = self._rooms.add_new(room)
         try:
             new.append(drafts, create=first, more_rows=rows)
@@ -184,7 +179,9 @@ class RoomUpgrades:
             self._rooms.drop(room)
             raise
         _, done = old.append([plan.tombstone])
-        old.room.published = False
+        if old.room.published:
+            new.set_published(published=True)
+            done = old.set_published(published=False)
         return done
 
     def _first_drafts(self, old: RoomWriter, plan: _Plan) -> list[EventDraft]:

@@ -19,10 +19,13 @@ from homeserver.rooms.log_entries.event_codec import (
 )
 from homeserver.rooms.room.changes import (
     Changes,
+    DirectoryVisibilityChanged,
     EventAppended,
     EventsStored,
     OutOfRoomMembershipChanged,
+    PartialRoomJoined,
     PartialRoomLeft,
+    PartialRoomReplaced,
     RedactedEvent,
     RedactionPending,
     RoomUnPartialStated,
@@ -264,7 +267,10 @@ ROOM_ENTRY_KINDS: Sequence[EntryKind[Any, Any]] = (
         _events_stored_to_wire,
         _events_stored_from_wire,
     ),
+    plain_kind("partial_room_joined", 1, PartialRoomJoined),
+    plain_kind("partial_room_replaced", 1, PartialRoomReplaced),
     plain_kind("partial_room_left", 1, PartialRoomLeft),
+    plain_kind("directory_visibility", 1, DirectoryVisibilityChanged),
     plain_kind("forgotten", 1, RoomForgotten),
     plain_kind("receipt", 1, ReceiptChanged),
 )

@@ -222,7 +222,7 @@ class OutOfRoomMemberships:
             rows += event_rows(self._names, room, stored)
         position = log.next_position()
         sender, membership = nids[event.sender], membership_of(stored)
-        rows.append(INSERT_ROOM.row(room, version.identifier, sender, False))
+        rows.append(INSERT_ROOM.row(room, version.identifier, sender))
         for server, stripped in (pending or {}).items():
             entry = (
                 room,

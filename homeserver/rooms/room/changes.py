@@ -114,12 +114,42 @@ class RoomUnPartialStated(StateChanged):
 
 
 @dataclass(frozen=True, slots=True)
+class PartialRoomJoined:
+    """A local user joined a room with partial state, by the event `join_id`.
+
+    `servers` are as in `PartialState`. An `EventAppended` of the same commit precedes it.
+    """
+
+    position: int
+    room: int
+    join_id: str
+    servers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartialRoomReplaced:
+    """A local user joined a room with full state that had partial state, or was left with it."""
+
+    position: int
+    room: int
+
+
+@dataclass(frozen=True, slots=True)
 class PartialRoomLeft:
     """The last local user left a room with partial state."""
 
     position: int
     room: int
     join_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryVisibilityChanged:
+    """A room was listed in the room directory (`published`), or is no longer listed."""
+
+    position: int
+    room: int
+    published: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +178,16 @@ class EventsStored:
     events: Sequence[StoredEvent]
     backward_extremities: Mapping[str, int] = field(default_factory=_no_extremities)
     redacts: RedactedEvent | None = None
+
+
+RoomChange = (
+    EventsStored
+    | PartialRoomJoined
+    | PartialRoomReplaced
+    | PartialRoomLeft
+    | DirectoryVisibilityChanged
+)
+"""What changes a room but not its current state; `room` is the nid of the room."""
 
 
 def membership_of(stored: StoredEvent | None) -> str:

@@ -145,7 +145,7 @@ def admission_rows(names: Names, room: Room, admitted: AdmittedEvent, position: 
         assert create is not None
         creator = nid_of(names, create.event.sender)
         identifier = room.version.identifier
-        rows.append(INSERT_ROOM.row(room.room_nid, identifier, creator, room.published))
+        rows.append(INSERT_ROOM.row(room.room_nid, identifier, creator))
     if admitted.is_after_gap and not is_pending:
         rows.append(INSERT_TIMELINE_GAP.row(room.room_nid, position))
     return [

@@ -9,24 +9,30 @@ class InboundState:
     """The state of receiving events in one room.
 
     `lock` is held while an event is checked and admitted: events are received one after the other.
-    `is_partial` is true while the room has partial state, so that every received event will be
+    `partial_join` is the id of the event that joined the room with partial state, queued changes
+    included, or `None` if the room has full state. With partial state every received event will be
     checked again.
     """
 
-    __slots__ = ("_absent", "_is_partial", "lock")
+    __slots__ = ("_absent", "_partial_join", "lock")
 
-    def __init__(self, *, is_partial: bool) -> None:
+    def __init__(self, partial_join: str | None) -> None:
         self.lock = DeferredLock()
-        self._is_partial = is_partial
+        self._partial_join = partial_join
         self._absent: set[str] = set()
 
     @property
-    def is_partial(self) -> bool:
-        return self._is_partial
+    def partial_join(self) -> str | None:
+        return self._partial_join
 
-    def set_partial(self, is_partial: bool) -> None:
-        """Record that the room has partial state from now on, or no longer."""
-        self._is_partial = is_partial
+    def set_partial_join(self, event_id: str | None) -> None:
+        """Record a join with partial state (`event_id`), or with full state (`None`)."""
+        self._partial_join = event_id
+
+    def end_partial(self, join_id: str) -> None:
+        """Record the end of the partial state of a join, unless there was a later join."""
+        if self._partial_join == join_id:
+            self._partial_join = None
 
     @property
     def absent(self) -> Collection[str]:

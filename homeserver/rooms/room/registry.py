@@ -20,8 +20,8 @@ from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import (
     EventAppended,
-    EventsStored,
     PartialRoomLeft,
+    RoomChange,
     StateChanged,
     membership_of,
     with_own_events,
@@ -245,23 +245,22 @@ class RoomRegistry:
         """Show new events in the rooms that are in memory (called by the log)."""
         for published in entries:
             entry = with_own_events(published, self._storage.events)
-            if isinstance(entry, EventAppended):
-                self.events_appended += 1
-            if isinstance(entry, EventsStored):
-                loaded = self._loaded.peek(entry.room)
-                if loaded is not None:
-                    loaded[0].fill(entry)
-            elif isinstance(entry, PartialRoomLeft):
-                loaded = self._loaded.peek(entry.room)
-                if loaded is not None and loaded[0].leave_partial(entry.join_id):
-                    loaded[1].inbound.set_partial(False)
-            elif isinstance(entry, StateChanged):
+            if isinstance(entry, StateChanged):
+                if isinstance(entry, EventAppended):
+                    self.events_appended += 1
                 loaded = self._loaded.peek(entry.room_nid)
                 if loaded is not None:
                     room, writer = loaded
                     room.apply(entry)
                     writer.published(entry.position, entry.changes)
                     self._loaded.measure(entry.room_nid)
+            elif isinstance(entry, RoomChange):
+                loaded = self._loaded.peek(entry.room)
+                if loaded is not None:
+                    room, writer = loaded
+                    room.follow(entry)
+                    if isinstance(entry, PartialRoomLeft):
+                        writer.inbound.end_partial(entry.join_id)
         self._loaded.shrink()
 
     async def _entry(self, number: int) -> tuple[Room, RoomWriter] | None:

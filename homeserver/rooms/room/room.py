@@ -15,8 +15,13 @@ from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import (
     Changes,
+    DirectoryVisibilityChanged,
     EventAppended,
     EventsStored,
+    PartialRoomJoined,
+    PartialRoomLeft,
+    PartialRoomReplaced,
+    RoomChange,
     RoomUnPartialStated,
     StateChanged,
     StateKey,
@@ -178,26 +183,34 @@ class Room:
             self.state_changes.clear()
             self.changes_from, self._undoable_entries = entry.position, 0
             self.full_state_at = entry.position
-            self.end_partial()
+            self._set_partial(None)
 
-    def leave_partial(self, join_id: str) -> bool:
-        """Give up waiting for the members; `False` if the room has been joined again since."""
-        if self.partial is None or self.partial.join_id != join_id:
-            return False
-        self.was_left_partial = True
-        self.end_partial()
-        return True
+    def follow(self, entry: RoomChange) -> None:
+        """Show a change that has just become durable, and does not change the current state."""
+        if isinstance(entry, EventsStored):
+            self._fill(entry)
+        elif isinstance(entry, DirectoryVisibilityChanged):
+            self.published = entry.published
+        elif isinstance(entry, PartialRoomLeft):
+            # Unless the room has been joined again since.
+            if self.partial is not None and self.partial.join_id == entry.join_id:
+                self._set_partial(None, was_left=True)
+        elif isinstance(entry, PartialRoomJoined):
+            self._set_partial(PartialState(entry.join_id, entry.servers))
+        elif isinstance(entry, PartialRoomReplaced):
+            self._set_partial(None)
 
-    def end_partial(self) -> None:
-        """Resume the requests that wait for the members."""
-        partial, self.partial = self.partial, None
-        if partial is not None:
-            partial.finish()
+    def _set_partial(self, partial: PartialState | None, *, was_left: bool = False) -> None:
+        """Replace the partial state, and resume the requests that wait for its members."""
+        former, self.partial = self.partial, partial
+        self.was_left_partial = was_left
+        if former is not None:
+            former.finish()
 
     def _remove_from_timeline(self, numbers: Collection[int]) -> None:
         self.timeline = deque(each for each in self.timeline if each.event_nid not in numbers)
 
-    def fill(self, entry: EventsStored) -> None:
+    def _fill(self, entry: EventsStored) -> None:
         """Remove the backward extremities that backfilled events have filled."""
         self.backward_extremities |= entry.backward_extremities
         for stored in entry.events:

@@ -31,7 +31,12 @@ from homeserver.rooms.room.admission import (
     AdmittedEvent,
     RedactionEffect,
 )
-from homeserver.rooms.room.changes import Changes, StateChanged, StateKey
+from homeserver.rooms.room.changes import (
+    Changes,
+    DirectoryVisibilityChanged,
+    StateChanged,
+    StateKey,
+)
 from homeserver.rooms.room.draft_senders import DraftSender
 from homeserver.rooms.room.event_builder import EventBuilder
 from homeserver.rooms.room.event_rows import admission_rows
@@ -44,6 +49,7 @@ from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.storage.database.batch import Row
 from homeserver.storage.rooms.events import MARK_REDACTED
+from homeserver.storage.rooms.rooms import SET_PUBLISHED
 
 
 class RoomWriter:
@@ -65,7 +71,7 @@ class RoomWriter:
         self.room = room
         self.local_server = local_server
         self.storage = storage
-        self.inbound = InboundState(is_partial=room.partial is not None)
+        self.inbound = InboundState(None if room.partial is None else room.partial.join_id)
         self.pending_redactions = pending_redactions or PendingRedactions(room.room_nid)
         self._senders = senders
         self._log, self._names, self._events = storage.log, storage.names, storage.events
@@ -237,6 +243,12 @@ class RoomWriter:
         self._current.change(entry.position, entry.changes)
         self._extremities = extremities
         return self.append_entry(entry, rows)
+
+    def set_published(self, *, published: bool) -> Deferred[None]:
+        """Queue that the room directory lists the room from now on, or no longer."""
+        number = self.room.room_nid
+        entry = DirectoryVisibilityChanged(self._log.next_position(), number, published)
+        return self._log.append(entry, [SET_PUBLISHED.row(number, published)])
 
     def fill_gap(self, event_id: str, missing: Mapping[str, int]) -> int | None:
         """Record that a backfilled event is stored, and which events are `missing` before it.

@@ -26,6 +26,14 @@ SET_ACCOUNT_DATA = BatchStatement(
     key=(0, 1, 2),
 )
 
+# Late, so that data that was set before it in the same batch is deleted, too.
+DELETE_ACCOUNT_DATA = BatchStatement(
+    "delete_account_data",
+    "DELETE FROM account_data WHERE user_id = ANY (SELECT * FROM unnest(%s::text[]))",
+    columns=("text",),
+    late=True,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class AccountDatum:
@@ -50,8 +58,3 @@ async def account_data_of(db: Connection, user_id: str) -> list[AccountDatum]:
             (user_id,),
         )
         return await cursor.fetchall()
-
-
-async def delete_account_data_of(db: Connection, user_id: str) -> None:
-    """Erase all account data of a user."""
-    await db.execute("DELETE FROM account_data WHERE user_id = %s", (user_id,))

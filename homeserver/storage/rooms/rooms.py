@@ -15,17 +15,24 @@ from homeserver.storage.database.database import Connection
 INSERT_ROOM = BatchStatement(
     "insert_room",
     """
-    INSERT INTO rooms (room, version, creator, published)
-    SELECT * FROM unnest(%s::int4[], %s::text[], %s::int4[], %s::bool[])
+    INSERT INTO rooms (room, version, creator)
+    SELECT * FROM unnest(%s::int4[], %s::text[], %s::int4[])
         ON CONFLICT (room) DO NOTHING
     """,
-    columns=("int4", "text", "int4", "bool"),
+    columns=("int4", "text", "int4"),
 )
 
-STOP_LISTING = BatchStatement(
-    "stop_listing_room",
-    "UPDATE rooms SET published = false WHERE room = ANY (SELECT * FROM unnest(%s::int4[]))",
-    columns=("int4",),
+# Late, because a room may be listed by the commit that creates it.
+SET_PUBLISHED = BatchStatement(
+    "set_room_published",
+    """
+    UPDATE rooms SET published = listing.published
+      FROM unnest(%s::int4[], %s::bool[]) AS listing (room, published)
+     WHERE rooms.room = listing.room
+    """,
+    columns=("int4", "bool"),
+    key=(0,),
+    late=True,
 )
 
 
@@ -43,11 +50,6 @@ async def find_room(db: Connection, room: int) -> RoomRow | None:
     async with db.cursor(row_factory=class_row(RoomRow)) as cursor:
         await cursor.execute("SELECT room, version, published FROM rooms WHERE room = %s", (room,))
         return await cursor.fetchone()
-
-
-async def set_published(db: Connection, room: int, published: bool) -> None:
-    """List the room in the public directory, or stop listing it."""
-    await db.execute("UPDATE rooms SET published = %s WHERE room = %s", (published, room))
 
 
 async def published_rooms(db: Connection) -> list[int]:

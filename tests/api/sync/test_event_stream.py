@@ -9,6 +9,7 @@ from homeserver.sync import streamed_events
 from tests.support.actors import Actor, bodies
 from tests.support.server import ServerTestCase
 
+LONG = 120_000  # ms: no wait ends by itself while a test runs
 WORLD = [{"type": "m.room.history_visibility", "content": {"history_visibility": "world_readable"}}]
 
 
@@ -32,7 +33,7 @@ class EventStreamTestCase(ServerTestCase):
     async def hear(self, actor: Actor, wanted: str, since: str, **query: Any) -> Any:
         """The first event of a type."""
         for _ in range(20):
-            response = await events(actor, since, timeout=5_000, **query)
+            response = await events(actor, since, timeout=LONG, **query)
             for event in response["chunk"]:
                 if event["type"] == wanted:
                     return event
@@ -223,7 +224,7 @@ class PeekingTests(EventStreamTestCase):
         """A room that closes is closed at once."""
         room = await self.alice.create_room(public=True, initial_state=WORLD)
         since = (await events(self.bob, room_id=room))["end"]
-        watching = Deferred.fromCoroutine(events(self.bob, since, room_id=room, timeout=10_000))
+        watching = Deferred.fromCoroutine(events(self.bob, since, room_id=room, timeout=LONG))
 
         await self.alice.set_state(
             room, "m.room.history_visibility", {"history_visibility": "shared"}
@@ -247,7 +248,7 @@ class PeekingTests(EventStreamTestCase):
         """A restart is not held up by spectators."""
         room = await self.alice.create_room(public=True, initial_state=WORLD)
         since = (await events(self.bob, room_id=room))["end"]
-        watching = Deferred.fromCoroutine(events(self.bob, since, room_id=room, timeout=30_000))
+        watching = Deferred.fromCoroutine(events(self.bob, since, room_id=room, timeout=LONG))
         await events(self.bob)
 
         await self.restart_server(self.alice, self.bob)

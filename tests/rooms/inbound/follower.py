@@ -4,10 +4,10 @@ from typing import Any
 
 from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.changes import EventsStored, StateChanged, with_own_events
-from homeserver.rooms.room.partial_state import PartialState
+from homeserver.rooms.room.changes import EventsStored, RoomChange, StateChanged, with_own_events
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.state.node_codec import EMPTY
+from homeserver.streams.positions import STEP
 from tests.rooms.inbound.replica import ENTRY_CODEC, MemoryDatabase, Replica
 from tests.streams.entry_strategies import as_values
 
@@ -29,21 +29,15 @@ class Follower:
             self._apply(ENTRY_CODEC.decode(data))
         self._read = len(self._replica.published)
 
-    def begin_partial(self) -> None:
-        """Read from the database that the room has partial state."""
-        partial = self._replica.room.partial
-        assert partial is not None
-        self.room.partial = PartialState(partial.join_id, partial.servers)
-
     def _apply(self, published: Any) -> None:
         entry = with_own_events(published, self.events)
         if isinstance(entry, StateChanged):
             self.room.apply(entry)
             for stored in (getattr(entry, "stored", None), *entry.changes.values()):
                 self._keep(stored)
-        elif isinstance(entry, EventsStored):
-            self.room.fill(entry)
-            for stored in entry.events:
+        elif isinstance(entry, RoomChange):
+            self.room.follow(entry)
+            for stored in entry.events if isinstance(entry, EventsStored) else ():
                 self._keep(stored)
 
     def _keep(self, stored: StoredEvent | None) -> None:
@@ -53,9 +47,10 @@ class Follower:
 
 def shown_by(room: Room) -> dict[str, Any]:
     """All that a room shows, as values."""
+    positions = range(0, room.last_position + STEP, STEP)
     shown = vars(room) | {
-        "partial": room.partial is not None,
-        "timeline_gaps": [room.timeline_gaps.newest(at) for at in range(room.last_position + 1)],
+        "partial": None if room.partial is None else (room.partial.join_id, room.partial.servers),
+        "timeline_gaps": [room.timeline_gaps.newest(at) for at in positions],
         "version": room.version.identifier,
         "heroes": None,
     }

@@ -27,7 +27,7 @@ from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.resolution.resolver import StateResolver
 from homeserver.rooms.room.changes import (
     EventAppended,
-    EventsStored,
+    RoomChange,
     StateChanged,
     StateKey,
     with_own_events,
@@ -218,8 +218,8 @@ class Replica:
             if isinstance(entry, StateChanged):
                 self.room.apply(entry)
                 self.writer.published(entry.position, entry.changes)
-            elif isinstance(entry, EventsStored):
-                self.room.fill(entry)
+            elif isinstance(entry, RoomChange):
+                self.room.follow(entry)
 
 
 class Graph(Replica):

@@ -61,7 +61,7 @@ class LateServer:
         try:
             self.replica.receive(event)
         except EventsMissing as missing:
-            self._keep(self._chain(missing.auth))
+            self.keep(self._chain(missing.auth))
             self.replica.receive(event)
 
     def receive_after_gap(self, event: Event) -> None:
@@ -70,17 +70,17 @@ class LateServer:
             self.receive(event)
         except EventsMissing:
             state = self.graph.state_at(self.graph.stored(event).state_before)
-            self._keep(self._chain([*state.values(), *event.auth_event_ids]))
+            self.keep(self._chain([*state.values(), *event.auth_event_ids]))
             receiver, writer = self.replica.receiving, self.replica.writer
             before = self.replica.run(receiver.state_of(writer, set(state.values())))
             self.replica.receive(event, state_before=before)
 
     def complete(self) -> None:
         """Fetch the members, and complete the state of the room."""
-        self._keep(self._chain(self.members))
+        self.keep(self._chain(self.members))
         self._run(self.completion.complete(self.replica.writer, self.members))
 
-    def _keep(self, events: Iterable[Event]) -> None:
+    def keep(self, events: Iterable[Event]) -> None:
         self._run(self.replica.receiving.outliers(self.replica.writer, in_auth_order(events)))
 
     def _run(self, coroutine: Any) -> None:

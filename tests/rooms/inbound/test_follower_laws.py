@@ -70,7 +70,6 @@ def test_room_is_that_of_a_writer_who_joined_with_partial_state(
     follower = Follower(late.replica)
     late.enter()
     follower.read()
-    follower.begin_partial()
 
     for event in graph.events[graph.events.index(join) + 1 :]:
         late.receive(event)
