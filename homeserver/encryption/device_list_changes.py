@@ -45,7 +45,7 @@ class DeviceListChanges:
         """The users with a change above a token that a user has to know, with its position.
 
         They share one of the `rooms` with the user, are the user themselves, or the user has signed
-        a key of theirs.
+        a key of theirs: that is a change of the user's own data, and the position is 0.
         """
         found: dict[str, int] = {}
         if token.base < self._lists.floor:
@@ -61,11 +61,11 @@ class DeviceListChanges:
         if token.base < self._signatures.floor:
             signed = await self._db.run(users_signed_after, user_id, own)
         else:
-            signed = {
-                each: position
+            signed = [
+                each
                 for (signer, each), position in self._signatures.above(token.base)
                 if signer == user_id and position > own
-            }
+            ]
         for each in signed:
-            found.setdefault(each, own)
+            found.setdefault(each, 0)
         return found

@@ -174,6 +174,12 @@ class MissingParam(MatrixError):
     errcode, status = "M_MISSING_PARAM", 400
 
 
+class InvalidSignature(MatrixError):
+    """A signature of a key is missing, or does not match the key."""
+
+    errcode, status = "M_INVALID_SIGNATURE", 400
+
+
 class TooLarge(MatrixError):
     """The request, or the event made of it, is larger than allowed."""
 

@@ -2,14 +2,18 @@
 
 from typing import Any
 
+from homeserver.accounts.interactive_auth.user_interactive_auth import UserInteractiveAuth
+from homeserver.client_api.encryption.cross_signing import CrossSigningApi
 from homeserver.client_api.encryption.keys import EncryptionKeysApi
 from homeserver.client_api.encryption.to_device import ToDeviceApi
+from homeserver.encryption.cross_signing import CrossSigning
 from homeserver.encryption.device_directory import DeviceDirectory
 from homeserver.encryption.device_inboxes import DeviceInboxes
 from homeserver.encryption.device_list_changes import DeviceListChanges
 from homeserver.encryption.device_lists import DeviceLists
 from homeserver.encryption.key_counts import DeviceKeyCounts
 from homeserver.encryption.key_queries import KeyQueries
+from homeserver.encryption.key_signatures import KeySignatures
 from homeserver.encryption.key_uploads import KeyUploads
 from homeserver.encryption.one_time_keys import OneTimeKeys
 from homeserver.encryption.to_device import ToDevice
@@ -34,7 +38,12 @@ class Encryption:
         self.counts = DeviceKeyCounts(db)
         self.inboxes = DeviceInboxes(db, log, reactor)
         self.one_time_keys = OneTimeKeys(db, log)
-        self.uploads = KeyUploads(db, log, self.device_lists, self.one_time_keys, self.counts)
+        locks = account_core.devices.key_locks
+        self.uploads = KeyUploads(
+            db, log, self.device_lists, self.one_time_keys, self.counts, locks
+        )
+        self.cross_signing = CrossSigning(db, log, self.directory, self.device_lists, locks)
+        self._signatures = KeySignatures(db, log, reactor, self.directory, self.device_lists, locks)
         self.queries = KeyQueries(db, self.directory, self.one_time_keys, local_server)
         self.to_device = ToDevice(db, log, self.directory, local_server)
         account_core.devices.accompany(self.device_lists)
@@ -49,10 +58,11 @@ class Encryption:
         """Stop background work, and write what is not stored yet."""
         await self.inboxes.stop()
 
-    def routes(self, engine: SyncEngine) -> list[Route]:
+    def routes(self, engine: SyncEngine, uia: UserInteractiveAuth) -> list[Route]:
         """The area's part of the client API."""
         apis: list[Any] = [
             EncryptionKeysApi(self.uploads, self.queries, engine),
+            CrossSigningApi(self.cross_signing, self._signatures, uia),
             ToDeviceApi(self.to_device),
         ]
         return [route for api in apis for route in api.routes()]

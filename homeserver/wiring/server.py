@@ -65,6 +65,7 @@ class ServerParts:
         self.rooms = RoomServices(
             reactor, settings, db, log, readers, accounts, core, remote.ports, rate_limits
         )
+        self.encryption = Encryption(reactor, db, log, accounts, core)
         self.accounts = AccountServices(
             reactor,
             settings,
@@ -72,9 +73,12 @@ class ServerParts:
             accounts,
             remote.ports.find_profile,
             on_profile_changed=[self.rooms.profile_propagation.profile_changed],
-            on_deactivated=[self.rooms.forced_leaves.deactivated],
+            # Keys first: those who share a room with the user have to hear of it.
+            on_deactivated=[
+                self.encryption.cross_signing.deactivated,
+                self.rooms.forced_leaves.deactivated,
+            ],
         )
-        self.encryption = Encryption(reactor, db, log, accounts, core)
         self.sync = Sync(
             reactor,
             settings,
@@ -133,7 +137,7 @@ class ServerParts:
             *self.accounts.routes({"io.homeserver.stream": settings.websocket.enabled}),
             *self.rooms.routes(),
             *moderation.routes(),
-            *self.encryption.routes(self.sync.engine),
+            *self.encryption.routes(self.sync.engine, self.accounts.uia),
             *self.sync.routes(),
             *self.stream.routes(),
         ]

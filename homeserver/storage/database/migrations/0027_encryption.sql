@@ -106,3 +106,10 @@ CREATE TABLE outgoing_to_device (
     edu         bytea NOT NULL,
     PRIMARY KEY (destination, position)
 );
+
+-- The position at which a cross-signing key was stored: a user's devices have to learn of a new
+-- user-signing key, of which nobody else hears.
+ALTER TABLE cross_signing_keys ADD COLUMN position bigint NOT NULL DEFAULT 0;
+
+-- The signatures of a key, which are deleted with it.
+CREATE INDEX key_signatures_by_key ON key_signatures (user_id, key_id);
