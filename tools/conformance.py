@@ -79,7 +79,8 @@ REASONS = {
     r"(GET|POST) /_matrix/client/unstable/io\.homeserver/email/validate": (
         "the page behind the link of a mail that validates an address"
     ),
-    r"POST /_matrix/client/unstable/account/3pid/(un)?bind": (
+    r"POST /_matrix/client/unstable/"
+    r"(account/3pid/(un)?bind|keys/(device_signing|signatures)/upload)": (
         "the paths of these endpoints before they were released, which some clients use"
     ),
     r"GET /_matrix/client/(v3|unstable)/stream": "the [WebSocket transport](websocket.md)",

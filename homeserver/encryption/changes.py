@@ -22,7 +22,10 @@ class DeviceListChanged:
 
 @dataclass(frozen=True, slots=True)
 class UserSignaturesChanged:
-    """A user signed keys of the other users `user_ids`, which only their own devices see."""
+    """A user signed keys of other users, which only their own devices see.
+
+    `user_ids` are those users, and the user themself where it is about their own keys.
+    """
 
     position: int
     signer: str

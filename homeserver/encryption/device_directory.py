@@ -8,7 +8,7 @@ from typing import Any
 
 from homeserver.accounts.sessions.devices import DeviceAdded, DeviceRenamed, DevicesRemoved
 from homeserver.concurrency.lru_cache import LruCache
-from homeserver.encryption.changes import DeviceListChanged
+from homeserver.encryption.changes import DeviceListChanged, UserSignaturesChanged
 from homeserver.encryption.user_devices import UserDevices, build_user_devices
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.storage.database.database import Connection, Database
@@ -46,9 +46,14 @@ class DeviceDirectory:
         """Forget users whose devices or keys changed (called by the log)."""
         for entry in entries:
             if isinstance(entry, DeviceListChanged | DeviceAdded | DeviceRenamed | DevicesRemoved):
-                self._cache.pop(entry.user_id)
-                for changed in self._changed_during:
-                    changed.add(entry.user_id)
+                self._forget(entry.user_id)
+            elif isinstance(entry, UserSignaturesChanged) and entry.signer in entry.user_ids:
+                self._forget(entry.signer)
+
+    def _forget(self, user_id: str) -> None:
+        self._cache.pop(user_id)
+        for changed in self._changed_during:
+            changed.add(user_id)
 
     def find(self, user_id: str) -> UserDevices | None:
         """The devices of a user, if they are in memory."""

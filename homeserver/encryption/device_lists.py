@@ -14,10 +14,14 @@ from dataclasses import dataclass
 from homeserver.accounts.sessions.devices import DeviceAdded, DeviceChange, DevicesRemoved
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.encryption.changes import DeviceListChanged
+from homeserver.protocol.encryption.key_signatures import key_name
 from homeserver.rooms.room.user_rooms import MemberRooms, UserRooms
 from homeserver.storage.database.batch import Row
 from homeserver.storage.database.database import Database
-from homeserver.storage.encryption.cross_signing import DELETE_SIGNATURES_OF_KEY
+from homeserver.storage.encryption.cross_signing import (
+    DELETE_SIGNATURES_BY_KEY,
+    DELETE_SIGNATURES_OF_KEY,
+)
 from homeserver.storage.encryption.dehydrated_devices import DELETE_DEHYDRATED_DEVICE
 from homeserver.storage.encryption.device_keys import DELETE_DEVICE_KEYS
 from homeserver.storage.encryption.device_lists import RECORD_DEVICE_LIST_CHANGE, device_list_of
@@ -98,5 +102,6 @@ class DeviceLists:
         rows: list[Row] = []
         for device_id in change.device_ids:
             rows += [each.row(change.user_id, device_id) for each in DELETED_WITH_DEVICE]
+            rows.append(DELETE_SIGNATURES_BY_KEY.row(change.user_id, key_name(device_id)))
             self.record(change.user_id, device_id)
         return rows

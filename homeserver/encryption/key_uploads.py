@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.encryption.changes import ClaimableKeysChanged
@@ -19,9 +21,14 @@ from homeserver.protocol.encryption.key_objects import (
     is_same_key,
     split_key_name,
 )
+from homeserver.protocol.encryption.key_signatures import key_name, signed_part
 from homeserver.protocol.errors import InvalidParam, UserLimitExceeded
 from homeserver.storage.database.batch import Row
 from homeserver.storage.database.database import Database
+from homeserver.storage.encryption.cross_signing import (
+    DELETE_SIGNATURES_BY_KEY,
+    DELETE_SIGNATURES_OF_KEY,
+)
 from homeserver.storage.encryption.device_keys import SET_DEVICE_KEYS, find_device_keys
 from homeserver.storage.encryption.one_time_keys import (
     INSERT_ONE_TIME_KEY,
@@ -72,12 +79,14 @@ class KeyUploads:
         device_lists: DeviceLists,
         one_time_keys: OneTimeKeys,
         counts: DeviceKeyCounts,
+        key_locks: KeyedLocks[str],
     ) -> None:
         self._db = db
         self._log = log
         self._device_lists = device_lists
         self._one_time_keys = one_time_keys
         self._counts = counts
+        self._key_locks = key_locks
         self._uploading: KeyedLocks[tuple[str, str]] = KeyedLocks()
 
     async def upload(
@@ -94,7 +103,12 @@ class KeyUploads:
         """
         keys = check_upload(caller, device_keys, one_time_keys, fallback_keys)
         async with self._uploading.hold(keys.device):
-            await self._store(keys.device, keys.identity, keys.one_time, keys.fallback)
+            if keys.identity is None:
+                await self._store(keys.device, None, keys.one_time, keys.fallback)
+            else:
+                # No signature of the keys that were there before is accepted meanwhile.
+                async with self._key_locks.hold(caller.user_id):
+                    await self._store(keys.device, keys.identity, keys.one_time, keys.fallback)
             return (await self._counts.of(keys.device)).one_time
 
     async def _store(
@@ -105,9 +119,8 @@ class KeyUploads:
         fallback: Mapping[tuple[str, str], bytes],
     ) -> None:
         new = await self._new_one_time_keys(device, one_time)
-        is_changed = (
-            identity is not None and await self._db.run(find_device_keys, *device) != identity
-        )
+        before = None if identity is None else await self._db.run(find_device_keys, *device)
+        is_changed = identity != before
         self._log.check_open()
         if is_changed:
             await self._device_lists.prepare(device[0])
@@ -122,6 +135,9 @@ class KeyUploads:
         ]
         if is_changed:
             rows.append(SET_DEVICE_KEYS.row(*device, identity))
+            if before is None or _signed_part(before) != _signed_part(identity):
+                rows.append(DELETE_SIGNATURES_OF_KEY.row(*device))
+                rows.append(DELETE_SIGNATURES_BY_KEY.row(device[0], key_name(device[1])))
         if not rows:
             return
         written = self._log.append(ClaimableKeysChanged(position, device[0], (device[1],)), rows)
@@ -154,6 +170,10 @@ class KeyUploads:
         if len(present) + len(new) > MAX_ONE_TIME_KEYS:
             raise UserLimitExceeded(f"A device has at most {MAX_ONE_TIME_KEYS} one-time keys")
         return new
+
+
+def _signed_part(keys: bytes | None) -> Any:
+    return None if keys is None else signed_part(msgspec.json.decode(keys))
 
 
 def _encoded(keys: Mapping[str, Any]) -> dict[tuple[str, str], bytes]:

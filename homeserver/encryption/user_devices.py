@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from homeserver.protocol.encryption.cross_signing_keys import public_key_of
 from homeserver.storage.encryption.cross_signing import CrossSigningRow, SignatureRow
 from homeserver.storage.encryption.device_keys import DeviceRow
 
@@ -51,7 +52,7 @@ class UserDevices:
     def public_key_of(self, usage: str) -> str | None:
         """The public key of a cross-signing key, in Base64."""
         key = self.cross_signing.get(usage)
-        return None if key is None else next(iter(key["keys"].values()))
+        return None if key is None else public_key_of(key)
 
 
 def build_user_devices(
@@ -75,8 +76,7 @@ def build_user_devices(
     cross: dict[str, Mapping[str, Any]] = {}
     for own in cross_signing:
         key = _decode(own.key)
-        public = next(iter(key["keys"].values()))
-        cross[own.usage] = with_signatures(key, own.user_id, by_key.get(public, ()))
+        cross[own.usage] = with_signatures(key, own.user_id, by_key.get(public_key_of(key), ()))
     return UserDevices(
         found,
         cross,

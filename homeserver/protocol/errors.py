@@ -183,6 +183,12 @@ class WrongRoomKeysVersion(MatrixError):
         super().__init__(message, current_version=current_version)
 
 
+class InvalidSignature(MatrixError):
+    """A signature of a key is missing, or does not match the key."""
+
+    errcode, status = "M_INVALID_SIGNATURE", 400
+
+
 class TooLarge(MatrixError):
     """The request, or the event made of it, is larger than allowed."""
 

@@ -59,6 +59,8 @@ from homeserver.wiring.account_core import AccountCore
 class AccountServices:
     """The objects of accounts that act in rooms, and the APIs of the area.
 
+    `uia` confirms the sensitive operations of all areas.
+
     `find_remote` gives profiles of users of other servers. `on_profile_changed` and
     `on_deactivated` are called after the accounts' own changes.
     """
@@ -90,6 +92,10 @@ class AccountServices:
         )
         self._expiry = ExpiredRowCleanup(db, reactor)
         self._passwords = Passwords(reactor, settings.passwords)
+        self._credentials = self._verifier()
+        self._identifiers = UserIdentifiers(db, settings.server_name)
+        self._registration_tokens = RegistrationTokens(db, reactor)
+        self.uia = UserInteractiveAuth(AuthenticationSessions(db, reactor), self._stages())
         self._registration = Registration(
             db,
             reactor,
@@ -118,18 +124,13 @@ class AccountServices:
     def routes(self, unstable_features: Mapping[str, bool]) -> list[Route]:
         """The area's part of the client API."""
         settings, core, db, clock = self._settings, self._core, self._db, self._reactor
-        credentials = self._credentials()
-        identifiers = UserIdentifiers(db, settings.server_name)
-        third_party = core.third_party
-        tokens = RegistrationTokens(db, clock)
-        stages = [*self._stages(credentials, identifiers, tokens), *third_party.stages()]
-        uia = UserInteractiveAuth(AuthenticationSessions(db, clock), stages)
+        credentials, uia, third_party = self._credentials, self.uia, core.third_party
         sign_up = RegistrationFlow(
             settings.registration, uia, self._registration, core.sessions, self._passwords
         )
         login = Login(
             db,
-            identifiers,
+            self._identifiers,
             credentials,
             core.sessions,
             with_password=settings.passwords.enabled,
@@ -164,7 +165,7 @@ class AccountServices:
             LoginTokenApi(uia, credentials, with_password=settings.passwords.enabled),
             OpenIdApi(OpenIdTokens(db, clock), settings.server_name),
             ProfileApi(self.profiles),
-            RegistrationApi(sign_up, tokens),
+            RegistrationApi(sign_up, self._registration_tokens),
             SessionApi(core.sessions, core.access_tokens),
             TagsApi(Tags(core.account_data)),
             VersionsApi(unstable_features),
@@ -186,7 +187,7 @@ class AccountServices:
         """The area's part of the Server-Server API."""
         return OpenIdUserInfoApi(OpenIdTokens(self._db, self._reactor)).routes()
 
-    def _credentials(self) -> PasswordAndTokenVerifier:
+    def _verifier(self) -> PasswordAndTokenVerifier:
         rates = self._settings.rate_limits
         # Counted by account, not by requester, so no other object needs these buckets.
         limits = RateLimits(self._reactor, rates.actions() if rates.enabled else {})
@@ -198,20 +199,15 @@ class AccountServices:
             lambda user_id: limits.check("password", user_id),
         )
 
-    def _stages(
-        self,
-        credentials: PasswordAndTokenVerifier,
-        identifiers: UserIdentifiers,
-        tokens: RegistrationTokens,
-    ) -> list[Stage]:
+    def _stages(self) -> list[Stage]:
         settings = self._settings
         stages: list[Stage] = [
             DummyStage(),
-            PasswordStage(credentials, identifiers),
-            RegistrationTokenStage(tokens),
+            PasswordStage(self._credentials, self._identifiers),
+            RegistrationTokenStage(self._registration_tokens),
             TermsStage(settings.registration.terms),
         ]
         if settings.recaptcha.public_key is not None:
             recaptcha = Recaptcha(self._core.outbound, settings.recaptcha)
             stages.append(RecaptchaStage(settings.recaptcha.public_key, recaptcha.is_solved))
-        return stages
+        return [*stages, *self._core.third_party.stages()]

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from homeserver.accounts.interactive_auth.user_interactive_auth import UserInteractiveAuth
+from homeserver.client_api.encryption.cross_signing import CrossSigningApi
 from homeserver.client_api.encryption.dehydrated_devices import DehydratedDevicesApi
 from homeserver.client_api.encryption.key_backup import KeyBackupApi
 from homeserver.client_api.encryption.keys import EncryptionKeysApi
@@ -9,6 +11,7 @@ from homeserver.client_api.encryption.to_device import ToDeviceApi
 from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.config.settings import Settings
 from homeserver.encryption.backed_up_keys import BackedUpKeys
+from homeserver.encryption.cross_signing import CrossSigning
 from homeserver.encryption.dehydrated_devices import DehydratedDevices
 from homeserver.encryption.device_directory import DeviceDirectory
 from homeserver.encryption.device_inboxes import DeviceInboxes
@@ -18,6 +21,7 @@ from homeserver.encryption.key_backups import KeyBackups
 from homeserver.encryption.key_counts import DeviceKeyCounts
 from homeserver.encryption.key_queries import KeyQueries
 from homeserver.encryption.key_set_deletion import KeySetDeletion
+from homeserver.encryption.key_signatures import KeySignatures
 from homeserver.encryption.key_uploads import KeyUploads
 from homeserver.encryption.message_retention import MessageRetention
 from homeserver.encryption.one_time_keys import OneTimeKeys
@@ -49,7 +53,12 @@ class Encryption:
         self.counts = DeviceKeyCounts(db)
         self.inboxes = DeviceInboxes(db, log, reactor)
         self.one_time_keys = OneTimeKeys(db, log)
-        self.uploads = KeyUploads(db, log, self.device_lists, self.one_time_keys, self.counts)
+        locks = account_core.devices.key_locks
+        self.uploads = KeyUploads(
+            db, log, self.device_lists, self.one_time_keys, self.counts, locks
+        )
+        self.cross_signing = CrossSigning(db, log, self.directory, self.device_lists, locks)
+        self._signatures = KeySignatures(db, log, reactor, self.directory, self.device_lists, locks)
         self.queries = KeyQueries(db, self.directory, self.one_time_keys, local_server)
         self.to_device = ToDevice(db, log, self.directory, local_server)
         self.dehydrated_devices = DehydratedDevices(
@@ -78,10 +87,11 @@ class Encryption:
         await self._retention.stop()
         await self.inboxes.stop()
 
-    def routes(self, engine: SyncEngine) -> list[Route]:
+    def routes(self, engine: SyncEngine, uia: UserInteractiveAuth) -> list[Route]:
         """The area's part of the client API."""
         apis: list[Any] = [
             EncryptionKeysApi(self.uploads, self.queries, engine),
+            CrossSigningApi(self.cross_signing, self._signatures, uia),
             ToDeviceApi(self.to_device),
             DehydratedDevicesApi(self.dehydrated_devices),
             KeyBackupApi(self.key_backups, self._backed_up_keys),

@@ -73,7 +73,9 @@ class ServerParts:
             accounts,
             remote.ports.find_profile,
             on_profile_changed=[self.rooms.profile_propagation.profile_changed],
+            # Keys first: those who share a room with the user have to hear of it.
             on_deactivated=[
+                self.encryption.cross_signing.deactivated,
                 self.rooms.forced_leaves.deactivated,
                 self.encryption.key_backups.deactivated,
             ],
@@ -138,7 +140,7 @@ class ServerParts:
             ),
             *self.rooms.routes(),
             *moderation.routes(),
-            *self.encryption.routes(self.sync.engine),
+            *self.encryption.routes(self.sync.engine, self.accounts.uia),
             *self.sync.routes(),
             *self.stream.routes(),
         ]

@@ -51,13 +51,48 @@ class DeviceKeys:
 
     def sign(self, value: dict[str, Any]) -> dict[str, Any]:
         """A copy of an object with a signature by the device."""
-        signature = encode_base64(self._key.sign(_canonical(value)))
-        signatures = {**value.get("signatures", {})}
-        signatures[self.user_id] = {
-            **signatures.get(self.user_id, {}),
-            f"ed25519:{self.device_id}": signature,
+        return _signed(value, self.user_id, self.device_id, self._key)
+
+
+class CrossSigningKeys:
+    """The cross-signing keys of a user; `seed` makes different ones."""
+
+    def __init__(self, actor: Actor, seed: str = "") -> None:
+        self.user_id = actor.user_id
+        self._keys = {
+            usage: _key(f"{usage} {self.user_id} {seed}".encode())
+            for usage in ("master", "self_signing", "user_signing")
         }
-        return {**value, "signatures": signatures}
+
+    def public(self, usage: str) -> str:
+        """The public key for a usage."""
+        return self._keys[usage].verify_key
+
+    def key(self, usage: str) -> dict[str, Any]:
+        """The key for a usage; all but the master key are signed by it."""
+        public = self.public(usage)
+        key = {"user_id": self.user_id, "usage": [usage], "keys": {f"ed25519:{public}": public}}
+        return key if usage == "master" else self.sign(key, "master")
+
+    def upload(self, *usages: str) -> dict[str, Any]:
+        """The body that uploads the keys for these usages, or for all."""
+        return {f"{usage}_key": self.key(usage) for usage in usages or self._keys}
+
+    def sign(self, value: dict[str, Any], usage: str) -> dict[str, Any]:
+        """A copy of an object with a signature by one of the keys."""
+        return _signed(value, self.user_id, self.public(usage), self._keys[usage])
+
+    def signatures(self, value: dict[str, Any], usage: str) -> dict[str, Any]:
+        """The member `signatures` of an object with a signature by one of the keys only."""
+        signatures: dict[str, Any] = self.sign({**value, "signatures": {}}, usage)["signatures"]
+        return signatures
+
+
+def _signed(value: dict[str, Any], user_id: str, key_id: str, key: SigningKey) -> dict[str, Any]:
+    signature = encode_base64(key.sign(_canonical(value)))
+    signatures = {**value.get("signatures", {})}
+    signatures[user_id] = {**signatures.get(user_id, {}), f"ed25519:{key_id}": signature}
+    return {**value, "signatures": signatures}
 
 
 def _key(seed: bytes) -> SigningKey:

@@ -14,6 +14,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from homeserver.accounts.sessions.last_seen import LastSeen
+from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.protocol.errors import InvalidParam, NotFound
 from homeserver.storage.accounts.devices import (
     DELETE_DEVICE,
@@ -73,9 +74,15 @@ class DeviceCompanion(Protocol):
 
 
 class Devices:
-    """The devices of local users."""
+    """The devices of local users.
+
+    `key_locks`, by user, are held from a check to the end of the write that relies on it, for what
+    identifies keys: device ids that could be public keys, identity keys, cross-signing keys, and
+    signatures of these.
+    """
 
     def __init__(self, db: Database, log: Log, last_seen: LastSeen) -> None:
+        self.key_locks: KeyedLocks[str] = KeyedLocks()
         self._companions: list[DeviceCompanion] = []
         self._db = db
         self._log = log

@@ -10,13 +10,16 @@ https://spec.matrix.org/v1.19/client-server-api/#relationship-between-access-tok
 
 from dataclasses import dataclass
 
+import msgspec
+
 from homeserver.accounts.sessions.access_tokens import AccessTokens
 from homeserver.accounts.sessions.devices import Devices, check_device_id, check_display_name
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.secret_tokens import new_device_id, new_token, token_hash
 from homeserver.concurrency.clock import Clock, now_ms
 from homeserver.config.settings import TokenSettings
-from homeserver.protocol.errors import UnknownToken, UserLimitExceeded, UserLocked
+from homeserver.protocol.encryption.cross_signing_keys import is_public_key, public_key_of
+from homeserver.protocol.errors import InvalidParam, UnknownToken, UserLimitExceeded, UserLocked
 from homeserver.storage.accounts.access_tokens import (
     delete_access_token,
     delete_access_tokens_of_device,
@@ -34,6 +37,7 @@ from homeserver.storage.accounts.refresh_tokens import (
 )
 from homeserver.storage.accounts.users import find_user
 from homeserver.storage.database.database import Connection, Database
+from homeserver.storage.encryption.cross_signing import cross_signing_keys_of
 
 MAX_DEVICES = 2_000  # of one user: programs that log in at each start have many
 
@@ -98,6 +102,12 @@ class LoginSessions:
         Raises `InvalidParam`, and `UserLimitExceeded` for too many devices.
         """
         request.check()
+        if request.device_id is not None and is_public_key(request.device_id):
+            async with self._devices.key_locks.hold(user_id):
+                return await self._open(user_id, request)
+        return await self._open(user_id, request)
+
+    async def _open(self, user_id: str, request: DeviceRequest) -> LoginSession:
         session = await self._db.transaction(self.open_within, user_id, request)
         self._access_tokens.forget_user(user_id)
         if session.is_new:
@@ -127,8 +137,11 @@ class LoginSessions:
     ) -> bool:
         """Add a device without tokens as part of the caller's transaction.
 
-        False, and no change, if the user has it already. Raises `UserLimitExceeded`.
+        False, and no change, if the user has it already. Raises `UserLimitExceeded`, and
+        `InvalidParam` for the id of one of the user's cross-signing keys.
         """
+        if is_public_key(device_id):
+            await _check_is_no_key(db, user_id, device_id)
         if not await insert_device(db, user_id, device_id, display_name, now_ms(self._clock)):
             return False
         if await count_devices(db, user_id, MAX_DEVICES + 1) > MAX_DEVICES:
@@ -200,3 +213,13 @@ class LoginSessions:
             expires_ms=now + self._access_life_ms,
         )
         return tokens
+
+
+async def _check_is_no_key(db: Connection, user_id: str, device_id: str) -> None:
+    """Raise `InvalidParam` for a device id that is one of the user's cross-signing keys.
+
+    Clients name the keys of devices and cross-signing keys alike.
+    """
+    for row in await cross_signing_keys_of(db, [user_id]):
+        if public_key_of(msgspec.json.decode(row.key)) == device_id:
+            raise InvalidParam("The device ID is that of a cross-signing key of the user")

@@ -9,14 +9,63 @@ from typing import NamedTuple
 from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
 
+SET_CROSS_SIGNING_KEY = BatchStatement(
+    "set_cross_signing_key",
+    """
+    INSERT INTO cross_signing_keys (user_id, usage, key, position)
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::bytea[], %s::int8[])
+     ORDER BY 1, 2
+        ON CONFLICT (user_id, usage) DO UPDATE
+       SET key = EXCLUDED.key, position = EXCLUDED.position
+    """,
+    columns=("text", "text", "bytea", "int8"),
+    key=(0, 1),
+)
+
+DELETE_CROSS_SIGNING_KEY = BatchStatement(
+    "delete_cross_signing_key",
+    """
+    DELETE FROM cross_signing_keys
+     USING unnest(%s::text[], %s::text[]) AS gone (user_id, usage)
+     WHERE cross_signing_keys.user_id = gone.user_id AND cross_signing_keys.usage = gone.usage
+    """,
+    columns=("text", "text"),
+    key=(0, 1),
+)
+
+SET_KEY_SIGNATURE = BatchStatement(
+    "set_key_signature",
+    """
+    INSERT INTO key_signatures (signer, user_id, key_id, signing_key, signature, position)
+    SELECT * FROM unnest(
+               %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int8[])
+     ORDER BY 1, 2, 3, 4
+        ON CONFLICT (signer, user_id, key_id, signing_key) DO UPDATE
+       SET signature = EXCLUDED.signature, position = EXCLUDED.position
+    """,
+    columns=("text", "text", "text", "text", "text", "int8"),
+    key=(0, 1, 2, 3),
+)
+
 # Late: signatures that arrive in the commit that removes the key are deleted with it.
 DELETE_SIGNATURES_OF_KEY = BatchStatement(
     "delete_signatures_of_key",
     """
     DELETE FROM key_signatures
      USING unnest(%s::text[], %s::text[]) AS gone (user_id, key_id)
-     WHERE key_signatures.signer = gone.user_id AND key_signatures.user_id = gone.user_id
-       AND key_signatures.key_id = gone.key_id
+     WHERE key_signatures.user_id = gone.user_id AND key_signatures.key_id = gone.key_id
+    """,
+    columns=("text", "text"),
+    key=(0, 1),
+    late=True,
+)
+
+DELETE_SIGNATURES_BY_KEY = BatchStatement(
+    "delete_signatures_by_key",
+    """
+    DELETE FROM key_signatures
+     USING unnest(%s::text[], %s::text[]) AS gone (signer, signing_key)
+     WHERE key_signatures.signer = gone.signer AND key_signatures.signing_key = gone.signing_key
     """,
     columns=("text", "text"),
     key=(0, 1),
@@ -76,14 +125,34 @@ async def signatures_by(db: Connection, signer: str, user_ids: Sequence[str]) ->
     return [SignatureRow(*row) for row in await cursor.fetchall()]
 
 
+async def count_signatures_by(db: Connection, signer: str, most: int) -> int:
+    """The number of stored signatures by a user, counted up to `most`."""
+    cursor = await db.execute(
+        """
+        SELECT count(*) FROM (SELECT FROM key_signatures WHERE signer = %s LIMIT %s) AS counted
+        """,
+        (signer, most),
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 async def users_signed_after(db: Connection, signer: str, position: int) -> list[str]:
-    """The other users of whose keys a user made signatures above a position."""
+    """The other users of whose keys a user made signatures above a position.
+
+    The user themself is one of them if their user-signing key is that new.
+    """
     cursor = await db.execute(
         """
         SELECT DISTINCT user_id
           FROM key_signatures
-         WHERE signer = %s AND user_id <> signer AND position > %s
+         WHERE signer = %(signer)s AND user_id <> signer AND position > %(after)s
+         UNION ALL
+        SELECT user_id
+          FROM cross_signing_keys
+         WHERE user_id = %(signer)s AND usage = 'user_signing' AND position > %(after)s
         """,
-        (signer, position),
+        {"signer": signer, "after": position},
     )
     return [row[0] for row in await cursor.fetchall()]

@@ -72,4 +72,8 @@ class DeviceSections:
         update.device_lists = await self.lists.since(
             request.user_id, since, memberships, candidates, lists_changed=lists_changed
         )
-        update.span.has_users(update.device_lists.positions.items())
+        positions = update.device_lists.positions
+        update.span.has_users(positions.items())
+        if positions:
+            # Among them may be users whose keys the user signed: with that, it is their own shard.
+            update.span.has_user(request.user_id)

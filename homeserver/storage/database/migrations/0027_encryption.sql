@@ -33,10 +33,13 @@ CREATE TABLE fallback_keys (
 );
 
 -- Cross-signing keys of local and remote users; `usage` is `master`, `self_signing` or `user_signing`.
+-- `position` is that at which a key was stored: a user's devices have to learn of a new user-signing
+-- key, of which nobody else hears.
 CREATE TABLE cross_signing_keys (
-    user_id text COLLATE "C",
-    usage   text COLLATE "C",
-    key     bytea NOT NULL,
+    user_id  text COLLATE "C",
+    usage    text COLLATE "C",
+    key      bytea  NOT NULL,
+    position bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (user_id, usage)
 );
 
@@ -51,6 +54,7 @@ CREATE TABLE key_signatures (
     position    bigint NOT NULL,
     PRIMARY KEY (signer, user_id, key_id, signing_key)
 );
+CREATE INDEX key_signatures_by_key ON key_signatures (user_id, key_id);
 
 -- The last change of the device list of each local or remote user: its position in the log and, for
 -- local users, what other servers are told of it. `previous_id` is the stream id of the change before.
