@@ -161,8 +161,6 @@ def _checked(rooms: Mapping[str, Sessions]) -> Iterator[BackedUpKey]:
             if not session_id or len(session_id.encode()) > MAX_SESSION_ID_BYTES:
                 raise BadJson(f"A session ID has 1 to {MAX_SESSION_ID_BYTES} bytes")
             session_data = bytes(data.session_data)
-            if not session_data.startswith(b"{"):
-                raise BadJson("`session_data` must be an object")
             if len(session_data) > MAX_SESSION_BYTES:
                 raise TooLarge(f"`session_data` has at most {MAX_SESSION_BYTES} bytes")
             yield BackedUpKey(

@@ -11,7 +11,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#device-management
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from homeserver.accounts.sessions.devices import DeviceAdded, DeviceChange, DevicesRemoved
+from homeserver.accounts.sessions.devices import DeviceChange, DevicesRemoved
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.encryption.changes import DeviceListChanged
 from homeserver.protocol.encryption.key_signatures import key_name
@@ -94,10 +94,7 @@ class DeviceLists:
     def rows(self, change: DeviceChange) -> Sequence[Row]:
         """What is written with a change of a user's devices: all data of a removed one goes."""
         if not isinstance(change, DevicesRemoved):
-            known = self._known.get(change.user_id)
-            # A new user is in no room, and nobody has a list to which the device could be added.
-            if known is not None and (known.rooms or not isinstance(change, DeviceAdded)):
-                self.record(change.user_id, change.device_id)
+            self.record(change.user_id, change.device_id)
             return ()
         rows: list[Row] = []
         for device_id in change.device_ids:

@@ -11,7 +11,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#server-side-key-backups
 
 from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.encryption.key_set_deletion import KeySetDeletion
-from homeserver.protocol.errors import BadJson, InvalidParam, NotFound, TooLarge, UserLimitExceeded
+from homeserver.protocol.errors import InvalidParam, NotFound, TooLarge, UserLimitExceeded
 from homeserver.storage.database.database import Connection, Database
 from homeserver.storage.encryption.key_backups import (
     KeyBackup,
@@ -109,8 +109,6 @@ def parse_version(version: str) -> int | None:
 
 
 def _check_auth_data(auth_data: bytes) -> None:
-    if not auth_data.startswith(b"{"):
-        raise BadJson("`auth_data` must be an object")
     if len(auth_data) > MAX_AUTH_DATA_BYTES:
         raise TooLarge(f"`auth_data` has at most {MAX_AUTH_DATA_BYTES} bytes")
 

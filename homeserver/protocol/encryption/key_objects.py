@@ -26,9 +26,9 @@ Signatures = dict[str, dict[str, str]]
 class _DeviceKeys(msgspec.Struct):
     user_id: str
     device_id: str
-    algorithms: list[str] = []
-    keys: dict[str, str] = {}
-    signatures: Signatures = {}
+    algorithms: list[str]
+    keys: dict[str, str]
+    signatures: Signatures
 
 
 class _SignedKey(msgspec.Struct):

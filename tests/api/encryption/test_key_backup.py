@@ -184,7 +184,6 @@ class KeyBackupTests(ServerTestCase):
         for path in (keys_path(None), keys_path(None, ROOM), keys_path(None, ROOM, "s")):
             await self.assert_refused("M_MISSING_PARAM", self.alice.get(path), 400)
         for session in (
-            {**key(), "session_data": "text"},
             {**key(), "is_verified": 1},
             {**key(), "first_message_index": -1},
             {name: value for name, value in key().items() if name != "forwarded_count"},

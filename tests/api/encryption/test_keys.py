@@ -76,6 +76,7 @@ class IdentityKeyTests(KeysTestCase):
         good = self.keys.one_time("A")
         for body, errcode in (
             ({"device_keys": {**self.keys.identity, "keys": {"a": 1}}}, "M_BAD_JSON"),
+            ({"device_keys": {**self.keys.identity, "algorithms": None}}, "M_BAD_JSON"),
             ({"device_keys": {**self.keys.identity, "x": 1.5}}, "M_BAD_JSON"),
             ({"device_keys": {**self.keys.identity, "x": 1 << 60}}, "M_BAD_JSON"),
             ({"device_keys": {**self.keys.identity, "x": "x" * 65_536}}, "M_TOO_LARGE"),
@@ -188,3 +189,17 @@ class OneTimeKeyTests(KeysTestCase):
         self.assertEqual((await self.alice.sync())[COUNT], {CURVE: 1})
         self.assertEqual(len(await self.claim(self.bob, self.alice)), 1)
         self.assertEqual(await self.claim(self.bob, self.alice), {})
+
+
+class OwnDeviceTests(KeysTestCase):
+    async def test_a_user_in_no_room_hears_of_their_own_devices(self) -> None:
+        """A second client shows at once that somebody has logged in."""
+        since = (await self.alice.sync())["next_batch"]
+        tablet = await self.log_in(self.alice)
+        added = await self.alice.sync(since)
+        await tablet.post("/logout")
+        removed = await self.alice.sync(added["next_batch"])
+
+        for answer in (added, removed):
+            self.assertEqual(answer["device_lists"]["changed"], [self.alice.user_id])
+        self.assertNotIn("device_lists", await self.alice.sync(removed["next_batch"]))
