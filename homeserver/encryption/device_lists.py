@@ -73,11 +73,12 @@ class DeviceLists:
             known = self._known.setdefault(user_id, _Known(rooms, last))
         known.rooms = rooms
 
-    def record(self, user_id: str, device_id: str | None = None) -> list[Row]:
-        """Append the entry for a change, and return its row; `prepare` was awaited right before.
+    def record(self, user_id: str, device_id: str | None = None, rows: Sequence[Row] = ()) -> None:
+        """Append the entry for a change, with its row and others.
 
-        The rows of what changed belong into the same iteration of the reactor: then all are written
-        together. `device_id` is `None` for cross-signing keys, and for a whole list.
+        `prepare` was awaited right before. What changed is appended in the same iteration of the
+        reactor: then all is written together. `device_id` is `None` for cross-signing keys, and for
+        a whole list.
         """
         known = self._known.get(user_id)
         assert known is not None, "prepare() comes before record()"
@@ -88,17 +89,15 @@ class DeviceLists:
         rooms = tuple(nid for nid, place in known.rooms.items() if place.membership == "join")
         row = RECORD_DEVICE_LIST_CHANGE.row(user_id, position, stream_id, previous_id, device_id)
         entry = DeviceListChanged(position, user_id, rooms, device_id, stream_id, previous_id)
-        self._log.append(entry, [row]).addErrback(lambda _: None)
-        return []
+        self._log.append(entry, [*rows, row]).addErrback(lambda _: None)
 
-    def rows(self, change: DeviceChange) -> Sequence[Row]:
-        """What is written with a change of a user's devices: all data of a removed one goes."""
+    def follow(self, change: DeviceChange) -> None:
+        """Record a change of a user's devices: all data of a removed one goes with it."""
         if not isinstance(change, DevicesRemoved):
             self.record(change.user_id, change.device_id)
-            return ()
-        rows: list[Row] = []
+            return
         for device_id in change.device_ids:
-            rows += [each.row(change.user_id, device_id) for each in DELETED_WITH_DEVICE]
+            name = change.user_id, device_id
+            rows = [each.row(*name) for each in DELETED_WITH_DEVICE]
             rows.append(DELETE_SIGNATURES_BY_KEY.row(change.user_id, key_name(device_id)))
-            self.record(change.user_id, device_id)
-        return rows
+            self.record(*name, rows)

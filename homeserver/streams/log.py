@@ -85,7 +85,7 @@ class Log:
         on_batch: Callable[[int, float], None] = _ignore,
         transcode: Transcode | None = None,
     ) -> None:
-        self.position = counters.positions.last
+        self.position = self._appended = counters.positions.last
         self.seen: Seen = SeenOfOneOwner(self)
         self.next_position: Callable[[], int] = counters.positions.next
         self.next_event_number: Callable[[], int] = counters.numbers.next
@@ -135,6 +135,8 @@ class Log:
         """Add an entry and its rows; fires when it is durable and published to the subscribers."""
         if self._is_broken:
             return fail(LogBroken())
+        assert entry.position > self._appended, "a position is appended before the next is taken"
+        self._appended = entry.position
         for row in rows:
             self._batch.add(row)
         self._entries.append(entry)

@@ -65,12 +65,10 @@ class DeviceCompanion(Protocol):
     """What changes together with the devices of a user, all or nothing."""
 
     async def prepare(self, user_id: str) -> None:
-        """Load what `rows` needs."""
+        """Load what `follow` needs."""
 
-    def rows(self, change: DeviceChange) -> Sequence[Row]:
-        """Rows that are written with a change. Log entries that it appends are written with it,
-        too. It must not wait.
-        """
+    def follow(self, change: DeviceChange) -> None:
+        """Append log entries after that of a change; without waiting, so all are one commit."""
 
 
 class Devices:
@@ -141,8 +139,10 @@ class Devices:
             await companion.prepare(user_id)
 
     def _append(self, entry: DeviceChange, rows: Sequence[Row]) -> "Deferred[None]":
-        more = [row for companion in self._companions for row in companion.rows(entry)]
-        return self._log.append(entry, [*rows, *more])
+        written = self._log.append(entry, rows)
+        for companion in self._companions:
+            companion.follow(entry)
+        return written
 
     def _as_seen(self, user_id: str, device: Device) -> Device:
         seen = self._last_seen.find(user_id, device.device_id)

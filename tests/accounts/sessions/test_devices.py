@@ -1,6 +1,5 @@
 """Devices: their list, their names, their removal, and who learns of it."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from homeserver.accounts.sessions.devices import (
@@ -11,7 +10,8 @@ from homeserver.accounts.sessions.devices import (
 )
 from homeserver.accounts.sessions.login_sessions import DeviceRequest
 from homeserver.storage.accounts.profiles import SET_PROFILE_FIELD, load_profile
-from homeserver.storage.database.batch import Row
+from homeserver.streams.durable_reader import ReaderMoved
+from homeserver.streams.log import Log
 from tests.accounts.support import ALICE, AccountsTestCase
 
 
@@ -20,11 +20,16 @@ class Note:
 
     user_id = ""
 
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
     async def prepare(self, user_id: str) -> None:
         self.user_id = user_id
 
-    def rows(self, change: DeviceChange) -> Sequence[Row]:
-        return [SET_PROFILE_FIELD.row(self.user_id, "org.example.note", b"1", change.position)]
+    def follow(self, change: DeviceChange) -> None:
+        position = self._log.next_position()
+        row = SET_PROFILE_FIELD.row(self.user_id, "org.example.note", b"1", position)
+        self._log.append(ReaderMoved(position), [row])
 
 
 class DevicesTests(AccountsTestCase):
@@ -77,7 +82,7 @@ class DevicesTests(AccountsTestCase):
 
     async def test_companions_are_written_with_the_removal(self) -> None:
         """Rows that a crash must not separate from the removal are in the same commit."""
-        self.devices.accompany(Note())
+        self.devices.accompany(Note(self.log))
 
         await self.devices.remove(ALICE, ["PHONE"])
 
