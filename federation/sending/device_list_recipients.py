@@ -90,8 +90,11 @@ class DeviceListRecipients:
     ) -> None:
         """Send lists of users to the servers in a room that they did not share a room with."""
         changes = await self._changes_of(user_ids)
+        time_slice = TimeSlice(self._rooms.local_server.clock)
         found: list[tuple[DeviceListRow, Collection[str]]] = []
         for change in changes:
+            if time_slice.is_over:
+                await time_slice.next()
             rooms = await self._user_rooms.joined(change.user_id)
             others = await self._servers.in_all([nid for nid in rooms if nid != room.room_nid])
             if room.membership(change.user_id) == "join":
