@@ -2,7 +2,8 @@
 
 While the destination responds, events wait in memory. When it does not, only the rooms in which it
 lacks events are recorded, which costs next to nothing however long it is unavailable. When it is
-back it gets the newest event of each of these rooms, and then the rest of the queue.
+back it gets the newest event of each of these rooms, and then the rest of the queue. EDUs of typing
+and presence are dropped, and those that must not be lost are in outboxes (`edu_outbox.py`).
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
 """
@@ -17,9 +18,11 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.logger import Logger
 
 from federation.paths import V1, path_of
+from federation.sending.edu_outbox import EduOutbox, WaitingEdus, is_refusal
 from federation.transport.client import FederationClient
 from federation.transport.destination_health import DestinationHealth
 from federation.transport.errors import BackingOff, FederationError, RemoteError
+from homeserver.concurrency.backoff import RetrySchedule
 from homeserver.concurrency.clock import Clock, DelayedCall
 from homeserver.protocol.errors import Unavailable
 from homeserver.rooms.events.local_server import LocalServer
@@ -29,6 +32,7 @@ MAX_WAITING = 500  # events that wait in memory for one destination
 MAX_WAITING_EDUS = 500
 MAX_EXAMPLES = 3  # of events that are not accepted, in the log
 RETRY_SECONDS = 5.0  # after an error that names no time
+RETRIES = RetrySchedule.doubling(RETRY_SECONDS, 3_600.0)  # while a server refuses everything
 TIMEOUT_SECONDS = 60.0
 
 log = Logger()
@@ -73,14 +77,14 @@ class SendContext:
 class DestinationQueue:
     """The PDUs and EDUs that are to be sent to one destination."""
 
-    def __init__(
-        self, destination: str, context: SendContext, *, is_catching_up: bool = False
-    ) -> None:
+    def __init__(self, destination: str, context: SendContext) -> None:
         self.destination = destination
-        self.is_catching_up = is_catching_up
+        self.is_catching_up = False
         self._context = context
         self._pdus: deque[QueuedPdu] = deque()
         self._edus: OrderedDict[object, dict[str, Any]] = OrderedDict()
+        self._waiting = WaitingEdus(destination)
+        self._refusals = 0  # in a row
         self._recorded: dict[
             int, QueuedPdu
         ] = {}  # by room: what was recorded since the last `newest`
@@ -92,7 +96,16 @@ class DestinationQueue:
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to send and nothing to catch up with."""
-        return not (self._pdus or self._edus or self.is_catching_up or self._is_running)
+        return not (self._has_work or self._is_running)
+
+    @property
+    def has_waiting_edus(self) -> bool:
+        """Whether there may be EDUs in an outbox that the destination does not have."""
+        return self._waiting.are_waiting
+
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._pdus or self._edus or self.is_catching_up or self._waiting.are_due)
 
     @property
     def first_position(self) -> int | None:
@@ -114,6 +127,16 @@ class DestinationQueue:
         self._edus.move_to_end(key)
         if len(self._edus) > MAX_WAITING_EDUS:
             self._edus.popitem(last=False)
+        self.wake()
+
+    def note_edus(self, outbox: EduOutbox) -> None:
+        """Send what was added to an outbox."""
+        self._waiting.note(outbox)
+        self.wake()
+
+    def catch_up(self) -> None:
+        """Send what the destination has missed."""
+        self.is_catching_up = True
         self.wake()
 
     def wake(self, *, despite_pause: bool = False) -> None:
@@ -150,8 +173,9 @@ class DestinationQueue:
             slots = self._slots()
             await slots.acquire()
             try:
-                while not self._stopped and (self.is_catching_up or self._pdus or self._edus):
+                while not self._stopped and self._has_work:
                     await self._send_next()
+                    self._refusals = 0
             finally:
                 slots.release()
         except FederationError as error:
@@ -176,25 +200,75 @@ class DestinationQueue:
 
     async def _send_next(self) -> None:
         """Send one transaction; its PDUs and EDUs leave the queue once it was accepted."""
+        if self._waiting.are_due:
+            # Nothing is read for a destination that is not tried anyway.
+            self._context.destinations.check(self.destination)
+            await self._waiting.load()
+            if self._waiting.must_be_alone:
+                await self._send_waiting()
+        try:
+            await self._send_others()
+        except FederationError as error:
+            self._waiting.not_sent()
+            if not (self._waiting.number and is_refusal(error)):
+                raise
+            self._waiting.refused()
+        except BaseException:
+            self._waiting.not_sent()
+            raise
+        else:
+            self._waiting.accepted()
+
+    async def _send_waiting(self) -> None:
+        """Send EDUs of the outboxes alone, to a destination that has refused some."""
+        waiting = self._waiting
+        while waiting.number:
+            try:
+                await self._send([], [msgspec.Raw(edu) for edu in waiting.edus])
+                waiting.accepted()
+                return
+            except FederationError as error:
+                waiting.not_sent()
+                if not is_refusal(error):
+                    raise
+                if waiting.number > 1:
+                    waiting.refused()
+                    await waiting.load()
+                    continue
+                # If this fails too, it is not about the EDU.
+                await self._send([], [])
+                log.error(
+                    "{server} refuses an EDU, which is dropped: {error}",
+                    server=self.destination,
+                    error=error,
+                )
+                waiting.drop()
+
+    async def _send_others(self) -> None:
+        """Send PDUs, EDUs, and with them the EDUs of the outboxes that are loaded."""
         if self.is_catching_up:
             pdus = await self._context.backlog.newest(self.destination, MAX_PDUS)
             if not pdus and not self._recorded:
                 self.is_catching_up = False
-                return
             self._recorded.clear()
         else:
             pdus = [self._pdus[place] for place in range(min(MAX_PDUS, len(self._pdus)))]
-        edus = [self._edus[key] for key in list(self._edus)[:MAX_EDUS]]
-        if pdus or edus:
-            await self._send(pdus, edus)
+        waiting = [msgspec.Raw(edu) for edu in self._waiting.edus]
+        edus = [self._edus[key] for key in list(self._edus)[: MAX_EDUS - len(waiting)]]
+        if pdus or edus or waiting:
+            await self._send(pdus, [*waiting, *edus])
         for key in list(self._edus)[: len(edus)]:
             if self._edus[key] in edus:
                 del self._edus[key]
-        if not self.is_catching_up:
-            for pdu in pdus:
-                if self._pdus and self._pdus[0] is pdu:
-                    self._pdus.popleft()
+        if self.is_catching_up:
+            await self._caught_up(pdus)
             return
+        for pdu in pdus:
+            if self._pdus and self._pdus[0] is pdu:
+                self._pdus.popleft()
+
+    async def _caught_up(self, pdus: Sequence[QueuedPdu]) -> None:
+        """Remove the rooms of events that were sent from the record."""
         again = self._recorded  # recorded while the transaction was sent
         rooms = [pdu.room for pdu in pdus if pdu.room not in again]
         await self._context.backlog.mark_caught_up(self.destination, rooms)
@@ -203,7 +277,7 @@ class DestinationQueue:
         if missed:
             await self._context.backlog.record_missed(self.destination, missed)
 
-    async def _send(self, pdus: Sequence[QueuedPdu], edus: Sequence[dict[str, Any]]) -> None:
+    async def _send(self, pdus: Sequence[QueuedPdu], edus: Sequence[Any]) -> None:
         context = self._context
         content: dict[str, Any] = {
             "origin": context.local_server.server_name,
@@ -247,7 +321,8 @@ class DestinationQueue:
             return max(error.retry_after_ms / 1000, 1.0)
         if isinstance(error, BackingOff) or left > 0:
             return max(left, 0.1)
-        return RETRY_SECONDS
+        self._refusals += 1
+        return RETRIES.pause(self._refusals)
 
     def _pause(self, seconds: float) -> None:
         if not self._stopped and self._alarm is None:

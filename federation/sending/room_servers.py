@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from homeserver.concurrency.cooperative import TimeSlice
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.rooms.room.changes import StateChanged
 from homeserver.rooms.room.registry import RoomRegistry
@@ -11,6 +12,7 @@ from homeserver.storage.database.database import Database
 from homeserver.storage.federation.room_servers import servers_in_rooms
 
 MAX_ROOMS = 50_000  # rooms not in memory, with cached servers
+ROOMS_AT_ONCE = 50  # rooms of a time slice, and of a query
 
 
 def likely_servers(room: Room, own_name: str, most: int) -> list[str]:
@@ -57,6 +59,20 @@ class RoomServers:
                 servers.update(found)
         servers.discard(self._rooms.local_server.server_name)
         return servers, unknown
+
+    async def in_all(self, room_nids: Sequence[int]) -> set[str]:
+        """The servers in rooms, of which those that are not in memory are read."""
+        servers: set[str] = set()
+        time_slice = TimeSlice(self._rooms.local_server.clock)
+        for at in range(0, len(room_nids), ROOMS_AT_ONCE):
+            found, unknown = self.known(room_nids[at : at + ROOMS_AT_ONCE])
+            servers |= found
+            if unknown:
+                await self.load(unknown)
+                servers |= self.known(unknown)[0]
+            if time_slice.is_over:
+                await time_slice.next()
+        return servers
 
     async def load(self, room_nids: Sequence[int]) -> None:
         """Read the servers in rooms that are not in memory; `known` finds them afterwards."""

@@ -1,9 +1,10 @@
-"""The federation sender: reads the log, and puts PDUs into the queues of their destinations.
+"""The federation sender: reads the log, and puts PDUs and EDUs into the queues of destinations.
 
 A PDU goes to the servers of all members that are joined after it, and to the server of a member
 whose membership it changes. The sender is a durable reader of the log, whose position is the one up
 to which every PDU was sent, or recorded as missed. After a start all later events are queued again.
-A server that gets an event twice recognises it by its id.
+A server that gets an event twice recognises it by its id. EDUs that must not be lost are in
+outboxes (`edu_outbox.py`).
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
 """
@@ -15,12 +16,15 @@ from itertools import count
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.logger import Logger
 
 from federation.sending.destination_queue import DestinationQueue, QueuedPdu, SendContext
+from federation.sending.edu_outbox import EduOutbox
 from federation.transport.client import FederationClient
 from federation.transport.destination_health import DestinationHealth
 from federation.transport.permitted_servers import PermittedServers
 from homeserver.concurrency.clock import Clock
+from homeserver.concurrency.cooperative import CHECK_EVERY_ITEMS, TimeSlice
 from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event
@@ -44,6 +48,7 @@ MAX_CONCURRENT_DESTINATIONS = 100  # destinations that are sent to at the same t
 MAX_UNPROVEN = 40  # of them, those that have never responded
 SWEEP_SECONDS = 1.0
 PAGE_EVENTS = 500  # of all rooms
+log = Logger()
 
 _Outgoing = EventAppended | RedactionPending  # other servers apply redactions by their own rules
 
@@ -90,7 +95,10 @@ class OutgoingSource:
 
 
 class Sender:
-    """Sends PDUs and EDUs to other servers: `send` is for the reader of `OutgoingSource`."""
+    """Sends PDUs and EDUs to other servers: `send` is for the reader of `OutgoingSource`.
+
+    `apply` is to be subscribed to the log.
+    """
 
     def __init__(
         self,
@@ -101,7 +109,12 @@ class Sender:
         log: Log,
         db: Database,
         clock: Clock,
+        outboxes: Sequence[EduOutbox] = (),
     ) -> None:
+        self._clock = clock
+        self._health = destinations
+        self._outboxes = outboxes
+        self._stopped = False
         self._permitted = permitted
         self._rooms = rooms
         self._db = db
@@ -127,18 +140,42 @@ class Sender:
         destinations.subscribe(self._wake)
 
     async def start(self) -> None:
-        """Continue with the destinations that have missed events."""
+        """Continue with the destinations that have missed events, or for which EDUs wait."""
         for destination in await self._db.run(storage.destinations_behind):
-            queue = DestinationQueue(destination, self._context, is_catching_up=True)
-            self._queues[destination] = queue
-            queue.wake()
+            self._queue(destination).catch_up()
+        for outbox in self._outboxes:
+            await self._note_edus([(outbox, each) for each in await outbox.destinations()])
         self._sweeping.start()
 
     async def stop(self) -> None:
         """Stop sending; what was not sent is sent after the next start."""
+        self._stopped = True
         await self._sweeping.stop()
         for queue in self._queues.values():
             await queue.stop()
+
+    @property
+    def destinations_with_edus(self) -> int:
+        """The number of destinations for which EDUs wait in outboxes."""
+        return sum(queue.has_waiting_edus for queue in self._queues.values())
+
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Send what was added to outboxes (called by the log)."""
+        added = [(outbox, each) for outbox in self._outboxes for each in outbox.select(entries)]
+        if added:
+            noting = Deferred.fromCoroutine(self._note_edus(added))
+            noting.addErrback(lambda failure: log.failure("EDUs wait for a restart", failure))
+
+    async def _note_edus(self, added: Sequence[tuple[EduOutbox, str]]) -> None:
+        """Wake the queues of destinations, a few at a time: one user may concern thousands."""
+        time_slice = TimeSlice(self._clock)
+        for number, (outbox, destination) in enumerate(added, 1):
+            if self._stopped:
+                return
+            if self.is_destination(destination):
+                self._queue(destination).note_edus(outbox)
+            if number % CHECK_EVERY_ITEMS == 0 and time_slice.is_over:
+                await time_slice.next()
 
     def send(self, outgoing: TimelineEvent) -> Awaitable[None] | None:
         """Put an event into the queues of its destinations."""
@@ -166,8 +203,20 @@ class Sender:
         """Send an EDU to servers, in place of a waiting one with the same key."""
         edu = {"edu_type": edu_type, "content": content}
         for destination in destinations:
-            if self._is_destination(destination):
+            if self.is_destination(destination):
                 self._queue(destination).put_edu(edu, (edu_type, key))
+
+    def is_destination(self, server: str) -> bool:
+        """Whether there may be anything to send to a server of this name."""
+        return (
+            server != self._rooms.local_server.server_name
+            and is_valid_server_name(server)
+            and self._permitted.permits(server)
+        )
+
+    def is_failing(self, server: str) -> bool:
+        """Whether the last request to a server failed."""
+        return self._health.health_of(server).failures > 0
 
     def record_missed(self, destination: str, events: Sequence[QueuedPdu]) -> Deferred[None]:
         """Record the rooms in which a destination lacks events; see `CatchUpStore`."""
@@ -228,14 +277,7 @@ class Sender:
         # any server in the room may redeem in the name of its sender.
         if event.sender_server in event.signatures:
             servers.pop(event.sender_server, None)
-        return [server for server in servers if self._is_destination(server)]
-
-    def _is_destination(self, server: str) -> bool:
-        return (
-            server != self._rooms.local_server.server_name
-            and is_valid_server_name(server)
-            and self._permitted.permits(server)
-        )
+        return [server for server in servers if self.is_destination(server)]
 
     def _queue(self, destination: str) -> DestinationQueue:
         queue = self._queues.get(destination)

@@ -272,8 +272,9 @@ def _error_in(server: str, status: int, body: bytes) -> FederationError:
         content = None
     if isinstance(content, dict) and isinstance(content.get("errcode"), str) and status >= 400:
         return RemoteError(server, status, content)
-    if status == 404:
-        # Older servers respond like this where they do not have an endpoint.
+    if status in (404, 413):
+        # Older servers respond like this where they do not have an endpoint, and proxies where a
+        # body is too large for them.
         return RemoteError(server, status, {})
     return InvalidResponse(server, f"status {status} without an error code")
 

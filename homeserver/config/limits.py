@@ -101,6 +101,10 @@ class RateLimitSettings(Section, frozen=True, kw_only=True):
     to_device: Annotated[
         RateSettings, doc("Requests that send messages to devices, for each user.")
     ] = RateSettings(per_second=50.0, burst=500)
+    remote_to_device: Annotated[
+        RateSettings,
+        doc("Messages to devices that another server sends, for each server; the rest must wait."),
+    ] = RateSettings(per_second=100.0, burst=5_000)
     settings: Annotated[
         RateSettings,
         doc(

@@ -56,3 +56,11 @@ class ToDeviceMessagesQueued:
 
     position: int
     destination: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceListsQueued:
+    """Changes of local users' device lists were stored, to be sent to these servers."""
+
+    position: int
+    destinations: tuple[str, ...]

@@ -1,30 +1,40 @@
-"""Sending messages to devices.
+"""Sending messages to devices, and delivering those of other servers.
 
 The messages of one request are stored together, with its transaction id: all or none of them, once.
+Those for devices of other servers are stored as the EDUs that will be sent; large requests become
+several, since servers bound what they accept.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#send-to-device-messaging
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.encryption.changes import ToDeviceMessagesQueued, ToDeviceMessagesSent
 from homeserver.encryption.device_directory import DeviceDirectory
+from homeserver.encryption.user_devices import UserDevices
 from homeserver.protocol.errors import BadJson, TooLarge
-from homeserver.protocol.identifiers import is_valid_server_name
-from homeserver.protocol.signing.canonical_json import NotCanonical, check_canonical
+from homeserver.protocol.identifiers import is_valid_user_id
+from homeserver.protocol.signing.canonical_json import (
+    NotCanonical,
+    check_canonical,
+    encode_checked,
+)
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.storage.database.batch import Row
 from homeserver.storage.database.database import Database
+from homeserver.storage.encryption.outgoing_to_device import INSERT_OUTGOING
 from homeserver.storage.encryption.to_device import (
     INSERT_MESSAGE,
-    INSERT_OUTGOING,
     INSERT_TRANSACTION,
     transactions_of,
 )
@@ -32,6 +42,9 @@ from homeserver.streams.log import Log
 
 ALL_DEVICES = "*"
 MAX_MESSAGE_BYTES = 65_536
+MAX_EDU_BYTES = 65_536  # of the messages of one EDU that is sent, beyond the first
+MAX_DELIVERED = 5_000  # messages of one EDU that was received: `*` is one for each device
+MAX_DELIVERED_BYTES = 16_777_216  # of these messages together
 MAX_CACHED_TRANSACTIONS = 200  # of a device
 MAX_DEVICES = 5_000  # devices whose transactions are in memory
 HASH_BYTES = 16
@@ -39,6 +52,19 @@ _encode = msgspec.json.Encoder().encode
 
 Messages = Mapping[str, Mapping[str, msgspec.Raw]]
 """The content of each message, a JSON object, by user id and device id."""
+
+_Decoded = dict[str, dict[str, Any]]
+log = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedMessages:
+    """The messages of an EDU of another server; `rows` are stored if any of them is delivered."""
+
+    sender: str
+    event_type: str
+    messages: Messages
+    rows: Sequence[Row]
 
 
 class ToDevice:
@@ -73,22 +99,43 @@ class ToDevice:
                 await self._store(caller.user_id, event_type, messages, remote, [done])
                 seen.put(key, True)
 
-    async def receive(
-        self, sender: str, event_type: str, messages: Messages, rows: Sequence[Row]
-    ) -> None:
-        """Deliver another server's messages to local devices; `rows` are stored with them."""
-        await self._store(sender, event_type, messages, {}, rows)
+    async def receive(self, received: Sequence[ReceivedMessages]) -> None:
+        """Deliver the messages of another server to local devices, in their order, in one commit.
+
+        Each message has been checked. Raises `Unavailable`.
+        """
+        known = await self._known_devices([each for one in received for each in one.messages])
+        self._log.check_open()
+        written: list[Deferred[None]] = []
+        for one in received:
+            local = _within_bounds(_to_devices(one.messages, known), one.sender)
+            if local:
+                written += self._append(one.sender, one.event_type, local, {}, one.rows)
+        for each in written:
+            await each
 
     async def _store(
         self,
         sender: str,
         event_type: str,
         messages: Messages,
-        remote: Mapping[str, Messages],
+        remote: Mapping[str, _Decoded],
         rows: Sequence[Row],
     ) -> None:
-        local = await self._existing_devices(messages)
+        local = _to_devices(messages, await self._known_devices(messages))
         self._log.check_open()
+        for each in self._append(sender, event_type, local, remote, rows):
+            await each
+
+    def _append(
+        self,
+        sender: str,
+        event_type: str,
+        local: Messages,
+        remote: Mapping[str, _Decoded],
+        rows: Sequence[Row],
+    ) -> list[Deferred[None]]:
+        """Append messages to the log: all of them are in one commit, together with `rows`."""
         head = b'{"type":%s,"sender":%s,"content":' % (_encode(event_type), _encode(sender))
         more = list(rows)
         written: list[Deferred[None]] = []
@@ -102,50 +149,39 @@ class ToDevice:
             ]
             written.append(self._log.append(ToDeviceMessagesSent(position, user_id, sent), more))
             more = []
-        for server, contents_by_user in remote.items():
-            position = self._log.next_position()
-            edu = {
-                "sender": sender,
-                "type": event_type,
-                "message_id": str(position),
-                "messages": contents_by_user,
-            }
-            more.append(INSERT_OUTGOING.row(server, position, _encode(edu)))
-            written.append(self._log.append(ToDeviceMessagesQueued(position, server), more))
-            more = []
+        for server, decoded in remote.items():
+            for part in _parts(decoded):
+                position = self._log.next_position()
+                edu = {
+                    "sender": sender,
+                    "type": event_type,
+                    "message_id": str(position),
+                    "messages": part,
+                }
+                more.append(INSERT_OUTGOING.row(server, position, encode_checked(edu)))
+                written.append(self._log.append(ToDeviceMessagesQueued(position, server), more))
+                more = []
         if more:
             nobody = ToDeviceMessagesSent(self._log.next_position(), sender, ())
             written.append(self._log.append(nobody, more))
-        for each in written:
-            await each
+        return written
 
-    async def _existing_devices(self, messages: Messages) -> dict[str, dict[str, msgspec.Raw]]:
-        """The messages to local devices, without devices that do not exist, and `*` spelt out."""
-        local = [user_id for user_id in messages if self._local_server.is_local(user_id)]
-        known = await self._directory.of_all(local)
-        found: dict[str, dict[str, msgspec.Raw]] = {}
-        for user_id in local:
-            contents = messages[user_id]
-            to_all = contents.get(ALL_DEVICES)
-            chosen = {
-                device_id: content
-                for device_id in known[user_id].devices
-                if (content := contents.get(device_id, to_all)) is not None
-            }
-            if chosen:
-                found[user_id] = chosen
-        return found
+    async def _known_devices(self, user_ids: Iterable[str]) -> dict[str, UserDevices]:
+        """The devices of the local users among some."""
+        local = {each for each in user_ids if self._local_server.is_local(each)}
+        return await self._directory.of_all(local)
 
-    def _remote(self, messages: Messages) -> dict[str, dict[str, Mapping[str, msgspec.Raw]]]:
+    def _remote(self, messages: Messages) -> dict[str, _Decoded]:
         """The messages for other servers, by server, after all messages were checked."""
-        remote: dict[str, dict[str, Mapping[str, msgspec.Raw]]] = {}
+        remote: dict[str, _Decoded] = {}
         for user_id, contents in messages.items():
             is_local = self._local_server.is_local(user_id)
-            server = user_id.partition(":")[2]
-            for content in contents.values():
-                _check(content, is_signed=not is_local)
-            if not is_local and contents and is_valid_server_name(server):
-                remote.setdefault(server, {})[user_id] = contents
+            decoded = {
+                device_id: _checked(content, is_signed=not is_local)
+                for device_id, content in contents.items()
+            }
+            if not is_local and decoded and is_valid_user_id(user_id):
+                remote.setdefault(user_id.partition(":")[2], {})[user_id] = decoded
         return remote
 
     async def _transactions(self, device: tuple[str, str]) -> LruCache[bytes, bool]:
@@ -158,7 +194,57 @@ class ToDevice:
         return seen
 
 
-def _check(content: msgspec.Raw, *, is_signed: bool) -> None:
+def _to_devices(
+    messages: Messages, known: Mapping[str, UserDevices]
+) -> dict[str, dict[str, msgspec.Raw]]:
+    """The messages to known devices, with `*` spelt out."""
+    found: dict[str, dict[str, msgspec.Raw]] = {}
+    for user_id, contents in messages.items():
+        if user_id not in known:
+            continue
+        to_all = contents.get(ALL_DEVICES)
+        chosen = {
+            device_id: content
+            for device_id in known[user_id].devices
+            if (content := contents.get(device_id, to_all)) is not None
+        }
+        if chosen:
+            found[user_id] = chosen
+    return found
+
+
+def _within_bounds(messages: Messages, sender: str) -> Messages:
+    """As many messages of one EDU as a server may have delivered at once."""
+    found: dict[str, dict[str, msgspec.Raw]] = {}
+    number = size = 0
+    for user_id, contents in messages.items():
+        for device_id, content in contents.items():
+            number += 1
+            size += len(bytes(content))
+            if number > MAX_DELIVERED or size > MAX_DELIVERED_BYTES:
+                log.warn("dropped messages to too many devices from {sender}", sender=sender)
+                return found
+            found.setdefault(user_id, {})[device_id] = content
+    return found
+
+
+def _parts(messages: _Decoded) -> Iterator[_Decoded]:
+    """Messages in the parts that are sent as EDUs."""
+    part: _Decoded = {}
+    size = 0
+    for user_id, contents in messages.items():
+        for device_id, content in contents.items():
+            length = len(_encode(content))
+            if part and size + length > MAX_EDU_BYTES:
+                yield part
+                part, size = {}, 0
+            size += length
+            part.setdefault(user_id, {})[device_id] = content
+    yield part
+
+
+def _checked(content: msgspec.Raw, *, is_signed: bool) -> Any:
+    """The decoded content of a message. Raises `TooLarge` and `BadJson`."""
     raw = bytes(content)
     if len(raw) > MAX_MESSAGE_BYTES:
         raise TooLarge(f"A message to a device has at most {MAX_MESSAGE_BYTES} bytes")
@@ -170,6 +256,7 @@ def _check(content: msgspec.Raw, *, is_signed: bool) -> None:
             check_canonical(decoded)
         except NotCanonical as error:
             raise BadJson(f"The message cannot be sent to another server: {error}") from None
+    return decoded
 
 
 def _digest(event_type: str, txn_id: str) -> bytes:

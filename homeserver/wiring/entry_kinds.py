@@ -8,6 +8,7 @@ from homeserver.accounts.user_data.profiles import ProfileChanged
 from homeserver.encryption.changes import (
     ClaimableKeysChanged,
     DeviceListChanged,
+    DeviceListsQueued,
     ToDeviceMessagesQueued,
     ToDeviceMessagesSent,
     UserSignaturesChanged,
@@ -38,6 +39,7 @@ def entry_codec() -> EntryCodec:
             plain_kind("claimable_keys", 1, ClaimableKeysChanged),
             plain_kind("to_device", 1, ToDeviceMessagesSent),
             plain_kind("to_device_queued", 1, ToDeviceMessagesQueued),
+            plain_kind("device_lists_queued", 1, DeviceListsQueued),
             plain_kind("reader_moved", 1, ReaderMoved),
             plain_kind("sending_recorded", 1, SendingRecorded),
         )

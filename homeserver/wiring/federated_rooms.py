@@ -15,17 +15,24 @@ from federation.receiving.presence_edus import PresenceEdus
 from federation.receiving.receipt_edus import ReceiptEdus
 from federation.receiving.rescinded_invites import RescindedInvites
 from federation.receiving.room_access import RoomAccess
+from federation.receiving.to_device_edus import ToDeviceEdus
 from federation.receiving.typing_edus import TypingEdus
+from federation.sending.device_list_items import DeviceListItems
+from federation.sending.device_list_outbox import DeviceListOutbox
+from federation.sending.device_list_recipients import DeviceListRecipients
 from federation.sending.room_servers import RoomServers
 from federation.sending.sender import OutgoingSource, Sender
-from homeserver.protocol.event_types import PRESENCE, RECEIPT, TYPING
+from federation.sending.to_device_outbox import ToDeviceOutbox
+from homeserver.protocol.event_types import DIRECT_TO_DEVICE, PRESENCE, RECEIPT, TYPING
 from homeserver.rooms.history.event_ancestors import EventAncestors
 from homeserver.rooms.membership.restricted_joins import RestrictedJoins
 from homeserver.storage.database.database import Database
 from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
+from homeserver.web.rate_limits import RateLimits
 from homeserver.web.routes import Route
 from homeserver.wiring.account_core import AccountCore
+from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.federation import Federation
 from homeserver.wiring.remote import Remote
 from homeserver.wiring.room_core import RoomCore
@@ -47,34 +54,35 @@ class FederatedRooms:
         room_core: RoomCore,
         remote: Remote,
         rooms: RoomServices,
+        encryption: Encryption,
         sync: Sync,
+        rate_limits: RateLimits,
     ) -> None:
         self._remote = remote
         registry = room_core.registry
         access = RoomAccess(registry)
-        self._sender = Sender(
-            federation.client,
-            federation.destinations,
-            federation.permitted,
-            registry,
-            log,
-            db,
-            reactor,
-        )
+        servers = RoomServers(registry, db)
+        log.subscribe(servers.apply)
+        self._sender = _sender(reactor, db, log, federation, room_core, encryption)
         outgoing = OutgoingSource(db, registry)
         readers.add("federation_sender", outgoing, self._sender.send, self._sender.first_unsent)
+        recipients = DeviceListRecipients(
+            db, log, registry, room_core.user_rooms, servers, self._sender
+        )
+        readers.add("device_lists", DeviceListItems(db, registry), recipients.handle)
         self._typing = TypingEdus(registry, access, sync.typing, self._sender, reactor)
         receipts = ReceiptEdus(registry, access, sync.receipts, self._sender)
-        servers = RoomServers(registry, db)
         self._presence = PresenceEdus(
             registry, sync.tracker, sync.remote_presence, self._sender, servers, reactor
         )
+        to_device = ToDeviceEdus(db, log, encryption.to_device, room_core.local_server, rate_limits)
         edus = EduDispatcher(
             {
                 TYPING: self._typing.receive,
                 RECEIPT: receipts.receive,
                 PRESENCE: self._presence.receive,
-            }
+            },
+            {DIRECT_TO_DEVICE: to_device.receive},
         )
         rescinded_invites = RescindedInvites(
             reactor, federation.client, remote.pdu_checks, registry, room_core.out_of_room
@@ -86,7 +94,7 @@ class FederatedRooms:
             TransactionsApi(reactor, pdu_queue, edus),
             *_apis(db, account_core, room_core, remote, rooms, access),
         ]
-        for reader in (servers, self._typing, receipts, self._presence, remote.resync):
+        for reader in (self._sender, self._typing, receipts, self._presence, remote.resync):
             log.subscribe(reader.apply)
 
     async def start(self) -> None:
@@ -94,6 +102,11 @@ class FederatedRooms:
         await self._sender.start()
         self._presence.start()
         await self._remote.resync.start()
+
+    @property
+    def destinations_with_edus(self) -> int:
+        """The number of servers for which EDUs wait that must not be lost."""
+        return self._sender.destinations_with_edus
 
     def end_waits(self) -> None:
         """End joins in progress: the server is about to stop."""
@@ -109,6 +122,27 @@ class FederatedRooms:
     def routes(self) -> list[Route]:
         """The area's part of the Server-Server API."""
         return [route for api in self._apis for route in api.routes()]
+
+
+def _sender(
+    reactor: Any,
+    db: Database,
+    log: Log,
+    federation: Federation,
+    room_core: RoomCore,
+    encryption: Encryption,
+) -> Sender:
+    """The sender of PDUs and EDUs, with the outboxes of those that must not be lost."""
+    return Sender(
+        federation.client,
+        federation.destinations,
+        federation.permitted,
+        room_core.registry,
+        log,
+        db,
+        reactor,
+        [ToDeviceOutbox(db, log), DeviceListOutbox(db, log, encryption.directory)],
+    )
 
 
 def _apis(

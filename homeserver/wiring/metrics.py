@@ -3,6 +3,7 @@
 from homeserver.observability.metrics import Metrics
 from homeserver.storage.database.database import Database
 from homeserver.streams.durable_readers import DurableReaders
+from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.room_core import RoomCore
 from homeserver.wiring.rooms import RoomServices
 from homeserver.wiring.stream import Stream
@@ -66,4 +67,13 @@ def watch(
         "state_nodes_removed",
         "State nodes that the garbage collection removed.",
         lambda: collector.removed,
+    )
+
+
+def watch_federation(metrics: Metrics, federated_rooms: FederatedRooms) -> None:
+    """Register the metrics of what is sent to other servers."""
+    metrics.gauge(
+        "destinations_with_waiting_edus",
+        "Servers that have not accepted all messages to devices and device lists yet.",
+        lambda: federated_rooms.destinations_with_edus,
     )

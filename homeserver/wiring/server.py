@@ -27,7 +27,7 @@ from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation
 from homeserver.wiring.http import Http
-from homeserver.wiring.metrics import watch
+from homeserver.wiring.metrics import watch, watch_federation
 from homeserver.wiring.moderation import Moderation
 from homeserver.wiring.rate_limits import rate_limits_of
 from homeserver.wiring.remote import Remote
@@ -92,13 +92,30 @@ class ServerParts:
             self.encryption,
             active_rooms,
         )
-        self.federated_rooms = FederatedRooms(
-            reactor, db, log, readers, federation, accounts, core, remote, self.rooms, self.sync
-        )
+        self.federated_rooms = self._federated_rooms(reactor, log, remote, rate_limits)
         self.stream = Stream(reactor, settings, log, rate_limits, accounts, self.rooms, self.sync)
         watch(metrics, db, readers, core, self.rooms, self.sync, self.stream)
+        watch_federation(metrics, self.federated_rooms)
         metrics.show_caches(caches_of(self))
         self.listeners = self._listeners(reactor, settings, log, metrics, rate_limits)
+
+    def _federated_rooms(
+        self, reactor: Any, log: Log, remote: Remote, rate_limits: RateLimits
+    ) -> FederatedRooms:
+        return FederatedRooms(
+            reactor,
+            self.db,
+            log,
+            self.readers,
+            self.federation,
+            self.account_core,
+            self.room_core,
+            remote,
+            self.rooms,
+            self.encryption,
+            self.sync,
+            rate_limits,
+        )
 
     def _listeners(
         self,

@@ -16,6 +16,7 @@ from homeserver.accounts.user_data.profiles import ProfileChanged
 from homeserver.encryption.changes import (
     ClaimableKeysChanged,
     DeviceListChanged,
+    DeviceListsQueued,
     ToDeviceMessagesQueued,
     ToDeviceMessagesSent,
     UserSignaturesChanged,
@@ -224,6 +225,7 @@ plain_entries = st.one_of(
         st.lists(st.tuples(names, st.binary())).map(tuple),
     ),
     st.builds(ToDeviceMessagesQueued, positions, names),
+    st.builds(DeviceListsQueued, positions, st.lists(names).map(tuple)),
     st.builds(DeviceRenamed, positions, names, names),
     st.builds(DevicesRemoved, positions, names, st.lists(names).map(tuple)),
     st.builds(ReaderMoved, positions),

@@ -15,6 +15,7 @@ from homeserver.accounts.user_data.profiles import ProfileChanged
 from homeserver.encryption.changes import (
     ClaimableKeysChanged,
     DeviceListChanged,
+    DeviceListsQueued,
     ToDeviceMessagesQueued,
     ToDeviceMessagesSent,
     UserSignaturesChanged,
@@ -141,6 +142,10 @@ GOLDEN: list[tuple[Any, bytes]] = [
     (
         ToDeviceMessagesQueued(8, "d"),
         b"\x93\x01\xb0to_device_queued\x92\x08\xa1d",
+    ),
+    (
+        DeviceListsQueued(8, ("d", "e")),
+        b"\x93\x01\xb3device_lists_queued\x92\x08\x92\xa1d\xa1e",
     ),
     (
         DevicesRemoved(8, "@a:b", ("DESK", "PHONE")),

@@ -53,6 +53,36 @@ async def device_list_of(db: Connection, user_id: str) -> DeviceListRow | None:
     return None if row is None else DeviceListRow(*row)
 
 
+async def device_lists_of(db: Connection, user_ids: Sequence[str]) -> list[DeviceListRow]:
+    """The last changes of some users' device lists; users without any are left out."""
+    cursor = await db.execute(
+        """
+        SELECT user_id, position, stream_id, previous_id, device_id
+          FROM device_lists
+         WHERE user_id = ANY(%s)
+        """,
+        (list(user_ids),),
+    )
+    return [DeviceListRow(*row) for row in await cursor.fetchall()]
+
+
+async def device_lists_between(
+    db: Connection, after: int, upto: int, limit: int
+) -> list[DeviceListRow]:
+    """The last changes with `after < position <= upto`, as far as no later one followed."""
+    cursor = await db.execute(
+        """
+        SELECT user_id, position, stream_id, previous_id, device_id
+          FROM device_lists
+         WHERE position > %s AND position <= %s
+         ORDER BY position
+         LIMIT %s
+        """,
+        (after, upto, limit),
+    )
+    return [DeviceListRow(*row) for row in await cursor.fetchall()]
+
+
 async def shared_lists_changed(
     db: Connection, user_id: str, rooms: Sequence[int], after: int
 ) -> dict[str, int]:

@@ -1,6 +1,6 @@
-"""Messages to devices, the requests that sent them, and what waits for other servers.
+"""Messages to local devices, and the requests and EDUs that sent them.
 
-Owns the tables `to_device_messages`, `to_device_transactions` and `outgoing_to_device`
+Owns the tables `to_device_messages`, `to_device_transactions` and `to_device_received`
 (migrations/0027_encryption.sql).
 """
 
@@ -61,14 +61,15 @@ INSERT_TRANSACTION = BatchStatement(
     key=(0, 1, 2),
 )
 
-INSERT_OUTGOING = BatchStatement(
-    "insert_outgoing_to_device",
+INSERT_RECEIVED = BatchStatement(
+    "insert_to_device_received",
     """
-    INSERT INTO outgoing_to_device (destination, position, edu)
-    SELECT * FROM unnest(%s::text[], %s::int8[], %s::bytea[])
+    INSERT INTO to_device_received (origin, message_id, position)
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::int8[])
         ON CONFLICT DO NOTHING
     """,
-    columns=("text", "int8", "bytea"),
+    columns=("text", "text", "int8"),
+    key=(0, 1),
 )
 
 
@@ -125,6 +126,20 @@ async def transactions_of(db: Connection, user_id: str, device_id: str, limit: i
         (user_id, device_id, limit),
     )
     return [bytes(row[0]) for row in await cursor.fetchall()]
+
+
+async def received_among(db: Connection, origin: str, message_ids: Sequence[str]) -> set[str]:
+    """Those of some message ids that were received from a server before."""
+    cursor = await db.execute(
+        "SELECT message_id FROM to_device_received WHERE origin = %s AND message_id = ANY(%s)",
+        (origin, list(message_ids)),
+    )
+    return {row[0] for row in await cursor.fetchall()}
+
+
+async def delete_old_received(db: Connection, below: int) -> None:
+    """Delete the message ids of other servers below a position."""
+    await db.execute("DELETE FROM to_device_received WHERE position < %s", (below,))
 
 
 async def delete_old_transactions(db: Connection, below: int) -> None:

@@ -20,3 +20,20 @@ async def servers_in_rooms(db: Connection, rooms: Sequence[int]) -> list[tuple[i
         (list(rooms),),
     )
     return await cursor.fetchall()
+
+
+async def servers_joined_before(
+    db: Connection, rooms: Sequence[int], position: int
+) -> set[tuple[int, str]]:
+    """(room, server) for each server that has a user whose join is not above a position."""
+    cursor = await db.execute(
+        """
+        SELECT DISTINCT memberships.room, substr(names.name, strpos(names.name, ':') + 1)
+          FROM memberships
+          JOIN names ON names.nid = memberships.member
+         WHERE memberships.room = ANY(%s) AND memberships.membership = 'join'
+           AND memberships.position <= %s
+        """,
+        (list(rooms), position),
+    )
+    return {(room, server) for room, server in await cursor.fetchall()}

@@ -129,6 +129,15 @@ async def local_joins_between(db: Connection, after: int, upto: int) -> list[tup
     return await cursor.fetchall()
 
 
+async def full_states_between(db: Connection, after: int, upto: int) -> list[tuple[int, int]]:
+    """(position, room) where the full state of a room became known."""
+    cursor = await db.execute(
+        "SELECT whole_at, room FROM partial_rooms WHERE whole_at > %s AND whole_at <= %s",
+        (after, upto),
+    )
+    return await cursor.fetchall()
+
+
 def events_behind(connection: psycopg.Connection[Any]) -> list[tuple[str, int]]:
     """Each reader with the number of events after its position, `MAX_COUNTED` at most."""
     return connection.execute(

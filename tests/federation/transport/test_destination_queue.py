@@ -76,10 +76,10 @@ def test_event_recorded_while_others_are_deleted_is_sent() -> None:
         lambda: "1",
     )
     backlog.record_missed(SERVER, [QueuedPdu(1, 7, b'{"body":"first"}')])
-    queue = DestinationQueue(SERVER, context, is_catching_up=True)
+    queue = DestinationQueue(SERVER, context)
     backlog.meanwhile = lambda: queue.put(QueuedPdu(2, 7, b'{"body":"second"}'))
 
-    queue.wake()
+    queue.catch_up()
 
     sent = b"".join(client.sent)
     assert b"first" in sent

@@ -29,6 +29,10 @@ class RoomServersTests(FederationTestCase):
 
         assert self.servers.known([self.room_nid]) == ({self.there.name}, [])
 
+    async def test_changes_of_devices_reach_them(self) -> None:
+        """Servers in rooms that nobody has used for long receive them, too."""
+        assert await self.servers.in_all([self.room_nid]) == {self.there.name}
+
     async def test_they_are_read_again_when_the_room_has_changed(self) -> None:
         """A server that joined the room gets presence, one that left does not."""
         await self.servers.load([self.room_nid])

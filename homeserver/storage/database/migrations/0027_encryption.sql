@@ -118,3 +118,26 @@ CREATE TABLE dehydrated_devices (
     device_id   text COLLATE "C" NOT NULL,
     device_data bytea NOT NULL
 );
+
+-- Messages to devices that other servers sent, by the ids that those gave them, so that one that is sent
+-- again is not delivered again.
+CREATE TABLE to_device_received (
+    origin     text COLLATE "C",
+    message_id text COLLATE "C",
+    position   bigint NOT NULL,
+    PRIMARY KEY (origin, message_id)
+);
+CREATE INDEX to_device_received_by_age ON to_device_received USING brin (position);
+
+-- Changes of the device lists of local users that another server does not have yet, as in `device_lists`.
+-- For a server that is unavailable only the newest change of each user is kept.
+CREATE TABLE device_list_outbox (
+    destination text COLLATE "C",
+    position    bigint,
+    user_id     text COLLATE "C" NOT NULL,
+    stream_id   bigint NOT NULL,
+    previous_id bigint,
+    device_id   text,
+    PRIMARY KEY (destination, position)
+);
+CREATE INDEX device_list_outbox_by_user ON device_list_outbox (destination, user_id, position);
