@@ -67,11 +67,14 @@ class DeviceLists:
             known = self._known.setdefault(user_id, _Known(rooms, last))
         known.rooms = rooms
 
-    def record(self, user_id: str, device_id: str | None = None) -> list[Row]:
+    def record(
+        self, user_id: str, device_id: str | None = None, rows: Sequence[Row] = ()
+    ) -> list[Row]:
         """Append the entry for a change, and return its row; `prepare` was awaited right before.
 
-        The rows of what changed belong into the same iteration of the reactor: then all are written
-        together. `device_id` is `None` for cross-signing keys, and for a whole list.
+        The rows of what changed belong into the same iteration of the reactor, or into `rows`: then
+        all are written together. `device_id` is `None` for cross-signing keys, and for a whole
+        list.
         """
         known = self._known.get(user_id)
         assert known is not None, "prepare() comes before record()"
@@ -82,7 +85,7 @@ class DeviceLists:
         rooms = tuple(nid for nid, place in known.rooms.items() if place.membership == "join")
         row = RECORD_DEVICE_LIST_CHANGE.row(user_id, position, stream_id, previous_id, device_id)
         entry = DeviceListChanged(position, user_id, rooms, device_id, stream_id, previous_id)
-        self._log.append(entry, [row]).addErrback(lambda _: None)
+        self._log.append(entry, [*rows, row]).addErrback(lambda _: None)
         return []
 
     def rows(self, change: DeviceChange) -> Sequence[Row]:

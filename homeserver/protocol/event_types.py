@@ -64,6 +64,9 @@ ENCRYPTED: Final = "m.room.encrypted"
 TYPING: Final = "m.typing"
 RECEIPT: Final = "m.receipt"
 PRESENCE: Final = "m.presence"
+DEVICE_LIST_UPDATE: Final = "m.device_list_update"
+SIGNING_KEY_UPDATE: Final = "m.signing_key_update"
+UNSTABLE_SIGNING_KEY_UPDATE: Final = "org.matrix.signing_key_update"
 
 # Account data that the server makes or reads.
 # Spec: https://spec.matrix.org/v1.19/client-server-api/#client-config

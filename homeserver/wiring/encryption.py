@@ -12,12 +12,15 @@ from homeserver.encryption.key_counts import DeviceKeyCounts
 from homeserver.encryption.key_queries import KeyQueries
 from homeserver.encryption.key_uploads import KeyUploads
 from homeserver.encryption.one_time_keys import OneTimeKeys
+from homeserver.encryption.remote.remote_keys_port import RemoteKeysPort
 from homeserver.encryption.to_device import ToDevice
 from homeserver.storage.database.database import Database
+from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
 from homeserver.sync.engine import SyncEngine
 from homeserver.web.routes import Route
 from homeserver.wiring.account_core import AccountCore
+from homeserver.wiring.remote_device_lists import RemoteDeviceLists
 from homeserver.wiring.room_core import RoomCore
 
 
@@ -25,7 +28,14 @@ class Encryption:
     """All objects of the area."""
 
     def __init__(
-        self, reactor: Any, db: Database, log: Log, account_core: AccountCore, room_core: RoomCore
+        self,
+        reactor: Any,
+        db: Database,
+        log: Log,
+        readers: DurableReaders,
+        account_core: AccountCore,
+        room_core: RoomCore,
+        remote_keys: RemoteKeysPort,
     ) -> None:
         local_server = room_core.local_server
         self.directory = DeviceDirectory(db, local_server)
@@ -35,7 +45,12 @@ class Encryption:
         self.inboxes = DeviceInboxes(db, log, reactor)
         self.one_time_keys = OneTimeKeys(db, log)
         self.uploads = KeyUploads(db, log, self.device_lists, self.one_time_keys, self.counts)
-        self.queries = KeyQueries(db, self.directory, self.one_time_keys, local_server)
+        self.remote = RemoteDeviceLists(
+            reactor, db, log, readers, room_core, self.directory, self.device_lists, remote_keys
+        )
+        self.queries = KeyQueries(
+            db, self.directory, self.one_time_keys, local_server, self.remote.queries
+        )
         self.to_device = ToDevice(db, log, self.directory, local_server)
         account_core.devices.accompany(self.device_lists)
         for reader in (self.directory, self.list_changes, self.counts, self.inboxes):

@@ -9,7 +9,10 @@ from federation.api.invites import InvitesApi
 from federation.api.membership import MembershipApi
 from federation.api.third_party_invites import ThirdPartyInvitesApi
 from federation.api.transactions import TransactionsApi
-from federation.receiving.edus import EduDispatcher
+from federation.api.user_devices import UserDevicesApi
+from federation.api.user_keys import UserKeysApi
+from federation.receiving.device_list_edus import DeviceListEdus
+from federation.receiving.edus import EduDispatcher, EduReceiver
 from federation.receiving.pdu_queue import IncomingQueue
 from federation.receiving.presence_edus import PresenceEdus
 from federation.receiving.receipt_edus import ReceiptEdus
@@ -18,7 +21,14 @@ from federation.receiving.room_access import RoomAccess
 from federation.receiving.typing_edus import TypingEdus
 from federation.sending.room_servers import RoomServers
 from federation.sending.sender import OutgoingSource, Sender
-from homeserver.protocol.event_types import PRESENCE, RECEIPT, TYPING
+from homeserver.protocol.event_types import (
+    DEVICE_LIST_UPDATE,
+    PRESENCE,
+    RECEIPT,
+    SIGNING_KEY_UPDATE,
+    TYPING,
+    UNSTABLE_SIGNING_KEY_UPDATE,
+)
 from homeserver.rooms.history.event_ancestors import EventAncestors
 from homeserver.rooms.membership.restricted_joins import RestrictedJoins
 from homeserver.storage.database.database import Database
@@ -26,6 +36,7 @@ from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
 from homeserver.web.routes import Route
 from homeserver.wiring.account_core import AccountCore
+from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.federation import Federation
 from homeserver.wiring.remote import Remote
 from homeserver.wiring.room_core import RoomCore
@@ -48,8 +59,11 @@ class FederatedRooms:
         remote: Remote,
         rooms: RoomServices,
         sync: Sync,
+        encryption: Encryption,
     ) -> None:
         self._remote = remote
+        self._list_resync = encryption.remote.resync
+        federation.destinations.subscribe(self._list_resync.server_reachable)
         registry = room_core.registry
         access = RoomAccess(registry)
         self._sender = Sender(
@@ -74,6 +88,7 @@ class FederatedRooms:
                 TYPING: self._typing.receive,
                 RECEIPT: receipts.receive,
                 PRESENCE: self._presence.receive,
+                **_device_list_edus(encryption),
             }
         )
         rescinded_invites = RescindedInvites(
@@ -85,6 +100,8 @@ class FederatedRooms:
         self._apis = [
             TransactionsApi(reactor, pdu_queue, edus),
             *_apis(db, account_core, room_core, remote, rooms, access),
+            UserDevicesApi(db, encryption.directory, room_core.local_server),
+            UserKeysApi(db, encryption.directory, encryption.queries, room_core.local_server),
         ]
         for reader in (servers, self._typing, receipts, self._presence, remote.resync):
             log.subscribe(reader.apply)
@@ -94,6 +111,7 @@ class FederatedRooms:
         await self._sender.start()
         self._presence.start()
         await self._remote.resync.start()
+        await self._list_resync.start()
 
     def end_waits(self) -> None:
         """End joins in progress: the server is about to stop."""
@@ -101,6 +119,7 @@ class FederatedRooms:
 
     async def stop(self) -> None:
         """Stop sending to other servers, and fetching from them."""
+        self._list_resync.stop()
         await self._remote.resync.stop()
         self._typing.stop()
         self._presence.stop()
@@ -109,6 +128,16 @@ class FederatedRooms:
     def routes(self) -> list[Route]:
         """The area's part of the Server-Server API."""
         return [route for api in self._apis for route in api.routes()]
+
+
+def _device_list_edus(encryption: Encryption) -> dict[str, EduReceiver]:
+    """The functions for EDUs about device lists of remote users, by type."""
+    edus = DeviceListEdus(encryption.remote.updates)
+    return {
+        DEVICE_LIST_UPDATE: edus.receive_device,
+        SIGNING_KEY_UPDATE: edus.receive_signing_key,
+        UNSTABLE_SIGNING_KEY_UPDATE: edus.receive_signing_key,
+    }
 
 
 def _apis(

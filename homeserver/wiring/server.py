@@ -62,7 +62,7 @@ class ServerParts:
         erased, signer = accounts.erased_users, PolicySigner(federation.client)
         core = self.room_core = RoomCore(reactor, settings, key, db, log, erased, signer)
         remote = Remote(reactor, db, log, federation, core)
-        self.rooms = RoomServices(
+        rooms = self.rooms = RoomServices(
             reactor, settings, db, log, readers, accounts, core, remote.ports, rate_limits
         )
         self.accounts = AccountServices(
@@ -74,8 +74,10 @@ class ServerParts:
             on_profile_changed=[self.rooms.profile_propagation.profile_changed],
             on_deactivated=[self.rooms.forced_leaves.deactivated],
         )
-        self.encryption = Encryption(reactor, db, log, accounts, core)
-        self.sync = Sync(
+        encryption = self.encryption = Encryption(
+            reactor, db, log, readers, accounts, core, remote.ports.keys
+        )
+        sync = self.sync = Sync(
             reactor,
             settings,
             db,
@@ -88,7 +90,7 @@ class ServerParts:
             active_rooms,
         )
         self.federated_rooms = FederatedRooms(
-            reactor, db, log, readers, federation, accounts, core, remote, self.rooms, self.sync
+            reactor, db, log, readers, federation, accounts, core, remote, rooms, sync, encryption
         )
         self.stream = Stream(reactor, settings, log, rate_limits, accounts, self.rooms, self.sync)
         watch(metrics, db, readers, core, self.rooms, self.sync, self.stream)

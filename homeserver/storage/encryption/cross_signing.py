@@ -9,6 +9,29 @@ from typing import NamedTuple
 from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
 
+SET_REMOTE_CROSS_SIGNING_KEY = BatchStatement(
+    "set_remote_cross_signing_key",
+    """
+    INSERT INTO cross_signing_keys (user_id, usage, key)
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::bytea[])
+     ORDER BY 1, 2
+        ON CONFLICT (user_id, usage) DO UPDATE SET key = EXCLUDED.key
+    """,
+    columns=("text", "text", "bytea"),
+    key=(0, 1),
+)
+
+DELETE_CROSS_SIGNING_KEY = BatchStatement(
+    "delete_cross_signing_key",
+    """
+    DELETE FROM cross_signing_keys
+     USING unnest(%s::text[], %s::text[]) AS gone (user_id, usage)
+     WHERE cross_signing_keys.user_id = gone.user_id AND cross_signing_keys.usage = gone.usage
+    """,
+    columns=("text", "text"),
+    key=(0, 1),
+)
+
 # Late: signatures that arrive in the commit that removes the key are deleted with it.
 DELETE_SIGNATURES_OF_KEY = BatchStatement(
     "delete_signatures_of_key",

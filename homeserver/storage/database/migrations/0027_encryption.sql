@@ -106,3 +106,6 @@ CREATE TABLE outgoing_to_device (
     edu         bytea NOT NULL,
     PRIMARY KEY (destination, position)
 );
+
+-- The lists that are fetched again after a start.
+CREATE INDEX remote_device_lists_stale ON remote_device_lists (user_id) WHERE is_stale;
