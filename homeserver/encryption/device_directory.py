@@ -4,6 +4,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#tracking-the-device-list-
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from homeserver.accounts.sessions.devices import DeviceAdded, DeviceRenamed, DevicesRemoved
@@ -19,12 +20,31 @@ from homeserver.storage.encryption.cross_signing import (
     own_signatures_of,
 )
 from homeserver.storage.encryption.device_keys import DeviceRow, local_devices_of
-from homeserver.storage.encryption.remote_devices import remote_devices_of
+from homeserver.storage.encryption.device_lists import stream_ids_of
+from homeserver.storage.encryption.remote_devices import remote_devices_of, remote_lists_of
 
 MAX_CACHED_BYTES = 64 * 1_048_576
 USERS_AT_ONCE = 500  # users who are read in one query
 
-_Rows = tuple[list[DeviceRow], list[CrossSigningRow], list[SignatureRow]]
+
+@dataclass(slots=True)
+class _Rows:
+    """What is stored about one user."""
+
+    devices: list[DeviceRow] = field(default_factory=list)
+    cross_signing: list[CrossSigningRow] = field(default_factory=list)
+    signatures: list[SignatureRow] = field(default_factory=list)
+    stream_id: int | None = None
+    is_stale: bool = False
+
+    def build(self) -> UserDevices:
+        return build_user_devices(
+            self.devices,
+            self.cross_signing,
+            self.signatures,
+            self.stream_id,
+            is_stale=self.is_stale,
+        )
 
 
 class DeviceDirectory:
@@ -84,7 +104,7 @@ class DeviceDirectory:
             rows = await self._db.run(self._read, user_ids)
         finally:
             self._changed_during.remove(changed)
-        loaded = {user_id: build_user_devices(*rows[user_id]) for user_id in user_ids}
+        loaded = {user_id: rows[user_id].build() for user_id in user_ids}
         for user_id, devices in loaded.items():
             if user_id not in changed:
                 self._cache.put(user_id, devices)
@@ -93,13 +113,19 @@ class DeviceDirectory:
     async def _read(self, db: Connection, user_ids: Sequence[str]) -> dict[str, _Rows]:
         local = [user_id for user_id in user_ids if self._is_local(user_id)]
         remote = [user_id for user_id in user_ids if not self._is_local(user_id)]
-        rows: dict[str, _Rows] = {user_id: ([], [], []) for user_id in user_ids}
+        rows = {user_id: _Rows() for user_id in user_ids}
+        # The stream ids first: what changes meanwhile is in the devices, and its update follows.
+        for user_id, stream_id in (await stream_ids_of(db, local)).items() if local else ():
+            rows[user_id].stream_id = stream_id
+        for stored in await remote_lists_of(db, remote) if remote else ():
+            rows[stored.user_id].stream_id = stored.stream_id
+            rows[stored.user_id].is_stale = stored.is_stale
         for device in await local_devices_of(db, local) if local else ():
-            rows[device.user_id][0].append(device)
+            rows[device.user_id].devices.append(device)
         for device in await remote_devices_of(db, remote) if remote else ():
-            rows[device.user_id][0].append(device)
+            rows[device.user_id].devices.append(device)
         for key in await cross_signing_keys_of(db, user_ids):
-            rows[key.user_id][1].append(key)
+            rows[key.user_id].cross_signing.append(key)
         for signature in await own_signatures_of(db, local) if local else ():
-            rows[signature.user_id][2].append(signature)
+            rows[signature.user_id].signatures.append(signature)
         return rows

@@ -5,12 +5,13 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysqu
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from homeserver.encryption.device_directory import DeviceDirectory
 from homeserver.encryption.one_time_keys import OneTimeKeys
+from homeserver.encryption.remote.remote_key_queries import RemoteKeyQueries
 from homeserver.encryption.user_devices import (
     MASTER,
     SELF_SIGNING,
@@ -27,6 +28,10 @@ from homeserver.storage.encryption.one_time_keys import WantedKey
 Claims = Mapping[str, Mapping[str, str]]
 """Claimed keys: algorithm by user id and device id."""
 
+KeysByDevice = Mapping[str, Mapping[str, msgspec.Raw]]
+"""Claimed keys by device id and the name of the key."""
+
+Wanted = TypeVar("Wanted")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -52,6 +57,14 @@ class QueriedKeys:
         return object_of(members)
 
 
+@dataclass(frozen=True, slots=True)
+class ClaimedKeys:
+    """The answer to claims: keys by user id, and the servers that gave none, with the reasons."""
+
+    keys: Mapping[str, KeysByDevice]
+    failures: Mapping[str, Any]
+
+
 class KeyQueries:
     """Finds and claims keys for the clients of this server."""
 
@@ -61,27 +74,36 @@ class KeyQueries:
         directory: DeviceDirectory,
         one_time_keys: OneTimeKeys,
         local_server: LocalServer,
+        remote: RemoteKeyQueries,
     ) -> None:
         self._db = db
         self._directory = directory
         self._one_time_keys = one_time_keys
         self._local_server = local_server
+        self._remote = remote
 
-    async def query(self, user_id: str, wanted: Mapping[str, Sequence[str]]) -> QueriedKeys:
-        """The keys of users as one user sees them; an empty list asks for all devices."""
+    async def query(
+        self, user_id: str, wanted: Mapping[str, Sequence[str]], seconds: float
+    ) -> QueriedKeys:
+        """The keys of users as one user sees them; an empty list asks for all devices.
+
+        Other servers have so many seconds to respond.
+        """
         found = QueriedKeys()
+        remote = await self._remote.query(user_id, self._remote_of(wanted), seconds)
+        found.failures.update(remote.failures)
         local = [each for each in wanted if self._local_server.is_local(each)]
-        known = await self._directory.of_all(local)
-        seen = await self._signatures_by(user_id, local)
-        for each in local:
-            add_found(found, each, known[each], wanted[each])
-            master = known[each].cross_signing.get(MASTER)
+        known = {**await self._directory.of_all(local), **remote.users}
+        seen = await self._signatures_by(user_id, list(known))
+        for each, devices in known.items():
+            add_found(found, each, devices, wanted[each])
+            master = devices.cross_signing.get(MASTER)
             if master is not None and each in seen:
-                public = known[each].public_key_of(MASTER)
+                public = devices.public_key_of(MASTER)
                 rows = [row for row in seen[each] if row.key_id == public]
                 found.master_keys[each] = _encode(with_signatures(master, user_id, rows))
-            if each == user_id and USER_SIGNING in known[each].cross_signing_encoded:
-                found.user_signing_keys[each] = known[each].cross_signing_encoded[USER_SIGNING]
+            if each == user_id and USER_SIGNING in devices.cross_signing_encoded:
+                found.user_signing_keys[each] = devices.cross_signing_encoded[USER_SIGNING]
         return found
 
     async def _signatures_by(
@@ -92,8 +114,16 @@ class KeyQueries:
             rows.setdefault(row.user_id, []).append(row)
         return rows
 
-    async def claim(self, claims: Claims) -> dict[str, dict[str, dict[str, msgspec.Raw]]]:
-        """A key for each claim of a local device that has one: by user, device, and key name."""
+    async def claim(self, user_id: str, claims: Claims, seconds: float) -> ClaimedKeys:
+        """A key for each claim of one user: by user, device, and key name, where there is one.
+
+        Other servers have so many seconds to respond.
+        """
+        remote = await self._remote.claim(user_id, self._remote_of(claims), seconds)
+        return ClaimedKeys({**await self.claim_local(claims), **remote.keys}, remote.failures)
+
+    async def claim_local(self, claims: Claims) -> dict[str, KeysByDevice]:
+        """A key for each claim of a local device that has one; other users are left out."""
         wanted = [
             WantedKey(user_id, device_id, algorithm)
             for user_id, devices in claims.items()
@@ -107,7 +137,14 @@ class KeyQueries:
                 devices[each.device_id] = {
                     f"{each.algorithm}:{found.key_id}": msgspec.Raw(found.key)
                 }
-        return keys
+        return {**keys}
+
+    def _remote_of(self, wanted: Mapping[str, Wanted]) -> dict[str, Wanted]:
+        return {
+            user_id: each
+            for user_id, each in wanted.items()
+            if not self._local_server.is_local(user_id)
+        }
 
 
 def add_found(

@@ -36,6 +36,9 @@ class UserDevices:
 
     It is shared by all who ask: it must not be changed. `device_keys` is the JSON object of the
     identity keys of all devices that encrypt, as clients see it, and `encoded` its parts by device.
+    `stream_id` is that of the list's last change, `None` for a local user's list that has never
+    changed and for a remote user whose list is not stored; `is_stale` says that a remote user's
+    list may have changed since.
     """
 
     devices: Mapping[str, DeviceInfo]
@@ -43,6 +46,13 @@ class UserDevices:
     encoded: Mapping[str, bytes] = field(repr=False)
     device_keys: bytes = field(repr=False)
     cross_signing_encoded: Mapping[str, bytes] = field(repr=False)
+    stream_id: int | None = None
+    is_stale: bool = False
+
+    @property
+    def is_current(self) -> bool:
+        """Whether a remote user's list is stored, and every change of it known here."""
+        return self.stream_id is not None and not self.is_stale
 
     @property
     def size(self) -> int:
@@ -58,7 +68,10 @@ class UserDevices:
 def build_user_devices(
     devices: Iterable[DeviceRow],
     cross_signing: Iterable[CrossSigningRow],
-    signatures: Sequence[SignatureRow],
+    signatures: Sequence[SignatureRow] = (),
+    stream_id: int | None = None,
+    *,
+    is_stale: bool = False,
 ) -> UserDevices:
     """The value for one user, of the stored rows; `signatures` are the user's own."""
     found: dict[str, DeviceInfo] = {}
@@ -83,6 +96,8 @@ def build_user_devices(
         encoded,
         object_of(encoded),
         {usage: _encode(key) for usage, key in cross.items()},
+        stream_id,
+        is_stale,
     )
 
 

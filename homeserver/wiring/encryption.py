@@ -25,12 +25,15 @@ from homeserver.encryption.key_signatures import KeySignatures
 from homeserver.encryption.key_uploads import KeyUploads
 from homeserver.encryption.message_retention import MessageRetention
 from homeserver.encryption.one_time_keys import OneTimeKeys
+from homeserver.encryption.remote.remote_keys_port import RemoteKeysPort
 from homeserver.encryption.to_device import ToDevice
 from homeserver.storage.database.database import Database
+from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
 from homeserver.sync.engine import SyncEngine
 from homeserver.web.routes import Route
 from homeserver.wiring.account_core import AccountCore
+from homeserver.wiring.remote_device_lists import RemoteDeviceLists
 from homeserver.wiring.room_core import RoomCore
 
 
@@ -43,8 +46,10 @@ class Encryption:
         settings: Settings,
         db: Database,
         log: Log,
+        readers: DurableReaders,
         account_core: AccountCore,
         room_core: RoomCore,
+        remote_keys: RemoteKeysPort,
     ) -> None:
         local_server = room_core.local_server
         self.directory = DeviceDirectory(db, local_server)
@@ -59,7 +64,12 @@ class Encryption:
         )
         self.cross_signing = CrossSigning(db, log, self.directory, self.device_lists, locks)
         self._signatures = KeySignatures(db, log, reactor, self.directory, self.device_lists, locks)
-        self.queries = KeyQueries(db, self.directory, self.one_time_keys, local_server)
+        self.remote = RemoteDeviceLists(
+            reactor, db, log, readers, room_core, self.directory, self.device_lists, remote_keys
+        )
+        self.queries = KeyQueries(
+            db, self.directory, self.one_time_keys, local_server, self.remote.queries
+        )
         self.to_device = ToDevice(db, log, self.directory, local_server)
         self.dehydrated_devices = DehydratedDevices(
             db, log, account_core.devices, account_core.sessions, self.uploads, self.inboxes

@@ -9,7 +9,10 @@ from federation.api.invites import InvitesApi
 from federation.api.membership import MembershipApi
 from federation.api.third_party_invites import ThirdPartyInvitesApi
 from federation.api.transactions import TransactionsApi
-from federation.receiving.edus import EduDispatcher
+from federation.api.user_devices import UserDevicesApi
+from federation.api.user_keys import UserKeysApi
+from federation.receiving.device_list_edus import DeviceListEdus
+from federation.receiving.edus import EduDispatcher, EduReceiver
 from federation.receiving.pdu_queue import IncomingQueue
 from federation.receiving.presence_edus import PresenceEdus
 from federation.receiving.receipt_edus import ReceiptEdus
@@ -23,7 +26,15 @@ from federation.sending.device_list_recipients import DeviceListRecipients
 from federation.sending.room_servers import RoomServers
 from federation.sending.sender import OutgoingSource, Sender
 from federation.sending.to_device_outbox import ToDeviceOutbox
-from homeserver.protocol.event_types import DIRECT_TO_DEVICE, PRESENCE, RECEIPT, TYPING
+from homeserver.protocol.event_types import (
+    DEVICE_LIST_UPDATE,
+    DIRECT_TO_DEVICE,
+    PRESENCE,
+    RECEIPT,
+    SIGNING_KEY_UPDATE,
+    TYPING,
+    UNSTABLE_SIGNING_KEY_UPDATE,
+)
 from homeserver.rooms.history.event_ancestors import EventAncestors
 from homeserver.rooms.membership.restricted_joins import RestrictedJoins
 from homeserver.storage.database.database import Database
@@ -59,6 +70,8 @@ class FederatedRooms:
         rate_limits: RateLimits,
     ) -> None:
         self._remote = remote
+        self._list_resync = encryption.remote.resync
+        federation.destinations.subscribe(self._list_resync.server_reachable)
         registry = room_core.registry
         access = RoomAccess(registry)
         servers = RoomServers(registry, db)
@@ -81,6 +94,7 @@ class FederatedRooms:
                 TYPING: self._typing.receive,
                 RECEIPT: receipts.receive,
                 PRESENCE: self._presence.receive,
+                **_device_list_edus(encryption),
             },
             {DIRECT_TO_DEVICE: to_device.receive},
         )
@@ -93,6 +107,8 @@ class FederatedRooms:
         self._apis = [
             TransactionsApi(reactor, pdu_queue, edus),
             *_apis(db, account_core, room_core, remote, rooms, access),
+            UserDevicesApi(db, encryption.directory, room_core.local_server),
+            UserKeysApi(db, encryption.directory, encryption.queries, room_core.local_server),
         ]
         for reader in (self._sender, self._typing, receipts, self._presence, remote.resync):
             log.subscribe(reader.apply)
@@ -102,6 +118,7 @@ class FederatedRooms:
         await self._sender.start()
         self._presence.start()
         await self._remote.resync.start()
+        await self._list_resync.start()
 
     @property
     def destinations_with_edus(self) -> int:
@@ -114,6 +131,7 @@ class FederatedRooms:
 
     async def stop(self) -> None:
         """Stop sending to other servers, and fetching from them."""
+        self._list_resync.stop()
         await self._remote.resync.stop()
         self._typing.stop()
         self._presence.stop()
@@ -143,6 +161,16 @@ def _sender(
         reactor,
         [ToDeviceOutbox(db, log), DeviceListOutbox(db, log, encryption.directory)],
     )
+
+
+def _device_list_edus(encryption: Encryption) -> dict[str, EduReceiver]:
+    """The functions for EDUs about device lists of remote users, by type."""
+    edus = DeviceListEdus(encryption.remote.updates)
+    return {
+        DEVICE_LIST_UPDATE: edus.receive_device,
+        SIGNING_KEY_UPDATE: edus.receive_signing_key,
+        UNSTABLE_SIGNING_KEY_UPDATE: edus.receive_signing_key,
+    }
 
 
 def _apis(

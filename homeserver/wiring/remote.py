@@ -9,11 +9,13 @@ from federation.receiving.pdu_checks import PduChecks
 from federation.remote.backfill import Backfill
 from federation.remote.membership_requests import MembershipRequests
 from federation.remote.partial_state_resync import PartialStateResync
+from federation.remote.remote_keys import RemoteKeyRequests
 from federation.remote.remote_memberships import RemoteMemberships
 from federation.remote.remote_queries import RemoteQueries
 from federation.remote.remote_spaces import RemoteSpaces
 from federation.remote.remote_timestamps import RemoteTimestamps
 from homeserver.accounts.user_data.profiles import FindRemoteProfile
+from homeserver.encryption.remote.remote_keys_port import RemoteKeysPort
 from homeserver.rooms.discovery.aliases import FindRemoteAlias
 from homeserver.rooms.discovery.directory import FindRemoteRooms
 from homeserver.rooms.discovery.space_hierarchy import RemoteSpacesPort
@@ -40,6 +42,7 @@ class RemotePorts:
     find_alias: FindRemoteAlias
     find_rooms: FindRemoteRooms
     find_profile: FindRemoteProfile
+    keys: RemoteKeysPort
 
 
 class Remote:
@@ -71,6 +74,7 @@ class Remote:
             find_alias=queries.find_alias,
             find_rooms=queries.find_rooms,
             find_profile=queries.find_profile,
+            keys=RemoteKeyRequests(client, reactor),
         )
 
     def end_waits(self) -> None:

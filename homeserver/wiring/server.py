@@ -65,7 +65,9 @@ class ServerParts:
         self.rooms = RoomServices(
             reactor, settings, db, log, readers, accounts, core, remote.ports, rate_limits
         )
-        self.encryption = Encryption(reactor, settings, db, log, accounts, core)
+        self.encryption = Encryption(
+            reactor, settings, db, log, readers, accounts, core, remote.ports.keys
+        )
         self.accounts = AccountServices(
             reactor,
             settings,

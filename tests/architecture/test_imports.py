@@ -41,6 +41,8 @@ READS_FOREIGN_TABLES = {
     "homeserver/storage/encryption/one_time_keys.py",
     "homeserver/storage/encryption/to_device.py",
     "homeserver/storage/encryption/device_lists.py",
+    # Lists of the members of a room.
+    "homeserver/storage/encryption/remote_devices.py",
     "homeserver/storage/database/stored_positions.py",
 }
 

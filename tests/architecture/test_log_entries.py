@@ -24,6 +24,7 @@ NOT_APPENDED = {
     "homeserver.rooms.history.timeline_source.TimelineEvent": "an item of a durable reader",
     "homeserver.rooms.lifecycle.upgrade_migration.LocalJoin": "an item of a durable reader",
     "homeserver.rooms.membership.guest_access.GuestAccessChanged": "an item of a durable reader",
+    "homeserver.encryption.remote.unshared_lists.MembershipEnded": "an item of a durable reader",
     "homeserver.rooms.membership.profile_propagation.MemberProfileChanged": (
         "an item of a durable reader"
     ),

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.encryption.remote.remote_keys_port import ClaimedKeys, KeysUnavailable
+from homeserver.protocol.encryption.remote_keys import RemoteDeviceList, RemoteKeys
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.events import Event
 from homeserver.rooms.discovery.aliases import AliasTarget
@@ -70,6 +72,21 @@ class NoSpaces:
         return False
 
 
+class NoRemoteKeys:
+    """No other server gives keys."""
+
+    async def fetch_device_list(self, user_id: str) -> RemoteDeviceList:
+        raise KeysUnavailable(503, "No other server can be asked")
+
+    async def query(
+        self, server: str, wanted: Mapping[str, Sequence[str]]
+    ) -> Mapping[str, RemoteKeys]:
+        raise KeysUnavailable(503, "No other server can be asked")
+
+    async def claim(self, server: str, claims: Mapping[str, Mapping[str, str]]) -> ClaimedKeys:
+        raise KeysUnavailable(503, "No other server can be asked")
+
+
 async def find_no_alias(alias: str) -> AliasTarget:
     raise NotFound("No other server can be asked")
 
@@ -93,6 +110,7 @@ def no_remote(backfill: BackfillPort) -> RemotePorts:
         find_alias=find_no_alias,
         find_rooms=find_no_rooms,
         find_profile=find_no_profile,
+        keys=NoRemoteKeys(),
     )
 
 

@@ -62,10 +62,13 @@ class SyncServer:
         # Time stands still for them, so that no test has to stop their timers.
         self.readers_clock = Clock()
         readers = self.readers = DurableReaders(log, db, self.readers_clock)
+        remote = no_remote(backfill)
         self.rooms = RoomServices(
-            reactor, settings, db, log, readers, accounts, core, no_remote(backfill), limits
+            reactor, settings, db, log, readers, accounts, core, remote, limits
         )
-        self.encryption = Encryption(reactor, settings, db, log, accounts, core)
+        self.encryption = Encryption(
+            reactor, settings, db, log, readers, accounts, core, remote.keys
+        )
         self.sync = Sync(
             reactor, settings, db, log, readers, accounts, core, self.rooms, self.encryption
         )

@@ -53,7 +53,7 @@ class DeviceListClient:
 
 class DeviceListLawTests(SyncLawTestCase):
     timeout = 240
-    max_examples = 900
+    max_examples = 60
     max_actions = 30
 
     async def test_clients_know_the_devices_of_just_those_who_share_a_room(self) -> None:

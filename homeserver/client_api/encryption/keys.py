@@ -77,12 +77,15 @@ class EncryptionKeysApi:
 
     async def query_keys(self, caller: Requester, body: QueryKeys) -> msgspec.Raw:
         """The devices and keys of users."""
-        found = await self._queries.query(caller.user_id, body.device_keys)
+        found = await self._queries.query(caller.user_id, body.device_keys, body.timeout / 1_000)
         return msgspec.Raw(found.encode())
 
-    async def claim_keys(self, body: ClaimKeys) -> dict[str, Any]:
+    async def claim_keys(self, caller: Requester, body: ClaimKeys) -> dict[str, Any]:
         """One key of each device that is named."""
-        return {"failures": {}, "one_time_keys": await self._queries.claim(body.one_time_keys)}
+        claimed = await self._queries.claim(
+            caller.user_id, body.one_time_keys, body.timeout / 1_000
+        )
+        return {"failures": claimed.failures, "one_time_keys": claimed.keys}
 
     async def get_keys_changes(self, caller: Requester, query: ChangesQuery) -> dict[str, Any]:
         """The users whose devices changed since a token."""

@@ -71,6 +71,14 @@ async def all_users(db: Connection, after: str = "", limit: int = 1000) -> list[
         return await cursor.fetchall()
 
 
+async def users_among(db: Connection, user_ids: Sequence[str]) -> set[str]:
+    """The existing users among these ids."""
+    cursor = await db.execute(
+        "SELECT user_id FROM users WHERE user_id = ANY(%s)", (list(user_ids),)
+    )
+    return {row[0] for row in await cursor.fetchall()}
+
+
 async def guests_among(db: Connection, user_ids: Sequence[str]) -> list[str]:
     """The guests among these users."""
     cursor = await db.execute(

@@ -74,6 +74,7 @@ CREATE TABLE remote_device_lists (
     stream_id bigint  NOT NULL,
     is_stale  boolean NOT NULL
 );
+CREATE INDEX remote_device_lists_stale ON remote_device_lists (user_id) WHERE is_stale;
 CREATE TABLE remote_devices (
     user_id      text COLLATE "C",
     device_id    text COLLATE "C",

@@ -1,0 +1,1 @@
+"""Keys and device lists of users of other servers."""
