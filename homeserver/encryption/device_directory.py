@@ -20,7 +20,7 @@ from homeserver.storage.encryption.cross_signing import (
     own_signatures_of,
 )
 from homeserver.storage.encryption.device_keys import DeviceRow, local_devices_of
-from homeserver.storage.encryption.device_lists import stream_ids_of
+from homeserver.storage.encryption.device_lists import device_lists_of
 from homeserver.storage.encryption.remote_devices import remote_devices_of, remote_lists_of
 
 MAX_CACHED_BYTES = 64 * 1_048_576
@@ -115,8 +115,8 @@ class DeviceDirectory:
         remote = [user_id for user_id in user_ids if not self._is_local(user_id)]
         rows = {user_id: _Rows() for user_id in user_ids}
         # The stream ids first: what changes meanwhile is in the devices, and its update follows.
-        for user_id, stream_id in (await stream_ids_of(db, local)).items() if local else ():
-            rows[user_id].stream_id = stream_id
+        for changed in await device_lists_of(db, local) if local else ():
+            rows[changed.user_id].stream_id = changed.stream_id
         for stored in await remote_lists_of(db, remote) if remote else ():
             rows[stored.user_id].stream_id = stored.stream_id
             rows[stored.user_id].is_stale = stored.is_stale

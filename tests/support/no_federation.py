@@ -72,8 +72,8 @@ class NoSpaces:
         return False
 
 
-class NoRemoteKeys:
-    """No other server gives keys."""
+class NoKeys:
+    """No keys of remote users are found."""
 
     async def fetch_device_list(self, user_id: str) -> RemoteDeviceList:
         raise KeysUnavailable(503, "No other server can be asked")
@@ -110,7 +110,7 @@ def no_remote(backfill: BackfillPort) -> RemotePorts:
         find_alias=find_no_alias,
         find_rooms=find_no_rooms,
         find_profile=find_no_profile,
-        keys=NoRemoteKeys(),
+        keys=NoKeys(),
     )
 
 

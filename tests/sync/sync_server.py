@@ -30,7 +30,7 @@ from homeserver.wiring.rooms import RoomServices
 from homeserver.wiring.sync import Sync
 from tests.rooms.inbound.remote_events import RemoteEvents
 from tests.support.logs import transcoding
-from tests.support.no_federation import NoBackfill, no_remote
+from tests.support.no_federation import NoBackfill, NoKeys, no_remote
 from tests.support.reactor import until
 
 SERVER = "example.org"
@@ -62,13 +62,10 @@ class SyncServer:
         # Time stands still for them, so that no test has to stop their timers.
         self.readers_clock = Clock()
         readers = self.readers = DurableReaders(log, db, self.readers_clock)
-        remote = no_remote(backfill)
         self.rooms = RoomServices(
-            reactor, settings, db, log, readers, accounts, core, remote, limits
+            reactor, settings, db, log, readers, accounts, core, no_remote(backfill), limits
         )
-        self.encryption = Encryption(
-            reactor, settings, db, log, readers, accounts, core, remote.keys
-        )
+        self.encryption = Encryption(reactor, settings, db, log, readers, accounts, core, NoKeys())
         self.sync = Sync(
             reactor, settings, db, log, readers, accounts, core, self.rooms, self.encryption
         )

@@ -94,8 +94,10 @@ def device_row(user_id: str, device_id: str, device: RemoteDevice) -> Row:
 
 
 def cross_signing_rows(user_id: str, keys: Mapping[str, bytes]) -> list[Row]:
-    """The rows that store cross-signing keys, given by usage."""
-    # Their position matters for user-signing keys only, which other servers keep to themselves.
+    """The rows that store cross-signing keys, given by usage.
+
+    The position is for user-signing keys, which are never those of remote users.
+    """
     return [SET_CROSS_SIGNING_KEY.row(user_id, *each, 0) for each in keys.items()]
 
 

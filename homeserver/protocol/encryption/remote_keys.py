@@ -14,18 +14,19 @@ from typing import Any
 
 import msgspec
 
+from homeserver.protocol.encryption.cross_signing_keys import parse_cross_signing_key
 from homeserver.protocol.encryption.key_objects import (
     MAX_CLAIMABLE_KEY_BYTES,
     MAX_DEVICE_KEYS_BYTES,
     MAX_KEY_ID_BYTES,
 )
+from homeserver.protocol.errors import MatrixError
 from homeserver.protocol.json_elements import BadElement, decodable, decode_apart, decode_or_none
 
 MAX_DEVICES = 2_000  # of one user
 MAX_LIST_BYTES = 2 * 1_048_576  # of the keys of one user
 MAX_DEVICE_ID_BYTES = 255
 MAX_DISPLAY_NAME_BYTES = 1_024
-MAX_CROSS_SIGNING_BYTES = 16_384
 MAX_STREAM_ID = (1 << 53) - 1
 MAX_PREVIOUS = 100  # updates that one update may follow
 SHOWN_USAGES = ("master", "self_signing")  # user-signing keys are for their own user only
@@ -82,13 +83,6 @@ class _DeviceKeys(msgspec.Struct):
     device_id: str | None = None
     algorithms: list[str] = []
     keys: dict[str, Any] = {}
-    signatures: Signatures = {}
-
-
-class _CrossSigningKey(msgspec.Struct):
-    user_id: str
-    usage: list[str]
-    keys: dict[str, str]
     signatures: Signatures = {}
 
 
@@ -205,7 +199,7 @@ def parse_signing_key_update(user_id: str, content: Mapping[str, Any]) -> dict[s
     given = {usage: content.get(f"{usage}_key") for usage in SHOWN_USAGES}
     keys: dict[str, bytes] = {}
     for usage, key in given.items():
-        parsed = None if key is None else parse_cross_signing_key(user_id, usage, key)
+        parsed = None if key is None else _cross_signing_key(user_id, usage, key)
         if parsed is not None:
             keys[usage] = parsed
         elif key is not None:
@@ -239,23 +233,6 @@ def parse_device(user_id: str, device_id: str, name: Any, keys: Any) -> RemoteDe
     return RemoteDevice(shown, encoded)
 
 
-def parse_cross_signing_key(user_id: str, usage: str, key: Any) -> bytes | None:
-    """The JSON of a user's cross-signing key, with the user's own signatures; `None` if it is none.
-
-    Signatures by other users would show who has verified whom.
-    """
-    shape = _as(_CrossSigningKey, key)
-    if shape is None or shape.user_id != user_id or usage not in shape.usage:
-        return None
-    if len(shape.keys) != 1 or any(
-        name != f"ed25519:{public}" for name, public in shape.keys.items()
-    ):
-        return None
-    own = {signer: each for signer, each in shape.signatures.items() if signer == user_id}
-    encoded = _encoded({**key, "signatures": own} if shape.signatures else key)
-    return None if encoded is None or len(encoded) > MAX_CROSS_SIGNING_BYTES else encoded
-
-
 def _bounded(devices: Iterable[tuple[str, RemoteDevice | None]]) -> dict[str, RemoteDevice]:
     """The usable devices, as many as may be stored for one user."""
     found: dict[str, RemoteDevice] = {}
@@ -273,10 +250,17 @@ def _bounded(devices: Iterable[tuple[str, RemoteDevice | None]]) -> dict[str, Re
 def _parse_cross_signing(user_id: str, keys: Mapping[str, msgspec.Raw]) -> dict[str, bytes]:
     """The usable cross-signing keys by usage."""
     found = {
-        usage: parse_cross_signing_key(user_id, usage, decode_or_none(raw))
+        usage: _cross_signing_key(user_id, usage, decode_or_none(raw))
         for usage, raw in keys.items()
     }
     return {usage: key for usage, key in found.items() if key is not None}
+
+
+def _cross_signing_key(user_id: str, usage: str, key: Any) -> bytes | None:
+    try:
+        return parse_cross_signing_key(key, user_id, usage).encoded
+    except MatrixError:
+        return None
 
 
 def _as(shape: Any, value: Any) -> Any:

@@ -83,14 +83,6 @@ async def device_lists_between(
     return [DeviceListRow(*row) for row in await cursor.fetchall()]
 
 
-async def stream_ids_of(db: Connection, user_ids: Sequence[str]) -> dict[str, int]:
-    """The stream id of the last change of each user's device list; unchanged ones are left out."""
-    cursor = await db.execute(
-        "SELECT user_id, stream_id FROM device_lists WHERE user_id = ANY(%s)", (list(user_ids),)
-    )
-    return dict(await cursor.fetchall())
-
-
 async def shared_lists_changed(
     db: Connection, user_id: str, rooms: Sequence[int], after: int
 ) -> dict[str, int]:

@@ -11,8 +11,10 @@ from tests.encryption.client_keys import DeviceKeys
 from tests.support.actors import Actor
 from tests.support.fake_server.fake_http import FAILURE, GARBAGE, Answer, Stall, always
 from tests.support.organisations import FederationTestCase
+from tests.support.watcher import eventually
 
 CURVE = "signed_curve25519"
+PASSWORD = "correct horse battery"
 USER = "/_matrix/federation/v1/user"
 CLAIM = "claim_user_encryption_keys"
 
@@ -27,7 +29,8 @@ class TwoServersTests(FederationTestCase):
         await super().setUp()
         self.first, self.second = await self.organisation(), await self.organisation()
         self.alice = await self.first.register("alice")
-        self.bob = await self.second.register("bob")
+        body = {"username": "bob", "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
+        self.bob = self.actor(await self.second.anybody.post("/register", body))
         self.keys = DeviceKeys(self.bob)
 
     async def found(self) -> Any:
@@ -59,6 +62,44 @@ class TwoServersTests(FederationTestCase):
         for _ in range(2):
             shown = {**self.keys.identity, "unsigned": {}}
             self.assertEqual(await self.found(), {self.bob.device_id: shown})
+
+    async def test_changes_of_a_member_arrive(self) -> None:
+        """New keys, new names, devices that log out: each is seen, with the client notified."""
+        await self.bob.post("/keys/upload", {"device_keys": self.keys.identity})
+        await self.share_a_room()
+        await self.found()
+        tablet = await self.log_in_again()
+        keys, phone = DeviceKeys(tablet), f"/devices/{self.bob.device_id}"
+
+        for change, devices, name in (
+            (tablet.post("/keys/upload", {"device_keys": keys.identity}), 2, {}),
+            (self.bob.put(phone, {"display_name": "Phone"}), 2, {"device_display_name": "Phone"}),
+            (tablet.post("/logout"), 1, {"device_display_name": "Phone"}),
+        ):
+            since = (await self.alice.sync())["next_batch"]
+            await change
+
+            async def is_known(devices: int = devices, name: Any = name) -> bool:
+                found = await self.found()
+                return len(found) == devices and found[self.bob.device_id]["unsigned"] == name
+
+            await eventually(is_known, "a change")
+            changed = (await self.alice.sync(since))["device_lists"]["changed"]
+            self.assertEqual(changed, [self.bob.user_id])
+
+    async def log_in_again(self) -> Actor:
+        """Another device of Bob's."""
+        body = {
+            "type": "m.login.password",
+            "identifier": {"type": "m.id.user", "user": self.bob.user_id},
+            "password": PASSWORD,
+        }
+        return self.actor(await self.second.anybody.post("/login", body))
+
+    def actor(self, answer: Any) -> Actor:
+        """Bob with the device of a response."""
+        names = answer["user_id"], answer["device_id"], answer["access_token"]
+        return Actor(self.http, self.second.url, *names)
 
     async def test_each_key_is_claimed_once(self) -> None:
         """Then the fallback key is, as for local users."""

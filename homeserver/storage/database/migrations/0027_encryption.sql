@@ -74,7 +74,6 @@ CREATE TABLE remote_device_lists (
     stream_id bigint  NOT NULL,
     is_stale  boolean NOT NULL
 );
-CREATE INDEX remote_device_lists_stale ON remote_device_lists (user_id) WHERE is_stale;
 CREATE TABLE remote_devices (
     user_id      text COLLATE "C",
     device_id    text COLLATE "C",
@@ -142,3 +141,6 @@ CREATE TABLE device_list_outbox (
     PRIMARY KEY (destination, position)
 );
 CREATE INDEX device_list_outbox_by_user ON device_list_outbox (destination, user_id, position);
+
+-- The lists that are fetched again after a start.
+CREATE INDEX remote_device_lists_stale ON remote_device_lists (user_id) WHERE is_stale;
