@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.clients.encryption.pairs import NAMES, ONE_SERVER, PAIRS
+from tests.clients.encryption.pairs import NAMES, PAIRS
 from tests.support.peer import is_peer_installed
 from tests.support.sites import PEER, Site, Sites
 
@@ -42,7 +42,7 @@ def servers(request: pytest.FixtureRequest, sites: Sites) -> Iterator[Servers]:
     kinds: tuple[str, ...] = request.param
     if PEER in kinds and not is_peer_installed():
         pytest.skip("the peer is not installed: make peer")
-    if kinds == ONE_SERVER:
+    if len(kinds) == 1:
         first = second = sites.get(kinds[0], 0)
     else:
         first, second = sites.pair(*kinds)

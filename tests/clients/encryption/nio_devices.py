@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from nio import (
     LocalProtocolError,
     MatrixRoom,
     MegolmEvent,
+    RoomMessageNotice,
     RoomMessageText,
     SyncResponse,
 )
@@ -50,7 +51,7 @@ class Device:
         self.emoji: list[tuple[str, str]] = []
         self._news = asyncio.Event()
         self._syncing: asyncio.Task[None] | None = None
-        client.add_event_callback(self._hear, RoomMessageText)
+        client.add_event_callback(self._hear, (RoomMessageText, RoomMessageNotice))
         client.add_event_callback(self._miss, MegolmEvent)
         client.add_to_device_callback(self._verify, (KeyVerificationStart, KeyVerificationKey))
         client.add_response_callback(self._tell, SyncResponse)
@@ -133,7 +134,7 @@ class Device:
         ].users_shared_with
         return shared
 
-    async def _hear(self, room: MatrixRoom, event: RoomMessageText) -> None:
+    async def _hear(self, room: MatrixRoom, event: RoomMessageText | RoomMessageNotice) -> None:
         assert event.decrypted, event
         self.heard[room.room_id].append(event.body)
 
@@ -200,14 +201,14 @@ async def devices(servers: Servers) -> AsyncIterator[Devices]:
     async with AsyncExitStack() as stack:
         yield Devices(servers, stack)
     # Connections with TLS end a moment after they were closed.
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.25)
 
 
-async def encrypted_room(owner: Device, *others: Device) -> str:
-    """A private encrypted room of these users, as all these devices see."""
+async def encrypted_room(owner: Device, *others: Device, invited: Sequence[str] = ()) -> str:
+    """A private encrypted room of these users, as all these devices see; more are `invited`."""
     firsts = {each.client.user_id: each for each in reversed((owner, *others))}
     del firsts[owner.client.user_id]
-    created = owner.client.room_create(invite=list(firsts), initial_state=[ENCRYPTION])
+    created = owner.client.room_create(invite=[*firsts, *invited], initial_state=[ENCRYPTION])
     room: str = (await ok(created)).room_id
     for other in firsts.values():
         await join(other, room)
