@@ -12,7 +12,9 @@ PROGRAM = "encryption/main.mjs"
 SCENARIOS = (
     "chat",
     "group",
+    "verification",
     "removed_device",
+    "key_backup",
     "fallback_key",
 )
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(240), *NEEDS_NODE]

@@ -5,6 +5,8 @@ import pytest
 # Its olm has no wheel for each Python.
 pytest.importorskip("olm", reason="mautrix with encryption is not installed")
 
+from mautrix.types import TrustState
+
 from tests.clients.encryption.conftest import Servers
 from tests.clients.encryption.mautrix_bots import bots
 from tests.clients.encryption.nio_devices import devices, encrypted_room
@@ -32,3 +34,20 @@ async def test_bot_reads_and_answers(servers: Servers) -> None:
             await alice.say(room, text)
             for device in (alice, laptop):
                 await device.hears(room, text, f"you said: {text}")
+
+
+async def test_devices_are_trusted_by_their_users_signature(servers: Servers) -> None:
+    """A new device that was told the recovery key is trusted by others without a verification."""
+    async with bots(servers) as running:
+        bot, other = await running.register(server=0), await running.register(server=1)
+        recovery_key = await bot.machine.generate_recovery_key()
+        second = await running.another(bot)
+        name = second.client.mxid, second.client.device_id
+        assert await other.trust_in(*name) == TrustState.UNVERIFIED
+
+        await second.machine.verify_with_recovery_key(recovery_key)
+        third = await running.register(server=1)
+
+        assert await third.trust_in(*name) == TrustState.CROSS_SIGNED_TOFU
+        first = bot.client.mxid, bot.client.device_id
+        assert await third.trust_in(*first) == TrustState.CROSS_SIGNED_TOFU

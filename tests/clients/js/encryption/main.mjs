@@ -7,9 +7,11 @@ import { clients, flowName } from "../sdk.mjs";
 import { chat } from "./chat.mjs";
 import { fallback_key } from "./fallback_key.mjs";
 import { group } from "./group.mjs";
+import { key_backup } from "./key_backup.mjs";
 import { removed_device } from "./removed_device.mjs";
+import { verification } from "./verification.mjs";
 
-const scenarios = { chat, group, removed_device, fallback_key };
+const scenarios = { chat, group, verification, removed_device, key_backup, fallback_key };
 
 if (flowName === "--list") {
     console.log(Object.keys(scenarios).join("\n"));
