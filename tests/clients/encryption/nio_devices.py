@@ -13,6 +13,7 @@ from typing import Any
 from nio import (
     AsyncClient,
     AsyncClientConfig,
+    EncryptionError,
     KeyVerificationKey,
     KeyVerificationStart,
     LocalProtocolError,
@@ -29,6 +30,7 @@ from tests.clients.nio_client import ok, password_of
 
 WAIT_SECONDS = 60.0  # a busy machine is slow; only failures wait that long
 POLL_MS = 10_000
+FILTER = {"room": {"timeline": {"limit": 200}}}  # a shorter timeline may have gaps
 NUMBERS = itertools.count(1)
 ENCRYPTION = {
     "type": "m.room.encryption",
@@ -40,14 +42,14 @@ ENCRYPTION = {
 class Device:
     """A running client of one user.
 
-    `heard` has the bodies of the messages of each room that it could read, in order, and
-    `unreadable` the event ids of the others.
+    `heard` has the bodies of the messages of each room, in the order in which it could read them,
+    and `unreadable` the event ids of the others, which it tries again when it has synced.
     """
 
     def __init__(self, client: AsyncClient) -> None:
         self.client = client
         self.heard: dict[str, list[str]] = defaultdict(list)
-        self.unreadable: dict[str, list[str]] = defaultdict(list)
+        self._missed: list[MegolmEvent] = []
         self.emoji: list[tuple[str, str]] = []
         self._news = asyncio.Event()
         self._syncing: asyncio.Task[None] | None = None
@@ -61,9 +63,14 @@ class Device:
         """User id and device id."""
         return self.client.user_id, self.client.device_id
 
+    def unreadable(self, room: str) -> list[str]:
+        """The event ids of the messages of a room that it cannot read."""
+        return [event.event_id for event in self._missed if event.room_id == room]
+
     def start(self) -> None:
         """Sync in the background from now on."""
-        self._syncing = asyncio.create_task(self.client.sync_forever(timeout=POLL_MS))
+        syncing = self.client.sync_forever(timeout=POLL_MS, sync_filter=FILTER)
+        self._syncing = asyncio.create_task(syncing)
 
     async def stop(self) -> None:
         """Go offline."""
@@ -90,7 +97,12 @@ class Device:
         await self.until(
             lambda: self.heard[room][-len(bodies) :] == list(bodies), f"{bodies} in {room}"
         )
-        assert not self.unreadable[room], self._summary()
+        assert not self.unreadable(room), self._summary()
+
+    async def hears_all(self, room: str, bodies: list[str]) -> None:
+        """Wait until it has read these messages of a room, in any order, each once."""
+        await self.until(lambda: len(self.heard[room]) >= len(bodies), f"{bodies} in {room}")
+        assert sorted(self.heard[room]) == sorted(bodies)
 
     async def knows(self, *others: "Device") -> None:
         """Wait until it has the keys of all these devices."""
@@ -139,7 +151,7 @@ class Device:
         self.heard[room.room_id].append(event.body)
 
     async def _miss(self, room: MatrixRoom, event: MegolmEvent) -> None:
-        self.unreadable[room.room_id].append(event.event_id)
+        self._missed.append(event)
 
     async def _verify(self, event: Any) -> None:
         # What a user does, but for comparing the emoji.
@@ -153,11 +165,16 @@ class Device:
             await ok(self.client.confirm_short_auth_string(transaction))
 
     async def _tell(self, _: SyncResponse) -> None:
+        for event in list(self._missed):
+            with contextlib.suppress(EncryptionError):
+                self.heard[event.room_id].append(self.client.decrypt_event(event).body)
+                self._missed.remove(event)
         self._news.set()
 
     def _summary(self) -> str:
         members = {room: sorted(self.members(room)) for room in self.client.rooms}
-        return f"heard {dict(self.heard)}, not read {dict(self.unreadable)}, members {members}"
+        missed = [event.event_id for event in self._missed]
+        return f"heard {dict(self.heard)}, not read {missed}, members {members}"
 
 
 class Devices:

@@ -16,6 +16,7 @@ SCENARIOS = (
     "removed_device",
     "key_backup",
     "fallback_key",
+    "backlog",
 )
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(240), *NEEDS_NODE]
 

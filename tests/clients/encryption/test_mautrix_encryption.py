@@ -37,7 +37,7 @@ async def test_bot_reads_and_answers(servers: Servers) -> None:
 
 
 async def test_devices_are_trusted_by_their_users_signature(servers: Servers) -> None:
-    """A new device that was told the recovery key is trusted by others without a verification."""
+    """Others trust a new device into which its user typed the recovery key."""
     async with bots(servers) as running:
         bot, other = await running.register(server=0), await running.register(server=1)
         recovery_key = await bot.machine.generate_recovery_key()

@@ -16,9 +16,10 @@ const UNTOLD = null;
 const SYNC_LIMIT = 200; // a shorter timeline may have gaps
 
 // The first device of a new user.
-export async function newUser(name, url, options = {}) {
+export async function newUser(name, url, { fetchFn } = {}) {
     const keeper = { recoveryKey: UNTOLD };
-    return encrypting(await register(name, url, { ...options, ...callbacks(keeper) }), keeper);
+    const options = { ...callbacks(keeper), ...(fetchFn && { fetchFn }) };
+    return encrypting(await register(name, url, options), keeper);
 }
 
 // A further device of the same user, who may tell it the recovery key.
@@ -42,6 +43,19 @@ function callbacks(keeper) {
     const getSecretStorageKey = async ({ keys }) =>
         keeper.recoveryKey && [Object.keys(keys)[0], keeper.recoveryKey.privateKey];
     return { cryptoCallbacks: { getSecretStorageKey } };
+}
+
+// The network of one device, which can be cut: options for `newUser`.
+export function network() {
+    const wires = { isCut: false };
+    wires.fetchFn = async (resource, options) => {
+        if (wires.isCut) throw new TypeError("the network is gone");
+        const response = await fetch(resource, options);
+        // What was on its way is lost, too.
+        if (wires.isCut) throw new TypeError("the network is gone");
+        return response;
+    };
+    return wires;
 }
 
 // Creates the keys of a user, as after a first log-in: cross-signing, secret storage, and a backup of the

@@ -3,26 +3,19 @@
 import assert from "node:assert/strict";
 import { Method } from "matrix-js-sdk";
 import { eventually, secondUrl } from "../sdk.mjs";
-import { encryptedRoom, knowEachOther, newUser, shows } from "./devices.mjs";
+import { encryptedRoom, knowEachOther, network, newUser, shows } from "./devices.mjs";
 
 const ALGORITHM = "signed_curve25519";
 const MOST = 200; // a client has fewer one-time keys at the server
 
 export async function fallback_key() {
-    let isOffline = false;
-    const fetchFn = async (resource, options) => {
-        if (isOffline) throw new TypeError("the network is gone");
-        const response = await fetch(resource, options);
-        // What was on its way is lost, too.
-        if (isOffline) throw new TypeError("the network is gone");
-        return response;
-    };
-    const [alice, bob] = [await newUser("alice"), await newUser("bob", secondUrl, { fetchFn })];
+    const wires = network();
+    const [alice, bob] = [await newUser("alice"), await newUser("bob", secondUrl, wires)];
     const roomId = await encryptedRoom(alice, bob);
     await knowEachOther(alice, bob);
     // Bob's client uploads its keys after its first sync.
     await eventually(async () => assert(!(await claim(alice, bob)).fallback));
-    isOffline = true;
+    wires.isCut = true;
 
     const claimed = [];
     while (!claimed.at(-1)?.fallback) {
@@ -32,7 +25,7 @@ export async function fallback_key() {
     const keys = claimed.map(({ key }) => key);
     assert.equal(new Set(keys).size, keys.length, "a key was given out twice");
     await alice.sendTextMessage(roomId, "are you there?");
-    isOffline = false;
+    wires.isCut = false;
     bob.retryImmediately();
 
     await shows(bob, roomId, "are you there?");

@@ -4,6 +4,7 @@
 // its own accounts at both servers, asserts what users would see, and ends with exit status 0.
 
 import { clients, flowName } from "../sdk.mjs";
+import { backlog } from "./backlog.mjs";
 import { chat } from "./chat.mjs";
 import { fallback_key } from "./fallback_key.mjs";
 import { group } from "./group.mjs";
@@ -11,7 +12,15 @@ import { key_backup } from "./key_backup.mjs";
 import { removed_device } from "./removed_device.mjs";
 import { verification } from "./verification.mjs";
 
-const scenarios = { chat, group, verification, removed_device, key_backup, fallback_key };
+const scenarios = {
+    chat,
+    group,
+    verification,
+    removed_device,
+    key_backup,
+    fallback_key,
+    backlog,
+};
 
 if (flowName === "--list") {
     console.log(Object.keys(scenarios).join("\n"));
