@@ -1,15 +1,15 @@
 """The servers on which the users of a scenario are."""
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from tests.clients.encryption.pairs import NAMES, PAIRS
 from tests.support.peer import is_peer_installed
-from tests.support.sites import PEER, Site, Sites
+from tests.support.sites import PEER, Site, Sites, show_logs
 
 
 class Servers(NamedTuple):
@@ -50,3 +50,13 @@ def servers(request: pytest.FixtureRequest, sites: Sites) -> Iterator[Servers]:
     yield Servers(first, second, authority.client_context(), authority.path)
     errors = [line for site in {first, second} for line in site.program.new_errors()]
     assert errors == []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[Any]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A scenario that failed shows what the servers logged last, and keeps their logs."""
+    report = yield
+    show_logs(item, report)
+    return report
