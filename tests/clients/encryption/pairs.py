@@ -5,7 +5,7 @@ single kind is a server that has both. To show that a scenario is right, and not
 implementation, run it with `(PEER,)` and `(PEER, PEER)`.
 """
 
-from tests.support.sites import LOCAL
+from tests.support.sites import LOCAL, PEER
 
-PAIRS: list[tuple[str, ...]] = [(LOCAL,)]
-NAMES = ["alone"]
+PAIRS: list[tuple[str, ...]] = [(LOCAL,), (LOCAL, LOCAL), (LOCAL, PEER)]
+NAMES = ["alone", "two", "peer"]
