@@ -1,19 +1,18 @@
 """Everyday flows with matrix-js-sdk, the library of Element Web, under Node.
 
-The flows are in `js/flows.mjs`; `npm ci` in that folder fetches the library.
+The flows are in `js/flows.mjs`.
 """
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
+from tests.clients.node import FOLDER, NEEDS_NODE, node
 from tests.support.process import ServerProcess, running_server
 
-FOLDER = Path(__file__).parent / "js"
+PROGRAM = "flows.mjs"
 FLOWS = (
     "log_in",
     "chat",
@@ -38,27 +37,20 @@ FLOWS = (
     "scroll_to_start",
 )
 RECONNECTING = "reconnecting"  # needs a test that stops the server
-pytestmark = [
-    pytest.mark.interop,
-    pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed"),
-    pytest.mark.skipif(
-        not (FOLDER / "node_modules").exists(),
-        reason="matrix-js-sdk is not installed: run `npm ci` in tests/clients/js",
-    ),
-]
+pytestmark = [pytest.mark.interop, *NEEDS_NODE]
 
 
 @pytest.mark.parametrize("flow", FLOWS)
 def test_flow(server: ServerProcess, flow: str) -> None:
     """A user of Element Web can do this."""
-    finished = node(server.url, flow)
+    finished = node(PROGRAM, server.url, flow)
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
 def test_no_flow_is_left_out(server: ServerProcess) -> None:
     """A flow that is never run protects no user."""
-    finished = node(server.url, "--list")
+    finished = node(PROGRAM, server.url, "--list")
 
     assert tuple(finished.stdout.split()) == (*FLOWS, RECONNECTING)
 
@@ -81,7 +73,7 @@ def test_client_continues_after_a_restart() -> None:
 def client(url: str, flow: str) -> Iterator[subprocess.Popen[str]]:
     """A flow that runs in parallel with the test."""
     process = subprocess.Popen(
-        ["node", "flows.mjs", url, flow],
+        ["node", PROGRAM, url, flow],
         cwd=FOLDER,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -92,15 +84,3 @@ def client(url: str, flow: str) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.kill()
         process.communicate()
-
-
-def node(url: str, flow: str) -> subprocess.CompletedProcess[str]:
-    """Run one flow in a process of its own."""
-    return subprocess.run(
-        ["node", "flows.mjs", url, flow],
-        cwd=FOLDER,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )

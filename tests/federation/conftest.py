@@ -10,7 +10,7 @@ from tests.federation.pairs import KINDS, PAIRS
 from tests.support.fake_server.server import FakeServer
 from tests.support.peer import is_peer_installed
 from tests.support.reactor import run
-from tests.support.sites import PEER, Scene, Sites
+from tests.support.sites import PEER, Scene, Sites, show_logs
 
 
 @pytest.fixture(scope="session")
@@ -79,9 +79,5 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A scenario that failed shows what the servers logged last, and keeps their logs."""
     report = yield
-    sites = getattr(item, "funcargs", {}).get("sites")
-    if report.failed and isinstance(sites, Sites):
-        sites.keeps_logs = True
-        report.sections += sites.last_output().items()
-        report.sections.append(("whole logs", f"will be in {sites.logs}"))
+    show_logs(item, report)
     return report

@@ -102,6 +102,9 @@ def _settings(
             "client_timeout": "10s",
         },
         "registration_shared_secret": SHARED_SECRET,
+        # Real clients register by themselves.
+        "enable_registration": True,
+        "enable_registration_without_verification": True,
         "macaroon_secret_key": "of no value",
         "form_secret": "of no value",
         "report_stats": False,

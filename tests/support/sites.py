@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pytest
 from twisted.internet import reactor
 from twisted.web.client import HTTPConnectionPool
 
@@ -148,6 +149,15 @@ class Sites:
             site.close()
         if not self.keeps_logs:
             shutil.rmtree(self._directory)
+
+
+def show_logs(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Add to the report of a test that failed what its `sites` logged last, and keep their logs."""
+    sites = getattr(item, "funcargs", {}).get("sites")
+    if report.failed and isinstance(sites, Sites):
+        sites.keeps_logs = True
+        report.sections += sites.last_output().items()
+        report.sections.append(("whole logs", f"will be in {sites.logs}"))
 
 
 class Scene:

@@ -13,15 +13,16 @@ import {
 import { logger } from "matrix-js-sdk/lib/logger.js";
 
 logger.setLevel("error");
-export const [baseUrl, flowName] = process.argv.slice(2);
+// Some flows have users of two servers.
+export const [baseUrl, flowName, secondUrl = baseUrl] = process.argv.slice(2);
 const WAIT_MS = 15_000;
 export const clients = [];
 let accounts = 0;
 
 // Registers with the dummy stage, as a client does: ask for the flows, then complete one.
-export async function register(name) {
-    const username = `${name}-${flowName.replaceAll("_", "-")}-${++accounts}`;
-    const anonymous = createClient({ baseUrl });
+export async function register(name, url = baseUrl, options = {}) {
+    const username = `${name}-${flowName.replaceAll("_", "-")}-${process.pid}-${++accounts}`;
+    const anonymous = createClient({ baseUrl: url });
     let session;
     try {
         await anonymous.registerRequest({ username, password: username });
@@ -30,22 +31,33 @@ export async function register(name) {
         session = error.data.session;
     }
     const auth = { type: "m.login.dummy", session };
-    return device(await anonymous.registerRequest({ username, password: username, auth }));
+    const registered = await anonymous.registerRequest({ username, password: username, auth });
+    return device(registered, url, options);
 }
 
-export async function logIn(userId) {
-    const password = userId.slice(1).split(":")[0];
-    return device(
-        await createClient({ baseUrl }).loginRequest({
-            type: "m.login.password",
-            identifier: { type: "m.id.user", user: userId },
-            password,
-        }),
-    );
+export async function logIn(userId, url = baseUrl, options = {}) {
+    const session = await createClient({ baseUrl: url }).loginRequest(passwordOf(userId));
+    return device(session, url, options);
 }
 
-function device({ user_id: userId, access_token: accessToken, device_id: deviceId }) {
-    const client = createClient({ baseUrl, userId, accessToken, deviceId, timelineSupport: true });
+// What proves that one is this user, at log-in and where the server asks once more.
+export function passwordOf(userId) {
+    return {
+        type: "m.login.password",
+        identifier: { type: "m.id.user", user: userId },
+        password: userId.slice(1).split(":")[0],
+    };
+}
+
+function device({ user_id: userId, access_token: accessToken, device_id: deviceId }, url, options) {
+    const client = createClient({
+        baseUrl: url,
+        userId,
+        accessToken,
+        deviceId,
+        timelineSupport: true,
+        ...options,
+    });
     clients.push(client);
     return client;
 }
@@ -60,11 +72,11 @@ export async function directRoom(one, other) {
     return roomId;
 }
 
-export async function started(client) {
+export async function started(client, initialSyncLimit = 10) {
     const prepared = new Promise((resolve) => {
         client.on(ClientEvent.Sync, (state) => state === SyncState.Prepared && resolve());
     });
-    await client.startClient({ initialSyncLimit: 10, lazyLoadMembers: true });
+    await client.startClient({ initialSyncLimit, lazyLoadMembers: true });
     await Promise.race([prepared, fail("the first sync")]);
 }
 
@@ -105,8 +117,8 @@ export function seenState(client, states) {
 }
 
 // Tries until it works, as a user would.
-export async function eventually(attempt) {
-    for (const deadline = Date.now() + WAIT_MS; ; ) {
+export async function eventually(attempt, waitMs = WAIT_MS) {
+    for (const deadline = Date.now() + waitMs; ; ) {
         try {
             return await attempt();
         } catch (error) {

@@ -1,0 +1,1 @@
+"""Encrypted chat between real clients: on one server, and across two."""
