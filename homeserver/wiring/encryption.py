@@ -27,6 +27,7 @@ from homeserver.encryption.message_retention import MessageRetention
 from homeserver.encryption.one_time_keys import OneTimeKeys
 from homeserver.encryption.remote.remote_keys_port import RemoteKeysPort
 from homeserver.encryption.to_device import ToDevice
+from homeserver.rooms.history.member_changes import MembershipHistory
 from homeserver.storage.database.database import Database
 from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
@@ -64,8 +65,17 @@ class Encryption:
         )
         self.cross_signing = CrossSigning(db, log, self.directory, self.device_lists, locks)
         self._signatures = KeySignatures(db, log, reactor, self.directory, self.device_lists, locks)
+        self.membership_history = MembershipHistory(db, room_core.registry)
         self.remote = RemoteDeviceLists(
-            reactor, db, log, readers, room_core, self.directory, self.device_lists, remote_keys
+            reactor,
+            db,
+            log,
+            readers,
+            room_core,
+            self.directory,
+            self.device_lists,
+            remote_keys,
+            self.membership_history,
         )
         self.queries = KeyQueries(
             db, self.directory, self.one_time_keys, local_server, self.remote.queries

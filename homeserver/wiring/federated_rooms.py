@@ -88,7 +88,9 @@ class FederatedRooms:
         self._presence = PresenceEdus(
             registry, sync.tracker, sync.remote_presence, self._sender, servers, reactor
         )
-        to_device = ToDeviceEdus(db, log, encryption.to_device, room_core.local_server, rate_limits)
+        to_device = self._to_device = ToDeviceEdus(
+            db, log, encryption.to_device, room_core.local_server, rate_limits
+        )
         edus = EduDispatcher(
             {
                 TYPING: self._typing.receive,

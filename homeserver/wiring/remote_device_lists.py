@@ -12,6 +12,7 @@ from homeserver.encryption.remote.remote_list_store import RemoteListStore
 from homeserver.encryption.remote.remote_list_updates import RemoteListUpdates
 from homeserver.encryption.remote.shared_users import SharedUsers
 from homeserver.encryption.remote.unshared_lists import EndedMemberships, UnsharedLists
+from homeserver.rooms.history.member_changes import MembershipHistory
 from homeserver.storage.database.database import Database
 from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
@@ -31,9 +32,10 @@ class RemoteDeviceLists:
         directory: DeviceDirectory,
         device_lists: DeviceLists,
         remote_keys: RemoteKeysPort,
+        history: MembershipHistory,
     ) -> None:
         registry = room_core.registry
-        shared = SharedUsers(db, room_core.names, registry, room_core.user_rooms)
+        shared = SharedUsers(db, room_core.names, registry, room_core.user_rooms, history)
         store = RemoteListStore(log, directory, device_lists)
         fetcher = RemoteListFetcher(reactor, room_core.local_server, remote_keys, store, shared)
         self.resync = RemoteListResync(db, fetcher.refresh, reactor)

@@ -137,6 +137,11 @@ class Sync:
 
 def _device_sections(db: Database, room_core: RoomCore, encryption: Encryption) -> DeviceSections:
     lists = DeviceListUpdates(
-        db, room_core.names, room_core.registry, room_core.user_rooms, encryption.list_changes
+        db,
+        room_core.names,
+        room_core.registry,
+        room_core.user_rooms,
+        encryption.list_changes,
+        encryption.membership_history,
     )
     return DeviceSections(encryption.inboxes, encryption.counts, lists)

@@ -36,7 +36,12 @@ class SharedUsers:
     """Finds out who shares rooms with local users."""
 
     def __init__(
-        self, db: Database, names: Names, rooms: RoomRegistry, user_rooms: UserRooms
+        self,
+        db: Database,
+        names: Names,
+        rooms: RoomRegistry,
+        user_rooms: UserRooms,
+        history: MembershipHistory,
     ) -> None:
         self._db = db
         self._names = names
@@ -44,7 +49,7 @@ class SharedUsers:
         self._user_rooms = user_rooms
         self._own_name = rooms.local_server.server_name
         self._is_local = rooms.local_server.is_local
-        self._history = MembershipHistory(db, rooms)
+        self._history = history
 
     async def sharing(self, user_id: str) -> Sharing:
         """How certain it is that a remote user shares a room with a local one."""

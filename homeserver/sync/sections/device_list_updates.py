@@ -44,13 +44,14 @@ class DeviceListUpdates:
         rooms: RoomRegistry,
         user_rooms: UserRooms,
         changes: DeviceListChanges,
+        history: MembershipHistory,
     ) -> None:
         self._db = db
         self._names = names
         self._rooms = rooms
         self._user_rooms = user_rooms
         self._changes = changes
-        self._history = MembershipHistory(db, rooms)
+        self._history = history
 
     async def since(
         self,
