@@ -68,6 +68,16 @@ class DeviceListTests(DatabaseTestCase):
             await self.server.stop()
             self.server = await SyncServer.start(self.db, self.remote)
 
+    async def test_an_invited_user_is_looked_up(self) -> None:
+        """The inviter encrypts for them before they join; their join is news again."""
+        await self.remote.join(self.carol)
+        since = await self.since()
+        for membership in ("invite", "join"):
+            sender = ALICE if membership == "invite" else DAVE
+            await self.remote.deliver(self.remote.member(DAVE, membership, sender))
+            changed, _, since = await self.changed(since)
+            self.assertEqual(changed, [DAVE])
+
     async def test_a_signature_is_shown_to_its_maker_alone(self) -> None:
         """Carol's other devices learn that she verified Bob, with whom she shares no room."""
         dave = await self.server.user("dave")

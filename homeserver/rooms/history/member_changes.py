@@ -23,14 +23,16 @@ class MemberChanges:
     """Users who joined a room since a position, and users who were joined then and are not now.
 
     `renewed` are joined now as then, by another event: they may have been away in between.
+    `invited` are invited now, and were not joined then.
     """
 
     joined: frozenset[str]
     left: frozenset[str]
     renewed: frozenset[str]
+    invited: frozenset[str]
 
 
-NO_MEMBER_CHANGES = MemberChanges(frozenset(), frozenset(), frozenset())
+NO_MEMBER_CHANGES = MemberChanges(frozenset(), frozenset(), frozenset(), frozenset())
 
 
 class MembershipHistory:
@@ -75,6 +77,11 @@ class MembershipHistory:
             frozenset(each for each in members if is_joined[each] and not was_joined[each]),
             frozenset(each for each in members if was_joined[each] and not is_joined[each]),
             frozenset(each for each in members if was_joined[each] and is_joined[each]),
+            frozenset(
+                each
+                for each in members
+                if not was_joined[each] and room.membership(each) == "invite"
+            ),
         )
 
     async def _before(self, room: Room, position: int) -> dict[tuple[str, str], int | None]:

@@ -8,11 +8,14 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#e2e-extensions-to-sync
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from homeserver.encryption.device_list_changes import DeviceListChanges
-from homeserver.rooms.history.member_changes import MembershipHistory
+from homeserver.rooms.history.member_changes import (
+    NO_MEMBER_CHANGES,
+    MemberChanges,
+    MembershipHistory,
+)
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.user_rooms import MemberRooms, Membership, UserRooms
 from homeserver.storage.database.database import Database
@@ -70,6 +73,7 @@ class DeviceListUpdates:
         joined: set[str] = set()
         left: set[str] = set()
         renewed: set[str] = set()
+        invited: set[str] = set()
         for room_nid in candidates:
             place = memberships.get(room_nid)
             if place is None or place.membership in ("invite", "knock"):
@@ -78,7 +82,9 @@ class DeviceListUpdates:
             if room is None or since < room.members_changed_at or since < place.position:
                 # Who was away in between, the user or another, may have missed changes then.
                 lists_changed = True
-                renewed |= await self._compare(user_id, room_nid, place, since, joined, left)
+                changes = await self._compare(user_id, room_nid, place, since, joined, left)
+                renewed |= changes.renewed
+                invited |= changes.invited
         if not lists_changed:
             return NO_DEVICE_LIST_UPDATE
         own_rooms = {
@@ -94,6 +100,8 @@ class DeviceListUpdates:
         changed = (joined | positions.keys()) - gone
         changed.update(await self._changes.signed_since(user_id, token))
         left &= gone
+        # Messages are encrypted for invited users, too; who has left before is not followed.
+        changed |= invited - left
         if not (changed or left):
             return NO_DEVICE_LIST_UPDATE
         return DeviceListUpdate(changed, left, positions)
@@ -106,14 +114,14 @@ class DeviceListUpdates:
         since: int,
         joined: set[str],
         left: set[str],
-    ) -> AbstractSet[str]:
+    ) -> MemberChanges:
         """Add the users who began and who ended to share one room with the user.
 
-        Returns those who share it as before, and may have been away in between.
+        Returns the other changes of a room that the user is in.
         """
         room = await self._rooms.by_number(room_nid)
         if room is None:
-            return frozenset()
+            return NO_MEMBER_CHANGES
         is_joined = place.membership == "join"
         changes = await self._history.since(room, since)
         was_joined = user_id in changes.left or (is_joined and user_id not in changes.joined)
@@ -125,7 +133,7 @@ class DeviceListUpdates:
         elif was_joined:
             left |= changes.left
             left.update(each for each in room.joined_members() if each not in changes.joined)
-        return changes.renewed if is_joined else frozenset()
+        return changes if is_joined else NO_MEMBER_CHANGES
 
     async def _sharing(self, user_ids: Collection[str], rooms: set[int]) -> set[str]:
         """Those of some users who are joined to one of the rooms."""
