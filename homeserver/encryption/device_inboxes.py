@@ -110,6 +110,8 @@ class DeviceInboxes:
 
     def received(self, device: DeviceName, upto: int) -> None:
         """A device has everything up to a position: these messages are not needed any more."""
+        # A token that this server never gave out must not delete what has yet to come.
+        upto = min(upto, self._log.position)
         inbox = self._inbox(device)
         if inbox.may_have_stored:
             self._received[device] = max(upto, self._received.get(device, 0))

@@ -139,3 +139,11 @@ class ToDeviceTests(ServerTestCase):
             attempt = self.alice.put(f"/sendToDevice/{TYPE}/x", body)
             with self.subTest(body=str(body)[:80]):
                 await self.assert_refused(errcode, attempt)
+
+    async def test_a_token_from_the_future_deletes_nothing_that_is_to_come(self) -> None:
+        """A client with a token that this server never gave out still gets later messages."""
+        await self.bob.sync("s4000000000000000000")
+        await self.send(self.bob, number=1)
+        await self.restart_server(self.alice, self.bob, self.tablet)  # deletes what was received
+
+        self.assertEqual(len(messages(await self.bob.sync())), 1)

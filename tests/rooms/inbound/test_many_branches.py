@@ -204,7 +204,7 @@ def test_many_branches_cost_no_more_than_their_number() -> None:
         graph.receive(event)
         slowest = max(slowest, time.thread_time() - start)
 
-    assert slowest < 2.0  # a resolution of all would take minutes
+    assert slowest < 0.5
     assert len(graph.extremities) <= MAX_BRANCHES
 
 
