@@ -24,7 +24,7 @@ from homeserver.storage.encryption.device_lists import device_lists_of
 from homeserver.storage.encryption.remote_devices import remote_devices_of, remote_lists_of
 
 MAX_CACHED_BYTES = 64 * 1_048_576
-USERS_AT_ONCE = 500  # users who are read in one query
+USERS_AT_ONCE = 100  # users who are read in one query
 
 
 @dataclass(slots=True)

@@ -154,7 +154,7 @@ class KeyUploads:
         """
         if not one_time:
             return {}
-        present = await self._db.run(find_one_time_keys, *device)
+        present = await self._db.run(find_one_time_keys, *device, [name[1] for name in one_time])
         new: dict[tuple[str, str], bytes] = {}
         for name, key in one_time.items():
             before = present.get(name)
@@ -167,7 +167,8 @@ class KeyUploads:
                     f"One time key {':'.join(name)} already exists. "
                     f"Old key: {before.decode()}; new key: {key.decode()}"
                 )
-        if len(present) + len(new) > MAX_ONE_TIME_KEYS:
+        count = sum((await self._counts.of(device)).one_time.values())
+        if count + len(new) > MAX_ONE_TIME_KEYS:
             raise UserLimitExceeded(f"A device has at most {MAX_ONE_TIME_KEYS} one-time keys")
         return new
 

@@ -6,7 +6,9 @@ a crash. The claims of concurrent requests are taken together, one statement at 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#one-time-and-fallback-keys
 """
 
+from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -35,13 +37,20 @@ class ClaimableKey(NamedTuple):
     key: bytes
 
 
+class _Request(NamedTuple):
+    """The claims of one request, whose keys come together or not at all."""
+
+    wanted: Sequence[WantedKey]
+    done: "Deferred[list[ClaimableKey | None]]"
+
+
 class OneTimeKeys:
     """Hands out the keys of local devices."""
 
     def __init__(self, db: Database, log: Log) -> None:
         self._db = db
         self._log = log
-        self._waiting: list[tuple[WantedKey, Deferred[ClaimableKey | None]]] = []
+        self._waiting: deque[_Request] = deque()
         self._is_claiming = False
         self._claimed: LruCache[KeyName, bool] = LruCache("claimed_keys", MAX_REMEMBERED)
 
@@ -51,35 +60,37 @@ class OneTimeKeys:
 
     async def claim(self, wanted: Sequence[WantedKey]) -> list[ClaimableKey | None]:
         """A key for each claim: a one-time key, else the fallback key, else `None`."""
-        claims: list[Deferred[ClaimableKey | None]] = []
-        for each in wanted:
-            claim: Deferred[ClaimableKey | None] = Deferred()
-            claims.append(claim)
-            self._waiting.append((each, claim))
+        if not wanted:
+            return []
+        request = _Request(wanted, Deferred())
+        self._waiting.append(request)
         if not self._is_claiming:
             self._is_claiming = True
-            Deferred.fromCoroutine(self._claim_all()).addErrback(self._failed)
-        return [await claim for claim in claims]
+            Deferred.fromCoroutine(self._claim_all())
+        return await request.done
 
     async def _claim_all(self) -> None:
         while self._waiting:
-            batch, self._waiting = self._waiting[:MAX_CLAIMS], self._waiting[MAX_CLAIMS:]
+            batch = self._next_batch()
             try:
-                found = await self._take([wanted for wanted, _ in batch])
+                found = iter(await self._take([each for one in batch for each in one.wanted]))
             except Exception:
                 failure = Failure()
-                for _, claim in batch:
-                    claim.errback(failure)
+                for request in batch:
+                    request.done.errback(failure)
             else:
-                for key, (_, claim) in zip(found, batch, strict=True):
-                    claim.callback(key)
+                for request in batch:
+                    request.done.callback(list(islice(found, len(request.wanted))))
         self._is_claiming = False
 
-    def _failed(self, failure: Failure) -> None:
-        self._is_claiming = False
-        waiting, self._waiting = self._waiting, []
-        for _, claim in waiting:
-            claim.errback(failure)
+    def _next_batch(self) -> list[_Request]:
+        """The oldest requests: as many as one statement takes, and one at least."""
+        batch = [self._waiting.popleft()]
+        size = len(batch[0].wanted)
+        while self._waiting and size + len(self._waiting[0].wanted) <= MAX_CLAIMS:
+            batch.append(self._waiting.popleft())
+            size += len(batch[-1].wanted)
+        return batch
 
     async def _take(self, wanted: Sequence[WantedKey]) -> list[ClaimableKey | None]:
         found: list[ClaimableKey | None] = [None] * len(wanted)

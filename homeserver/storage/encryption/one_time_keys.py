@@ -91,12 +91,16 @@ class LeftKeys(NamedTuple):
 
 
 async def find_one_time_keys(
-    db: Connection, user_id: str, device_id: str
+    db: Connection, user_id: str, device_id: str, key_ids: Sequence[str]
 ) -> dict[tuple[str, str], bytes]:
-    """The one-time keys of a device by algorithm and key id."""
+    """The one-time keys of a device with some ids, by algorithm and key id."""
     cursor = await db.execute(
-        "SELECT algorithm, key_id, key FROM one_time_keys WHERE user_id = %s AND device_id = %s",
-        (user_id, device_id),
+        """
+        SELECT algorithm, key_id, key
+          FROM one_time_keys
+         WHERE user_id = %s AND device_id = %s AND key_id = ANY(%s)
+        """,
+        (user_id, device_id, list(key_ids)),
     )
     return {(algorithm, key_id): key for algorithm, key_id, key in await cursor.fetchall()}
 

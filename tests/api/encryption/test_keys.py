@@ -1,9 +1,12 @@
 """Keys of devices over the API: uploading, querying and claiming them."""
 
 from typing import Any
+from unittest.mock import patch
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
+from homeserver.encryption import one_time_keys
+from homeserver.protocol.errors import Unavailable
 from tests.encryption.client_keys import DeviceKeys
 from tests.support.actors import Actor
 from tests.support.server import ServerTestCase
@@ -154,6 +157,24 @@ class OneTimeKeyTests(KeysTestCase):
 
         names = [name for answer in answers for name in answer]
         self.assertEqual((len(names), len(set(names))), (40, 40))
+
+    async def test_claims_that_fail_can_be_repeated(self) -> None:
+        """Each of several clients learns that the database is away; no key is lost."""
+        tablet = await self.log_in(self.alice)
+        await self.alice.post("/keys/upload", {"one_time_keys": self.keys.one_time("A")})
+
+        async def fail(*_: object) -> None:
+            raise Unavailable("The database is away")
+
+        with patch.object(one_time_keys, "take_one_time_keys", fail):
+            wanted = {self.alice.user_id: {each.device_id: CURVE for each in (self.alice, tablet)}}
+            attempts = [self.bob.post("/keys/claim", {"one_time_keys": wanted}) for _ in range(3)]
+            outcomes = await DeferredList(
+                [Deferred.fromCoroutine(each) for each in attempts], consumeErrors=True
+            )
+
+        self.assertEqual([failure.value.status for _, failure in outcomes], [503] * 3)
+        self.assertEqual(await self.claim(self.bob, self.alice), self.keys.one_time("A"))
 
     async def test_an_upload_may_be_repeated(self) -> None:
         """A key that was claimed meanwhile does not come back; another key of its id is refused."""
