@@ -19,7 +19,12 @@ from twisted.logger import Logger
 
 from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.concurrency.lru_cache import LruCache
-from homeserver.encryption.to_device import MAX_MESSAGE_BYTES, ReceivedMessages, ToDevice
+from homeserver.encryption.to_device import (
+    MAX_MESSAGE_BYTES,
+    MAX_TYPE_BYTES,
+    ReceivedMessages,
+    ToDevice,
+)
 from homeserver.protocol.errors import LimitExceeded
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.rooms.events.local_server import LocalServer
@@ -29,7 +34,6 @@ from homeserver.streams.log import Log
 from homeserver.web.rate_limits import RateLimits
 
 MAX_MESSAGE_ID = 32  # code points
-MAX_TYPE_BYTES = 255
 MAX_CACHED_IDS = 20_000  # of the latest messages, of all servers together
 LIMIT = "remote_to_device"
 log = Logger()

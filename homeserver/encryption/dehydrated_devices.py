@@ -19,6 +19,7 @@ from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.encryption.device_inboxes import DeviceInboxes, Messages
 from homeserver.encryption.key_uploads import KeyUploads, check_upload
 from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound, TooLarge
+from homeserver.protocol.json_elements import decode_or_none
 from homeserver.storage.accounts.devices import find_device
 from homeserver.storage.database.database import Connection, Database
 from homeserver.storage.encryption.dehydrated_devices import (
@@ -122,5 +123,5 @@ def _check(new: NewDehydratedDevice) -> None:
         check_display_name(new.display_name)
     if len(bytes(new.device_data)) > MAX_DATA_BYTES:
         raise TooLarge(f"A dehydrated device has at most {MAX_DATA_BYTES} bytes")
-    if not isinstance(msgspec.json.decode(new.device_data), dict):
+    if not isinstance(decode_or_none(new.device_data), dict):
         raise InvalidParam("device_data is an object")

@@ -22,8 +22,9 @@ from homeserver.concurrency.lru_cache import LruCache
 from homeserver.encryption.changes import ToDeviceMessagesQueued, ToDeviceMessagesSent
 from homeserver.encryption.device_directory import DeviceDirectory
 from homeserver.encryption.user_devices import UserDevices
-from homeserver.protocol.errors import BadJson, TooLarge
+from homeserver.protocol.errors import BadJson, InvalidParam, TooLarge
 from homeserver.protocol.identifiers import is_valid_user_id
+from homeserver.protocol.json_elements import decode_or_none
 from homeserver.protocol.signing.canonical_json import (
     NotCanonical,
     check_canonical,
@@ -43,7 +44,8 @@ from homeserver.streams.log import Log
 ALL_DEVICES = "*"
 MAX_MESSAGE_BYTES = 65_536
 MAX_EDU_BYTES = 65_536  # of the messages of one EDU that is sent, beyond the first
-MAX_DELIVERED = 5_000  # messages of one EDU that was received: `*` is one for each device
+MAX_TYPE_BYTES = 255
+MAX_DELIVERED = 5_000  # messages of one request or EDU: `*` is one for each device
 MAX_DELIVERED_BYTES = 16_777_216  # of these messages together
 MAX_CACHED_TRANSACTIONS = 200  # of a device
 MAX_DEVICES = 5_000  # devices whose transactions are in memory
@@ -87,8 +89,11 @@ class ToDevice:
     ) -> None:
         """Send a client's messages, once for a transaction id.
 
-        Raises `TooLarge`, and `BadJson` for a message to another server that cannot be signed.
+        Raises `InvalidParam` for the type, `TooLarge`, also for too many devices, and `BadJson`
+        for a message that nobody can read, or that is for another server and cannot be signed.
         """
+        if not event_type or len(event_type.encode()) > MAX_TYPE_BYTES:
+            raise InvalidParam(f"An event type has 1 to {MAX_TYPE_BYTES} bytes")
         remote = self._remote(messages)
         device = caller.user_id, caller.device_id or ""
         seen = await self._transactions(device)
@@ -108,7 +113,10 @@ class ToDevice:
         self._log.check_open()
         written: list[Deferred[None]] = []
         for one in received:
-            local = _within_bounds(_to_devices(one.messages, known), one.sender)
+            everybody = _to_devices(one.messages, known)
+            local = _within_bounds(everybody)
+            if local is not everybody:
+                log.warn("dropped messages to too many devices from {user}", user=one.sender)
             if local:
                 written += self._append(one.sender, one.event_type, local, {}, one.rows)
         for each in written:
@@ -123,6 +131,8 @@ class ToDevice:
         rows: Sequence[Row],
     ) -> None:
         local = _to_devices(messages, await self._known_devices(messages))
+        if _within_bounds(local) is not local:
+            raise TooLarge(f"A request has messages to at most {MAX_DELIVERED} devices")
         self._log.check_open()
         for each in self._append(sender, event_type, local, remote, rows):
             await each
@@ -213,8 +223,8 @@ def _to_devices(
     return found
 
 
-def _within_bounds(messages: Messages, sender: str) -> Messages:
-    """As many messages of one EDU as a server may have delivered at once."""
+def _within_bounds(messages: Messages) -> Messages:
+    """As many messages as may be delivered at once: the same object if that is all of them."""
     found: dict[str, dict[str, msgspec.Raw]] = {}
     number = size = 0
     for user_id, contents in messages.items():
@@ -222,10 +232,9 @@ def _within_bounds(messages: Messages, sender: str) -> Messages:
             number += 1
             size += len(bytes(content))
             if number > MAX_DELIVERED or size > MAX_DELIVERED_BYTES:
-                log.warn("dropped messages to too many devices from {sender}", sender=sender)
                 return found
             found.setdefault(user_id, {})[device_id] = content
-    return found
+    return messages
 
 
 def _parts(messages: _Decoded) -> Iterator[_Decoded]:
@@ -248,7 +257,7 @@ def _checked(content: msgspec.Raw, *, is_signed: bool) -> Any:
     raw = bytes(content)
     if len(raw) > MAX_MESSAGE_BYTES:
         raise TooLarge(f"A message to a device has at most {MAX_MESSAGE_BYTES} bytes")
-    decoded = msgspec.json.decode(raw)
+    decoded = decode_or_none(raw)
     if not isinstance(decoded, dict):
         raise BadJson("The content of a message is an object")
     if is_signed:

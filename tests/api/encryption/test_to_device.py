@@ -1,9 +1,11 @@
 """Messages to devices over the API."""
 
+import contextlib
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from homeserver.encryption import to_device
 from tests.support.actors import Actor
 from tests.support.server import ServerTestCase
 
@@ -139,6 +141,29 @@ class ToDeviceTests(ServerTestCase):
             attempt = self.alice.put(f"/sendToDevice/{TYPE}/x", body)
             with self.subTest(body=str(body)[:80]):
                 await self.assert_refused(errcode, attempt)
+
+    async def test_json_that_nobody_can_read_is_refused(self) -> None:
+        """A lone surrogate, or lists without end, cost the server no error of its own."""
+        for content in (b'{"a":"\\ud800"}', b'{"a":%s1%s}' % (b"[" * 3_000, b"]" * 3_000)):
+            body = b'{"messages":{"%s":{"*":%s}}}' % (self.bob.user_id.encode(), content)
+            for errcode in ("M_BAD_JSON", "M_NOT_JSON"):
+                attempt = self.alice.put(f"/sendToDevice/{TYPE}/bad", body)
+                with contextlib.suppress(AssertionError):
+                    await self.assert_refused(errcode, attempt, 400)
+                    break
+            else:
+                self.fail(f"{content[:20]!r} was not refused")
+        self.assertEqual(messages(await self.bob.sync()), [])
+
+    async def test_a_request_does_not_multiply_without_end(self) -> None:
+        """`*` is one message for each device; a type is a short name."""
+        self.patch(to_device, "MAX_DELIVERED", 1)
+        await self.assert_refused("M_TOO_LARGE", self.send(to_all=self.bob, number=1), 413)
+        await self.send(self.bob, number=2)
+        path = f"/sendToDevice/{'x' * 256}/t"
+        await self.assert_refused("M_INVALID_PARAM", self.alice.put(path, {"messages": {}}), 400)
+
+        self.assertEqual(len(messages(await self.bob.sync())), 1)
 
     async def test_a_token_from_the_future_deletes_nothing_that_is_to_come(self) -> None:
         """A client with a token that this server never gave out still gets later messages."""
