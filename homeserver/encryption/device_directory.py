@@ -60,7 +60,7 @@ class DeviceDirectory:
             "user_devices", MAX_CACHED_BYTES, size_of=lambda _, devices: devices.size
         )
         # For each load in progress the users who changed meanwhile: it may have read older rows.
-        self._changed_during: list[set[str]] = []
+        self._changed_during: dict[object, set[str]] = {}
 
     def apply(self, entries: Sequence[Any]) -> None:
         """Forget users whose devices or keys changed (called by the log)."""
@@ -72,7 +72,7 @@ class DeviceDirectory:
 
     def _forget(self, user_id: str) -> None:
         self._cache.pop(user_id)
-        for changed in self._changed_during:
+        for changed in self._changed_during.values():
             changed.add(user_id)
 
     def find(self, user_id: str) -> UserDevices | None:
@@ -99,11 +99,12 @@ class DeviceDirectory:
 
     async def _load(self, user_ids: Sequence[str]) -> dict[str, UserDevices]:
         changed: set[str] = set()
-        self._changed_during.append(changed)
+        load = object()  # two sets may be equal, and a load must end its own
+        self._changed_during[load] = changed
         try:
             rows = await self._db.run(self._read, user_ids)
         finally:
-            self._changed_during.remove(changed)
+            del self._changed_during[load]
         loaded = {user_id: rows[user_id].build() for user_id in user_ids}
         for user_id, devices in loaded.items():
             if user_id not in changed:

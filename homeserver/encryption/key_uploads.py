@@ -12,10 +12,12 @@ import msgspec
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.encryption.changes import ClaimableKeysChanged
+from homeserver.encryption.device_directory import DeviceDirectory
 from homeserver.encryption.device_lists import DeviceLists
 from homeserver.encryption.key_counts import DeviceKeyCounts
 from homeserver.encryption.one_time_keys import OneTimeKeys
 from homeserver.protocol.encryption.key_objects import (
+    MAX_LIST_BYTES,
     encode_claimable_key,
     encode_device_keys,
     is_same_key,
@@ -79,6 +81,7 @@ class KeyUploads:
         device_lists: DeviceLists,
         one_time_keys: OneTimeKeys,
         counts: DeviceKeyCounts,
+        directory: DeviceDirectory,
         key_locks: KeyedLocks[str],
     ) -> None:
         self._db = db
@@ -86,6 +89,7 @@ class KeyUploads:
         self._device_lists = device_lists
         self._one_time_keys = one_time_keys
         self._counts = counts
+        self._directory = directory
         self._key_locks = key_locks
         self._uploading: KeyedLocks[tuple[str, str]] = KeyedLocks()
 
@@ -121,6 +125,8 @@ class KeyUploads:
         new = await self._new_one_time_keys(device, one_time)
         before = None if identity is None else await self._db.run(find_device_keys, *device)
         is_changed = identity != before
+        if identity is not None and is_changed:
+            await self._check_size(device, identity)
         self._log.check_open()
         if is_changed:
             await self._device_lists.prepare(device[0])
@@ -144,6 +150,15 @@ class KeyUploads:
         if is_changed:
             self._device_lists.record(*device)
         await written
+
+    async def _check_size(self, device: tuple[str, str], identity: bytes) -> None:
+        """Raise `UserLimitExceeded` for more than other servers take of the keys of one user."""
+        known = await self._directory.of(device[0])
+        replaced = len(known.encoded.get(device[1], b""))
+        if len(known.device_keys) - replaced + len(identity) > MAX_LIST_BYTES:
+            raise UserLimitExceeded(
+                f"The devices of a user have at most {MAX_LIST_BYTES} bytes of keys"
+            )
 
     async def _new_one_time_keys(
         self, device: tuple[str, str], one_time: Mapping[tuple[str, str], bytes]

@@ -107,8 +107,9 @@ class Update:
         if self.to_device:
             parts += [b',"to_device":', events_json(self.to_device)]
         if self.device_lists is not NO_DEVICE_LIST_UPDATE:
-            lists = {"changed": sorted(self.device_lists.changed)}
-            lists["left"] = sorted(self.device_lists.left)
+            changed, left = self.device_lists.changed, self.device_lists.left
+            lists = {"changed": sorted(changed), "left": sorted(left)}
+            lists = {name: user_ids for name, user_ids in lists.items() if user_ids}
             parts += [b',"device_lists":', _encode(lists)]
         return b"".join(parts)
 

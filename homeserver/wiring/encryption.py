@@ -61,7 +61,7 @@ class Encryption:
         self.one_time_keys = OneTimeKeys(db, log)
         locks = account_core.devices.key_locks
         self.uploads = KeyUploads(
-            db, log, self.device_lists, self.one_time_keys, self.counts, locks
+            db, log, self.device_lists, self.one_time_keys, self.counts, self.directory, locks
         )
         self.cross_signing = CrossSigning(db, log, self.directory, self.device_lists, locks)
         self._signatures = KeySignatures(db, log, reactor, self.directory, self.device_lists, locks)

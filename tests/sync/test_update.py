@@ -6,6 +6,7 @@ import msgspec
 
 from homeserver.encryption.key_counts import build_key_counts
 from homeserver.streams.sync_tokens import SyncToken
+from homeserver.sync.sections.device_list_updates import DeviceListUpdate
 from homeserver.sync.sync_span import SyncSpan
 from homeserver.sync.update import MAX_CACHED_SECTIONS, EncodedSections, Update
 
@@ -54,6 +55,16 @@ def test_updates_that_differ_in_anything_are_not_mixed_up() -> None:
         response = msgspec.json.decode(text)
         assert response["next_batch"] == update.next_batch
         assert list(response["rooms"]["join"]) == list(update.joined)
+
+
+def test_device_lists_have_only_what_is_in_them() -> None:
+    """A client that waits for changed users is not woken by an empty list."""
+    for changed, left in ((["@a:b"], []), ([], ["@a:b"])):
+        update = update_at(7, device_lists=DeviceListUpdate(changed, left, {}))
+
+        lists = msgspec.json.decode(update.encode())["device_lists"]
+
+        assert lists == ({"changed": changed} if changed else {"left": left})
 
 
 def test_cached_updates_are_bounded() -> None:

@@ -23,9 +23,9 @@ from homeserver.encryption.remote.remote_list_store import (
 )
 from homeserver.encryption.remote.shared_users import SharedUsers, Sharing
 from homeserver.encryption.user_devices import UserDevices
+from homeserver.protocol.encryption.key_objects import MAX_LIST_BYTES
 from homeserver.protocol.encryption.remote_keys import (
     MAX_DEVICES,
-    MAX_LIST_BYTES,
     DeviceUpdate,
 )
 from homeserver.storage.database.batch import Row

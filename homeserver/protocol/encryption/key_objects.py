@@ -17,6 +17,7 @@ from homeserver.protocol.errors import BadJson, InvalidParam, TooLarge
 from homeserver.protocol.signing.canonical_json import NotCanonical, encode_canonical
 
 MAX_DEVICE_KEYS_BYTES = 65_536
+MAX_LIST_BYTES = 2 * 1_048_576  # of the identity keys of all devices of a user
 MAX_CLAIMABLE_KEY_BYTES = 4_096
 MAX_KEY_ID_BYTES = 255
 

@@ -19,12 +19,12 @@ from homeserver.protocol.encryption.key_objects import (
     MAX_CLAIMABLE_KEY_BYTES,
     MAX_DEVICE_KEYS_BYTES,
     MAX_KEY_ID_BYTES,
+    MAX_LIST_BYTES,
 )
 from homeserver.protocol.errors import MatrixError
 from homeserver.protocol.json_elements import BadElement, decodable, decode_apart, decode_or_none
 
 MAX_DEVICES = 2_000  # of one user
-MAX_LIST_BYTES = 2 * 1_048_576  # of the keys of one user
 MAX_DEVICE_ID_BYTES = 255
 MAX_DISPLAY_NAME_BYTES = 1_024
 MAX_STREAM_ID = (1 << 53) - 1

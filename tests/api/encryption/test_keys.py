@@ -5,7 +5,7 @@ from unittest.mock import patch
 
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
-from homeserver.encryption import one_time_keys
+from homeserver.encryption import key_uploads, one_time_keys
 from homeserver.protocol.errors import Unavailable
 from tests.encryption.client_keys import DeviceKeys
 from tests.support.actors import Actor
@@ -95,6 +95,20 @@ class IdentityKeyTests(KeysTestCase):
             await self.assert_refused(errcode, self.alice.post("/keys/upload", body))
 
         self.assertEqual((await self.alice.sync())[COUNT], {CURVE: 0})
+
+    async def test_the_keys_of_a_user_are_bounded(self) -> None:
+        """A query gets a response of some size; other servers take no more."""
+        self.patch(key_uploads, "MAX_LIST_BYTES", 1_500)
+        tablet = await self.log_in(self.alice)
+        await self.alice.post("/keys/upload", {"device_keys": self.keys.identity})
+        large = {**DeviceKeys(tablet).identity, "x": "x" * 1_000}
+        await self.assert_refused(
+            "M_USER_LIMIT_EXCEEDED", tablet.post("/keys/upload", {"device_keys": large}), 403
+        )
+        await tablet.post("/keys/upload", {"device_keys": DeviceKeys(tablet).identity})
+
+        found = await self.query(self.bob, self.alice)
+        self.assertEqual(len(found["device_keys"][self.alice.user_id]), 2)
 
     async def test_keys_go_with_their_device(self) -> None:
         """Nobody encrypts for a device that was removed, or gets its keys for a later namesake."""
