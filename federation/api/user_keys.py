@@ -15,7 +15,6 @@ from federation.paths import V1
 from homeserver.encryption.device_directory import DeviceDirectory
 from homeserver.encryption.key_queries import KeyQueries, QueriedKeys, add_found
 from homeserver.encryption.user_devices import object_of
-from homeserver.protocol.errors import TooLarge
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.storage.accounts.users import users_among
 from homeserver.storage.database.database import Database
@@ -23,9 +22,7 @@ from homeserver.web.routes import Auth, Route
 
 MAX_USERS = 10_000  # of one query
 MAX_CLAIM_USERS = 2_000
-MAX_CLAIMS = 10_000  # keys of one request
 MAX_BODY = 2 * 1_048_576  # bytes
-MAX_RESPONSE_BYTES = 32 * 1_048_576
 
 
 class QueryUserKeys(msgspec.Struct):
@@ -66,12 +63,9 @@ class UserKeysApi:
         local = [user_id for user_id in body.device_keys if self._is_local(user_id)]
         existing = await self._db.run(users_among, local)
         found = QueriedKeys()
-        size = 0
-        for user_id, devices in (await self._directory.of_all(existing)).items():
-            add_found(found, user_id, devices, body.device_keys[user_id])
-            size += len(found.device_keys[user_id])
-            if size > MAX_RESPONSE_BYTES:
-                raise TooLarge("The keys of these users are too large for one response")
+        async for known in self._directory.in_parts(existing):
+            for user_id, devices in known.items():
+                add_found(found, user_id, devices, body.device_keys[user_id])
         members = {
             "device_keys": object_of(found.device_keys),
             "master_keys": object_of(found.master_keys),
@@ -81,6 +75,4 @@ class UserKeysApi:
 
     async def claim_user_encryption_keys(self, body: ClaimUserKeys) -> dict[str, Any]:
         """One key of each device of a local user that is named."""
-        if sum(map(len, body.one_time_keys.values())) > MAX_CLAIMS:
-            raise TooLarge(f"One request may claim at most {MAX_CLAIMS} keys")
         return {"one_time_keys": await self._queries.claim_local(body.one_time_keys)}

@@ -3,7 +3,7 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#tracking-the-device-list-for-a-user
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,6 +86,15 @@ class DeviceDirectory:
     async def of_all(self, user_ids: Collection[str]) -> dict[str, UserDevices]:
         """The devices of some users; of unknown users, none."""
         found: dict[str, UserDevices] = {}
+        async for part in self.in_parts(user_ids):
+            found |= part
+        return found
+
+    async def in_parts(
+        self, user_ids: Collection[str]
+    ) -> AsyncGenerator[dict[str, UserDevices], None]:
+        """The same a part at a time, those in memory first: of many users it may be a lot."""
+        found: dict[str, UserDevices] = {}
         missing: list[str] = []
         for user_id in user_ids:
             devices = self._cache.get(user_id)
@@ -93,9 +102,10 @@ class DeviceDirectory:
                 missing.append(user_id)
             else:
                 found[user_id] = devices
+        if found:
+            yield found
         for at in range(0, len(missing), USERS_AT_ONCE):
-            found |= await self._load(missing[at : at + USERS_AT_ONCE])
-        return found
+            yield await self._load(missing[at : at + USERS_AT_ONCE])
 
     async def _load(self, user_ids: Sequence[str]) -> dict[str, UserDevices]:
         changed: set[str] = set()

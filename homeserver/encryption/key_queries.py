@@ -3,7 +3,7 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysquery
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -20,10 +20,14 @@ from homeserver.encryption.user_devices import (
     object_of,
     with_signatures,
 )
+from homeserver.protocol.errors import TooLarge
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.storage.database.database import Database
 from homeserver.storage.encryption.cross_signing import SignatureRow, signatures_by
 from homeserver.storage.encryption.one_time_keys import WantedKey
+
+MAX_CLAIMS = 10_000  # keys of one request
+MAX_RESPONSE_BYTES = 32 * 1_048_576  # of identity keys
 
 Claims = Mapping[str, Mapping[str, str]]
 """Claimed keys: algorithm by user id and device id."""
@@ -37,13 +41,14 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(slots=True)
 class QueriedKeys:
-    """The answer to a query: JSON by user id."""
+    """The answer to a query: JSON by user id. `size` is that of the identity keys, in bytes."""
 
     device_keys: dict[str, bytes] = field(default_factory=dict)
     master_keys: dict[str, bytes] = field(default_factory=dict)
     self_signing_keys: dict[str, bytes] = field(default_factory=dict)
     user_signing_keys: dict[str, bytes] = field(default_factory=dict)
     failures: dict[str, Any] = field(default_factory=dict)
+    size: int = 0
 
     def encode(self) -> bytes:
         """The response of the Client-Server API."""
@@ -87,24 +92,38 @@ class KeyQueries:
     ) -> QueriedKeys:
         """The keys of users as one user sees them; an empty list asks for all devices.
 
-        Other servers have so many seconds to respond.
+        Other servers have so many seconds to respond. Raises `TooLarge`.
         """
         found = QueriedKeys()
         remote = await self._remote.query(user_id, self._remote_of(wanted), seconds)
         found.failures.update(remote.failures)
         local = [each for each in wanted if self._local_server.is_local(each)]
-        known = {**await self._directory.of_all(local), **remote.users}
-        seen = await self._signatures_by(user_id, list(known))
-        for each, devices in known.items():
-            add_found(found, each, devices, wanted[each])
-            master = devices.cross_signing.get(MASTER)
-            if master is not None and each in seen:
-                public = devices.public_key_of(MASTER)
-                rows = [row for row in seen[each] if row.key_id == public]
-                found.master_keys[each] = _encode(with_signatures(master, user_id, rows))
-            if each == user_id and USER_SIGNING in devices.cross_signing_encoded:
-                found.user_signing_keys[each] = devices.cross_signing_encoded[USER_SIGNING]
+        seen = await self._signatures_by(user_id, [*local, *remote.users])
+        async for known in self._directory.in_parts(local):
+            for each, devices in known.items():
+                self._add(found, user_id, each, devices, wanted[each], seen.get(each, ()))
+        for each, devices in remote.users.items():
+            self._add(found, user_id, each, devices, wanted[each], seen.get(each, ()))
         return found
+
+    def _add(
+        self,
+        found: QueriedKeys,
+        seer: str,
+        user_id: str,
+        devices: UserDevices,
+        device_ids: Sequence[str],
+        signatures: Iterable[SignatureRow],
+    ) -> None:
+        """Add a user's keys as `seer` sees them, with the `signatures` that they made."""
+        add_found(found, user_id, devices, device_ids)
+        master = devices.cross_signing.get(MASTER)
+        if master is not None and signatures:
+            public = devices.public_key_of(MASTER)
+            rows = [row for row in signatures if row.key_id == public]
+            found.master_keys[user_id] = _encode(with_signatures(master, seer, rows))
+        if user_id == seer and USER_SIGNING in devices.cross_signing_encoded:
+            found.user_signing_keys[user_id] = devices.cross_signing_encoded[USER_SIGNING]
 
     async def _signatures_by(
         self, signer: str, user_ids: Sequence[str]
@@ -117,13 +136,18 @@ class KeyQueries:
     async def claim(self, user_id: str, claims: Claims, seconds: float) -> ClaimedKeys:
         """A key for each claim of one user: by user, device, and key name, where there is one.
 
-        Other servers have so many seconds to respond.
+        Other servers have so many seconds to respond. Raises `TooLarge`.
         """
+        check_number(claims)
         remote = await self._remote.claim(user_id, self._remote_of(claims), seconds)
         return ClaimedKeys({**await self.claim_local(claims), **remote.keys}, remote.failures)
 
     async def claim_local(self, claims: Claims) -> dict[str, KeysByDevice]:
-        """A key for each claim of a local device that has one; other users are left out."""
+        """A key for each claim of a local device that has one; other users are left out.
+
+        Raises `TooLarge`.
+        """
+        check_number(claims)
         wanted = [
             WantedKey(user_id, device_id, algorithm)
             for user_id, devices in claims.items()
@@ -147,15 +171,28 @@ class KeyQueries:
         }
 
 
+def check_number(claims: Claims) -> None:
+    """Raise `TooLarge` for more claims than one request may have."""
+    if sum(map(len, claims.values())) > MAX_CLAIMS:
+        raise TooLarge(f"One request may claim at most {MAX_CLAIMS} keys")
+
+
 def add_found(
     found: QueriedKeys, user_id: str, known: UserDevices, device_ids: Sequence[str]
 ) -> None:
-    """Add a user's devices, all or those that were asked for, and public cross-signing keys."""
+    """Add a user's devices, all or those that were asked for, and public cross-signing keys.
+
+    Raises `TooLarge` for more than one response may have.
+    """
+    keys = known.device_keys
     if device_ids:
-        chosen = {each: known.encoded[each] for each in device_ids if each in known.encoded}
-        found.device_keys[user_id] = object_of(chosen)
-    else:
-        found.device_keys[user_id] = known.device_keys
-    for usage, keys in ((MASTER, found.master_keys), (SELF_SIGNING, found.self_signing_keys)):
+        keys = object_of(
+            {each: known.encoded[each] for each in device_ids if each in known.encoded}
+        )
+    found.device_keys[user_id] = keys
+    found.size += len(keys)
+    if found.size > MAX_RESPONSE_BYTES:
+        raise TooLarge("The keys of these users are too large for one response")
+    for usage, shown in ((MASTER, found.master_keys), (SELF_SIGNING, found.self_signing_keys)):
         if usage in known.cross_signing_encoded:
-            keys[user_id] = known.cross_signing_encoded[usage]
+            shown[user_id] = known.cross_signing_encoded[usage]

@@ -5,7 +5,7 @@ from unittest.mock import patch
 
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
-from homeserver.encryption import key_uploads, one_time_keys
+from homeserver.encryption import key_queries, key_uploads, one_time_keys
 from homeserver.protocol.errors import Unavailable
 from tests.encryption.client_keys import DeviceKeys
 from tests.support.actors import Actor
@@ -109,6 +109,14 @@ class IdentityKeyTests(KeysTestCase):
 
         found = await self.query(self.bob, self.alice)
         self.assertEqual(len(found["device_keys"][self.alice.user_id]), 2)
+
+    async def test_a_response_and_a_request_are_bounded(self) -> None:
+        """No client can make the server gather the keys of everybody at once."""
+        await self.alice.post("/keys/upload", {"device_keys": self.keys.identity})
+        self.patch(key_queries, "MAX_RESPONSE_BYTES", 100)
+        await self.assert_refused("M_TOO_LARGE", self.query(self.bob, self.alice), 413)
+        self.patch(key_queries, "MAX_CLAIMS", 0)
+        await self.assert_refused("M_TOO_LARGE", self.claim(self.bob, self.alice), 413)
 
     async def test_keys_go_with_their_device(self) -> None:
         """Nobody encrypts for a device that was removed, or gets its keys for a later namesake."""

@@ -6,7 +6,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#end-to-end-encryption
 from typing import Any
 from urllib.parse import quote
 
-from federation.api import user_keys
+from homeserver.encryption import key_queries
 from tests.encryption.client_keys import DeviceKeys
 from tests.support.actors import Actor
 from tests.support.fake_server.fake_http import FAILURE, GARBAGE, Answer, Stall, always
@@ -205,7 +205,7 @@ class OwnKeysTests(FederationTestCase):
 
     async def test_requests_and_responses_are_bounded(self) -> None:
         """Nothing is claimed by a request that is refused."""
-        self.patch(user_keys, "MAX_CLAIMS", 2)
+        self.patch(key_queries, "MAX_CLAIMS", 2)
         await self.alice.post(
             "/keys/upload",
             {"device_keys": self.keys.identity, "one_time_keys": self.keys.one_time("A")},
@@ -213,7 +213,7 @@ class OwnKeysTests(FederationTestCase):
         claims = {self.alice.user_id: dict.fromkeys((self.alice.device_id, "B", "C"), CURVE)}
 
         refused = await self.ask("keys/claim", {"one_time_keys": claims})
-        self.patch(user_keys, "MAX_RESPONSE_BYTES", 10)
+        self.patch(key_queries, "MAX_RESPONSE_BYTES", 10)
         too_large = await self.ask("keys/query", {"device_keys": {self.alice.user_id: []}})
 
         self.assertEqual((refused[0], refused[1]["errcode"]), (413, "M_TOO_LARGE"))
