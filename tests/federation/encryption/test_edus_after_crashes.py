@@ -13,10 +13,10 @@ from federation.sending.room_servers import RoomServers
 from federation.sending.sender import Sender
 from federation.sending.to_device_outbox import ToDeviceOutbox
 from federation.transport.destination_health import DestinationHealth
-from federation.transport.errors import Unreachable
 from federation.transport.permitted_servers import PermittedServers
 from homeserver.accounts.sessions.requester import Requester
 from tests.encryption.client_keys import DeviceKeys
+from tests.federation.sending.dying_client import DyingClient
 from tests.support.actors import Actor
 from tests.support.postgres import DatabaseTestCase
 from tests.support.reactor import until
@@ -33,6 +33,9 @@ class OtherServer:
     def __init__(self) -> None:
         self.edus: list[dict[str, Any]] = []
 
+    def receive(self, transaction: dict[str, Any]) -> None:
+        self.edus += transaction.get("edus", [])
+
     def of_type(self, edu_type: str) -> list[dict[str, Any]]:
         return [edu["content"] for edu in self.edus if edu["edu_type"] == edu_type]
 
@@ -43,34 +46,10 @@ class OtherServer:
         return {each["message_id"]: each["messages"][BOB]["PHONE"]["body"] for each in found}
 
 
-class Client:
-    """The way to the other server: it can be cut, before or after the receipt of a transaction."""
-
-    def __init__(self, other: OtherServer, dies_at: int | None, *, after_receipt: bool) -> None:
-        self.is_reachable = True
-        self.is_dead = False
-        self._other = other
-        self._left = dies_at
-        self._after_receipt = after_receipt
-
-    async def put(self, server: str, path: str, body: bytes, *, timeout: float) -> dict[str, Any]:
-        if not self.is_reachable:
-            raise Unreachable(server, "gone")
-        dies = self._left == 0
-        if self._left is not None:
-            self._left -= 1
-        if not self.is_dead and (not dies or self._after_receipt):
-            self._other.edus += msgspec.json.decode(body).get("edus", [])
-        if dies or self.is_dead:
-            self.is_dead = True
-            await Deferred()
-        return {}
-
-
 class Process:
     """A server with a sender and outboxes."""
 
-    def __init__(self, server: SyncServer, client: Client) -> None:
+    def __init__(self, server: SyncServer, client: DyingClient) -> None:
         self.server = server
         self.client = client
         core, db, log = server.core, server.db, server.log
@@ -121,7 +100,7 @@ class EduCrashTests(DatabaseTestCase):
             )
         self.room_id = await server.create_room(self.alice)
         await server.remote.member(self.room_id, BOB, "join")
-        self.process = Process(server, Client(self.other, None, after_receipt=False))
+        self.process = Process(server, DyingClient(self.other.receive, None, after_receipt=False))
         await self.process.start()
 
     async def clean_up(self) -> None:
@@ -131,7 +110,7 @@ class EduCrashTests(DatabaseTestCase):
     async def succeed(self, dies_at: int | None = None, *, after_receipt: bool = False) -> None:
         """Kill the process, and start the next one; its way may be cut at a transaction."""
         await self.process.kill()
-        client = Client(self.other, dies_at, after_receipt=after_receipt)
+        client = DyingClient(self.other.receive, dies_at, after_receipt=after_receipt)
         self.process = Process(await SyncServer.start(self.db), client)
         await self.process.start()
 

@@ -2,15 +2,14 @@
 
 from typing import Any
 
-import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from federation.sending.sender import OutgoingSource, Sender
 from federation.transport.destination_health import DestinationHealth
-from federation.transport.errors import Unreachable
 from federation.transport.permitted_servers import PermittedServers
 from homeserver.streams.durable_readers import STORE_SECONDS
+from tests.federation.sending.dying_client import DyingClient
 from tests.support.postgres import DatabaseTestCase
 from tests.support.reactor import until
 from tests.sync.sync_server import SyncServer
@@ -19,35 +18,10 @@ OTHER = "two.example"
 MESSAGES = 4
 
 
-class Client:
-    """The other server's side: it records the events that it gets, and can fail or hang."""
-
-    def __init__(self, received: list[str], dies_at: int | None, dies_after_receipt: bool) -> None:
-        self.is_reachable = True
-        self.is_dead = False
-        self._received = received
-        self._left = dies_at
-        self._dies_after_receipt = dies_after_receipt
-
-    async def put(self, server: str, path: str, body: bytes, *, timeout: float) -> dict[str, Any]:
-        if not self.is_reachable:
-            raise Unreachable(server, "gone")
-        dies = self._left == 0
-        if self._left is not None:
-            self._left -= 1
-        if not dies or self._dies_after_receipt:
-            pdus = msgspec.json.decode(body)["pdus"]
-            self._received += [pdu["content"].get("body", "") for pdu in pdus]
-        if dies or self.is_dead:
-            self.is_dead = True
-            await Deferred()
-        return {}
-
-
 class SendingProcess:
-    """A server with a sender, whose other server is a `Client`."""
+    """A server with a sender, whose way to the other server is a `DyingClient`."""
 
-    def __init__(self, server: SyncServer, client: Client) -> None:
+    def __init__(self, server: SyncServer, client: DyingClient) -> None:
         self.server = server
         self.client = client
         self.clock = Clock()
@@ -88,8 +62,16 @@ class SenderCrashTests(DatabaseTestCase):
         self.alice = await server.user("alice")
         self.room_id = await server.create_room(self.alice)
         await server.remote.member(self.room_id, f"@bob:{OTHER}", "join")
-        self.process = SendingProcess(server, Client([], None, dies_after_receipt=False))
+        self.process = SendingProcess(server, self.client(None))
         await self.process.start()
+
+    def client(self, dies_at: int | None, *, after_receipt: bool = False) -> DyingClient:
+        """The way to a server that records the bodies of events."""
+
+        def record(transaction: dict[str, Any]) -> None:
+            self.received += [pdu["content"].get("body", "") for pdu in transaction["pdus"]]
+
+        return DyingClient(record, dies_at, after_receipt=after_receipt)
 
     async def clean_up(self) -> None:
         await self.process.kill()
@@ -100,7 +82,7 @@ class SenderCrashTests(DatabaseTestCase):
     ) -> SendingProcess:
         """Kill the process, and start the next one; it may die at one of its transactions."""
         await self.process.kill()
-        client = Client(self.received, dies_at, dies_after_receipt)
+        client = self.client(dies_at, after_receipt=dies_after_receipt)
         self.process = SendingProcess(await SyncServer.start(self.db), client)
         await self.process.start()
         return self.process
