@@ -254,39 +254,36 @@ class UserChangeQueues:
 
     def _add_for_devices(self, entry: Any, changed: set[UserChangeQueue]) -> None:
         if isinstance(entry, DeviceListChanged):
-            self._add_for_device_list(entry, changed)
+            what = device_lists_in(shard_of_user(entry.user_id))
+            changed |= self._add_for_sharing(entry.user_id, entry.rooms, entry.position, what)
         elif isinstance(entry, UserSignaturesChanged):
             what = device_lists_in(shard_of_user(entry.signer))
             self._add_for_user(entry.signer, entry.position, what, changed)
         elif isinstance(entry, ToDeviceMessagesSent | ClaimableKeysChanged):
             self._add_for_user(entry.user_id, entry.position, DEVICE_DATA, changed)
 
-    def _add_for_device_list(self, entry: DeviceListChanged, changed: set[UserChangeQueue]) -> None:
+    def _add_for_sharing(
+        self, user_id: str, rooms: Iterable[int], position: int, what: int
+    ) -> set[UserChangeQueue]:
+        """Record a change of a user for all who share a room with them, and for themselves."""
         queues: set[UserChangeQueue] = set()
-        for room in entry.rooms:
+        for room in rooms:
             queues |= self._by_room.get(room, set())
-        own = self._queues.peek(entry.user_id)
+        own = self._queues.peek(user_id)
         if own is not None:
             queues.add(own)
-        what = device_lists_in(shard_of_user(entry.user_id))
         for queue in queues:
-            queue.add(entry.position, what)
-        changed |= queues
+            queue.add(position, what)
+        return queues
 
     def _add_for_presence(self, entry: PresenceChanged, changed: set[UserChangeQueue]) -> None:
-        seen: set[UserChangeQueue] = set()
-        for room in entry.rooms:
-            seen |= self._by_room.get(room, set())
-        own = self._queues.peek(entry.user_id)
-        if own is not None:
-            seen.add(own)
         what = presence_in(shard_of_user(entry.user_id))
-        for queue in seen:
-            queue.add(entry.position, what)
+        seen = self._add_for_sharing(entry.user_id, entry.rooms, entry.position, what)
         if len(seen) <= MAX_IMMEDIATE_AUDIENCE:
             changed |= seen
             return
         # Among thousands of users presence changes all the time: batch these wake-ups.
+        own = self._queues.peek(entry.user_id)
         if own is not None:
             changed.add(own)
         self._postpone_wake(seen)
