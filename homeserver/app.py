@@ -15,15 +15,19 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from homeserver.accounts.appservices.appservices import Appservices
+from homeserver.accounts.appservices.senders import register_senders
 from homeserver.concurrency.clock import steady
 from homeserver.concurrency.deferreds import wait_for_completion, with_timeout
 from homeserver.concurrency.stop_signals import call_on_stop_signal
 from homeserver.concurrency.thread_pools import run_in_own_thread
-from homeserver.config.errors import CertificateError
+from homeserver.config.appservices import load_registrations
+from homeserver.config.errors import CertificateError, ConfigError
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_or_create_signing_key
 from homeserver.observability.garbage import GarbageCollection
 from homeserver.observability.metrics import Metrics, ReactorLag
+from homeserver.protocol.appservices.appservice import Appservice
 from homeserver.storage.database.database import Database, DatabaseUnavailable
 from homeserver.storage.database.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from homeserver.storage.database.migrate import MigrationError, migrate_in_thread
@@ -45,6 +49,7 @@ KILL_AFTER_SECONDS = 150.0  # beside those for requests, for the process to end 
 RECENT_EVENTS = 1_000  # rooms of the newest events: users may have been typing there
 
 START_ERRORS = (
+    ConfigError,
     EmbeddedPostgresError,
     MigrationError,
     WrongServer,
@@ -135,13 +140,32 @@ class Homeserver:
             self._ended_well = False
             log.error("{part} did not end well: {error!r}", part=part, error=error)
 
-    def reload_certificates(self) -> None:
-        """Read the certificates of the listeners again."""
+    def reload(self) -> None:
+        """Read the certificates of the listeners and the registration files again."""
         if self._parts is not None:
             self._parts.listeners.reload_certificates()
+            reloading = Deferred.fromCoroutine(self._reload_appservices(self._parts))
+            reloading.addErrback(lambda failure: log.failure("the reload failed", failure))
+
+    async def _reload_appservices(self, parts: ServerParts) -> None:
+        try:
+            registered = self._load_appservices()
+        except ConfigError as error:
+            log.error("the registrations stay as they were: {error}", error=error)
+            return
+        await register_senders(parts.db, self._reactor, registered)
+        parts.account_core.appservices.replace(registered)
+        log.info("application services: {ids}", ids=", ".join(each.id for each in registered))
+
+    def _load_appservices(self) -> list[Appservice]:
+        settings = self.settings
+        return load_registrations(
+            settings.appservices, settings.appservices_folder, settings.server_name
+        )
 
     async def _start(self) -> None:
         settings, reactor = self.settings, self._reactor
+        appservices = Appservices(self._load_appservices())
         key = load_or_create_signing_key(settings.signing_key_path)
         db, lease = await self._open_database()
         await db.run(claim_server_name, settings.server_name)
@@ -162,9 +186,10 @@ class Homeserver:
         self._on_stop("the reservation of positions", reserve.stop)
         active_rooms = await db.run(rooms_of_newest_events, RECENT_EVENTS)
         parts = self._parts = ServerParts(
-            reactor, settings, key, db, stream_log, self.metrics, active_rooms
+            reactor, settings, key, db, stream_log, self.metrics, active_rooms, appservices
         )
         self._on_stop_of_parts(parts)
+        await register_senders(db, reactor, appservices.all)
         await parts.account_core.load()
         await parts.readers.load()
         await parts.federation.start()
@@ -249,7 +274,7 @@ def run_server(
 
     reactor: Any = steady(installed)
     server = Homeserver(settings, reactor)
-    on_hangup(lambda: reactor.callFromThread(server.reload_certificates))
+    on_hangup(lambda: reactor.callFromThread(server.reload))
     run = _Run(reactor, server, ready, not_started)
     call_on_stop_signal(reactor, run.stop)
     reactor.callWhenRunning(run.begin)

@@ -134,6 +134,8 @@ def _plural(kind: inspect.Type) -> str:
     match plain(kind):
         case inspect.StrType():
             return "texts"
+        case inspect.CustomType():
+            return "paths"
         case inspect.LiteralType(values):
             return ", ".join(str(value) for value in values)
         case _:

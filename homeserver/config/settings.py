@@ -335,6 +335,16 @@ class Settings(Section, frozen=True, kw_only=True):
     room_directory: RoomDirectorySettings = RoomDirectorySettings()
     presence: PresenceSettings = PresenceSettings()
     encryption: EncryptionSettings = EncryptionSettings()
+    appservices: Annotated[
+        tuple[Path, ...],
+        doc(
+            "Registration files of application services, such as bridges. SIGHUP reads them again.",
+            example="[/etc/mautrix-signal/registration.yaml]",
+        ),
+    ] = ()
+    appservices_folder: Annotated[
+        Path, doc("Folder whose YAML files are registrations, too; it need not exist.")
+    ] = Path("appservices.d")
     rate_limits: RateLimitSettings = RateLimitSettings()
     limits: LimitSettings = LimitSettings()
     websocket: WebSocketSettings = WebSocketSettings()

@@ -33,7 +33,11 @@ class YamlFile:
 def read_yaml(text: str) -> YamlFile:
     """Parse a text. If it is not YAML at all, only the first error is reported."""
     file = YamlFile()
-    loader = yaml.SafeLoader(text)
+    try:
+        loader = yaml.SafeLoader(text)
+    except yaml.YAMLError as error:
+        file.mistakes.append((1, f"not valid YAML: {str(error).splitlines()[0]}"))
+        return file
     try:
         node = loader.get_single_node()
         if node is not None:

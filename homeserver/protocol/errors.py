@@ -213,6 +213,12 @@ class Exclusive(MatrixError):
     errcode, status = "M_EXCLUSIVE", 400
 
 
+class UnknownDevice(MatrixError):
+    """The device that an application service acts as does not belong to the user."""
+
+    errcode, status = "M_UNKNOWN_DEVICE", 400
+
+
 class WeakPassword(MatrixError):
     """The password does not meet the server's policy."""
 

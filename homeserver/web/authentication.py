@@ -9,7 +9,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#using-access-tokens
 
 import binascii
 from base64 import urlsafe_b64decode
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol
 
 from homeserver.accounts.sessions.requester import Requester
@@ -29,6 +29,10 @@ class RequestInfo(Protocol):
 
     def header(self, name: bytes) -> str | None:
         """The value of a header, or `None` if it is missing or sent more than once."""
+
+    @property
+    def parameters(self) -> Mapping[str, list[str]]:
+        """The query parameters."""
 
 
 class Authenticator(Protocol):

@@ -58,6 +58,8 @@ class RateLimits:
         if rate is None:
             return
         if isinstance(party, Requester):
+            if not party.is_rate_limited:
+                return
             party = party.user_id
         if party in self._overrides:
             rate = self._overrides[party]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from homeserver.accounts.appservices.appservices import Appservices
 from homeserver.accounts.sessions.access_tokens import AccessTokens
 from homeserver.accounts.sessions.devices import Devices
 from homeserver.accounts.sessions.last_seen import LastSeen
@@ -26,11 +27,18 @@ class AccountCore:
     """The objects of accounts that do not depend on rooms."""
 
     def __init__(
-        self, reactor: Any, settings: Settings, key: SigningKey, db: Database, log: Log
+        self,
+        reactor: Any,
+        settings: Settings,
+        key: SigningKey,
+        db: Database,
+        log: Log,
+        appservices: Appservices,
     ) -> None:
+        self.appservices = appservices
         self.pages = Pages(settings.server_name)
         self.last_seen = LastSeen(db, reactor)
-        self.access_tokens = AccessTokens(db, reactor, self.last_seen)
+        self.access_tokens = AccessTokens(db, reactor, self.last_seen, appservices)
         self.devices = Devices(db, log, self.last_seen)
         self.sessions = LoginSessions(
             db, reactor, settings.tokens, self.devices, self.access_tokens

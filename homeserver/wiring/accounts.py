@@ -104,6 +104,7 @@ class AccountServices:
             core.sessions,
             core.access_tokens,
             localpart_as_display_name=settings.registration.localpart_as_display_name,
+            is_reserved=lambda user_id: core.appservices.owner_of_user(user_id) is not None,
         )
         self.notices_account = NoticesAccount(
             settings.server_notices, settings.server_name, db, self._registration, self.profiles
@@ -160,12 +161,12 @@ class AccountServices:
             EmptyResponsesApi(),
             FiltersApi(core.filters),
             FallbackApi(uia, core.pages),
-            LoginApi(login, settings.public_baseurl),
+            LoginApi(login, core.appservices, settings.public_baseurl),
             LoginFallbackApi(core.pages, with_password=settings.passwords.enabled),
             LoginTokenApi(uia, credentials, with_password=settings.passwords.enabled),
             OpenIdApi(OpenIdTokens(db, clock), settings.server_name),
             ProfileApi(self.profiles),
-            RegistrationApi(sign_up, self._registration_tokens),
+            RegistrationApi(sign_up, self._registration_tokens, core.appservices),
             SessionApi(core.sessions, core.access_tokens),
             TagsApi(Tags(core.account_data)),
             VersionsApi(unstable_features),

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from federation.remote.policy_signer import PolicySigner
+from homeserver.accounts.appservices.appservices import Appservices
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_signing_keys
 from homeserver.observability.caches import caches_of
@@ -52,12 +53,13 @@ class ServerParts:
         log: Log,
         metrics: Metrics,
         active_rooms: Collection[int],
+        appservices: Appservices,
     ) -> None:
         self.db = db
         readers = self.readers = DurableReaders(log, db, reactor)
         rate_limits = rate_limits_of(reactor, settings)
         keys = load_signing_keys(settings.signing_key_path)
-        accounts = self.account_core = AccountCore(reactor, settings, key, db, log)
+        accounts = self.account_core = AccountCore(reactor, settings, key, db, log, appservices)
         federation = self.federation = Federation(reactor, settings, keys, db)
         erased, signer = accounts.erased_users, PolicySigner(federation.client)
         core = self.room_core = RoomCore(reactor, settings, key, db, log, erased, signer)

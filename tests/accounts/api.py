@@ -6,6 +6,7 @@ import treq
 from twisted.internet import reactor
 from twisted.web.client import HTTPConnectionPool
 
+from homeserver.accounts.appservices.appservices import Appservices
 from homeserver.accounts.credentials.shared_secret import SharedSecret
 from homeserver.accounts.login.password_change import PasswordChange
 from homeserver.accounts.login.password_reset import PasswordReset
@@ -75,11 +76,11 @@ class ApiTestCase(AccountsTestCase):
             DiscoveryApi(BASEURL, DELEGATED_TO, support),
             FallbackApi(self.uia, Pages(SERVER)),
             FiltersApi(Filters(self.db)),
-            LoginApi(self.login, BASEURL),
+            LoginApi(self.login, Appservices(), BASEURL),
             LoginTokenApi(self.uia, self.credentials, with_password=True),
             OpenIdApi(OpenIdTokens(self.db, self.clock), SERVER),
             ProfileApi(self.profiles),
-            RegistrationApi(self.registration_flow, self.registration_tokens),
+            RegistrationApi(self.registration_flow, self.registration_tokens, Appservices()),
             SessionApi(self.sessions, self.tokens),
             SharedSecretRegistrationApi(secret, self.registration, self.profiles, SERVER),
             TagsApi(Tags(self.account_data)),

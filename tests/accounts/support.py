@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.task import Clock
 
+from homeserver.accounts.appservices.appservices import Appservices
 from homeserver.accounts.credentials.passwords import Passwords
 from homeserver.accounts.credentials.registration_tokens import RegistrationTokens
 from homeserver.accounts.credentials.user_identifier import UserIdentifiers
@@ -139,7 +140,7 @@ class AccountsTestCase(DatabaseTestCase):
         db, clock, log = self.db, self.clock, self.log
         self.last_seen = LastSeen(db, clock)
         self.devices = Devices(db, log, self.last_seen)
-        self.tokens = AccessTokens(db, clock, self.last_seen)
+        self.tokens = AccessTokens(db, clock, self.last_seen, Appservices())
         self.sessions = LoginSessions(db, clock, TokenSettings(), self.devices, self.tokens)
         self.passwords = Passwords(reactor, PasswordSettings(hash_cost="lowest"))
         limits = RateLimits(clock, {"password": RateSettings(per_second=0.1, burst=5)})

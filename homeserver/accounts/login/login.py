@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.credentials.appservice import Appservice
 from homeserver.accounts.credentials.user_identifier import (
     UserIdentifier,
     UserIdentifiers,
@@ -15,6 +14,7 @@ from homeserver.accounts.credentials.user_identifier import (
 )
 from homeserver.accounts.credentials.verification import PasswordAndTokenVerifier
 from homeserver.accounts.sessions.login_sessions import DeviceRequest, LoginSession, LoginSessions
+from homeserver.protocol.appservices.appservice import Appservice
 from homeserver.protocol.errors import BadJson, Exclusive, Forbidden, MatrixError
 from homeserver.storage.accounts.users import find_user
 from homeserver.storage.database.database import Database

@@ -8,7 +8,6 @@ taken.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3register
 """
 
-from homeserver.accounts.credentials.appservice import Appservice
 from homeserver.accounts.credentials.passwords import Passwords
 from homeserver.accounts.interactive_auth.authentication_stages import (
     DUMMY,
@@ -29,6 +28,7 @@ from homeserver.accounts.interactive_auth.user_interactive_auth import (
 from homeserver.accounts.registration.registration import NewUser, Registration
 from homeserver.accounts.sessions.login_sessions import DeviceRequest, LoginSession, LoginSessions
 from homeserver.config.settings import RegistrationSettings
+from homeserver.protocol.appservices.appservice import Appservice
 from homeserver.protocol.errors import Exclusive, Forbidden, MissingParam
 
 

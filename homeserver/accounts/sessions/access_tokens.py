@@ -7,13 +7,22 @@ other processes are noticed after at most `GRANT_SECONDS`.
 
 The first use of a token from a refresh revokes the refresh token that was used for it.
 
+The token of an application service gives access to the users that it acts as, one for each
+request (`accounts/appservices/masquerading.py`).
+
 Spec: https://spec.matrix.org/v1.19/client-server-api/#using-access-tokens
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from homeserver.accounts.appservices.appservices import Appservices
+from homeserver.accounts.appservices.masquerading import (
+    AssertedIdentity,
+    asserted_identity,
+    load_requester,
+)
 from homeserver.accounts.sessions.devices import DevicesRemoved
 from homeserver.accounts.sessions.last_seen import LastSeen, SeenRequest
 from homeserver.accounts.sessions.requester import Requester
@@ -26,11 +35,21 @@ from homeserver.storage.accounts.refresh_tokens import delete_predecessor
 from homeserver.storage.accounts.users import User, find_user
 from homeserver.storage.database.database import Connection, Database
 
-MAX_CACHED = 50_000  # tokens
+MAX_CACHED = 50_000  # tokens, and users as whom application services act
 MAX_TOKEN = 255  # characters; tokens of this server are shorter
 MAX_UNKNOWN = 10_000  # tokens that are known to be invalid
 UNKNOWN_SECONDS = 10.0
 GRANT_SECONDS = 300.0
+
+_Key = str | AssertedIdentity
+
+
+class AuthenticatedRequest(SeenRequest, Protocol):
+    """The parts of a request that authentication needs besides the token."""
+
+    @property
+    def parameters(self) -> Mapping[str, list[str]]:
+        """The query parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,31 +65,42 @@ class Grant:
 class AccessTokens:
     """Authenticates requests."""
 
-    def __init__(self, db: Database, clock: Clock, last_seen: LastSeen) -> None:
+    def __init__(
+        self, db: Database, clock: Clock, last_seen: LastSeen, appservices: Appservices
+    ) -> None:
         self._db = db
         self._clock = clock
         self._last_seen = last_seen
-        self._grants: LruCache[str, Grant] = LruCache(
+        self._appservices = appservices
+        self._grants: LruCache[_Key, Grant] = LruCache(
             "access_tokens", MAX_CACHED, on_evict=self._unlink
         )
-        self._tokens_of: dict[str, set[str]] = {}
+        self._tokens_of: dict[str, set[_Key]] = {}
         self._unknown: LruCache[str, float] = LruCache("unknown_access_tokens", MAX_UNKNOWN)
         self._forgotten = 0  # counts the calls of `forget_user`
 
-    def authenticate(self, token: str, request: SeenRequest) -> Requester | Awaitable[Requester]:
+    def authenticate(
+        self, token: str, request: AuthenticatedRequest
+    ) -> Requester | Awaitable[Requester]:
         """The requester of a token, without waiting if it is in memory.
 
         Raises `UnknownToken` for a token that is not, or no longer, valid, and `UserLocked`.
         """
-        grant = self._grants.get(token)
+        key = (
+            token
+            if (service := self._appservices.by_token(token)) is None
+            else (asserted_identity(service, request.parameters))
+        )
+        grant = self._grants.get(key)
         if grant is None or self._clock.seconds() >= grant.stale_at:
-            return self._authenticate_slowly(token, request)
+            return self._authenticate_slowly(key, request)
         return self._admit(grant, request)
 
     async def get_caller(self, token: str | None) -> Requester:
         """The requester of a token, even of a locked account, for special requests.
 
-        Raises `MissingToken` and `UnknownToken`.
+        Application services have no sessions, so their tokens are unknown here. Raises
+        `MissingToken` and `UnknownToken`.
         """
         if token is None:
             raise MissingToken("The access token is missing")
@@ -88,8 +118,8 @@ class AccessTokens:
             if isinstance(entry, DevicesRemoved):
                 self.forget_user(entry.user_id)
 
-    async def _authenticate_slowly(self, token: str, request: SeenRequest) -> Requester:
-        return self._admit(await self._grant(token), request)
+    async def _authenticate_slowly(self, key: _Key, request: SeenRequest) -> Requester:
+        return self._admit(await self._grant(key), request)
 
     def _admit(self, grant: Grant, request: SeenRequest) -> Requester:
         now = wall_seconds(self._clock)
@@ -102,20 +132,28 @@ class AccessTokens:
             self._last_seen.note(caller.user_id, caller.device_id, request, now)
         return caller
 
-    async def _grant(self, token: str) -> Grant:
-        grant = self._grants.peek(token)
+    async def _grant(self, key: _Key) -> Grant:
+        grant = self._grants.peek(key)
         if grant is not None and self._clock.seconds() < grant.stale_at:
             return grant
+        before = self._forgotten
+        if isinstance(key, str):
+            grant = await self._look_up(key)
+        else:
+            caller = await self._db.run(load_requester, key)
+            grant = Grant(caller, False, float("inf"), self._clock.seconds() + GRANT_SECONDS)
+        if before == self._forgotten:
+            self._remember(key, grant)
+        return grant
+
+    async def _look_up(self, token: str) -> Grant:
         if len(token) > MAX_TOKEN or (self._unknown.get(token) or 0.0) > self._clock.seconds():
             raise UnknownToken("Unrecognised access token")
-        before = self._forgotten
         grant = await self._db.run(self._load, token)
         if grant is None:
             self._drop(token)
             self._unknown.put(token, self._clock.seconds() + UNKNOWN_SECONDS)
             raise UnknownToken("Unrecognised access token")
-        if before == self._forgotten:
-            self._remember(token, grant)
         return grant
 
     async def _load(self, db: Connection, token: str) -> Grant | None:
@@ -129,18 +167,18 @@ class AccessTokens:
             self.forget_user(stored.user_id)
         return _grant_of(stored, user, self._clock.seconds() + GRANT_SECONDS)
 
-    def _remember(self, token: str, grant: Grant) -> None:
-        self._tokens_of.setdefault(grant.caller.user_id, set()).add(token)
-        self._grants.put(token, grant)
+    def _remember(self, key: _Key, grant: Grant) -> None:
+        self._tokens_of.setdefault(grant.caller.user_id, set()).add(key)
+        self._grants.put(key, grant)
 
     def _drop(self, token: str) -> None:
         grant = self._grants.pop(token)
         if grant is not None:
             self._unlink(token, grant)
 
-    def _unlink(self, token: str, grant: Grant) -> None:
+    def _unlink(self, key: _Key, grant: Grant) -> None:
         tokens = self._tokens_of[grant.caller.user_id]
-        tokens.discard(token)
+        tokens.discard(key)
         if not tokens:
             del self._tokens_of[grant.caller.user_id]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.credentials.appservice import FindAppservice, require_appservice
+from homeserver.accounts.appservices.appservices import Appservices
 from homeserver.accounts.credentials.verification import PasswordAndTokenVerifier
 from homeserver.accounts.interactive_auth.authentication_stages import PASSWORD_FLOWS
 from homeserver.accounts.interactive_auth.user_interactive_auth import (
@@ -37,12 +37,12 @@ class LoginApi:
     def __init__(
         self,
         login: Login,
+        appservices: Appservices,
         public_baseurl: str | None = None,
-        find_appservice: FindAppservice | None = None,
     ) -> None:
         self._login = login
         self._public_baseurl = public_baseurl
-        self._find_appservice = find_appservice
+        self._appservices = appservices
 
     def routes(self) -> list[Route]:
         return [
@@ -57,7 +57,7 @@ class LoginApi:
     async def login(self, body: LoginRequest, request: Request) -> dict[str, Any]:
         """Log in to a device."""
         if body.type == APPSERVICE:
-            service = require_appservice(self._find_appservice, request.token())
+            service = self._appservices.authenticate(request.token())
             session = await self._login.log_in_for_appservice(service, body)
         else:
             session = await self._login.log_in(body)

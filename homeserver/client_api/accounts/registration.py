@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from homeserver.accounts.credentials.appservice import FindAppservice, require_appservice
+from homeserver.accounts.appservices.appservices import Appservices
 from homeserver.accounts.credentials.registration_tokens import RegistrationTokens
 from homeserver.accounts.login.login import APPSERVICE
 from homeserver.accounts.registration.registration_flow import RegistrationFlow, RegistrationRequest
@@ -36,11 +36,11 @@ class RegistrationApi:
         self,
         registration_flow: RegistrationFlow,
         tokens: RegistrationTokens,
-        find_appservice: FindAppservice | None = None,
+        appservices: Appservices,
     ) -> None:
         self._registration_flow = registration_flow
         self._tokens = tokens
-        self._find_appservice = find_appservice
+        self._appservices = appservices
 
     def routes(self) -> list[Route]:
         validity = "/_matrix/client/v1/register/m.login.registration_token/validity"
@@ -73,7 +73,7 @@ class RegistrationApi:
                 await self._registration_flow.register_guest(body.initial_device_display_name)
             )
         if body.type == APPSERVICE:
-            service = require_appservice(self._find_appservice, request.token())
+            service = self._appservices.authenticate(request.token())
             user_id, session = await self._registration_flow.register_for_appservice(service, body)
         else:
             user_id, session = await self._registration_flow.register(

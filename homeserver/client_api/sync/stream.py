@@ -8,7 +8,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 """
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -54,6 +54,7 @@ class OpeningRequest:
     """The data of the opening request that later token checks need."""
 
     address: str
+    parameters: Mapping[str, list[str]]
 
     def header(self, name: bytes) -> str | None:
         return None
@@ -221,7 +222,7 @@ class StreamApi:
             full_state=query.full_state,
             state_after=query.state_after,
         )
-        origin = OpeningRequest(request.address)
+        origin = OpeningRequest(request.address, request.parameters)
         opening = Opening(
             sync_request=sync_request,
             since=since,

@@ -1,0 +1,1 @@
+"""The application services of this server, and the users that they act as."""

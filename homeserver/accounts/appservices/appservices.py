@@ -1,0 +1,60 @@
+"""The registered application services, by id, by token, and by what they cover."""
+
+from collections.abc import Sequence
+
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.protocol.appservices.appservice import Appservice
+from homeserver.protocol.errors import MissingToken, UnknownToken
+
+MAX_CACHED_USERS = 100_000
+
+
+class Appservices:
+    """All application services; their number and registrations may change while the server runs.
+
+    `all` are in the order of their files. Answers about users are cached, so that nothing is
+    matched twice in the hot path of a message.
+    """
+
+    def __init__(self, registered: Sequence[Appservice] = ()) -> None:
+        self._users: LruCache[str, tuple[Appservice, ...]] = LruCache(
+            "appservices_of_users", MAX_CACHED_USERS
+        )
+        self._set(registered)
+
+    def _set(self, registered: Sequence[Appservice]) -> None:
+        self.all = tuple(registered)
+        self._by_token = {each.as_token: each for each in self.all}
+
+    def replace(self, registered: Sequence[Appservice]) -> None:
+        """Use other registrations from now on."""
+        self._set(registered)
+        self._users.clear()
+
+    def by_token(self, as_token: str) -> Appservice | None:
+        """The application service that authenticates with a token."""
+        return self._by_token.get(as_token)
+
+    def authenticate(self, as_token: str | None) -> Appservice:
+        """The application service of a token. Raises `MissingToken` and `UnknownToken`."""
+        if as_token is None:
+            raise MissingToken("An application service has to send its token")
+        service = self.by_token(as_token)
+        if service is None:
+            raise UnknownToken("Not the token of an application service")
+        return service
+
+    def covering_user(self, user_id: str) -> tuple[Appservice, ...]:
+        """The application services that a local user belongs to; none for remote users."""
+        if not self.all:
+            return ()
+        found = self._users.get(user_id)
+        if found is None:
+            found = self._users.put(
+                user_id, tuple(each for each in self.all if each.covers_user(user_id))
+            )
+        return found
+
+    def owner_of_user(self, user_id: str) -> Appservice | None:
+        """The application service to which a user, existing or not, is exclusive."""
+        return next((each for each in self.covering_user(user_id) if each.owns_user(user_id)), None)
