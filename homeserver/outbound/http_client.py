@@ -112,16 +112,18 @@ class OutboundClient:
         max_body: int = MAX_BODY,
         timeout: float = TIMEOUT_SECONDS,
         only_https: bool = False,
+        follow_redirects: bool = True,
     ) -> OutboundResponse:
         """Send a request and read its response: at most `max_body` bytes, within `timeout` seconds.
 
         Redirects are followed for GET alone, since a body is meant for one server only, and with
-        `only_https` only to servers that prove their name by a certificate. Raises `OutboundError`.
+        `only_https` only to servers that prove their name by a certificate; without
+        `follow_redirects` the response is that of the first server. Raises `OutboundError`.
         """
         names = {"User-Agent": USER_AGENT, **(headers or {})}
         sent = Headers({name: [value] for name, value in names.items()})
         exchange = Deferred.fromCoroutine(
-            self._exchange(method, url, sent, body, max_body, only_https)
+            self._exchange(method, url, sent, body, max_body, only_https, follow_redirects)
         )
         try:
             return await exchange.addTimeout(timeout, self._reactor, _timed_out)
@@ -143,6 +145,7 @@ class OutboundClient:
         body: bytes | None,
         max_body: int,
         only_https: bool,
+        follow_redirects: bool,
     ) -> OutboundResponse:
         for _ in range(MAX_REDIRECTS + 1):
             url = normal_url(url)
@@ -158,7 +161,8 @@ class OutboundClient:
                 reactor=self._reactor,
             )
             target = response.headers.getRawHeaders("Location")
-            if response.code not in REDIRECTS or method != "GET" or not target:
+            is_followed = follow_redirects and method == "GET"
+            if response.code not in REDIRECTS or not is_followed or not target:
                 content = await read_body(response, max_body)
                 return OutboundResponse(response.code, response.headers, content, url)
             await read_body(response, max_body)
