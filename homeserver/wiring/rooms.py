@@ -82,7 +82,7 @@ class RoomServices:
         self._account_data = account_core.account_data
         registry = room_core.registry
         names = room_core.names
-        self.aliases = Aliases(db, names, room_core.local_server, registry, remote.find_alias)
+        self.aliases = Aliases(db, names, room_core.local_server, registry, remote.find_alias, log)
         self.memberships = self._memberships(settings, log, account_core, room_core, remote)
         self.third_party_invites = ThirdPartyInvites(
             registry,

@@ -1,6 +1,6 @@
 """The registered application services, by id, by token, and by what they cover."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.appservices.appservice import Appservice
@@ -20,16 +20,34 @@ class Appservices:
         self._users: LruCache[str, tuple[Appservice, ...]] = LruCache(
             "appservices_of_users", MAX_CACHED_USERS
         )
+        self._subscribers: list[Callable[[], None]] = []
         self._set(registered)
 
     def _set(self, registered: Sequence[Appservice]) -> None:
         self.all = tuple(registered)
+        self.have_room_namespaces = any(each.rooms.namespaces for each in self.all)
+        self._by_id = {each.id: each for each in self.all}
         self._by_token = {each.as_token: each for each in self.all}
+        # Most users belong to none: that is found out without any regular expression.
+        prefixes = {each.sender for each in self.all}
+        for each in self.all:
+            prefixes.update(namespace.prefix for namespace in each.users.namespaces)
+        self._prefixes = tuple(prefixes)
 
     def replace(self, registered: Sequence[Appservice]) -> None:
-        """Use other registrations from now on."""
+        """Use other registrations from now on, and notify the subscribers."""
         self._set(registered)
         self._users.clear()
+        for subscriber in self._subscribers:
+            subscriber()
+
+    def subscribe(self, subscriber: Callable[[], None]) -> None:
+        """Have `subscriber()` called after each replacement of the registrations."""
+        self._subscribers.append(subscriber)
+
+    def by_id(self, appservice_id: str) -> Appservice | None:
+        """The application service with an id."""
+        return self._by_id.get(appservice_id)
 
     def by_token(self, as_token: str) -> Appservice | None:
         """The application service that authenticates with a token."""
@@ -46,7 +64,7 @@ class Appservices:
 
     def covering_user(self, user_id: str) -> tuple[Appservice, ...]:
         """The application services that a local user belongs to; none for remote users."""
-        if not self.all:
+        if not user_id.startswith(self._prefixes):
             return ()
         found = self._users.get(user_id)
         if found is None:
@@ -58,3 +76,13 @@ class Appservices:
     def owner_of_user(self, user_id: str) -> Appservice | None:
         """The application service to which a user, existing or not, is exclusive."""
         return next((each for each in self.covering_user(user_id) if each.owns_user(user_id)), None)
+
+    def covering_room(self, room_id: str) -> Collection[Appservice]:
+        """The application services that have a room id in their namespaces."""
+        if not self.have_room_namespaces:
+            return ()
+        return [each for each in self.all if each.rooms.covers(room_id)]
+
+    def covering_alias(self, alias: str) -> Collection[Appservice]:
+        """The application services that have an alias in their namespaces."""
+        return [each for each in self.all if each.aliases.covers(alias)]

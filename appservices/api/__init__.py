@@ -1,0 +1,1 @@
+"""Endpoints that only application services use."""
