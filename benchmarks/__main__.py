@@ -9,17 +9,29 @@ import os
 import sys
 from collections.abc import Callable
 
-from benchmarks import delivery, encryption, footprint, initial_sync, large_scale, sending
+from benchmarks import (
+    appservices,
+    delivery,
+    encryption,
+    footprint,
+    initial_sync,
+    large_scale,
+    sending,
+)
 from benchmarks.figures import Figure, table
 from benchmarks.loop import Loop
 from benchmarks.population import Population
 from tests.support.process import running_server
 
 PARTS = ("sending", "delivery", "initial_sync", "footprint")
+APPSERVICES = "appservices"  # servers of its own
 ENCRYPTION = "encryption"  # makes 1,000 accounts, on a server of its own
 LARGE_SCALE = "scale"  # takes some minutes, and a server of its own
 MEMBERS = 100
-HELP = f"{', '.join(PARTS)}; all of these if none; {ENCRYPTION} and {LARGE_SCALE} only if named"
+HELP = (
+    f"{', '.join(PARTS)}; all of these if none; {APPSERVICES}, {ENCRYPTION} and {LARGE_SCALE}"
+    " only if named"
+)
 OVERRIDES = {"log": {"level": "WARN"}}
 
 
@@ -30,11 +42,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5, help="length of each load (5)")
     parser.add_argument("--scale", type=float, default=1, help="size of the named parts (1)")
     arguments = parser.parse_args()
-    unknown = set(arguments.parts) - {*PARTS, ENCRYPTION, LARGE_SCALE}
+    unknown = set(arguments.parts) - {*PARTS, APPSERVICES, ENCRYPTION, LARGE_SCALE}
     if unknown:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     parts = arguments.parts or list(PARTS)
     figures = run(parts, arguments.seconds) if set(PARTS) & set(parts) else []
+    if APPSERVICES in parts:
+        figures += run_appservices(arguments.scale)
     if ENCRYPTION in parts:
         figures += run_encryption(arguments.scale)
     if LARGE_SCALE in parts:
@@ -68,6 +82,13 @@ def run(parts: list[str], seconds: float) -> list[Figure]:
                 report(table(rows))
                 figures += rows
     return figures
+
+
+def run_appservices(size: float) -> list[Figure]:
+    """The figures of `benchmarks.appservices`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    return appservices.measure(server_cores, size)
 
 
 def run_encryption(size: float) -> list[Figure]:

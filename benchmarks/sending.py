@@ -5,7 +5,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from benchmarks.figures import Figure
@@ -58,7 +58,7 @@ def measure(population: Population, members: list[Account], seconds: float) -> l
     group = population.group(members)
     cases = [list(zip(members, rooms[:count], strict=False)) for count in (SENDERS, 10, 1)]
     cases.append([(member, group) for member in members[:SENDERS]])
-    return [_send(population, case, seconds) for case in cases]
+    return [send(population, case, population.message, seconds) for case in cases]
 
 
 def figures(loads: list[Load], page: Load) -> list[Figure]:
@@ -78,10 +78,16 @@ def figures(loads: list[Load], page: Load) -> list[Figure]:
     return rows
 
 
-def _send(population: Population, senders: list[tuple[Account, str]], seconds: float) -> Load:
+def send(
+    population: Population,
+    senders: list[tuple[Account, str]],
+    make: Callable[[Account, str], bytes],
+    seconds: float,
+) -> Load:
+    """The load of senders, each in a room; `make` makes the request of another message."""
     port = population.server.port
     connections = [HttpConnection(population.loop, port) for _ in senders]
-    requests = [_Messages(population, account, room) for account, room in senders]
+    requests = [_Messages(make, account, room) for account, room in senders]
     pids = population.server.process_ids()
     return _closed_loop(population.loop, connections, requests, pids, seconds)
 
@@ -89,8 +95,8 @@ def _send(population: Population, senders: list[tuple[Account, str]], seconds: f
 class _Messages:
     """Makes a new request with each `bytes(messages)`."""
 
-    def __init__(self, population: Population, sender: Account, room: str) -> None:
-        self._make = population.message
+    def __init__(self, make: Callable[[Account, str], bytes], sender: Account, room: str) -> None:
+        self._make = make
         self._sender = sender
         self._room = room
 

@@ -6,14 +6,20 @@ An application service without a URL has them from the moment that it first open
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from twisted.logger import Logger
+
 from appservices.transactions.alias_interest import AliasInterest
 from appservices.transactions.delivery import DeliveryContext, TransactionDelivery
 from appservices.transactions.items import TransactionItem
 from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.protocol.appservices.appservice import Appservice
-from homeserver.storage.database.reader_positions import reader_position
+from homeserver.storage.appservices.transactions import finish_move, requested_moves
+from homeserver.storage.database.database import Connection
+from homeserver.storage.database.reader_positions import reader_position, set_reader_position
 from homeserver.streams.durable_reader import DurableReader, ItemSource
 from homeserver.streams.durable_readers import DurableReaders
+
+log = Logger()
 
 MakeSource = Callable[[str], ItemSource[TransactionItem]]  # by id of the application service
 
@@ -44,6 +50,7 @@ class AppserviceTransactions:
     async def load(self) -> None:
         """Find where each application service continues."""
         await self._aliases.load()
+        await self._move()
         for each in self._context.appservices.all:
             if await self._is_wanted(each):
                 await self._add(each.id)
@@ -59,9 +66,13 @@ class AppserviceTransactions:
             await worker.delivery.stop()
 
     async def reload(self) -> None:
-        """Begin with application services that are new, and end with those that are gone."""
+        """Begin with application services that are new, and end with those that are gone.
+
+        Moves that an administrator has requested are made.
+        """
         async with self._changing.hold(None):
             await self._aliases.load()
+            await self._move()
             for appservice_id in list(self._workers):
                 if self._context.appservices.by_id(appservice_id) is None:
                     await self._remove(appservice_id)
@@ -83,6 +94,16 @@ class AppserviceTransactions:
         worker = self._workers.get(appservice_id)
         if worker is not None:
             worker.delivery.wake()
+
+    async def _move(self) -> None:
+        """Make the requested moves; those that are moved have no worker afterwards."""
+        db = self._context.db
+        for appservice_id, position in (await db.run(requested_moves)).items():
+            if appservice_id in self._workers:
+                await self._remove(appservice_id)
+            upto = self._context.log.position if position is None else position
+            await db.transaction(_move_to, appservice_id, upto)
+            log.info("{appservice} continues at another position", appservice=appservice_id)
 
     async def _is_wanted(self, appservice: Appservice) -> bool:
         if appservice.url is not None:
@@ -112,6 +133,11 @@ class AppserviceTransactions:
         # The reader may be waiting for the delivery.
         await worker.delivery.stop()
         await self._readers.remove(worker.reader)
+
+
+async def _move_to(db: Connection, appservice_id: str, position: int) -> None:
+    await set_reader_position(db, _reader_name(appservice_id), position)
+    await finish_move(db, appservice_id)
 
 
 def _reader_name(appservice_id: str) -> str:

@@ -1,13 +1,18 @@
 """Application services receive what concerns them: in order, once, whatever happens."""
 
+import time
 from typing import Any
 
 import psycopg
 import yaml
 
+from appservices.transactions import delivery
+from homeserver.storage.appservices.transactions import request_move, requested_moves
+from homeserver.streams import durable_reader
+from homeserver.streams.positions import position_at
 from tests.appservices.bridge import Bridge
 from tests.appservices.support import HS_TOKEN, AppserviceTestCase, registration
-from tests.support.reactor import until
+from tests.support.reactor import pause, until
 
 
 class TransactionTestCase(AppserviceTestCase):
@@ -48,14 +53,17 @@ class TransactionTests(TransactionTestCase):
         alice = await self.register("alice")
         room = await alice.create_room(public=True)
         await (await self.ghost("_irc_bob")).join(room)
+        # So that the reader falls behind, and continues from the database.
+        self.patch(durable_reader, "MAX_QUEUED", 20)
+        self.patch(delivery, "MAX_WAITING", 10)
         self.bridge.status = 500
-        for number in range(1500):
+        for number in range(100):
             await alice.say(room, str(number))
         self.bridge.status = 200
 
-        await self.bridge.until(lambda: "1499" in self.bridge.messages())
+        await self.bridge.until(lambda: "99" in self.bridge.messages())
 
-        self.assertEqual(self.bridge.messages(), [str(number) for number in range(1500)])
+        self.assertEqual(self.bridge.messages(), [str(number) for number in range(100)])
 
     async def test_a_restart_of_the_server(self) -> None:
         """What the bridge did not take before the restart, it gets after it, with the same id."""
@@ -181,6 +189,38 @@ class TransactionTests(TransactionTestCase):
         self.assertEqual(
             len({path for _, path, _ in self.bridge.requests}), len(self.bridge.requests)
         )
+
+
+class MoveTests(TransactionTestCase):
+    async def test_skip_and_replay(self) -> None:
+        """An administrator leaves out what the bridge chokes on, and sends it again later."""
+        alice = await self.register("alice")
+        room = await alice.create_room(public=True)
+        await (await self.ghost("_irc_bob")).join(room)
+        await self.bridge.until(lambda: len(self.bridge.events) == 1)
+        began = time.time()
+        self.bridge.status = 500
+        await alice.say(room, "one")
+        await self.bridge.until(lambda: len(self.bridge.requests) > 1)
+        db = self.server.parts.db
+        await db.run(request_move, "irc", None)
+        self.server.reload()
+        while await db.run(requested_moves):
+            await pause(0.02)
+        self.bridge.status = 200
+        await alice.say(room, "two")
+        await self.bridge.until(lambda: "two" in self.bridge.messages())
+        self.assertEqual(self.bridge.messages(), ["two"])
+
+        await self.stop_server()
+        with psycopg.connect(self.dsn) as connection:
+            connection.execute(
+                "INSERT INTO appservice_moves VALUES ('irc', %s)", (position_at(began),)
+            )
+        await self.start_server()
+
+        await self.bridge.until(lambda: len(self.bridge.messages()) == 3)
+        self.assertEqual(self.bridge.messages(), ["two", "one", "two"])
 
 
 class RoomNamespaceTests(TransactionTestCase):

@@ -1,6 +1,7 @@
-"""The transaction that each application service has to acknowledge.
+"""The transaction that each application service has to acknowledge, and moves to other positions.
 
-Owns the table `appservice_transactions` (migrations/0029_appservices.sql).
+Owns the tables `appservice_transactions` and `appservice_moves`
+(migrations/0029_appservices.sql).
 """
 
 from typing import NamedTuple
@@ -39,3 +40,26 @@ async def last_transaction(db: Connection, appservice: str) -> TransactionRow | 
     )
     row = await cursor.fetchone()
     return None if row is None else TransactionRow(*row)
+
+
+async def request_move(db: Connection, appservice: str, position: int | None) -> None:
+    """Have an application service receive what follows a position; `None` is the present one."""
+    await db.execute(
+        """
+        INSERT INTO appservice_moves (appservice, position) VALUES (%s, %s)
+            ON CONFLICT (appservice) DO UPDATE SET position = EXCLUDED.position
+        """,
+        (appservice, position),
+    )
+
+
+async def requested_moves(db: Connection) -> dict[str, int | None]:
+    """The moves that are requested, by application service."""
+    cursor = await db.execute("SELECT appservice, position FROM appservice_moves")
+    return dict(await cursor.fetchall())
+
+
+async def finish_move(db: Connection, appservice: str) -> None:
+    """Forget the transaction that was not acknowledged, and the request for the move."""
+    for table in ("appservice_transactions", "appservice_moves"):
+        await db.execute(f"DELETE FROM {table} WHERE appservice = %s", (appservice,))

@@ -31,3 +31,14 @@ async def reader_position(db: Connection, reader: str) -> int | None:
     )
     row = await cursor.fetchone()
     return row[0] if row else None
+
+
+async def set_reader_position(db: Connection, reader: str, position: int) -> None:
+    """Have a reader, which must not be running, continue after a position, earlier or later."""
+    await db.execute(
+        """
+        INSERT INTO reader_positions (reader, shard, position) VALUES (%s, %s, %s)
+            ON CONFLICT (reader, shard) DO UPDATE SET position = EXCLUDED.position
+        """,
+        (reader, ALL_SHARDS, position),
+    )

@@ -11,3 +11,11 @@ CREATE TABLE appservice_transactions (
     upto       bigint NOT NULL,
     body       bytea
 );
+
+-- What an administrator has asked for: to send again what follows `position`, or, where it is NULL, to
+-- leave out what waits. The server removes the row when it has done it.
+
+CREATE TABLE appservice_moves (
+    appservice text PRIMARY KEY,
+    position   bigint
+);
