@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from appservices.transactions.alias_interest import AliasInterest
 from appservices.transactions.delivery import DeliveryContext, TransactionDelivery
-from appservices.transactions.items import TransactionItem
+from appservices.transactions.items import ItemGroup
 from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.protocol.appservices.appservice import Appservice
 from homeserver.storage.appservices.transactions import finish_move, requested_moves
@@ -21,13 +21,13 @@ from homeserver.streams.durable_readers import DurableReaders
 
 log = Logger()
 
-MakeSource = Callable[[str], ItemSource[TransactionItem]]  # by id of the application service
+MakeSource = Callable[[str], ItemSource[ItemGroup]]  # by id of the application service
 
 
 @dataclass(frozen=True, slots=True)
 class _Worker:
     delivery: TransactionDelivery
-    reader: DurableReader[TransactionItem]
+    reader: DurableReader[ItemGroup]
 
 
 class AppserviceTransactions:

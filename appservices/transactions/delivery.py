@@ -21,7 +21,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from appservices.transactions.items import EventItem, ToDeviceItem, TransactionItem
+from appservices.transactions.items import EventItem, ItemGroup, ToDeviceItem, TransactionItem
 from appservices.transactions.transaction_body import TransactionBodies
 from homeserver.accounts.appservices.appservices import Appservices
 from homeserver.concurrency.backoff import RetrySchedule
@@ -34,10 +34,10 @@ from homeserver.storage.appservices.transactions import STORE_TRANSACTION, last_
 from homeserver.storage.database.database import Database, DatabaseUnavailable
 from homeserver.streams.log import Log
 
-MAX_WAITING = 400  # items in memory, beside those of the reader
+MAX_WAITING = 400  # groups of items in memory, beside those of the reader
 MAX_EVENTS = 100  # of a transaction
 MAX_ITEMS = 300
-MAX_BYTES = 1_048_576  # of the items of a transaction, beyond the first
+MAX_BYTES = 1_048_576  # of the items of a transaction, beyond the first group
 RETRIES = RetrySchedule((0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0))
 log = Logger()
 
@@ -98,10 +98,9 @@ class TransactionDelivery:
     def __init__(self, appservice_id: str, context: DeliveryContext) -> None:
         self._id = appservice_id
         self._context = context
-        self._waiting: deque[TransactionItem] = deque()
-        self._making: Sequence[TransactionItem] = ()
-        self._taken_at = 0
-        self._taken: list[TransactionItem] = []  # all items at this position
+        self._waiting: deque[ItemGroup] = deque()
+        self._making: Sequence[ItemGroup] = ()
+        self._taken = 0  # the position up to which groups were taken
         self._room: list[Deferred[None]] = []  # readers that wait until fewer items wait
         self._transaction: AppserviceTransaction | None = None  # the one that is not acknowledged
         self._received: dict[tuple[str, str], int] = {}  # devices, with their last message in it
@@ -115,14 +114,14 @@ class TransactionDelivery:
 
     @property
     def waiting(self) -> int:
-        """The number of items that wait in memory."""
+        """The number of groups of items that wait in memory."""
         return len(self._waiting) + len(self._making)
 
     async def load(self) -> None:
         """Find the transaction that was not acknowledged before the start."""
         row = await self._context.db.run(last_transaction, self._id)
         if row is not None:
-            self._upto = row.upto
+            self._upto = self._taken = row.upto
             if row.body is not None:
                 self._transaction = AppserviceTransaction(row.number, bytes(row.body))
 
@@ -138,26 +137,22 @@ class TransactionDelivery:
             self._running.cancel()
             await wait_for_completion(self._running)
 
-    def handle(self, item: TransactionItem) -> Awaitable[None] | None:
-        """Take an item; the awaitable, if there is one, fires when there is room for more."""
-        if item.position <= self._upto or self._is_repeated(item):
-            return None  # it is in a transaction from before the start, or was taken before
-        self._waiting.append(item)
+    def handle(self, group: ItemGroup) -> Awaitable[None] | None:
+        """Take a group of items; the awaitable, if any, fires when there is room for more.
+
+        One that was taken before is ignored: it is in a transaction from before the start, or the
+        reader fell behind and repeats it.
+        """
+        if group.position <= self._taken:
+            return None
+        self._taken = group.position
+        self._waiting.append(group)
         self._run_on()
         if len(self._waiting) < MAX_WAITING or self._is_stopped:
             return None
         room: Deferred[None] = Deferred()
         self._room.append(room)
         return room
-
-    def _is_repeated(self, item: TransactionItem) -> bool:
-        """Whether an item was taken before: a reader that falls behind repeats the last one."""
-        if item.position > self._taken_at:
-            self._taken_at, self._taken = item.position, []
-        elif item.position < self._taken_at or item in self._taken:
-            return True
-        self._taken.append(item)
-        return False
 
     def first_unfinished(self) -> int | None:
         """The position of the oldest item that is in no stored transaction."""
@@ -200,6 +195,7 @@ class TransactionDelivery:
         self._make_room()
 
     async def _run(self) -> None:
+        await self._wait(0.0)  # more groups of the same batch follow
         while not self._is_stopped:
             if self._transaction is None:
                 if not self._waiting:
@@ -211,12 +207,13 @@ class TransactionDelivery:
     async def _make(self) -> None:
         """Store a transaction of the items that wait."""
         appservice = self._context.appservices.by_id(self._id)
-        items = self._making = self._take()
+        groups = self._making = self._take()
+        items = [item for group in groups for item in group.items]
         self._make_room()
         body = None
         if appservice is not None:
             body = await self._body(appservice, items)
-        upto = items[-1].position
+        upto = groups[-1].position
         if body is not None:
             number = await self._until_available(lambda: self._store(upto, body))
             self._transaction = AppserviceTransaction(number, body)
@@ -248,16 +245,16 @@ class TransactionDelivery:
                 log.error("{item} is left out", item=item)
         return await self._until_available(lambda: build(appservice, sound))
 
-    def _take(self) -> list[TransactionItem]:
-        """The items of the next transaction. Those of one position are not separated."""
-        taken: list[TransactionItem] = []
-        events, size = 0, 0
+    def _take(self) -> list[ItemGroup]:
+        """The groups of the next transaction."""
+        taken: list[ItemGroup] = []
+        events, items, size = 0, 0, 0
         while self._waiting:
-            item = self._waiting[0]
-            events += isinstance(item, EventItem)
-            size += item.size
-            is_full = events > MAX_EVENTS or size > MAX_BYTES or len(taken) >= MAX_ITEMS
-            if taken and is_full and item.position > taken[-1].position:
+            group = self._waiting[0].items
+            events += sum(isinstance(item, EventItem) for item in group)
+            items += len(group)
+            size += sum(item.size for item in group)
+            if taken and (events > MAX_EVENTS or items > MAX_ITEMS or size > MAX_BYTES):
                 break
             taken.append(self._waiting.popleft())
         return taken

@@ -10,6 +10,7 @@ from appservices.transactions.alias_interest import AliasInterest
 from appservices.transactions.items import (
     DeviceListItem,
     EventItem,
+    ItemGroup,
     KeyCountsItem,
     PresenceItem,
     ReceiptItem,
@@ -33,7 +34,7 @@ from homeserver.rooms.room.changes import EventAppended, OutOfRoomMembershipChan
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room_receipts import PRIVATE, ReceiptChanged
 
-Items = dict[str, list[TransactionItem]]  # by id of the application service
+Items = dict[str, list[ItemGroup]]  # by id of the application service
 
 
 class Feed:
@@ -74,14 +75,18 @@ class Feed:
             elif (find := self._of_kind.get(type(entry))) is not None:
                 find(entry)
 
-    def items_of(self, appservice_id: str, entries: Sequence[Any]) -> Sequence[TransactionItem]:
+    def items_of(self, appservice_id: str, entries: Sequence[Any]) -> Sequence[ItemGroup]:
         """The items of one application service in the batch that was published last."""
         assert entries is self._latest, "the feed is subscribed before the readers"
         return self._items.get(appservice_id, ())
 
     def _add(self, services: Iterable[Appservice], item: TransactionItem) -> None:
         for service in services:
-            self._items.setdefault(service.id, []).append(item)
+            groups = self._items.setdefault(service.id, [])
+            if groups and groups[-1].position == item.position:
+                groups[-1].items.append(item)
+            else:
+                groups.append(ItemGroup(item.position, [item]))
 
     def _change(self, entry: StateChanged) -> None:
         in_room = self._interest.follow(entry)

@@ -11,8 +11,10 @@ from appservices.transactions.feed import Feed, joins
 from appservices.transactions.items import (
     DeviceListItem,
     EventItem,
+    ItemGroup,
     ToDeviceItem,
     TransactionItem,
+    grouped,
 )
 from appservices.transactions.room_interest import PastInterest
 from homeserver.accounts.appservices.appservices import Appservices
@@ -52,11 +54,11 @@ class AppserviceItemSource:
         self._feed = feed
         self._past_interest = past_interest
 
-    def select(self, entries: Sequence[Any]) -> Sequence[TransactionItem]:
+    def select(self, entries: Sequence[Any]) -> Sequence[ItemGroup]:
         """The items of published entries."""
         return self._feed.items_of(self._id, entries)
 
-    async def load(self, after: int, upto: int) -> ItemPage[TransactionItem]:
+    async def load(self, after: int, upto: int) -> ItemPage[ItemGroup]:
         """A page of items from the database."""
         service = self._appservices.by_id(self._id)
         if service is None:
@@ -75,7 +77,7 @@ class AppserviceItemSource:
                 joined = tuple(await self._user_rooms.joined(row.user_id))
                 items.append(DeviceListItem(row.position, row.user_id, joined, is_certain=False))
         items += await self._events(service, after, upto)
-        return ItemPage(sorted(items, key=lambda item: item.position), upto)
+        return ItemPage(grouped(items), upto)
 
     async def _events(self, service: Appservice, after: int, upto: int) -> list[TransactionItem]:
         places = await self._db.run(events_between, after, upto)

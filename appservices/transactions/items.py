@@ -1,9 +1,12 @@
 """The items of a transaction: what an application service receives, one thing each.
 
 An item has the position of its log entry, and its approximate size in the transaction, in bytes.
+Those of one entry are a group, which is never divided.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -100,3 +103,20 @@ TransactionItem = (
     | DeviceListItem
     | KeyCountsItem
 )
+
+
+@dataclass(frozen=True, slots=True)
+class ItemGroup:
+    """All items of one application service that come from one log entry."""
+
+    position: int
+    items: list[TransactionItem]
+
+
+def grouped(items: Iterable[TransactionItem]) -> list[ItemGroup]:
+    """Items by position, in its order."""
+    in_order = sorted(items, key=lambda item: item.position)
+    return [
+        ItemGroup(position, list(group))
+        for position, group in groupby(in_order, key=lambda item: item.position)
+    ]

@@ -23,15 +23,16 @@ NOT_APPENDED = {
     "federation.sending.device_list_items.UsersMet": "an item of a durable reader",
     "federation.sending.device_list_items.MembersKnown": "an item of a durable reader",
     **{
-        f"appservices.transactions.items.{item}Item": "an item of a durable reader"
+        f"appservices.transactions.items.{item}": "an item of a durable reader"
         for item in (
-            "Event",
-            "Typing",
-            "Receipt",
-            "Presence",
-            "ToDevice",
-            "DeviceList",
-            "KeyCounts",
+            "EventItem",
+            "TypingItem",
+            "ReceiptItem",
+            "PresenceItem",
+            "ToDeviceItem",
+            "DeviceListItem",
+            "KeyCountsItem",
+            "ItemGroup",
         )
     },
     "homeserver.rooms.history.timeline_source.TimelineEvent": "an item of a durable reader",
