@@ -132,6 +132,21 @@ class LoginSessions:
             await insert_access_token(db, hashed, user_id, device_id, now_ms=now)
         return LoginSession(user_id, device_id, tokens, is_new)
 
+    async def add_device(self, user_id: str, device_id: str, display_name: str | None) -> bool:
+        """Add a device without tokens; false, and no change, if the user has it already.
+
+        Raises `InvalidParam`, and `UserLimitExceeded` for too many devices.
+        """
+        DeviceRequest(device_id, display_name).check()
+        async with self._devices.key_locks.hold(user_id):
+            is_new: bool = await self._db.transaction(
+                self.add_device_within, user_id, device_id, display_name
+            )
+        if is_new:
+            self._access_tokens.forget_user(user_id)
+            await self._devices.added(user_id, device_id)
+        return is_new
+
     async def add_device_within(
         self, db: Connection, user_id: str, device_id: str, display_name: str | None
     ) -> bool:

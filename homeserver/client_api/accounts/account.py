@@ -70,9 +70,7 @@ class AccountApi:
         self, caller: Requester, body: DeactivateAccount
     ) -> dict[str, str]:
         """Deactivate the caller's account permanently."""
-        confirmed = await self._uia.confirm(
-            "deactivateAccount", caller.user_id, body, PASSWORD_FLOWS
-        )
+        confirmed = await self._uia.confirm("deactivateAccount", caller, body, PASSWORD_FLOWS)
         unbound = await self._bindings.unbind_all(caller.user_id, confirmed.id_server)
         await self._deactivation.deactivate(caller.user_id, erase=confirmed.erase)
         return unbind_result(unbound)

@@ -93,9 +93,7 @@ class LoginTokenApi:
         """A token that logs in another client of the same user, once."""
         if not self._with_password:
             raise CannotConfirm("There is no way to confirm this without a password")
-        await self._uia.confirm(
-            "generateLoginToken", caller.user_id, body, PASSWORD_FLOWS, once=True
-        )
+        await self._uia.confirm("generateLoginToken", caller, body, PASSWORD_FLOWS, once=True)
         token = await self._credentials.issue_token(caller.user_id)
         return {"login_token": token, "expires_in_ms": self._credentials.token_life_ms}
 
