@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.appservices.appservice import Appservice
 from homeserver.protocol.errors import MissingToken, UnknownToken
@@ -43,6 +44,15 @@ class Appservices:
         if service is None:
             raise UnknownToken("Not the token of an application service")
         return service
+
+    def party_of(self, as_token: str) -> Requester | None:
+        """The application service of a token as a requester, whose actions are counted."""
+        service = self.by_token(as_token)
+        if service is None:
+            return None
+        return Requester(
+            service.sender, None, appservice=service.id, is_rate_limited=service.rate_limited
+        )
 
     def covering_user(self, user_id: str) -> tuple[Appservice, ...]:
         """The application services that a local user belongs to; none for remote users."""

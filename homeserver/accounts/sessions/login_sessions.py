@@ -19,7 +19,13 @@ from homeserver.accounts.sessions.secret_tokens import new_device_id, new_token,
 from homeserver.concurrency.clock import Clock, now_ms
 from homeserver.config.settings import TokenSettings
 from homeserver.protocol.encryption.cross_signing_keys import is_public_key, public_key_of
-from homeserver.protocol.errors import InvalidParam, UnknownToken, UserLimitExceeded, UserLocked
+from homeserver.protocol.errors import (
+    InvalidParam,
+    MissingParam,
+    UnknownToken,
+    UserLimitExceeded,
+    UserLocked,
+)
 from homeserver.storage.accounts.access_tokens import (
     delete_access_token,
     delete_access_tokens_of_device,
@@ -171,7 +177,12 @@ class LoginSessions:
         return tokens
 
     async def close(self, caller: Requester) -> None:
-        """Log out of the device that the caller uses, or end a token that has no device."""
+        """Log out of the device that the caller uses, or end a token that has no device.
+
+        Raises `MissingParam` for an application service that names no device.
+        """
+        if caller.device_id is None and caller.appservice is not None:
+            raise MissingParam("An application service has no session; name the device to log out")
         if caller.device_id is not None:
             await self._devices.remove(caller.user_id, [caller.device_id])
         else:

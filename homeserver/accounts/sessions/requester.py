@@ -15,6 +15,8 @@ class Requester:
     row, never the token itself. `appservice` is the id of the application service that acts as the
     user, if one does. `event_ts` is the time, in ms since the epoch, that it wants the event of its
     request to have.
+    `is_owned` says that the user is a user of that application service only: it registered the
+    user, or the name is exclusive to it.
     """
 
     user_id: str
@@ -26,6 +28,7 @@ class Requester:
     appservice: str | None = None
     is_rate_limited: bool = True
     event_ts: int | None = None
+    is_owned: bool = False
 
     @property
     def transaction_scope(self) -> str:

@@ -52,7 +52,7 @@ class LoginApi:
 
     async def get_login_flows(self) -> dict[str, Any]:
         """The ways to log in."""
-        return {"flows": self._login.flows()}
+        return {"flows": self._login.flows(with_appservices=bool(self._appservices.all))}
 
     async def login(self, body: LoginRequest, request: Request) -> dict[str, Any]:
         """Log in to a device."""
@@ -117,9 +117,11 @@ class SessionApi:
 
     async def logout(self, request: Request) -> None:
         """End the session that makes the request."""
-        await self._sessions.close(await self._access_tokens.get_caller(request.token()))
+        await self._sessions.close(await self._caller(request))
 
     async def logout_all(self, request: Request) -> None:
         """End all sessions of the user."""
-        caller = await self._access_tokens.get_caller(request.token())
-        await self._sessions.close_all(caller.user_id)
+        await self._sessions.close_all((await self._caller(request)).user_id)
+
+    async def _caller(self, request: Request) -> Requester:
+        return await self._access_tokens.get_caller(request.token(), request.parameters)
