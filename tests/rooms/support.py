@@ -5,6 +5,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.task import Clock
 
+from homeserver.accounts.appservices.appservices import Appservices
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.status.erasure import ErasedUsers
 from homeserver.accounts.user_data.account_data import AccountData
@@ -96,7 +97,7 @@ class RoomsTestCase(DatabaseTestCase):
         self.erased = ErasedUsers(db, log)
         permission = InvitePermission(AccountData(db, stores.log), SERVER)
         self.visibility = Visibility(rooms, self.events, self.erased)
-        self.aliases = Aliases(db, self.names, self.origin, rooms, find_no_alias)
+        self.aliases = Aliases(db, self.names, self.origin, rooms, find_no_alias, Appservices())
         notices = ServerNoticeRooms(rooms, None)
         self.memberships = Memberships(
             log,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.appservices.appservice import Appservice
-from homeserver.protocol.errors import MissingToken, UnknownToken
+from homeserver.protocol.errors import Exclusive, MissingToken, UnknownToken
 
 MAX_CACHED_USERS = 100_000
 
@@ -26,6 +26,7 @@ class Appservices:
     def _set(self, registered: Sequence[Appservice]) -> None:
         self.all = tuple(registered)
         self._by_token = {each.as_token: each for each in self.all}
+        self._by_id = {each.id: each for each in self.all}
 
     def replace(self, registered: Sequence[Appservice]) -> None:
         """Use other registrations from now on."""
@@ -68,3 +69,31 @@ class Appservices:
     def owner_of_user(self, user_id: str) -> Appservice | None:
         """The application service to which a user, existing or not, is exclusive."""
         return next((each for each in self.covering_user(user_id) if each.owns_user(user_id)), None)
+
+    def by_id(self, appservice_id: str) -> Appservice | None:
+        """The application service with this id."""
+        return self._by_id.get(appservice_id)
+
+    def covering_alias(self, alias: str) -> tuple[Appservice, ...]:
+        """The application services that a local alias belongs to; none for remote aliases."""
+        return tuple(each for each in self.all if each.covers_alias(alias))
+
+    def owner_of_alias(self, alias: str) -> Appservice | None:
+        """The application service to which an alias, existing or not, is exclusive."""
+        return next((each for each in self.all if each.owns_alias(alias)), None)
+
+    def check_may_use_alias(self, caller: Requester, alias: str) -> None:
+        """Raise `Exclusive` unless a caller may create or delete this local alias.
+
+        An application service may do so in its namespaces only, all others outside of exclusive
+        ones. A user who is exclusive to it belongs to it with any token.
+        """
+        if not self.all:
+            return
+        owner = self.owner_of_alias(alias)
+        service = None if caller.appservice is None else self.by_id(caller.appservice)
+        if service is not None and not service.covers_alias(alias):
+            raise Exclusive("The alias does not belong to this application service")
+        service = service or self.owner_of_user(caller.user_id)
+        if owner is not None and owner is not service:
+            raise Exclusive("This alias is reserved for an application service")
