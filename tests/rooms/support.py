@@ -14,6 +14,7 @@ from homeserver.protocol.room_versions import DEFAULT_ROOM_VERSION
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.rooms.discovery.aliases import Aliases
 from homeserver.rooms.discovery.directory import RoomDirectory
+from homeserver.rooms.discovery.network_lists import NetworkLists
 from homeserver.rooms.discovery.room_summaries import RoomSummaries
 from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.local_server import LocalServer
@@ -141,6 +142,7 @@ class RoomsTestCase(DatabaseTestCase):
             rooms,
             self.summaries,
             find_no_rooms,
+            NetworkLists(db, log, rooms, Appservices()),
             allow_publishing=True,
             without_login=False,
         )

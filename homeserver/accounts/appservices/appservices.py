@@ -74,10 +74,6 @@ class Appservices:
         """The application service with this id."""
         return self._by_id.get(appservice_id)
 
-    def covering_alias(self, alias: str) -> tuple[Appservice, ...]:
-        """The application services that a local alias belongs to; none for remote aliases."""
-        return tuple(each for each in self.all if each.covers_alias(alias))
-
     def owner_of_alias(self, alias: str) -> Appservice | None:
         """The application service to which an alias, existing or not, is exclusive."""
         return next((each for each in self.all if each.owns_alias(alias)), None)
