@@ -45,6 +45,18 @@ class AliasTests(AppserviceTestCase):
         await self.assert_refused("M_EXCLUSIVE", ghost.create_room(room_alias_name="free"), 400)
         await self._create(self.bot("both"), "shared_1")
 
+    async def test_a_bridge_names_rooms_that_it_is_not_in(self) -> None:
+        """It has full control over its names; a user who asks it for one may be alone there."""
+        alice = await self.register("alice")
+        room = await alice.create_room()
+
+        await self._create(self.bot(), "_irc_matrix", room)
+
+        found = await alice.get(_path("#_irc_matrix:example.org"))
+        self.assertEqual(found["room_id"], room)
+        unknown = self._create(self.bot(), "_irc_other", "!unknown:example.org")
+        await self.assert_refused("M_NOT_FOUND", unknown, 404)
+
     async def test_a_bridge_deletes_its_aliases(self) -> None:
         """Whichever of its users created them, and nobody else does."""
         alice = await self.register("alice")

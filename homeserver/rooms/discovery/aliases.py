@@ -119,13 +119,13 @@ class Aliases:
             self._reserved.discard(alias)
 
     async def add(self, caller: Requester, alias: str, room_id: str) -> None:
-        """Point a new alias to a room that the caller is in.
+        """Point a new alias to a room that the caller is in, or any room for a bridge's alias.
 
         Raises `AliasExists`, `TooLarge`, and what `check_may_create` raises.
         """
         self.check_may_create(caller, alias)
         room = await self._rooms.get(room_id)
-        if room.membership(caller.user_id) != "join":
+        if caller.appservice is None and room.membership(caller.user_id) != "join":
             raise Forbidden("You are not in the room")
         creator = await self._names.nid(caller.user_id)
         if len(await self.of_room(room)) >= MAX_OF_ROOM:
