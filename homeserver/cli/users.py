@@ -11,6 +11,7 @@ from homeserver.accounts.credentials.passwords import Passwords
 from homeserver.accounts.registration.administration import (
     add_user,
     deactivate,
+    existing_user_id,
     list_users,
     local_user_id,
     set_password,
@@ -48,7 +49,8 @@ def _plan(options: argparse.Namespace, settings: Settings) -> Work:
     """
     if options.action == "list":
         return _listing(find_config(options.config))
-    user_id = local_user_id(options.user, settings.server_name)
+    find_user_id = local_user_id if options.action == "add" else existing_user_id
+    user_id = find_user_id(options.user, settings.server_name)
     if options.action == "deactivate":
         return _deactivation(user_id, erase=options.erase)
     if options.action in THREEPID_ACTIONS:
