@@ -18,9 +18,9 @@ from benchmarks import (
     large_scale,
     sending,
 )
-from benchmarks.figures import Figure, table
-from benchmarks.loop import Loop
-from benchmarks.population import Population
+from benchmarks.load.figures import Figure, table
+from benchmarks.load.loop import Loop
+from benchmarks.load.population import Population
 from tests.support.process import running_server
 
 PARTS = ("sending", "delivery", "initial_sync", "footprint")

@@ -15,11 +15,11 @@ from urllib.parse import quote
 
 import yaml
 
-from benchmarks.fast_receiver import fast_receiver, received
-from benchmarks.figures import Figure
-from benchmarks.loop import Loop
-from benchmarks.population import CLIENT, Account, Population, post
-from benchmarks.processes import cpu_seconds
+from benchmarks.load.fast_receiver import fast_receiver, received
+from benchmarks.load.figures import Figure
+from benchmarks.load.loop import Loop
+from benchmarks.load.population import CLIENT, Account, Population, post
+from benchmarks.load.processes import cpu_seconds
 from benchmarks.sending import send
 from tests.support.process import free_port, running_server
 

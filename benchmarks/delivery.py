@@ -9,9 +9,9 @@ import statistics
 import time
 from collections.abc import Callable
 
-from benchmarks.figures import Figure
-from benchmarks.loop import HttpConnection, LoadFailed, Script
-from benchmarks.population import MARK, Account, Population, poll, take_next_batch
+from benchmarks.load.figures import Figure
+from benchmarks.load.loop import HttpConnection, LoadFailed, Script
+from benchmarks.load.population import MARK, Account, Population, poll, take_next_batch
 from benchmarks.websocket import WebSocket
 
 POLL_MS = 60_000

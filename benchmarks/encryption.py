@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from benchmarks.figures import Figure
-from benchmarks.loop import fetch_all, request
-from benchmarks.population import CLIENT, CONNECTIONS, Account, Population, post
+from benchmarks.load.figures import Figure
+from benchmarks.load.loop import fetch_all, request
+from benchmarks.load.population import CLIENT, CONNECTIONS, Account, Population, post
 from tests.clients.plain_client import password_of
 
 MEMBERS = 1_000

@@ -18,8 +18,8 @@ from pathlib import Path
 from twisted.internet.defer import Deferred
 
 import benchmarks.large_join
-from benchmarks.figures import Figure, table
-from benchmarks.processes import cpu_seconds
+from benchmarks.load.figures import Figure, table
+from benchmarks.load.processes import cpu_seconds
 from homeserver.protocol.events import Event
 from tests.federation.shared_rooms import shared_room
 from tests.support.certificates import CertificateAuthority

@@ -9,10 +9,10 @@ they cost while they wait.
 import time
 from collections.abc import Callable
 
-from benchmarks.figures import Figure
-from benchmarks.loop import HttpConnection, LoadFailed, Script
-from benchmarks.population import Account, Population, poll, take_next_batch
-from benchmarks.processes import resident_bytes
+from benchmarks.load.figures import Figure
+from benchmarks.load.loop import HttpConnection, LoadFailed, Script
+from benchmarks.load.population import Account, Population, poll, take_next_batch
+from benchmarks.load.processes import resident_bytes
 from benchmarks.websocket import WebSocket
 
 CLIENTS = 1000

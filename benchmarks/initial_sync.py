@@ -6,9 +6,9 @@ import statistics
 import time
 from urllib.parse import quote
 
-from benchmarks.figures import Figure
-from benchmarks.loop import Loop, fetch_all, request
-from benchmarks.population import CLIENT, Account, Population
+from benchmarks.load.figures import Figure
+from benchmarks.load.loop import Loop, fetch_all, request
+from benchmarks.load.population import CLIENT, Account, Population
 
 ROOMS = 100
 MEMBERS = 50

@@ -10,9 +10,9 @@ import statistics
 import time
 from collections.abc import Sequence
 
-from benchmarks.figures import Figure
-from benchmarks.loop import HttpConnection, LoadFailed, Script, request
-from benchmarks.population import Account, Population
+from benchmarks.load.figures import Figure
+from benchmarks.load.loop import HttpConnection, LoadFailed, Script, request
+from benchmarks.load.population import Account, Population
 
 MS_PER_MIB = 100 / 0.71
 SMALL_MS = 10.0

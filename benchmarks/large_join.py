@@ -12,8 +12,8 @@ from urllib.parse import quote
 import msgspec
 from twisted.internet.defer import Deferred
 
-from benchmarks.figures import Figure
-from benchmarks.processes import resident_bytes
+from benchmarks.load.figures import Figure
+from benchmarks.load.processes import resident_bytes
 from tests.support.certificates import CertificateAuthority
 from tests.support.fake_server.server import FakeServer
 from tests.support.reactor import pause

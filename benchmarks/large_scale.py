@@ -13,10 +13,10 @@ from urllib.parse import quote
 
 from benchmarks import presence
 from benchmarks.delivery import Group
-from benchmarks.figures import Figure, table
 from benchmarks.large import LargeResponses
-from benchmarks.loop import fetch_all, request
-from benchmarks.population import CLIENT, Account, Population, post
+from benchmarks.load.figures import Figure, table
+from benchmarks.load.loop import fetch_all, request
+from benchmarks.load.population import CLIENT, Account, Population, post
 
 ROOMS = 2_000
 ROOM_SIZE = 5

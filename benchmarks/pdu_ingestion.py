@@ -24,8 +24,8 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.figures import Figure, table
-from benchmarks.processes import resident_bytes
+from benchmarks.load.figures import Figure, table
+from benchmarks.load.processes import resident_bytes
 from homeserver.cli.reactor import run_in_reactor
 from homeserver.config.limits import LimitSettings
 from homeserver.protocol.events import Event, build_event

@@ -8,11 +8,11 @@ import statistics
 import time
 from urllib.parse import quote
 
-from benchmarks.figures import Figure
 from benchmarks.large import LargeResponses
-from benchmarks.loop import request
-from benchmarks.population import CLIENT, Account, Population
-from benchmarks.processes import cpu_seconds
+from benchmarks.load.figures import Figure
+from benchmarks.load.loop import request
+from benchmarks.load.population import CLIENT, Account, Population
+from benchmarks.load.processes import cpu_seconds
 from benchmarks.websocket import WebSocket
 
 CONNECTED = 500

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from benchmarks.figures import Figure
-from benchmarks.loop import HttpConnection, LoadFailed, Loop, Script, request
-from benchmarks.population import Account, Population
-from benchmarks.processes import cpu_seconds
+from benchmarks.load.figures import Figure
+from benchmarks.load.loop import HttpConnection, LoadFailed, Loop, Script, request
+from benchmarks.load.population import Account, Population
+from benchmarks.load.processes import cpu_seconds
 from tests.support.process import CHECKOUT, free_port
 
 WARM_UP_SECONDS = 1.0
@@ -40,7 +40,7 @@ def trivial_page(loop: Loop, cpus: set[int], seconds: float) -> Load:
     """The yardstick, with as many connections as there are senders."""
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.trivial_page", str(port)], cwd=CHECKOUT
+        [sys.executable, "-m", "benchmarks.load.trivial_page", str(port)], cwd=CHECKOUT
     )
     try:
         os.sched_setaffinity(process.pid, cpus)

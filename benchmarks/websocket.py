@@ -9,7 +9,7 @@ Spec: https://www.rfc-editor.org/rfc/rfc6455#section-5.2
 import struct
 from collections.abc import Callable
 
-from benchmarks.loop import RECEIVE_BYTES, LoadFailed, Loop, connect
+from benchmarks.load.loop import RECEIVE_BYTES, LoadFailed, Loop, connect
 
 PATH = "/_matrix/client/v3/stream"
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10

@@ -90,6 +90,9 @@ REASONS = {
         "scripts still do"
     ),
     r"(GET|PUT) /_matrix/client/v3/rooms/\{\}/state/\{\}": "the empty state key, left out",
+    r"DELETE /_matrix/client/v3/directory/list/appservice/\{\}/\{\}": (
+        "removes a room from the directory of a network, as other servers have it for bridges"
+    ),
     r"GET /_matrix/client/v3/pushrules/global/\{\}/": (
         "all rules of a kind, as an old version of the text had it"
     ),

@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from homeserver.accounts.appservices.appservices import Appservices
 from homeserver.accounts.credentials.passwords import Passwords
 from homeserver.accounts.registration.administration import (
     add_user,
     deactivate,
+    existing_user_id,
     list_users,
     local_user_id,
     set_password,
@@ -21,6 +23,7 @@ from homeserver.cli.errors import CommandError
 from homeserver.cli.passwords import read_password
 from homeserver.cli.reactor import run_in_reactor
 from homeserver.cli.threepids import THREEPID_ACTIONS, plan_threepids
+from homeserver.config.appservices import load_registrations
 from homeserver.config.hints import homeserver_command
 from homeserver.config.settings import Settings
 from homeserver.protocol.errors import MatrixError
@@ -46,7 +49,8 @@ def _plan(options: argparse.Namespace, settings: Settings) -> Work:
     """
     if options.action == "list":
         return _listing(find_config(options.config))
-    user_id = local_user_id(options.user, settings.server_name)
+    find_user_id = local_user_id if options.action == "add" else existing_user_id
+    user_id = find_user_id(options.user, settings.server_name)
     if options.action == "deactivate":
         return _deactivation(user_id, erase=options.erase)
     if options.action in THREEPID_ACTIONS:
@@ -84,6 +88,15 @@ def _describe(user: User) -> str:
 
 
 def _addition(user_id: str, password: str, settings: Settings, *, is_admin: bool) -> Work:
+    registered = load_registrations(
+        settings.appservices, settings.appservices_folder, settings.server_name
+    )
+    if (owner := Appservices(registered).owner_of_user(user_id)) is not None:
+        raise CommandError(
+            f"{user_id} is reserved for the application service {owner.id}. Choose another name, or"
+            " narrow the namespace in its registration"
+        )
+
     async def work(at: CliContext) -> list[str]:
         await add_user(
             at.db,

@@ -95,7 +95,7 @@ class ToDevice:
         if not event_type or len(event_type.encode()) > MAX_TYPE_BYTES:
             raise InvalidParam(f"An event type has 1 to {MAX_TYPE_BYTES} bytes")
         remote = self._remote(messages)
-        device = caller.user_id, caller.device_id or ""
+        device = caller.user_id, caller.transaction_scope
         seen = await self._transactions(device)
         key = _digest(event_type, txn_id)
         async with self._sending.hold((*device, key)):

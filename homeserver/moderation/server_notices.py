@@ -71,10 +71,10 @@ class ServerNotices:
         `InviteBlocked` where the user accepts no invites.
         """
         sender = await self._account.get()
-        if txn_id is None or caller.device_id is None:
+        if txn_id is None or not caller.transaction_scope:
             return (await self._send(sender, user_id, content, None)).event.event_id
         # The account is the sender, and the device identifies the administrator.
-        device = f"{caller.user_id}/{caller.device_id}"
+        device = f"{caller.user_id}/{caller.transaction_scope}"
         transaction = ClientTransaction(sender.user_id, device, txn_id, PATH)
         return await self._transactions.once(
             transaction, lambda: self._send(sender, user_id, content, transaction)

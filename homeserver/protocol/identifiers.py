@@ -109,6 +109,20 @@ def check_localpart(localpart: str, server_name: str) -> None:
         raise InvalidIdentifier(f"User ID must not be longer than {MAX_ID_BYTES} bytes")
 
 
+def check_appservice_localpart(localpart: str, server_name: str) -> None:
+    """Check the localpart of a new account of an application service. Raises `InvalidIdentifier`.
+
+    Bridges have long named users after those of other networks, capital letters included, so this
+    is the historical grammar.
+
+    Spec: https://spec.matrix.org/v1.19/appendices/#historical-user-ids
+    """
+    if not is_compliant_user_id(f"@{localpart}:{server_name}"):
+        raise InvalidIdentifier(
+            f"User ID must be printable ASCII without ':' and not longer than {MAX_ID_BYTES} bytes"
+        )
+
+
 def parse_room_alias(text: str) -> RoomAlias:
     """The parts of a room alias.
 

@@ -40,6 +40,6 @@ def event_in(room_id: str, event: msgspec.Raw) -> dict[str, Any]:
 def _with_user(
     stored: StoredEvent, caller: Requester, now_ms: int, membership: str | None
 ) -> dict[str, Any]:
-    device = (caller.user_id, caller.device_id or "")
+    device = (caller.user_id, caller.transaction_scope)
     event = stored.client_dict(now_ms, device=device, membership=membership)
     return {**event, "user_id": stored.event.sender}

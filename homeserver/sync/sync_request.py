@@ -39,7 +39,7 @@ class SyncRequest:
         caller, timeline = self.caller, self.filter.room.timeline
         note = object.__setattr__
         note(self, "user_id", caller.user_id)
-        note(self, "device", (caller.user_id, caller.device_id or ""))
+        note(self, "device", (caller.user_id, caller.transaction_scope))
         note(self, "timeline_limit", timeline.limit_or(DEFAULT_TIMELINE, MAX_TIMELINE))
         note(
             self,

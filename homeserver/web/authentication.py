@@ -47,6 +47,13 @@ class Authenticator(Protocol):
     ) -> Requester | Awaitable[Requester]: ...
 
 
+class KnownParties(Protocol):
+    """The parties that rate limits know by their tokens, where a route needs no token."""
+
+    def party_of(self, token: str) -> Requester | None:
+        """The application service that a token belongs to, as the requester that is counted."""
+
+
 class SignedRequest(Protocol):
     """The parts of a server's request that its signature covers."""
 

@@ -14,7 +14,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#standard-error-response
 
 import secrets
 from collections.abc import Awaitable, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Protocol
@@ -32,7 +32,12 @@ from homeserver.concurrency.clock import wall_seconds
 from homeserver.concurrency.memory_budget import MemoryBudget, Reservation
 from homeserver.protocol.errors import MatrixError, MissingToken, TooLarge, Unavailable
 from homeserver.web.addresses import TrustedProxies, network_of
-from homeserver.web.authentication import Authenticator, ServerAuthenticator, check_caller
+from homeserver.web.authentication import (
+    Authenticator,
+    KnownParties,
+    ServerAuthenticator,
+    check_caller,
+)
 from homeserver.web.channel import Channel
 from homeserver.web.cors import preflight
 from homeserver.web.html import Pages, accepts_html
@@ -80,6 +85,7 @@ class RequestPipeline:
     bounds: RequestLimits = RequestLimits()
     observer: RequestObserver | None = None
     servers: ServerAuthenticator | None = None  # if routes are served to other servers
+    parties: KnownParties | None = None  # without them, addresses are counted
     bodies: MemoryBudget = field(default_factory=lambda: body_budget(268_435_456))
     pages: Pages | None = None  # if users may see errors in a browser
 
@@ -275,9 +281,18 @@ class HttpServer(ServerFactory):
         endpoint, values = request.context
         route = endpoint.route
         if route.limit is not None:
-            who = request.caller or request.origin or request.address
+            who = request.caller or request.origin or self._party(request)
             self._gate.rate_limits.check(route.limit, who)
         return route.handler(**endpoint.arguments.fill(values, request.caller, request))
+
+    def _party(self, request: Request) -> Requester | str:
+        """The party of a request without caller: an application service, or the address."""
+        if self._gate.parties is not None:
+            with suppress(MissingToken):
+                token = request.token()
+                party = None if token is None else self._gate.parties.party_of(token)
+                return party or request.address
+        return request.address
 
     def _await(self, request: Request, result: Awaitable[Any]) -> None:
         done = Deferred.fromCoroutine(result) if isinstance(result, Coroutine) else result

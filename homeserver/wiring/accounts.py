@@ -154,7 +154,7 @@ class AccountServices:
                 with_password=settings.passwords.enabled,
                 with_third_party_ids=third_party.can_be_changed,
             ),
-            DevicesApi(core.devices, uia),
+            DevicesApi(core.devices, core.sessions, uia),
             DiscoveryApi(
                 settings.public_baseurl, settings.federation.delegated_to, settings.support
             ),

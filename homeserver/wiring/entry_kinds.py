@@ -15,6 +15,7 @@ from homeserver.encryption.changes import (
     UserSignaturesChanged,
 )
 from homeserver.presence.presence_changed import PresenceChanged
+from homeserver.rooms.discovery.network_lists import NetworkListChanged
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.log_entries.room_entries import ROOM_ENTRY_KINDS
 from homeserver.streams.durable_reader import ReaderMoved
@@ -26,6 +27,7 @@ def entry_codec() -> EntryCodec:
     return EntryCodec(
         (
             *ROOM_ENTRY_KINDS,
+            plain_kind("network_list", 1, NetworkListChanged),
             plain_kind("typing", 1, TypingChanged),
             plain_kind("presence", 1, PresenceChanged),
             plain_kind("account_data", 1, AccountDataChanged),

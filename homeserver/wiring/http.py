@@ -43,6 +43,7 @@ class Http:
             RequestLimits(limits.max_body, limits.request_timeout, limits.idle_timeout),
             metrics,
             servers,
+            account_core.appservices,
             body_budget(limits.max_bodies),
             self._pages,
         )

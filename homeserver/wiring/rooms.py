@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from homeserver.accounts.appservices.appservices import Appservices
 from homeserver.accounts.registration.notices_account import notices_user_id
 from homeserver.accounts.user_data.direct_chats import DirectChats
 from homeserver.accounts.user_data.tags import Tags
@@ -24,6 +25,7 @@ from homeserver.config.settings import Settings
 from homeserver.rooms.discovery.aliases import Aliases
 from homeserver.rooms.discovery.directory import RoomDirectory
 from homeserver.rooms.discovery.mutual_rooms import MutualRooms
+from homeserver.rooms.discovery.network_lists import NetworkLists
 from homeserver.rooms.discovery.room_previews import RoomPreviews
 from homeserver.rooms.discovery.room_summaries import RoomSummaries
 from homeserver.rooms.discovery.space_children import SpaceChildRooms
@@ -82,7 +84,15 @@ class RoomServices:
         self._account_data = account_core.account_data
         registry = room_core.registry
         names = room_core.names
-        self.aliases = Aliases(db, names, room_core.local_server, registry, remote.find_alias, log)
+        self.aliases = Aliases(
+            db,
+            names,
+            room_core.local_server,
+            registry,
+            remote.find_alias,
+            account_core.appservices,
+            log,
+        )
         self.memberships = self._memberships(settings, log, account_core, room_core, remote)
         self.third_party_invites = ThirdPartyInvites(
             registry,
@@ -102,7 +112,9 @@ class RoomServices:
             MembershipStateEvents(registry, self.memberships, rate_limits),
         )
         self._read_rooms(db, room_core, remote)
-        self._describe_rooms(reactor, settings, db, log, room_core, remote)
+        self._describe_rooms(
+            reactor, settings, db, log, account_core.appservices, room_core, remote
+        )
         self._follow_users(db, readers, account_core, room_core)
         self.state_node_collector = StateNodeCollector(db)
         self._nightly_collection = NightlyCollection(
@@ -175,6 +187,7 @@ class RoomServices:
         settings: Settings,
         db: Database,
         log: Log,
+        appservices: Appservices,
         room_core: RoomCore,
         remote: RemotePorts,
     ) -> None:
@@ -185,12 +198,14 @@ class RoomServices:
         )
         self._hierarchy = SpaceHierarchy(reactor, self.space_rooms, remote.spaces)
         self._previews = RoomPreviews(self.summaries, self.space_rooms, remote.spaces)
+        self._network_lists = NetworkLists(db, log, room_core.registry, appservices)
         self.directory = RoomDirectory(
             db,
             log,
             room_core.registry,
             self.summaries,
             remote.find_rooms,
+            self._network_lists,
             allow_publishing=settings.room_directory.allow_publishing,
             without_login=settings.room_directory.public_without_login,
         )
@@ -260,7 +275,7 @@ class RoomServices:
             RoomMembersApi(self.reader, local_server),
             RoomUpgradeApi(self._upgrades),
             RoomAliasesApi(self.aliases),
-            RoomDirectoryApi(self.directory),
+            RoomDirectoryApi(self.directory, self._network_lists),
             RoomSummaryApi(self._previews, self.aliases),
             SpaceHierarchyApi(self._hierarchy),
         ]

@@ -72,7 +72,7 @@ class ApiTestCase(AccountsTestCase):
             AccountDataApi(self.account_data),
             AccountModerationApi(AccountModeration(self.db, SERVER, self.tokens)),
             CapabilitiesApi("12", with_password=True, with_third_party_ids=True),
-            DevicesApi(self.devices, self.uia),
+            DevicesApi(self.devices, self.sessions, self.uia),
             DiscoveryApi(BASEURL, DELEGATED_TO, support),
             FallbackApi(self.uia, Pages(SERVER)),
             FiltersApi(Filters(self.db)),

@@ -20,6 +20,15 @@ class AdministrationTests(AccountsTestCase):
             with self.assertRaises(InvalidUsername):
                 administration.local_user_id(name, SERVER)
 
+    def test_a_user_of_a_bridge_is_named_by_the_whole_user_id(self) -> None:
+        """Such names have capitals, and characters that no other name has."""
+        for user_id in (f"@_irc_Bob[away]:{SERVER}", ALICE):
+            self.assertEqual(administration.existing_user_id(user_id, SERVER), user_id)
+        self.assertEqual(administration.existing_user_id("Alice", SERVER), ALICE)
+        for name in ("@Bob:elsewhere.example", "@Bob", "Bob[away]"):
+            with self.assertRaises(InvalidUsername):
+                administration.existing_user_id(name, SERVER)
+
     async def test_an_added_user_can_log_in(self) -> None:
         """The first account of a server is made like this."""
         await self.add(ALICE, is_admin=True)

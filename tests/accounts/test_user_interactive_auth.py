@@ -13,6 +13,7 @@ from homeserver.accounts.interactive_auth.user_interactive_auth import (
     Confirmable,
 )
 from homeserver.accounts.sessions.expired_rows import ExpiredRowCleanup
+from homeserver.accounts.sessions.requester import Requester
 from tests.accounts.support import ALICE, PASSWORD, AccountsTestCase
 
 
@@ -37,7 +38,7 @@ class ConfirmationTests(AccountsTestCase):
 
     async def confirm(self, body: Delete, operation: str = "delete", **how: Any) -> Delete:
         """Alice asks for something."""
-        return await self.uia.confirm(operation, ALICE, body, PASSWORD_FLOWS, **how)
+        return await self.uia.confirm(operation, Requester(ALICE, "A"), body, PASSWORD_FLOWS, **how)
 
     async def needed(self, body: Delete) -> dict[str, Any]:
         """The error that Alice gets until she has confirmed."""
@@ -89,7 +90,9 @@ class ConfirmationTests(AccountsTestCase):
         body = Delete(auth=proof("bob", session=session))
 
         await self.refused(
-            self.uia.confirm("delete", "@bob:example.org", body, PASSWORD_FLOWS), "M_FORBIDDEN", 403
+            self.uia.confirm("delete", Requester("@bob:example.org", "B"), body, PASSWORD_FLOWS),
+            "M_FORBIDDEN",
+            403,
         )
 
     async def test_what_was_confirmed_cannot_be_exchanged(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.appservices.support import registration
 from tests.support.postgres import drop_database, fresh_database
 
 TOP = Path(__file__).resolve().parents[2]
@@ -19,6 +20,7 @@ class CommandLine:
 
     def __init__(self, config: Path, **settings: object) -> None:
         self._config = config
+        self.database = settings.get("database")
         cheap = {"server_name": "example.org", "passwords": {"hash_cost": "lowest"}}
         config.write_text(json.dumps(cheap | settings))
 
@@ -57,6 +59,21 @@ def test_a_name_is_given_once(user: CommandLine) -> None:
     again = user("add", "@alice:example.org", "--password", "correct horse")
 
     assert again == (1, "@alice:example.org exists already, or did once\n")
+
+
+def test_a_name_of_a_bridge_is_given_to_nobody(user: CommandLine, tmp_path: Path) -> None:
+    """The bridge could not register its user any more; the message names the registration."""
+    file = tmp_path / "irc.yaml"
+    file.write_text(json.dumps(registration("irc")))
+    user = CommandLine(
+        tmp_path / "homeserver.yaml", database=user.database, appservices=[str(file)]
+    )
+
+    status, said = user("add", "_irc_bob", "--password", "correct horse")
+
+    assert status == 1
+    assert "@_irc_bob:example.org is reserved for the application service irc" in said
+    assert user("add", "alice", "--password", "correct horse")[0] == 0
 
 
 @pytest.mark.parametrize(

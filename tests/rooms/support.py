@@ -5,6 +5,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.task import Clock
 
+from homeserver.accounts.appservices.appservices import Appservices
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.status.erasure import ErasedUsers
 from homeserver.accounts.user_data.account_data import AccountData
@@ -13,6 +14,7 @@ from homeserver.protocol.room_versions import DEFAULT_ROOM_VERSION
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.rooms.discovery.aliases import Aliases
 from homeserver.rooms.discovery.directory import RoomDirectory
+from homeserver.rooms.discovery.network_lists import NetworkLists
 from homeserver.rooms.discovery.room_summaries import RoomSummaries
 from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.local_server import LocalServer
@@ -96,7 +98,9 @@ class RoomsTestCase(DatabaseTestCase):
         self.erased = ErasedUsers(db, log)
         permission = InvitePermission(AccountData(db, stores.log), SERVER)
         self.visibility = Visibility(rooms, self.events, self.erased)
-        self.aliases = Aliases(db, self.names, self.origin, rooms, find_no_alias, self.log)
+        self.aliases = Aliases(
+            db, self.names, self.origin, rooms, find_no_alias, Appservices(), self.log
+        )
         notices = ServerNoticeRooms(rooms, None)
         self.memberships = Memberships(
             log,
@@ -140,6 +144,7 @@ class RoomsTestCase(DatabaseTestCase):
             rooms,
             self.summaries,
             find_no_rooms,
+            NetworkLists(db, log, rooms, Appservices()),
             allow_publishing=True,
             without_login=False,
         )

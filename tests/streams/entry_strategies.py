@@ -26,6 +26,7 @@ from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import State
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
+from homeserver.rooms.discovery.network_lists import NetworkListChanged
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.events.event_draft import ClientTransaction
 from homeserver.rooms.events.stored_event import EventStatus, StoredEvent
@@ -186,6 +187,7 @@ plain_entries = st.one_of(
     st.builds(RoomAliasChanged, positions, names, st.none() | nids),
     st.builds(RoomAliasesMoved, positions, nids, nids),
     st.builds(AppserviceTransactionStored, positions, names),
+    st.builds(NetworkListChanged, positions, names, names, nids, st.booleans()),
     st.builds(RoomForgotten, positions, names, nids),
     st.builds(
         ReceiptChanged,

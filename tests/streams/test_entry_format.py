@@ -24,6 +24,7 @@ from homeserver.encryption.changes import (
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import ROOM_VERSIONS
+from homeserver.rooms.discovery.network_lists import NetworkListChanged
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.events.event_draft import ClientTransaction
 from homeserver.rooms.events.stored_event import EventStatus, StoredEvent
@@ -77,6 +78,10 @@ GOLDEN: list[tuple[Any, bytes]] = [
     (
         PartialRoomReplaced(8, 1),
         b"\x93\x01\xb5partial_room_replaced\x92\x08\x01",
+    ),
+    (
+        NetworkListChanged(8, "irc", "libera", 1, True),
+        b"\x93\x01\xacnetwork_list\x95\x08\xa3irc\xa6libera\x01\xc3",
     ),
     (
         DirectoryVisibilityChanged(8, 1, True),

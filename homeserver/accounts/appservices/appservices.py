@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Collection, Sequence
 
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.appservices.appservice import Appservice
-from homeserver.protocol.errors import MissingToken, UnknownToken
+from homeserver.protocol.errors import Exclusive, MissingToken, UnknownToken
 
 MAX_CACHED_USERS = 100_000
 
@@ -62,6 +63,15 @@ class Appservices:
             raise UnknownToken("Not the token of an application service")
         return service
 
+    def party_of(self, as_token: str) -> Requester | None:
+        """The application service of a token as a requester, whose actions are counted."""
+        service = self.by_token(as_token)
+        if service is None:
+            return None
+        return Requester(
+            service.sender, None, appservice=service.id, is_rate_limited=service.rate_limited
+        )
+
     def covering_user(self, user_id: str) -> tuple[Appservice, ...]:
         """The application services that a local user belongs to; none for remote users."""
         if not user_id.startswith(self._prefixes):
@@ -86,3 +96,23 @@ class Appservices:
     def covering_alias(self, alias: str) -> Collection[Appservice]:
         """The application services that have an alias in their namespaces."""
         return [each for each in self.all if each.aliases.covers(alias)]
+
+    def owner_of_alias(self, alias: str) -> Appservice | None:
+        """The application service to which an alias, existing or not, is exclusive."""
+        return next((each for each in self.all if each.owns_alias(alias)), None)
+
+    def check_may_use_alias(self, caller: Requester, alias: str) -> None:
+        """Raise `Exclusive` unless a caller may create or delete this local alias.
+
+        An application service may do so in its namespaces only, all others outside of exclusive
+        ones. A user who is exclusive to it belongs to it with any token.
+        """
+        if not self.all:
+            return
+        owner = self.owner_of_alias(alias)
+        service = None if caller.appservice is None else self.by_id(caller.appservice)
+        if service is not None and not service.covers_alias(alias):
+            raise Exclusive("The alias does not belong to this application service")
+        service = service or self.owner_of_user(caller.user_id)
+        if owner is not None and owner is not service:
+            raise Exclusive("This alias is reserved for an application service")

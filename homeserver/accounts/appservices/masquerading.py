@@ -69,6 +69,7 @@ async def load_requester(db: Connection, identity: AssertedIdentity) -> Requeste
         is_suspended=user.is_suspended,
         appservice=appservice.id,
         is_rate_limited=appservice.rate_limited and user_id != appservice.sender,
+        is_owned=user.appservice == appservice.id or appservice.owns_user(user_id),
     )
 
 

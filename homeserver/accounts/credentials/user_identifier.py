@@ -75,6 +75,10 @@ class UserIdentifiers:
             return await self._find_address(medium, address)
         return local_user_id(identifier, self._server_name)
 
+    def of_appservice(self, identifier: UserIdentifier) -> str:
+        """The user that an application service names. Raises `Forbidden` and `BadJson`."""
+        return local_user_id(identifier, self._server_name, keep_case=True)
+
     async def _find_phone(self, identifier: UserIdentifier) -> str:
         if identifier.country is None or identifier.phone is None:
             raise BadJson("The identifier has no country or no phone")
@@ -93,9 +97,10 @@ class UserIdentifiers:
         return _unknown_user(medium, address) if owner is None else owner
 
 
-def local_user_id(identifier: UserIdentifier, server_name: str) -> str:
+def local_user_id(identifier: UserIdentifier, server_name: str, *, keep_case: bool = False) -> str:
     """The user of this server that a Matrix ID or a localpart names, who may or may not exist.
 
+    With `keep_case` it may be a user of an application service whose name has capital letters.
     Raises `Forbidden` for remote users, and `BadJson` for an invalid identifier.
     """
     if identifier.type not in (None, "m.id.user"):
@@ -103,14 +108,18 @@ def local_user_id(identifier: UserIdentifier, server_name: str) -> str:
     if not identifier.user:
         raise BadJson("The identifier names no user")
     if not identifier.user.startswith("@"):
-        return f"@{identifier.user.lower()}:{server_name}"
+        return f"@{_cased(identifier.user, keep_case)}:{server_name}"
     try:
         localpart, server = parse_user_id(identifier.user)
     except InvalidIdentifier:
         raise Forbidden("Not a user ID") from None
     if server != server_name:
         raise Forbidden("The user belongs to another server")
-    return f"@{localpart.lower()}:{server_name}"
+    return f"@{_cased(localpart, keep_case)}:{server_name}"
+
+
+def _cased(localpart: str, keep_case: bool) -> str:
+    return localpart if keep_case else localpart.lower()
 
 
 def _unknown_user(medium: str, address: str) -> str:

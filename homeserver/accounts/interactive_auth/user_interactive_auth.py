@@ -17,6 +17,7 @@ from homeserver.accounts.interactive_auth.authentication_sessions import (
     AuthenticationSessions,
     SessionContent,
 )
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Forbidden, MatrixError, NotFound, Unrecognized
 
 Flows = Sequence[Sequence[str]]
@@ -86,14 +87,17 @@ class UserInteractiveAuth:
         self.stages = {stage.type: stage for stage in stages}
 
     async def confirm(
-        self, operation: str, user_id: str | None, body: Body, flows: Flows, *, once: bool = False
+        self, operation: str, caller: Requester, body: Body, flows: Flows, *, once: bool = False
     ) -> Body:
         """The confirmed request; with `once` a repetition has to be confirmed again.
 
-        `operation` names the operation and its target. Raises `AuthenticationNeeded`, and
+        `operation` names the operation and its target. An application service needs no
+        confirmation, since its users have no password. Raises `AuthenticationNeeded`, and
         `Forbidden` for a session of another request.
         """
-        attempt = await self.begin(operation, user_id, body)
+        if caller.appservice is not None:
+            return body
+        attempt = await self.begin(operation, caller.user_id, body)
         await attempt.confirm(flows)
         if once:
             await attempt.end()

@@ -15,7 +15,7 @@ from homeserver.accounts.credentials.user_identifier import (
 from homeserver.accounts.credentials.verification import PasswordAndTokenVerifier
 from homeserver.accounts.sessions.login_sessions import DeviceRequest, LoginSession, LoginSessions
 from homeserver.protocol.appservices.appservice import Appservice
-from homeserver.protocol.errors import BadJson, Exclusive, Forbidden, MatrixError
+from homeserver.protocol.errors import BadJson, Exclusive, Forbidden, MatrixError, UserLocked
 from homeserver.storage.accounts.users import find_user
 from homeserver.storage.database.database import Database
 
@@ -77,11 +77,11 @@ class Login:
         self._sessions = sessions
         self._with_password = with_password
 
-    def flows(self) -> list[dict[str, Any]]:
-        """The ways to log in that this server offers."""
+    def flows(self, *, with_appservices: bool) -> list[dict[str, Any]]:
+        """The ways to log in that this server offers, also to application services if any."""
         password = [{"type": PASSWORD}] if self._with_password else []
         token = {"type": TOKEN, "get_login_token": self._with_password}
-        return [*password, token, {"type": APPSERVICE}]
+        return [*password, token, *([{"type": APPSERVICE}] if with_appservices else [])]
 
     async def log_in(self, request: LoginRequest) -> LoginSession:
         """Open a session by password or login token.
@@ -107,14 +107,18 @@ class Login:
     ) -> LoginSession:
         """Open a session of one of an application service's users.
 
-        Raises `Exclusive` for other users, and `Forbidden` for unknown ones.
+        Raises `BadJson`, `InvalidParam`, `Exclusive` for other users, `Forbidden` for unknown ones,
+        and `UserLocked`.
 
         Spec: https://spec.matrix.org/v1.19/client-server-api/#appservice-login
         """
-        user_id = await self._identifiers.find(request.user_identifier)
+        request.device.check()
+        user_id = self._identifiers.of_appservice(request.user_identifier)
         if not service.covers_user(user_id):
             raise Exclusive("The user does not belong to this application service")
         user = await self._db.run(find_user, user_id)
         if user is None or user.is_deactivated:
             raise Forbidden("No such user")
+        if user.is_locked:
+            raise UserLocked("This account has been locked")
         return await self._sessions.open(user_id, request.device)

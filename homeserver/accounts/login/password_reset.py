@@ -9,6 +9,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accoun
 from collections.abc import Mapping
 from typing import Any
 
+from homeserver.accounts.appservices.account_management import check_may_manage_account
 from homeserver.accounts.interactive_auth.authentication_stages import PASSWORD
 from homeserver.accounts.interactive_auth.third_party_stage import STAGES, proved_addresses
 from homeserver.accounts.interactive_auth.user_interactive_auth import (
@@ -56,6 +57,9 @@ class PasswordReset:
         if caller is not None and caller.is_guest:
             raise GuestAccessForbidden("Guests have no password")
         self._password_change.check(body.new_password)
+        if caller is not None and caller.appservice is not None:
+            await self._set(caller, body)
+            return
         user_id = None if caller is None else caller.user_id
         attempt = await self._uia.begin("changePassword", user_id, body, address)
         await attempt.confirm(self._flows)
@@ -72,6 +76,13 @@ class PasswordReset:
             # A mail is valid for one new password. A password may confirm the same request again,
             # for a client that has lost the response.
             await attempt.end()
+
+    async def _set(self, caller: Requester, body: ChangePassword) -> None:
+        """Give a user of an application service a password."""
+        check_may_manage_account(caller)
+        await self._password_change.apply(
+            caller.user_id, body.new_password, logout_devices=body.logout_devices, but=caller
+        )
 
     async def _proved_user(self, proofs: Mapping[str, Any]) -> str:
         """The user that the proofs identify. An address does so once, and while the user has it."""

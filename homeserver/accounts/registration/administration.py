@@ -14,7 +14,13 @@ from homeserver.protocol.errors import (
     ThreepidNotFound,
     UserInUse,
 )
-from homeserver.protocol.identifiers import InvalidIdentifier, check_localpart, parse_user_id
+from homeserver.protocol.identifiers import (
+    InvalidIdentifier,
+    check_localpart,
+    is_compliant_user_id,
+    parse_user_id,
+    server_name_of,
+)
 from homeserver.storage.accounts.access_tokens import delete_access_tokens_of_user
 from homeserver.storage.accounts.login_tokens import delete_login_tokens_of
 from homeserver.storage.accounts.refresh_tokens import delete_refresh_tokens_of_user
@@ -50,6 +56,17 @@ def local_user_id(name: str, server_name: str) -> str:
     if server != server_name:
         raise InvalidUsername(f"{name} is not a user of {server_name}")
     return f"@{localpart}:{server_name}"
+
+
+def existing_user_id(name: str, server_name: str) -> str:
+    """The user id of an account that exists, for a localpart or a full user id.
+
+    A full one is used as it is: users of application services may have capitals in their names.
+    Raises `InvalidUsername`.
+    """
+    if name.startswith("@") and is_compliant_user_id(name) and server_name_of(name) == server_name:
+        return name
+    return local_user_id(name, server_name)
 
 
 async def add_user(

@@ -22,7 +22,11 @@ from homeserver.protocol.errors import (
     ThreepidInUse,
     UserInUse,
 )
-from homeserver.protocol.identifiers import InvalidIdentifier, check_localpart
+from homeserver.protocol.identifiers import (
+    InvalidIdentifier,
+    check_appservice_localpart,
+    check_localpart,
+)
 from homeserver.storage.accounts.accepted_policies import insert_accepted_policies
 from homeserver.storage.accounts.registration_tokens import use_registration_token
 from homeserver.storage.accounts.third_party_ids import ThirdPartyId, insert_third_party_id
@@ -93,11 +97,23 @@ class Registration:
         Raises `InvalidUsername`, `UserInUse`, and `Exclusive` for names of application services.
         """
         user_id = self.user_id_for(localpart)
-        if self._is_reserved(user_id):
-            raise Exclusive("This name is reserved for an application service")
+        self.check_not_reserved(user_id)
         if await self._db.run(find_user, user_id) is not None:
             raise UserInUse("This user ID is taken")
         return user_id
+
+    def check_not_reserved(self, user_id: str) -> None:
+        """Raise `Exclusive` for a name of an application service."""
+        if self._is_reserved(user_id):
+            raise Exclusive("This name is reserved for an application service")
+
+    def appservice_user_id_for(self, localpart: str) -> str:
+        """The user id for a name that an application service chooses. Raises `InvalidUsername`."""
+        try:
+            check_appservice_localpart(localpart, self._server_name)
+        except InvalidIdentifier as error:
+            raise InvalidUsername(str(error)) from None
+        return f"@{localpart}:{self._server_name}"
 
     def user_id_for(self, localpart: str) -> str:
         """The user id for a name, free or not. Raises `InvalidUsername`."""
@@ -119,8 +135,9 @@ class Registration:
         if device is not None:
             device.check()
         password_hash = await self._hash(new.password)
+        id_for = self.user_id_for if new.appservice is None else self.appservice_user_id_for
         user = User(
-            user_id="" if new.localpart is None else self.user_id_for(new.localpart),
+            user_id="" if new.localpart is None else id_for(new.localpart),
             created_ms=now_ms(self._clock),
             password_hash=password_hash,
             is_admin=new.is_admin,

@@ -124,7 +124,7 @@ class RegistrationFlow:
         """
         if body.username is None:
             raise MissingParam("The username is missing")
-        if not service.covers_user(self._registration.user_id_for(body.username)):
+        if not service.covers_user(self._registration.appservice_user_id_for(body.username)):
             raise Exclusive("The name does not belong to this application service")
         new = NewUser(body.username, appservice=service.id)
         return await self._registration.register(new, body.device)

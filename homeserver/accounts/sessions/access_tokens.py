@@ -96,15 +96,20 @@ class AccessTokens:
             return self._authenticate_slowly(key, request)
         return self._admit(grant, request)
 
-    async def get_caller(self, token: str | None) -> Requester:
+    async def get_caller(
+        self, token: str | None, parameters: Mapping[str, list[str]] | None = None
+    ) -> Requester:
         """The requester of a token, even of a locked account, for special requests.
 
-        Application services have no sessions, so their tokens are unknown here. Raises
-        `MissingToken` and `UnknownToken`.
+        Application services are known where the query `parameters` are given. Raises
+        `MissingToken` and `UnknownToken`, and what asserting an identity raises.
         """
         if token is None:
             raise MissingToken("The access token is missing")
-        return (await self._grant(token)).caller
+        service = None if parameters is None else self._appservices.by_token(token)
+        if service is None or parameters is None:
+            return (await self._grant(token)).caller
+        return (await self._grant(asserted_identity(service, parameters))).caller
 
     def forget_user(self, user_id: str) -> None:
         """Look up this user's tokens again at their next use."""

@@ -160,6 +160,8 @@ def check_device_id(device_id: str) -> None:
     """Raise `InvalidParam` for an invalid device id from a client."""
     if not device_id or len(device_id.encode()) > MAX_DEVICE_ID_BYTES:
         raise InvalidParam(f"A device ID has 1 to {MAX_DEVICE_ID_BYTES} bytes")
+    if any(character < " " for character in device_id):
+        raise InvalidParam("A device ID has no control characters")
 
 
 def check_display_name(display_name: str) -> None:

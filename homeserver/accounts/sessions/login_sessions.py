@@ -19,7 +19,13 @@ from homeserver.accounts.sessions.secret_tokens import new_device_id, new_token,
 from homeserver.concurrency.clock import Clock, now_ms
 from homeserver.config.settings import TokenSettings
 from homeserver.protocol.encryption.cross_signing_keys import is_public_key, public_key_of
-from homeserver.protocol.errors import InvalidParam, UnknownToken, UserLimitExceeded, UserLocked
+from homeserver.protocol.errors import (
+    InvalidParam,
+    MissingParam,
+    UnknownToken,
+    UserLimitExceeded,
+    UserLocked,
+)
 from homeserver.storage.accounts.access_tokens import (
     delete_access_token,
     delete_access_tokens_of_device,
@@ -132,6 +138,21 @@ class LoginSessions:
             await insert_access_token(db, hashed, user_id, device_id, now_ms=now)
         return LoginSession(user_id, device_id, tokens, is_new)
 
+    async def add_device(self, user_id: str, device_id: str, display_name: str | None) -> bool:
+        """Add a device without tokens; false, and no change, if the user has it already.
+
+        Raises `InvalidParam`, and `UserLimitExceeded` for too many devices.
+        """
+        DeviceRequest(device_id, display_name).check()
+        async with self._devices.key_locks.hold(user_id):
+            is_new: bool = await self._db.transaction(
+                self.add_device_within, user_id, device_id, display_name
+            )
+        if is_new:
+            self._access_tokens.forget_user(user_id)
+            await self._devices.added(user_id, device_id)
+        return is_new
+
     async def add_device_within(
         self, db: Connection, user_id: str, device_id: str, display_name: str | None
     ) -> bool:
@@ -156,7 +177,12 @@ class LoginSessions:
         return tokens
 
     async def close(self, caller: Requester) -> None:
-        """Log out of the device that the caller uses, or end a token that has no device."""
+        """Log out of the device that the caller uses, or end a token that has no device.
+
+        Raises `MissingParam` for an application service that names no device.
+        """
+        if caller.device_id is None and caller.appservice is not None:
+            raise MissingParam("An application service has no session; name the device to log out")
         if caller.device_id is not None:
             await self._devices.remove(caller.user_id, [caller.device_id])
         else:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+APPSERVICE_SCOPE = "\x1f"
+"""The first character of the scope of an application service; no device id contains it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Requester:
@@ -10,7 +13,10 @@ class Requester:
     `device_id` is `None` for tokens without a device (administrative ones), and for application
     services that act as a user without naming a device. `token` is the id of the access token's
     row, never the token itself. `appservice` is the id of the application service that acts as the
-    user, if one does.
+    user, if one does. `event_ts` is the time, in ms since the epoch, that it wants the event of its
+    request to have.
+    `is_owned` says that the user is a user of that application service only: it registered the
+    user, or the name is exclusive to it.
     """
 
     user_id: str
@@ -21,3 +27,17 @@ class Requester:
     is_suspended: bool = False
     appservice: str | None = None
     is_rate_limited: bool = True
+    event_ts: int | None = None
+    is_owned: bool = False
+
+    @property
+    def transaction_scope(self) -> str:
+        """What its transaction ids belong to: the device, or the application service without one.
+
+        Empty for a token of neither, which has no transactions.
+
+        Spec: https://spec.matrix.org/v1.19/client-server-api/#transaction-identifiers
+        """
+        if self.device_id is not None:
+            return self.device_id
+        return "" if self.appservice is None else APPSERVICE_SCOPE + self.appservice

@@ -7,6 +7,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#adding-account-administra
 
 from twisted.logger import Logger
 
+from homeserver.accounts.appservices.account_management import check_may_manage_account
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
 from homeserver.accounts.third_party_ids.address_validation import AddressValidation
@@ -54,6 +55,7 @@ class ThirdPartyIds:
     async def check_addable(self, caller: Requester, credentials: ThreepidCredentials) -> None:
         """Raise `Forbidden`, `ThreepidAuthFailed` or `ThreepidInUse` unless `add` would work."""
         self.check_allowed()
+        check_may_manage_account(caller)
         session = await self._validation.find_validated(ADD, None, credentials)
         owner = await self._db.run(find_third_party_id_owner, session.medium, session.address)
         if owner not in (None, caller.user_id):
@@ -62,6 +64,7 @@ class ThirdPartyIds:
     async def add(self, caller: Requester, credentials: ThreepidCredentials) -> None:
         """Add the address that a session has validated; raises what `check_addable` does."""
         self.check_allowed()
+        check_may_manage_account(caller)
         session = await self._validation.find_validated(ADD, None, credentials)
         assert session.validated_ms is not None, "`find_validated` finds no other"
         new = ThirdPartyId(
@@ -82,6 +85,7 @@ class ThirdPartyIds:
         `UserSuspended` and `InvalidParam`.
         """
         self.check_allowed()
+        check_may_manage_account(caller)
         check_not_suspended(caller)
         address = canonical(medium, address)
         if await self._db.run(delete_third_party_id, caller.user_id, medium, address):

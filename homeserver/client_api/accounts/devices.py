@@ -3,6 +3,7 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#device-management
 """
 
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
@@ -13,10 +14,10 @@ from homeserver.accounts.interactive_auth.user_interactive_auth import (
     UserInteractiveAuth,
 )
 from homeserver.accounts.sessions.devices import Devices
-from homeserver.accounts.sessions.login_sessions import MAX_DEVICES
+from homeserver.accounts.sessions.login_sessions import MAX_DEVICES, LoginSessions
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.storage.accounts.devices import Device
-from homeserver.web.routes import Auth, Route
+from homeserver.web.routes import Auth, Response, Route
 
 CLIENT = "/_matrix/client/v3"
 
@@ -30,8 +31,9 @@ class DeleteDevices(Confirmable):
 
 
 class DevicesApi:
-    def __init__(self, devices: Devices, uia: UserInteractiveAuth) -> None:
+    def __init__(self, devices: Devices, sessions: LoginSessions, uia: UserInteractiveAuth) -> None:
         self._devices = devices
+        self._sessions = sessions
         self._uia = uia
 
     def routes(self) -> list[Route]:
@@ -53,21 +55,31 @@ class DevicesApi:
         """One of the caller's devices."""
         return _described(await self._devices.get(caller.user_id, device_id))
 
-    async def update_device(self, caller: Requester, device_id: str, body: UpdateDevice) -> None:
-        """Rename one of the caller's devices."""
+    async def update_device(
+        self, caller: Requester, device_id: str, body: UpdateDevice
+    ) -> Response | None:
+        """Rename one of the caller's devices; application services also create one.
+
+        Spec: https://spec.matrix.org/v1.19/application-service-api/#creating-devices
+        """
+        if caller.appservice is not None and await self._sessions.add_device(
+            caller.user_id, device_id, body.display_name
+        ):
+            return Response(HTTPStatus.CREATED, {})
         if body.display_name is None:
             await self._devices.get(caller.user_id, device_id)
         else:
             await self._devices.rename(caller.user_id, device_id, body.display_name)
+        return None
 
     async def delete_device(self, caller: Requester, device_id: str, body: Confirmable) -> None:
         """Remove one of the caller's devices, and log it out."""
-        await self._uia.confirm(f"deleteDevice {device_id}", caller.user_id, body, PASSWORD_FLOWS)
+        await self._uia.confirm(f"deleteDevice {device_id}", caller, body, PASSWORD_FLOWS)
         await self._devices.remove(caller.user_id, [device_id])
 
     async def delete_devices(self, caller: Requester, body: DeleteDevices) -> None:
         """Remove several of the caller's devices, and log them out."""
-        confirmed = await self._uia.confirm("deleteDevices", caller.user_id, body, PASSWORD_FLOWS)
+        confirmed = await self._uia.confirm("deleteDevices", caller, body, PASSWORD_FLOWS)
         await self._devices.remove(caller.user_id, confirmed.devices)
 
 

@@ -52,7 +52,7 @@ class LoginApi:
 
     async def get_login_flows(self) -> dict[str, Any]:
         """The ways to log in."""
-        return {"flows": self._login.flows()}
+        return {"flows": self._login.flows(with_appservices=bool(self._appservices.all))}
 
     async def login(self, body: LoginRequest, request: Request) -> dict[str, Any]:
         """Log in to a device."""
@@ -93,9 +93,7 @@ class LoginTokenApi:
         """A token that logs in another client of the same user, once."""
         if not self._with_password:
             raise CannotConfirm("There is no way to confirm this without a password")
-        await self._uia.confirm(
-            "generateLoginToken", caller.user_id, body, PASSWORD_FLOWS, once=True
-        )
+        await self._uia.confirm("generateLoginToken", caller, body, PASSWORD_FLOWS, once=True)
         token = await self._credentials.issue_token(caller.user_id)
         return {"login_token": token, "expires_in_ms": self._credentials.token_life_ms}
 
@@ -119,9 +117,11 @@ class SessionApi:
 
     async def logout(self, request: Request) -> None:
         """End the session that makes the request."""
-        await self._sessions.close(await self._access_tokens.get_caller(request.token()))
+        await self._sessions.close(await self._caller(request))
 
     async def logout_all(self, request: Request) -> None:
         """End all sessions of the user."""
-        caller = await self._access_tokens.get_caller(request.token())
-        await self._sessions.close_all(caller.user_id)
+        await self._sessions.close_all((await self._caller(request)).user_id)
+
+    async def _caller(self, request: Request) -> Requester:
+        return await self._access_tokens.get_caller(request.token(), request.parameters)

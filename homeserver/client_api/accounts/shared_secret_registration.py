@@ -42,6 +42,7 @@ class SharedSecretRegistrationApi:
     async def register(self, body: SharedSecretRequest) -> dict[str, Any]:
         """Create an account for a request with a proof of the secret, and log in to it."""
         self._secret.check(body)
+        self._registration.check_not_reserved(self._registration.user_id_for(body.username))
         new = NewUser(body.username, body.password, is_admin=body.admin, user_type=body.user_type)
         _, session = await self._registration.register(new, DeviceRequest())
         assert session is not None

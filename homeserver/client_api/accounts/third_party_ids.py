@@ -91,7 +91,7 @@ class ThirdPartyIdsApi:
         """Add a validated address."""
         credentials = ThreepidCredentials(body.sid, body.client_secret)
         await self._ids.check_addable(caller, credentials)
-        confirmed = await self._uia.confirm("add3PID", caller.user_id, body, PASSWORD_FLOWS)
+        confirmed = await self._uia.confirm("add3PID", caller, body, PASSWORD_FLOWS)
         await self._ids.add(caller, ThreepidCredentials(confirmed.sid, confirmed.client_secret))
 
     async def bind_3pid(self, caller: Requester, body: Bind3PID) -> None:

@@ -80,7 +80,7 @@ class CrossSigningApi:
             else:
                 return
         confirmed = await self._uia.confirm(
-            "uploadCrossSigningKeys", user_id, body, PASSWORD_FLOWS, once=True
+            "uploadCrossSigningKeys", caller, body, PASSWORD_FLOWS, once=True
         )
         await self._cross_signing.upload(user_id, confirmed.keys(), is_confirmed=True)
 

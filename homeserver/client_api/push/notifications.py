@@ -57,7 +57,7 @@ class NotificationsApi:
         event = stored.client_json(
             self._local_server.now_ms(),
             room_id=False,
-            device=(caller.user_id, caller.device_id or ""),
+            device=(caller.user_id, caller.transaction_scope),
             membership=notification.event.membership,
         )
         return {

@@ -10,9 +10,11 @@ import msgspec
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.rooms.discovery.directory import DirectoryQuery, RoomDirectory
 from homeserver.rooms.discovery.directory_search import Limit, PublicRoomsSearch
+from homeserver.rooms.discovery.network_lists import NetworkLists
 from homeserver.web.routes import Auth, Route
 
 LISTED = "/_matrix/client/v3/directory/list/room/{room_id}"
+LISTED_BY_NETWORK = "/_matrix/client/v3/directory/list/appservice/{network_id}/{room_id}"
 PUBLIC_ROOMS = "/_matrix/client/v3/publicRooms"
 
 
@@ -37,14 +39,28 @@ class ServerQuery(msgspec.Struct):
 
 
 class RoomDirectoryApi:
-    def __init__(self, directory: RoomDirectory) -> None:
+    def __init__(self, directory: RoomDirectory, networks: NetworkLists) -> None:
         self._directory = directory
+        self._networks = networks
 
     def routes(self) -> list[Route]:
         search, query = self.get_public_rooms, self.query_public_rooms
         return [
             Route("GET", LISTED, self.get_room_visibility_on_directory, Auth.NONE, limit="lookup"),
             Route("PUT", LISTED, self.set_room_visibility_on_directory, limit="settings"),
+            Route(
+                "PUT",
+                LISTED_BY_NETWORK,
+                self.update_appservice_room_directory_visibility,
+                limit="settings",
+            ),
+            # Not specified, but other servers have it, and bridges use it.
+            Route(
+                "DELETE",
+                LISTED_BY_NETWORK,
+                self.delete_from_appservice_room_directory,
+                limit="settings",
+            ),
             Route("GET", PUBLIC_ROOMS, search, Auth.OPTIONAL, limit="search"),
             Route("POST", PUBLIC_ROOMS, query, Auth.GUEST, limit="search"),
         ]
@@ -59,6 +75,19 @@ class RoomDirectoryApi:
     ) -> None:
         """Publish a room in the directory, or remove it."""
         await self._directory.set_listed(caller, room_id, body.visibility == "public")
+
+    async def update_appservice_room_directory_visibility(
+        self, caller: Requester, network_id: str, room_id: str, body: RoomVisibility
+    ) -> None:
+        """Publish a room in the application service's directory of a network, or remove it."""
+        is_listed = body.visibility == "public"
+        await self._networks.set_listed(caller, network_id, room_id, is_listed=is_listed)
+
+    async def delete_from_appservice_room_directory(
+        self, caller: Requester, network_id: str, room_id: str
+    ) -> None:
+        """Remove a room from the application service's directory of a network."""
+        await self._networks.set_listed(caller, network_id, room_id, is_listed=False)
 
     async def get_public_rooms(
         self, caller: Requester | None, query: PublicRoomsQuery

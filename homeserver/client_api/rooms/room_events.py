@@ -52,7 +52,7 @@ async def state_json(
 
 
 def _device(caller: Requester) -> tuple[str, str]:
-    return caller.user_id, caller.device_id or ""
+    return caller.user_id, caller.transaction_scope
 
 
 def _list(events: Iterable[bytes]) -> msgspec.Raw:

@@ -9,9 +9,11 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.client_api.rooms.room_events import state_json
+from homeserver.client_api.rooms.timestamp_massaging import with_timestamp
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.history.room_reader import RoomReader
 from homeserver.rooms.sending.sending import Sending
+from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Route
 
 STATE = "/_matrix/client/v3/rooms/{room_id}/state"
@@ -47,9 +49,11 @@ class RoomStateApi:
         room_id: str,
         event_type: str,
         body: dict[str, Any],
+        request: Request,
         state_key: str = "",
     ) -> dict[str, str]:
         """Set a state event."""
+        caller = with_timestamp(caller, request)
         event_id = await self._sending.set_state(caller, room_id, event_type, state_key, body)
         return {"event_id": event_id}
 
@@ -65,7 +69,7 @@ class RoomStateApi:
         stored = await self._reader.state_event(caller.user_id, room_id, event_type, state_key)
         if query.format == "content":
             return stored.shown.content
-        device = caller.user_id, caller.device_id or ""
+        device = caller.user_id, caller.transaction_scope
         return stored.client_dict(self._local_server.now_ms(), device=device)
 
     async def get_room_state(self, caller: Requester, room_id: str) -> msgspec.Raw:

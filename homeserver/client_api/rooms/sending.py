@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.client_api.rooms.timestamp_massaging import with_timestamp
 from homeserver.rooms.sending.sending import Sending
+from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Route
 
 ROOM = "/_matrix/client/v3/rooms/{room_id}"
@@ -42,9 +44,11 @@ class SendingApi:
         room_id: str,
         event_type: str,
         body: dict[str, Any],
+        request: Request,
         txn_id: str | None = None,
     ) -> dict[str, str]:
         """Send a message event."""
+        caller = with_timestamp(caller, request)
         event_id = await self._sending.send_message(caller, room_id, event_type, body, txn_id)
         return {"event_id": event_id}
 

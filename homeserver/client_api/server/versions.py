@@ -18,6 +18,10 @@ SPECIFIED_FEATURES = {
     "uk.tcpip.msc4133": True,  # profile fields
     "uk.tcpip.msc4133.stable": True,
 }
+# Proposals that the modules of this package implement.
+PROPOSED_FEATURES = {
+    "com.beeper.msc4169": True,  # redactions are sent as events in all room versions
+}
 
 
 class VersionsApi:
@@ -26,7 +30,11 @@ class VersionsApi:
     def __init__(self, unstable_features: Mapping[str, bool]) -> None:
         versions = {
             "versions": VERSIONS,
-            "unstable_features": {**SPECIFIED_FEATURES, **unstable_features},
+            "unstable_features": {
+                **SPECIFIED_FEATURES,
+                **PROPOSED_FEATURES,
+                **unstable_features,
+            },
         }
         self._response = msgspec.Raw(msgspec.json.encode(versions))
 

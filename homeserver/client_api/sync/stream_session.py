@@ -281,4 +281,4 @@ def _find_id(payload: bytes) -> str | None:
 
 def device_of(caller: Requester) -> str:
     """The device id that a caller's sockets are registered under, or a name for its token."""
-    return caller.device_id or f"token {caller.token}"
+    return caller.transaction_scope or f"token {caller.token}"

@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from homeserver.accounts.appservices.appservices import Appservices
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import (
     BadAlias,
@@ -74,8 +75,10 @@ class Aliases:
         origin: LocalServer,
         rooms: RoomRegistry,
         find_remote: FindRemoteAlias,
+        appservices: Appservices,
         log: Log,
     ) -> None:
+        self._appservices = appservices
         self._log = log
         self._find_remote = find_remote
         self._db = db
@@ -83,6 +86,11 @@ class Aliases:
         self._origin = origin
         self._rooms = rooms
         self._reserved: set[str] = set()
+
+    def check_may_create(self, caller: Requester, alias: str) -> None:
+        """Raise `InvalidParam` unless this is a valid alias of this server, and `Exclusive`."""
+        self.check_local(alias)
+        self._appservices.check_may_use_alias(caller, alias)
 
     def check_local(self, alias: str) -> None:
         """Raise `InvalidParam` unless this is a valid alias of this server."""
@@ -115,10 +123,13 @@ class Aliases:
             self._reserved.discard(alias)
 
     async def add(self, caller: Requester, alias: str, room_id: str) -> None:
-        """Point a new alias to a room that the caller is in. Raises `AliasExists`, `TooLarge`."""
-        self.check_local(alias)
+        """Point a new alias to a room that the caller is in, or any room for a bridge's alias.
+
+        Raises `AliasExists`, `TooLarge`, and what `check_may_create` raises.
+        """
+        self.check_may_create(caller, alias)
         room = await self._rooms.get(room_id)
-        if room.membership(caller.user_id) != "join":
+        if caller.appservice is None and room.membership(caller.user_id) != "join":
             raise Forbidden("You are not in the room")
         creator = await self._names.nid(caller.user_id)
         if len(await self.of_room(room)) >= MAX_OF_ROOM:
@@ -187,14 +198,19 @@ class Aliases:
     async def delete(self, caller: Requester, alias: str) -> None:
         """Remove an alias, also from the room's canonical alias event if the caller may set it.
 
-        This is allowed to its creator, users who may set the room's canonical alias, and
-        administrators; for others it raises `Forbidden`.
+        This is allowed to its creator, users who may set the room's canonical alias,
+        administrators, and the application service that it is exclusive to; for others it raises
+        `Forbidden`, or `Exclusive`.
         """
+        if not caller.is_admin:
+            self._appservices.check_may_use_alias(caller, alias)
         row = await self._db.run(storage.find_alias, alias)
         if row is None:
             raise NotFound(f"The room alias {alias} does not exist")
         creator = await self._names.name(row.creator)
-        if not (caller.user_id == creator or caller.is_admin):
+        owner = self._appservices.owner_of_alias(alias)
+        is_owner = owner is not None and owner.id == caller.appservice
+        if not (caller.user_id == creator or caller.is_admin or is_owner):
             await self._check_power(caller, row.room)
         await self._db.run(storage.delete_alias, alias)
         await self._log.append(RoomAliasChanged(self._log.next_position(), alias, None))

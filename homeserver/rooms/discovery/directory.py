@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import Forbidden, InvalidParam, MissingToken
 from homeserver.protocol.event_types import CANONICAL_ALIAS
 from homeserver.protocol.identifiers import is_valid_server_name
+from homeserver.rooms.discovery.network_lists import NetworkListChanged, NetworkLists
 from homeserver.rooms.discovery.room_summaries import PublicRoom, RoomSummaries, RoomSummary
 from homeserver.rooms.room.changes import DirectoryVisibilityChanged
 from homeserver.rooms.room.registry import RoomRegistry
@@ -30,6 +32,8 @@ from homeserver.streams.log import Log
 CACHE_TTL_SECONDS = 5.0
 MAX_LISTED = 10_000  # rooms; the smallest of more are not shown
 MAX_PAGE = 100  # rooms
+MAX_CACHED_LISTS = 100  # that of the server, and those of networks
+ALL_NETWORKS = ""  # no network has this id
 
 _TOKEN = re.compile(r"([np])(\d{1,9})_(\d{1,9})")
 _Place = tuple[int, int]  # (members, negative; room nid): the order of the list
@@ -70,6 +74,14 @@ class DirectoryPage:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _List:
+    """The order of one list, and the time from which it has to be made again."""
+
+    places: Sequence[_Place]
+    stale_at: float
+
+
 FindRemoteRooms = Callable[[str, DirectoryQuery], Awaitable[DirectoryPage]]
 
 
@@ -88,26 +100,29 @@ class RoomDirectory:
         rooms: RoomRegistry,
         summaries: RoomSummaries,
         find_remote: FindRemoteRooms,
+        networks: NetworkLists,
         *,
         allow_publishing: bool,
         without_login: bool,
     ) -> None:
         self._find_remote = find_remote
+        self._networks = networks
         self._db = db
         self._log = log
         self._rooms = rooms
         self._summaries = summaries
         self._allow_publishing = allow_publishing
         self._without_login = without_login
-        self._places: list[_Place] = []
-        self._stale_at = 0.0
+        self._lists: LruCache[str | None, _List] = LruCache("room_directories", MAX_CACHED_LISTS)
         self._changes = 0
 
     def apply(self, entries: Sequence[Any]) -> None:
         """Show a room that is newly listed immediately (called by the log)."""
-        if any(isinstance(entry, DirectoryVisibilityChanged) for entry in entries):
+        if any(
+            isinstance(entry, DirectoryVisibilityChanged | NetworkListChanged) for entry in entries
+        ):
             self._changes += 1
-            self._stale_at = 0.0
+            self._lists.clear()
 
     def check_may_look(self, caller: Requester | None) -> None:
         """Raise `MissingToken` for a caller without login, unless the list is shown to them too."""
@@ -166,11 +181,15 @@ class RoomDirectory:
         return await self._find_remote(server_name, query)
 
     async def page(self, query: DirectoryQuery) -> DirectoryPage:
-        """A page of the directory of this server. Raises `InvalidParam` for an invalid token."""
-        if query.network is not None and not query.all_networks:
-            # No bridge of this server lists rooms of its network separately.
-            return DirectoryPage([], None, None, 0)
-        places = await self._order()
+        """A page of the directory of this server.
+
+        Raises `InvalidParam` for an invalid token, and for a network in a list of all.
+        """
+        if query.network is not None and query.all_networks:
+            raise InvalidParam(
+                "third_party_instance_id and include_all_networks exclude each other"
+            )
+        places = await self._order(ALL_NETWORKS if query.all_networks else query.network)
         if query.text or query.room_types is not None:
             places = [place for place in places if _matches(query, await self._summary(place))]
         start, end = _cut(places, query.since, min(query.limit or MAX_PAGE, MAX_PAGE))
@@ -182,18 +201,29 @@ class RoomDirectory:
             len(places),
         )
 
-    async def _order(self) -> list[_Place]:
-        """The places of all listed rooms, in order."""
+    async def _order(self, network: str | None) -> Sequence[_Place]:
+        """The places of all listed rooms, in order; those of a network, or `ALL_NETWORKS`."""
         now = self._rooms.local_server.clock.seconds()
-        if now >= self._stale_at:
-            changes = self._changes
-            room_nids = await self._db.run(storage.published_rooms)
-            counts = await self._db.run(joined_counts, room_nids)
-            places = sorted((-counts.get(room_nid, 0), room_nid) for room_nid in room_nids)
-            self._places = places[:MAX_LISTED]
-            if changes == self._changes:
-                self._stale_at = now + CACHE_TTL_SECONDS
-        return self._places
+        cached = self._lists.get(network)
+        if cached is not None and now < cached.stale_at:
+            return cached.places
+        changes = self._changes
+        room_nids = await self._listed(network)
+        counts = await self._db.run(joined_counts, room_nids)
+        places = sorted((-counts.get(room_nid, 0), room_nid) for room_nid in room_nids)
+        del places[MAX_LISTED:]
+        # Clients name networks as they like: one without rooms does not displace another list.
+        if changes == self._changes and (places or network is None):
+            self._lists.put(network, _List(places, now + CACHE_TTL_SECONDS))
+        return places
+
+    async def _listed(self, network: str | None) -> list[int]:
+        if network not in (None, ALL_NETWORKS):
+            return await self._networks.rooms_of(network)
+        listed = await self._db.run(storage.published_rooms)
+        if network is None:
+            return listed
+        return sorted({*listed, *await self._networks.rooms_of_all()})
 
     async def _summary(self, place: _Place) -> RoomSummary | None:
         return await self._summaries.of(place[1], -place[0])

@@ -45,6 +45,7 @@ def member_draft(
     *,
     authoriser: str | None = None,
     third_party_invite: Mapping[str, Any] | None = None,
+    origin_server_ts: int | None = None,
 ) -> MemberDraft:
     """The draft of a member event of `target`, for code that decides about memberships.
 
@@ -61,11 +62,14 @@ def member_draft(
         checked[AUTHORISING_USER] = authoriser
     if third_party_invite is not None:
         checked[THIRD_PARTY_INVITE] = dict(third_party_invite)
-    return MemberDraft(MEMBER, sender, checked, state_key=target)
+    return MemberDraft(MEMBER, sender, checked, state_key=target, origin_server_ts=origin_server_ts)
 
 
 class ClientTransaction(NamedTuple):
     """The request that makes an event: the device, the transaction id that it chose, and the path.
+
+    `device_id` is the requester's `transaction_scope`, which is no device's for an application
+    service that names none.
 
     `path` is the path without the transaction id and what comes before `rooms`: the id is scoped to
     the path. `sending_path` makes that of a message.

@@ -237,7 +237,7 @@ def _event_json(reader: _Reader, seen: VisibleEvent) -> msgspec.Raw:
         seen.stored.client_json(
             reader.now_ms,
             room_id=True,
-            device=(caller.user_id, caller.device_id or ""),
+            device=(caller.user_id, caller.transaction_scope),
             membership=seen.membership,
             relations=seen.relations,
         )

@@ -96,7 +96,7 @@ class RoomCreation:
         alias = None
         if request.alias_name is not None:
             alias = f"#{request.alias_name}:{self._origin.server_name}"
-            self._aliases.check_local(alias)
+            self._aliases.check_may_create(caller, alias)
         member = {"membership": "join", **await self._profiles.member_fields(caller.user_id)}
         drafts = first_events(caller.user_id, version, request, alias, member)
         local = [user_id for user_id in request.invite if self._origin.is_local(user_id)]

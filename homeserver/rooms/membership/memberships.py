@@ -98,7 +98,7 @@ class Memberships:
                 return await self._member_event(room, caller.user_id)
             # A member needs no authorisation to stay in the room, whatever its join rule.
             check_not_suspended(caller)
-            return await self._send(room_id, caller.user_id, caller.user_id, content)
+            return await self._send(room_id, caller, caller.user_id, content)
         check_not_suspended(caller)
         is_here = room is not None and self._is_here(room)
         if caller.is_guest:
@@ -124,7 +124,13 @@ class Memberships:
             return await self._remote.join(
                 caller.user_id, room_id, others, _without_server_fields(content)
             )
-        draft = member_draft(caller.user_id, caller.user_id, content, authoriser=authoriser)
+        draft = member_draft(
+            caller.user_id,
+            caller.user_id,
+            content,
+            authoriser=authoriser,
+            origin_server_ts=caller.event_ts,
+        )
         return await self._send_draft(room_id, draft)
 
     async def knock(
@@ -146,7 +152,7 @@ class Memberships:
             return await self._remote.knock(
                 caller.user_id, room_id, servers, _without_server_fields(content)
             )
-        return await self._send(room_id, caller.user_id, caller.user_id, content)
+        return await self._send(room_id, caller, caller.user_id, content)
 
     async def invite(
         self,
@@ -166,7 +172,8 @@ class Memberships:
             content = _with_reason({"membership": "invite"}, reason)
         if is_direct:
             content = {**content, "is_direct": True}
-        return await self.issue_invite(member_draft(caller.user_id, user_id, content), room_id)
+        draft = member_draft(caller.user_id, user_id, content, origin_server_ts=caller.event_ts)
+        return await self.issue_invite(draft, room_id)
 
     async def issue_invite(self, draft: MemberDraft, room_id: str) -> StoredEvent:
         """Send an invite that the authorisation rules allow, to a local or remote user."""
@@ -198,7 +205,7 @@ class Memberships:
             content = _with_reason({"membership": "leave"}, reason)
         if room is not None and not self._knows(room, caller.user_id):
             return await self.leave_out_of_room(room, caller.user_id, content)
-        return await self._send(room_id, caller.user_id, caller.user_id, content)
+        return await self._send(room_id, caller, caller.user_id, content)
 
     async def _left_before(self, room: Room, user_id: str) -> StoredEvent | None:
         """The event by which a user left, if it is the latest."""
@@ -238,7 +245,7 @@ class Memberships:
         if room.membership(user_id) not in ("join", "invite", "knock"):
             raise Forbidden(f"{user_id} is not in the room")
         content = content or _with_reason({"membership": "leave"}, reason)
-        return await self._send(room_id, caller.user_id, user_id, content)
+        return await self._send(room_id, caller, user_id, content)
 
     async def ban(
         self,
@@ -252,7 +259,7 @@ class Memberships:
         """Ban a user, who leaves and cannot return."""
         await self._room_of_other(caller, room_id, user_id)
         content = content or _with_reason({"membership": "ban"}, reason)
-        return await self._send(room_id, caller.user_id, user_id, content)
+        return await self._send(room_id, caller, user_id, content)
 
     async def unban(
         self,
@@ -268,7 +275,7 @@ class Memberships:
         if room.membership(user_id) != "ban":
             raise BadState(f"{user_id} is not banned")
         content = content or _with_reason({"membership": "leave"}, reason)
-        return await self._send(room_id, caller.user_id, user_id, content)
+        return await self._send(room_id, caller, user_id, content)
 
     async def forget(self, caller: Requester, room_id: str) -> None:
         """Forget a room that was left. Raises `InvalidParam` while the user is in it."""
@@ -337,9 +344,10 @@ class Memberships:
             return await self._receiver.receive_own(writer, signed)
 
     async def _send(
-        self, room_id: str, sender: str, target: str, content: Mapping[str, Any]
+        self, room_id: str, caller: Requester, target: str, content: Mapping[str, Any]
     ) -> StoredEvent:
-        return await self._send_draft(room_id, member_draft(sender, target, content))
+        draft = member_draft(caller.user_id, target, content, origin_server_ts=caller.event_ts)
+        return await self._send_draft(room_id, draft)
 
     async def _send_draft(self, room_id: str, draft: MemberDraft) -> StoredEvent:
         async with self._rooms.writing(room_id) as writer:

@@ -50,7 +50,7 @@ class Sending:
         content: dict[str, Any],
         txn_id: str | None,
     ) -> str:
-        """Send a message event, once for each transaction id of the device; returns its event id.
+        """Send a message event, once for each transaction id of its scope; returns its id.
 
         Without transaction id each request makes an event.
         """
@@ -60,7 +60,7 @@ class Sending:
             path = sending_path(room_id, event_type)
             return await self._redact(caller, room_id, redacts, content, path, txn_id)
         check_not_suspended(caller)
-        draft = EventDraft(event_type, caller.user_id, content)
+        draft = EventDraft(event_type, caller.user_id, content, origin_server_ts=caller.event_ts)
         path = sending_path(room_id, event_type)
         return await self._once(caller, room_id, draft, path, txn_id)
 
@@ -72,7 +72,7 @@ class Sending:
         content: dict[str, Any],
         txn_id: str | None,
     ) -> str:
-        """Redact an event, once for each transaction id of the device; returns the redaction's id.
+        """Redact an event, once for each transaction id of its scope; returns the redaction's.
 
         While this server does not have the event, its clients do not see the redaction. Raises
         `InvalidParam` for an event that this server knows to be in another room.
@@ -95,7 +95,14 @@ class Sending:
             raise InvalidParam("The event is not in this room")
         if target is None or target.event.sender != caller.user_id:
             check_not_suspended(caller)
-        draft = EventDraft(REDACTION, caller.user_id, content, redacts=event_id, target=target)
+        draft = EventDraft(
+            REDACTION,
+            caller.user_id,
+            content,
+            origin_server_ts=caller.event_ts,
+            redacts=event_id,
+            target=target,
+        )
         return await self._once(caller, room_id, draft, path, txn_id)
 
     async def set_state(
@@ -119,7 +126,13 @@ class Sending:
             await self._check_canonical_alias(room, content)
         if event_type == CREATE:
             raise Forbidden("The room exists already")
-        draft = EventDraft(event_type, caller.user_id, content, state_key=state_key)
+        draft = EventDraft(
+            event_type,
+            caller.user_id,
+            content,
+            state_key=state_key,
+            origin_server_ts=caller.event_ts,
+        )
         async with self._rooms.writing(room_id) as writer:
             return (await writer.send(draft)).event.event_id
 
@@ -127,9 +140,10 @@ class Sending:
         self, caller: Requester, room_id: str, draft: EventDraft, path: str, txn_id: str | None
     ) -> str:
         async with self._rooms.writing(room_id) as writer:
-            if caller.device_id is None or txn_id is None:
+            scope = caller.transaction_scope
+            if not scope or txn_id is None:
                 return (await self._send(writer, draft)).event.event_id
-            transaction = ClientTransaction(caller.user_id, caller.device_id, txn_id, path)
+            transaction = ClientTransaction(caller.user_id, scope, txn_id, path)
 
             async def send() -> StoredEvent:
                 return await self._send(writer, draft, transaction)

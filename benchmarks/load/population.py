@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from benchmarks.loop import Loop, fetch_all, request
+from benchmarks.load.loop import Loop, fetch_all, request
 from tests.clients.plain_client import registration
 from tests.support.process import SHARED_SECRET, ServerProcess
 

@@ -1,4 +1,4 @@
-"""The smallest page of Twisted Web, for comparison: `python -m benchmarks.trivial_page PORT`.
+"""The smallest page of Twisted Web, for comparison: `python -m benchmarks.load.trivial_page PORT`.
 
 The cost of a message is given in requests of this page, to compare figures of two machines.
 """

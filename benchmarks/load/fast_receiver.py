@@ -1,4 +1,4 @@
-"""A push gateway or application service that counts: `python -m benchmarks.fast_receiver PORT`.
+"""A push gateway or application service that counts: `-m benchmarks.load.fast_receiver PORT`.
 
 It accepts every request at once, and responds to GET with the number of requests and of events.
 """
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks.loop import Loop, content_length, fetch_all, request
+from benchmarks.load.loop import Loop, content_length, fetch_all, request
 from tests.support.process import CHECKOUT
 
 ACCEPTED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
@@ -78,7 +78,7 @@ class Receiver:
 def fast_receiver(port: int) -> Iterator[None]:
     """A receiver in a process of its own, on the cores of this one."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.fast_receiver", str(port)],
+        [sys.executable, "-m", "benchmarks.load.fast_receiver", str(port)],
         cwd=CHECKOUT,
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
     )
