@@ -28,6 +28,7 @@ from homeserver.wiring.appservices import AppserviceServices
 from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation
+from homeserver.wiring.history_import import HistoryImports
 from homeserver.wiring.http import Http
 from homeserver.wiring.metrics import watch, watch_federation
 from homeserver.wiring.moderation import Moderation
@@ -171,11 +172,16 @@ class ServerParts:
             self.room_core,
             self.rooms,
         )
+        # No application service is known to this server, and so none that may import history.
+        history_imports = HistoryImports(
+            self.db, self.room_core, self.sync.receipts, lambda _: None
+        )
         client_routes = [
             *self.accounts.routes(
                 {"io.homeserver.stream": settings.websocket.enabled, "org.matrix.msc3814": True}
             ),
             *self.rooms.routes(),
+            *history_imports.routes(),
             *moderation.routes(),
             *self.encryption.routes(self.sync.engine, self.accounts.uia),
             *self.sync.routes(),

@@ -318,7 +318,9 @@ class History:
         return await self._db.run(event_pages.greatest_depth, room.room_nid, position), position
 
     async def _above_missing(self, room: Room, position: int) -> Place:
-        """A place after all missing events between a position and the first event after it."""
+        """A place after all missing and imported events between a position and the first event
+        after it.
+        """
         if position >= room.last_position:
             return START
         if position >= room.timeline_from:
@@ -326,7 +328,8 @@ class History:
             depth = next((each.topological_depth for each in later), 0)
         else:
             depth = await self._db.run(event_pages.depth_after, room.room_nid, position)
-        return depth, -MAX_POSITION
+        # Imported events have the depth of the event after them.
+        return depth, 0
 
     async def _beginning_after(self, room: Room, position: int) -> Place:
         """A place before all events above a position."""
