@@ -14,8 +14,8 @@ class HistoryImports:
     def __init__(
         self, db: Database, room_core: RoomCore, receipts: Receipts, find_importer: FindImporter
     ) -> None:
-        self._imports = HistoryImport(db, room_core.registry, receipts, find_importer)
+        self.imports = HistoryImport(db, room_core.registry, receipts, find_importer)
 
     def routes(self) -> list[Route]:
         """The area's part of the client API."""
-        return HistoryImportApi(self._imports).routes()
+        return HistoryImportApi(self.imports).routes()

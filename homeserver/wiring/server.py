@@ -99,6 +99,8 @@ class ServerParts:
             active_rooms,
         )
         self.appservices = self._appservices(reactor, settings, log)
+        # No application service is known to this server, and so none that may import history.
+        self.history_imports = HistoryImports(db, core, self.sync.receipts, lambda _: None)
         self.federated_rooms = self._federated_rooms(reactor, log, remote, rate_limits)
         self.stream = Stream(reactor, settings, log, rate_limits, accounts, self.rooms, self.sync)
         watch(metrics, db, readers, core, self.rooms, self.sync, self.stream)
@@ -172,16 +174,12 @@ class ServerParts:
             self.room_core,
             self.rooms,
         )
-        # No application service is known to this server, and so none that may import history.
-        history_imports = HistoryImports(
-            self.db, self.room_core, self.sync.receipts, lambda _: None
-        )
         client_routes = [
             *self.accounts.routes(
                 {"io.homeserver.stream": settings.websocket.enabled, "org.matrix.msc3814": True}
             ),
             *self.rooms.routes(),
-            *history_imports.routes(),
+            *self.history_imports.routes(),
             *moderation.routes(),
             *self.encryption.routes(self.sync.engine, self.accounts.uia),
             *self.sync.routes(),
