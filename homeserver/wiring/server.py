@@ -99,8 +99,7 @@ class ServerParts:
             active_rooms,
         )
         self.appservices = self._appservices(reactor, settings, log)
-        # No application service is known to this server, and so none that may import history.
-        self.history_imports = HistoryImports(db, core, self.sync.receipts, lambda _: None)
+        self.history_imports = HistoryImports(db, core, self.sync.receipts, appservices)
         self.federated_rooms = self._federated_rooms(reactor, log, remote, rate_limits)
         self.stream = Stream(reactor, settings, log, rate_limits, accounts, self.rooms, self.sync)
         watch(metrics, db, readers, core, self.rooms, self.sync, self.stream)

@@ -1,6 +1,6 @@
 """Importing history over the API, in the form that existing bridges know.
 
-Spec: none; docs/history-import.md describes the extension.
+No specification has this: docs/history-import.md describes it.
 """
 
 from typing import Any

@@ -5,7 +5,7 @@ hashed nor signed, and no other server ever gets it. Its id is chosen, with a co
 any other event of the same room is a hash, which has none. So the id alone tells that an event is
 imported, no server can forge that, and rooms whose ids are all chosen have no imported events.
 
-Spec: none; docs/history-import.md describes the extension.
+No specification has this: docs/history-import.md describes it.
 """
 
 from collections.abc import Mapping

@@ -9,7 +9,7 @@ left long ago.
 A request that is repeated inserts nothing twice: each message has an id, that of the bridge or one
 that follows from the message, and those that the room has already are left out.
 
-Spec: none; docs/history-import.md describes the extension.
+No specification has this: docs/history-import.md describes it.
 """
 
 from collections import Counter

@@ -8,13 +8,7 @@ from homeserver.rooms.events.imported_events import OldMessage
 
 
 class Importer(Protocol):
-    """The application service behind a request, whose registration permits imports.
-
-    `id` is that of its registration.
-    """
-
-    @property
-    def id(self) -> str: ...
+    """The application service behind a request, whose registration permits imports."""
 
     def covers_user(self, user_id: str) -> bool:
         """Whether it may act as this user: it is its own sender, or in one of its namespaces."""

@@ -4,7 +4,8 @@ from typing import Any
 from urllib.parse import quote
 
 from homeserver.protocol.events import Event, build_event
-from tests.api.rooms.test_history_import import PATH, old, permit_imports
+from tests.appservices.test_history_import import PATH, old
+from tests.rooms.history_import.support import permit_imports
 from tests.support.actors import bodies
 from tests.support.organisations import FederationTestCase
 

@@ -87,7 +87,8 @@ class PagingLawWithImportsTests(DatabaseTestCase):
 class _History:
     """A room that goes through a plan, with a client of Alice's.
 
-    `order` are the ids of all events in the order that is right. `before` and `after` are tokens,
+    `order` are the ids of all events in the order that is right, `messages` those that are no
+    state, `inserted` those that were not appended. `before` and `after` are tokens,
     with the first event that is after, or before, all that a client pages to from there.
     """
 
@@ -101,6 +102,7 @@ class _History:
         self._texts = count()
         self.order: list[str] = []
         self.messages: set[str] = set()
+        self.inserted: set[str] = set()
         self.since: str | None = None
         self.before: list[tuple[str, str | None]] = []
         self.after: list[tuple[str, str]] = []
@@ -121,8 +123,7 @@ class _History:
         match what:
             case "say":
                 for _ in range(arguments[0]):
-                    text = str(next(self._texts))
-                    self._add(await self.server.say(self.alice, self.room_id, text))
+                    self._add(await self._say(str(next(self._texts))))
             case "topic":
                 content = {"topic": str(next(self._texts))}
                 sending = self.server.rooms.sending
@@ -150,14 +151,23 @@ class _History:
                 await self.server.stop()
                 await self._start(transcodes=arguments[0])
 
+    async def _say(self, text: str) -> str:
+        return await self.server.rooms.sending.send_message(
+            self.alice, self.room_id, "m.room.message", {"body": text}, text
+        )
+
     def _add(self, event_id: str) -> None:
         self.order.append(event_id)
         self.messages.add(event_id)
 
     def _insert(self, ids: list[str], point: str) -> None:
         at = self.order.index(point)
+        # What was inserted before the same event earlier stays next to it.
+        while self.order[at - 1] in self.inserted:
+            at -= 1
         self.order[at:at] = ids
         self.messages.update(ids)
+        self.inserted.update(ids)
 
     async def _put(self, size: int, **options: Any) -> list[str]:
         messages = [

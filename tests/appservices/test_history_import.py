@@ -3,25 +3,15 @@
 from typing import Any
 from urllib.parse import quote
 
-from homeserver.accounts.sessions.requester import Requester
-from homeserver.rooms.history_import.import_request import Importer
-from tests.rooms.history_import.support import FakeImporter
+from tests.appservices.support import AppserviceTestCase, registration
 from tests.support.actors import Actor, bodies
-from tests.support.server import ServerTestCase
+from tests.support.reactor import until
 
+PERMITTED = {"io.homeserver.history_import": True}
 PATH = "/_matrix/client/unstable/com.beeper.backfill/rooms/{}/batch_send"
 
 
-def permit_imports(server: Any) -> None:
-    """Have a server take the user `@bridge` for an application service that may import."""
-
-    def find(caller: Requester) -> Importer | None:
-        return FakeImporter() if caller.user_id.startswith("@bridge:") else None
-
-    server.parts.history_imports.imports._find_importer = find
-
-
-def old(text: str, sender: str = "@ghost_1:example.org", **more: Any) -> dict[str, Any]:
+def old(text: str, sender: str = "@_irc_ghost:example.org", **more: Any) -> dict[str, Any]:
     """An old message as mautrix-go encodes it."""
     return {
         "sender": sender,
@@ -32,11 +22,12 @@ def old(text: str, sender: str = "@ghost_1:example.org", **more: Any) -> dict[st
     }
 
 
-class HistoryImportTests(ServerTestCase):
+class HistoryImportTests(AppserviceTestCase):
+    registrations = (registration(**PERMITTED), registration("xmpp"))
+
     async def setUp(self) -> None:
         await super().setUp()
-        permit_imports(self.server)
-        self.bridge = await self.register("bridge")
+        self.bridge = self.bot()
         self.alice = await self.register("alice")
         self.room = await self.bridge.create_room(public=True)
         await self.alice.join(self.room)
@@ -119,8 +110,28 @@ class HistoryImportTests(ServerTestCase):
         self.assertEqual(await self.said(), ["new"])
         self.assertEqual(await self.put({"events": []}), {"event_ids": []})
 
-    async def test_server_without_application_services_imports_nothing(self) -> None:
-        """The endpoint is there, and nobody may use it."""
-        await self.restart_server(self.alice, self.bridge)
+    async def test_application_service_without_permission_imports_nothing(self) -> None:
+        """It learns from the versions of the server that it may not."""
+        other = self.bot("xmpp")
+        room = await other.create_room()
+        await other.say(room, "new")
+        body = {"events": [old("x", sender=other.user_id)]}
+
+        await self.assert_refused("M_FORBIDDEN", self.put(body, other, room), 403)
+
+        for client, is_offered in ((self.bridge, True), (other, False), (self.alice, False)):
+            versions = await client.request("GET", "/_matrix/client/versions")
+            features = versions["unstable_features"]
+            self.assertEqual(features.get("com.beeper.batch_sending", False), is_offered)
+
+    async def test_permission_ends_with_the_registration(self) -> None:
+        """An operator takes it back without a restart."""
+        await self.alice.say(self.room, "new")
+        file = self._directory / "appservices.d" / "irc.yaml"
+        file.write_text(file.read_text().replace("history_import: true", "history_import: false"))
+
+        self.server.reload()
+        appservices = self.server.parts.account_core.appservices
+        await until(lambda: not any(each.may_import_history for each in appservices.all))
 
         await self.assert_refused("M_FORBIDDEN", self.put({"events": [old("x")]}), 403)
