@@ -28,7 +28,6 @@ from homeserver.wiring.appservices import AppserviceServices
 from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation
-from homeserver.wiring.history_import import HistoryImports
 from homeserver.wiring.http import Http
 from homeserver.wiring.metrics import watch, watch_federation
 from homeserver.wiring.moderation import Moderation
@@ -99,7 +98,6 @@ class ServerParts:
             active_rooms,
         )
         self.appservices = self._appservices(reactor, settings, log)
-        self.history_imports = HistoryImports(db, core, self.sync.receipts, appservices)
         self.federated_rooms = self._federated_rooms(reactor, log, remote, rate_limits)
         self.stream = Stream(reactor, settings, log, rate_limits, accounts, self.rooms, self.sync)
         watch(metrics, db, readers, core, self.rooms, self.sync, self.stream)
@@ -118,6 +116,7 @@ class ServerParts:
             self.room_core,
             self.encryption,
             self.sync.typing,
+            self.sync.receipts,
         )
 
     def _federated_rooms(
@@ -178,7 +177,6 @@ class ServerParts:
                 {"io.homeserver.stream": settings.websocket.enabled, "org.matrix.msc3814": True}
             ),
             *self.rooms.routes(),
-            *self.history_imports.routes(),
             *moderation.routes(),
             *self.encryption.routes(self.sync.engine, self.accounts.uia),
             *self.sync.routes(),

@@ -18,11 +18,13 @@ from contextlib import contextmanager
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.cooperative import build_cooperatively
+from homeserver.concurrency.fair_slots import FairSlots, QueueFull
 from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.errors import (
     BadJson,
     Forbidden,
     InvalidParam,
+    LimitExceeded,
     NotFound,
     TooLarge,
     Unavailable,
@@ -53,6 +55,7 @@ from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.event_pages import first_at_depth, first_message
 
 MAX_MESSAGES = 1_000  # of one request
+RETRY_AFTER_MS = 1_000  # for a request that finds too many others waiting
 
 FindImporter = Callable[[Requester], Importer | None]
 """Finds the application service that made a request, if its registration permits imports."""
@@ -72,28 +75,37 @@ class HistoryImport:
         self._rooms = rooms
         self._receipts = receipts
         self._find_importer = find_importer
+        # A service with a thousand rooms keeps no other one from importing, nor users from writing.
+        self._slots = FairSlots(4, share=2, max_waiting=100, max_waiting_in_all=200)
 
     async def insert(self, caller: Requester, room_id: str, request: ImportRequest) -> list[str]:
         """Insert old messages; returns their event ids when they are durable.
 
         Raises `Forbidden` for a caller who may not import these messages into this room, `BadJson`
-        and `TooLarge` for messages that make no valid event, `InvalidParam` for a place where none
-        can be inserted and in a room of the versions 1 and 2, `NotFound` for an unknown event or
-        room, `Unavailable` while the members of a room are being fetched.
+        and `TooLarge` for messages that make no valid event, `LimitExceeded` where too many
+        requests wait, `InvalidParam` for a place where none can be inserted and in a room of the
+        versions 1 and 2, `NotFound` for an unknown event or room, `Unavailable` while the members
+        of a room are being fetched.
         """
-        self._check_senders(caller, request)
-        async with self._rooms.writing(room_id) as writer:
-            await self._check_room(writer, caller, request)
-            await writer.inbound.lock.acquire()
-            try:
-                ids, stored = await self._insert_new(writer, request)
-            finally:
-                writer.inbound.lock.release()
-            if request.mark_read_by is not None and ids:
-                await self._mark_read(writer, request.mark_read_by, stored[ids[-1]])
-            return ids
+        importer = self._check_senders(caller, request)
+        try:
+            async with self._slots.slot(importer.id), self._rooms.writing(room_id) as writer:
+                await self._check_room(writer, caller, request)
+                return await self._insert(writer, request)
+        except QueueFull:
+            raise LimitExceeded(RETRY_AFTER_MS, "Too many imports wait for others") from None
 
-    def _check_senders(self, caller: Requester, request: ImportRequest) -> None:
+    async def _insert(self, writer: RoomWriter, request: ImportRequest) -> list[str]:
+        await writer.inbound.lock.acquire()
+        try:
+            ids, stored = await self._insert_new(writer, request)
+        finally:
+            writer.inbound.lock.release()
+        if request.mark_read_by is not None and ids:
+            await self._mark_read(writer, request.mark_read_by, stored[ids[-1]])
+        return ids
+
+    def _check_senders(self, caller: Requester, request: ImportRequest) -> Importer:
         importer = self._find_importer(caller)
         if importer is None:
             raise Forbidden(
@@ -107,6 +119,7 @@ class HistoryImport:
                 raise Forbidden(f"The application service may not send as {sender}")
         if any(message.type == REDACTION for message in request.messages):
             raise InvalidParam("A redaction is not imported: leave out what was redacted")
+        return importer
 
     async def _check_room(
         self, writer: RoomWriter, caller: Requester, request: ImportRequest

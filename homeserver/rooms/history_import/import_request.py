@@ -8,7 +8,13 @@ from homeserver.rooms.events.imported_events import OldMessage
 
 
 class Importer(Protocol):
-    """The application service behind a request, whose registration permits imports."""
+    """The application service behind a request, whose registration permits imports.
+
+    `id` is that of its registration.
+    """
+
+    @property
+    def id(self) -> str: ...
 
     def covers_user(self, user_id: str) -> bool:
         """Whether it may act as this user: it is its own sender, or in one of its namespaces."""

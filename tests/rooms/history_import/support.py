@@ -19,6 +19,8 @@ GHOST = f"@ghost_1:{SERVER}"
 class FakeImporter:
     """An application service with the users `@bridge` and `@ghost_…`."""
 
+    id = "bridge"
+
     def covers_user(self, user_id: str) -> bool:
         return user_id == BRIDGE.user_id or user_id.startswith("@ghost_")
 
@@ -34,7 +36,7 @@ def permit_imports(server: Any) -> None:
     def find(caller: Requester) -> Importer | None:
         return FakeImporter() if caller.user_id.startswith("@bridge:") else None
 
-    server.parts.history_imports._imports._find_importer = find
+    server.parts.appservices._history_import._find_importer = find
 
 
 def old(text: str, timestamp: int = 1_000, sender: str = GHOST, **more: Any) -> OldMessage:

@@ -1,9 +1,16 @@
 """Importing old messages into a room."""
 
 import pytest
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
-from homeserver.protocol.errors import BadJson, Forbidden, InvalidParam, NotFound, TooLarge
+from homeserver.protocol.errors import (
+    BadJson,
+    Forbidden,
+    InvalidParam,
+    LimitExceeded,
+    NotFound,
+    TooLarge,
+)
 from homeserver.rooms.events.imported_events import OldMessage
 from homeserver.rooms.history_import.history_import import MAX_MESSAGES
 from homeserver.rooms.history_import.import_request import ImportRequest
@@ -149,6 +156,18 @@ class EventTests(ImportTestCase):
 
         assert results[0] == results[1] == results[2]
         assert await self.all() == ["a", "b", "new"]
+
+    async def test_requests_that_wait_are_bounded(self) -> None:
+        """A bridge that imports all its rooms at once is asked to come back."""
+        await self.say(self.room_id, "new")
+
+        attempts = [Deferred.fromCoroutine(self.put(str(number))) for number in range(150)]
+        results = await DeferredList(attempts, consumeErrors=True)
+
+        refused = [failure for is_done, failure in results if not is_done]
+        assert len(refused) == 48
+        assert all(failure.check(LimitExceeded) for failure in refused)
+        assert len(await self.all()) == 103
 
     async def test_id_of_a_bridge_cannot_be_that_of_another_event(self) -> None:
         """Ids of the graph have no colon; nor is one taken twice."""
