@@ -85,6 +85,12 @@ def import_id(digest: str, number: int, server_name: str) -> str:
     return f"${digest}{f'.{number}' if number else ''}:{server_name}"
 
 
+def check_import_id(version: RoomVersion, event_id: str) -> None:
+    """Raise `InvalidEvent` for an id that no imported event can have."""
+    if not (is_import_id(version, event_id) and is_valid_event_id(event_id)):
+        raise InvalidEvent("event_id is no id of an imported event, $opaque_id:name")
+
+
 def build_imported_event(
     version: RoomVersion,
     room_id: str,
@@ -94,9 +100,10 @@ def build_imported_event(
     depth: int,
     silent: bool,
 ) -> Event:
-    """The event that an old message becomes. Raises `InvalidEvent`, and `EventTooLarge`."""
-    if not (is_import_id(version, event_id) and is_valid_event_id(event_id)):
-        raise InvalidEvent("event_id is no id of an imported event, $opaque_id:name")
+    """The event that an old message becomes, with a checked id.
+
+    Raises `InvalidEvent`, and `EventTooLarge`.
+    """
     pdu: dict[str, Any] = {
         "auth_events": [],
         "content": message.content,

@@ -32,11 +32,13 @@ from homeserver.protocol.errors import (
 from homeserver.protocol.event_format import EventTooLarge, InvalidEvent
 from homeserver.protocol.event_types import REDACTION
 from homeserver.protocol.events import Event
+from homeserver.protocol.identifiers import is_valid_event_id
 from homeserver.rooms.ephemeral.receipts import READ_PRIVATE, Receipts
 from homeserver.rooms.events.imported_events import (
     OldMessage,
     build_imported_event,
     can_have_imports,
+    check_import_id,
     import_id,
     message_digest,
 )
@@ -194,6 +196,7 @@ class HistoryImport:
                 digest = message_digest(room.version, room.room_id, message)
                 event_id = import_id(digest, equal[digest], server_name)
                 equal[digest] += 1
+            check_import_id(room.version, event_id)
             ids.append(event_id)
         if len(set(ids)) < len(ids):
             raise InvalidParam("Two messages of the request have the same event_id")
@@ -215,7 +218,8 @@ class HistoryImport:
         raise InvalidParam("The room has no message to insert others before: use forward")
 
     async def _point_before(self, writer: RoomWriter, event_id: str) -> InsertionPoint:
-        stored = await self._rooms.find_event(writer.room, event_id)
+        is_valid = is_valid_event_id(event_id)
+        stored = await self._rooms.find_event(writer.room, event_id) if is_valid else None
         if stored is None or stored.position is None:
             raise NotFound(f"{event_id} is no event of the room's history")
         depth = stored.topological_depth

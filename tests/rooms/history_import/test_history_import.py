@@ -96,7 +96,7 @@ class PlaceTests(ImportTestCase):
         room = await self.rooms.get(self.room_id)
         other = await self.say(await self.create_room(BRIDGE), "x", by=BRIDGE)
 
-        for event_id in ("$unknown", other):
+        for event_id in ("$unknown", "$\x00", other):
             with pytest.raises(NotFound):
                 await self.put("old", before=event_id)
         with pytest.raises(InvalidParam):
@@ -174,7 +174,7 @@ class EventTests(ImportTestCase):
         await self.say(self.room_id, "new")
         await self.put(old("a", event_id=chosen("a")))
 
-        for event_id in ("$" + "a" * 43, "a:b", "$a:b c", "$a:" + "b" * 255, ""):
+        for event_id in ("$" + "a" * 43, "a:b", "$a:b c", "$a\x00:b", "$a:" + "b" * 255, ""):
             with pytest.raises((BadJson, TooLarge)):
                 await self.put(old("b", event_id=event_id))
         with pytest.raises(InvalidParam):
