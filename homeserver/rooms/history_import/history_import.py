@@ -32,7 +32,7 @@ from homeserver.protocol.errors import (
 from homeserver.protocol.event_format import EventTooLarge, InvalidEvent
 from homeserver.protocol.event_types import REDACTION
 from homeserver.protocol.events import Event
-from homeserver.protocol.identifiers import is_valid_event_id
+from homeserver.protocol.identifiers import is_valid_event_id, is_valid_user_id
 from homeserver.rooms.ephemeral.receipts import READ_PRIVATE, Receipts
 from homeserver.rooms.events.imported_events import (
     OldMessage,
@@ -117,7 +117,8 @@ class HistoryImport:
             raise TooLarge(f"A request has at most {MAX_MESSAGES} messages")
         is_local = self._rooms.local_server.is_local
         for sender in {message.sender for message in request.messages}:
-            if not (is_local(sender) and importer.covers_user(sender)):
+            is_valid = is_valid_user_id(sender) and is_local(sender)
+            if not (is_valid and importer.covers_user(sender)):
                 raise Forbidden(f"The application service may not send as {sender}")
         if any(message.type == REDACTION for message in request.messages):
             raise InvalidParam("A redaction is not imported: leave out what was redacted")

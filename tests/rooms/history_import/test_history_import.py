@@ -236,7 +236,7 @@ class PermissionTests(ImportTestCase):
 
         with pytest.raises(Forbidden):
             await self.imports.insert(ALICE, self.room_id, ImportRequest([old("x")]))
-        for sender in (ALICE.user_id, "@ghost_1:other.example", "not a user", ""):
+        for sender in (ALICE.user_id, "@ghost_1:other.example", "@ghost_\x00:example.org", "x"):
             with pytest.raises(Forbidden):
                 await self.put(old("x", sender=sender))
         assert await self.all() == ["new"]
