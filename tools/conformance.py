@@ -83,6 +83,9 @@ REASONS = {
     r"(account/3pid/(un)?bind|keys/(device_signing|signatures)/upload)": (
         "the paths of these endpoints before they were released, which some clients use"
     ),
+    r"POST /_matrix/client/unstable/com\.beeper\.backfill/rooms/\{\}/batch_send": (
+        "[importing history](history-import.md), as bridges request it"
+    ),
     r"GET /_matrix/client/(v3|unstable)/stream": "the [WebSocket transport](websocket.md)",
     r"GET /_matrix/client/unstable/fi.mau.as_sync": "the WebSocket of application services",
     r"POST /_matrix/client/v3/rooms/\{\}/(send|redact)/\{\}": (

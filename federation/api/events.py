@@ -15,6 +15,7 @@ from federation.api.auth_chains import AuthChains, raw_events
 from federation.paths import V1
 from federation.receiving.room_access import RoomAccess
 from homeserver.protocol.errors import InvalidParam, NotFound, UnableDueToPartialState
+from homeserver.rooms.events.imported_events import is_imported
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.event_ancestors import EventAncestors
 from homeserver.rooms.history.timestamps import TimestampRequest, Timestamps
@@ -171,7 +172,7 @@ class EventsApi:
 
     async def _event(self, room: Room, event_id: str) -> StoredEvent:
         stored = await self._rooms.find_event(room, event_id)
-        if stored is None or stored.status.rejected is not None:
+        if stored is None or stored.status.rejected is not None or is_imported(stored.event):
             raise NotFound("This server does not have the event")
         return stored
 

@@ -29,6 +29,7 @@ from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_server_name
+from homeserver.rooms.events.imported_events import is_imported
 from homeserver.rooms.history.timeline_source import TimelineEvent, load_timeline_events
 from homeserver.rooms.room.changes import EventAppended, RedactionPending
 from homeserver.rooms.room.registry import RoomRegistry
@@ -88,7 +89,8 @@ class OutgoingSource:
             [
                 each
                 for each in found
-                if is_local(each.stored.event.sender) or is_member_event(each.stored.event)
+                if (is_local(each.stored.event.sender) or is_member_event(each.stored.event))
+                and not is_imported(each.stored.event)
             ],
             end,
         )
@@ -256,7 +258,7 @@ class Sender:
             place = stored.position or 0
             if place < position:
                 break
-            if is_local(stored.event.sender):
+            if is_local(stored.event.sender) and not is_imported(stored.event):
                 return QueuedPdu(place, room.room_nid, stored.event.json)
         event_nid = await self._db.run(event_entered, room.room_nid, position)
         if event_nid is None:

@@ -27,6 +27,7 @@ from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import OFFLINE, State, Timeouts, UserPresence
 from homeserver.protocol.errors import Forbidden, InvalidParam, Unavailable
 from homeserver.rooms.ephemeral.typing import TypingChanged
+from homeserver.rooms.events.imported_events import is_imported
 from homeserver.rooms.room.changes import EventAppended, StateChanged
 from homeserver.rooms.room.room_receipts import ReceiptChanged
 from homeserver.rooms.room.user_rooms import UserRooms
@@ -176,7 +177,7 @@ class PresenceTracker:
             return
         for entry in entries:
             if isinstance(entry, StateChanged):
-                if isinstance(entry, EventAppended):
+                if isinstance(entry, EventAppended) and not is_imported(entry.stored.event):
                     self._act(entry.stored.event.sender)
                 for user_id, membership, _ in entry.members():
                     self._follow(user_id, entry.room_nid, membership)

@@ -12,6 +12,7 @@ from homeserver.push.mentions import mentioned_users, mentions_room, mentions_us
 from homeserver.push.rule_evaluation import RuleEvaluator, with_joined_counts
 from homeserver.push.threads import Threads
 from homeserver.push.unread_counter import OwnEvent, PushAction, UnreadCounter
+from homeserver.rooms.events.imported_events import is_silent
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.room import Room
 
@@ -50,6 +51,8 @@ class PushActions:
         counted = with_joined_counts(joined_count, newest_first)
         for age, (stored, joined) in enumerate(counted):
             position = stored.position or 0
+            if is_silent(stored.event):
+                continue
             if stored.event.sender == member.user_id:
                 thread = self._threads.of(room, stored)
                 if thread not in own:
@@ -74,6 +77,8 @@ class PushActions:
         counted = with_joined_counts(joined_count, newest_first)
         for age, (stored, joined) in enumerate(counted):
             event = stored.event
+            if is_silent(event):
+                continue
             concerned.add(event.sender)
             if stored.redaction is not None or _is_ignored(member, stored):
                 continue
@@ -96,11 +101,11 @@ class PushActions:
         """The outcome of the push rules for a member, read or not. Raises `NotInMemory`.
 
         Events of users whom the member ignores do not notify, except state events, which are still
-        shown.
+        shown; nor do old messages that were imported without notification.
         """
         if stored.redaction is not None or stored.event.sender == member.user_id:
             return NOTHING
-        if _is_ignored(member, stored):
+        if is_silent(stored.event) or _is_ignored(member, stored):
             return NOTHING
         evaluation = self._evaluator.evaluation(room, stored, joined_count, member.rules)
         return evaluation.for_user(member.user_id, member.display_name)

@@ -169,7 +169,7 @@ class AccountServices:
             RegistrationApi(sign_up, self._registration_tokens, core.appservices),
             SessionApi(core.sessions, core.access_tokens),
             TagsApi(Tags(core.account_data)),
-            VersionsApi(unstable_features),
+            VersionsApi(unstable_features, core.appservices),
             WhoIsApi(WhoIs(db, core.devices)),
             *third_party.apis(uia, sign_up, password_change),
         ]

@@ -13,8 +13,14 @@ from appservices.transactions.item_source import AppserviceItemSource
 from appservices.transactions.room_interest import PastInterest, RoomInterest
 from appservices.transactions.socket import socket_factory
 from appservices.transactions.transaction_body import TransactionBodies
+from homeserver.accounts.appservices.appservices import Appservices
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.client_api.rooms.history_import import HistoryImportApi
 from homeserver.config.settings import Settings
+from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.rooms.ephemeral.typing import TypingUsers
+from homeserver.rooms.history_import.history_import import FindImporter, HistoryImport
+from homeserver.rooms.history_import.import_request import Importer
 from homeserver.storage.database.database import Database
 from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
@@ -38,6 +44,7 @@ class AppserviceServices:
         room_core: RoomCore,
         encryption: Encryption,
         typing: TypingUsers,
+        receipts: Receipts,
     ) -> None:
         appservices = account_core.appservices
         registry, user_rooms = room_core.registry, room_core.user_rooms
@@ -69,11 +76,12 @@ class AppserviceServices:
             ),
             aliases,
         )
+        self._history_import = HistoryImport(db, registry, receipts, _importers(appservices))
         self._as_sync = AsSyncApi(socket_factory(reactor), appservices, self.transactions, reactor)
 
     def routes(self) -> list[Route]:
         """The area's part of the client API."""
-        return self._as_sync.routes()
+        return [*self._as_sync.routes(), *HistoryImportApi(self._history_import).routes()]
 
     def end_waits(self) -> None:
         """Close all sockets: the server is stopping."""
@@ -83,3 +91,13 @@ class AppserviceServices:
         """Stop sending, and close all connections."""
         await self.transactions.stop()
         await self._client.stop()
+
+
+def _importers(appservices: Appservices) -> FindImporter:
+    """Finds the application service of a request among those that may import history."""
+
+    def find(caller: Requester) -> Importer | None:
+        services = (each for each in appservices.all if each.may_import_history)
+        return next((each for each in services if each.id == caller.appservice), None)
+
+    return find

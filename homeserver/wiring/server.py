@@ -116,6 +116,7 @@ class ServerParts:
             self.room_core,
             self.encryption,
             self.sync.typing,
+            self.sync.receipts,
         )
 
     def _federated_rooms(

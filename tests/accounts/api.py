@@ -89,7 +89,7 @@ class ApiTestCase(AccountsTestCase):
                 self.validation, self.registration_flow, self.ids, password_change
             ),
             ValidationPageApi(self.validation, Pages(SERVER)),
-            VersionsApi({"org.example": True}),
+            VersionsApi({"org.example": True}, Appservices()),
             WhoIsApi(WhoIs(self.db, self.devices)),
         ]
 

@@ -34,6 +34,7 @@ from homeserver.rooms.room.changes import (
     DirectoryVisibilityChanged,
     EventAppended,
     EventsStored,
+    HistoryImported,
     OutOfRoomMembershipChanged,
     PartialRoomJoined,
     PartialRoomLeft,
@@ -146,7 +147,7 @@ def room_entries(draw: Draw, identifier: str) -> Any:
     """An entry with events of a room of this version."""
     version, flag = ROOM_VERSIONS[identifier], st.booleans()
     stored = draw(stored_events(version))
-    match draw(st.integers(0, 5)):
+    match draw(st.integers(0, 6)):
         case 0:
             return StateChanged(**draw(state_changes(version, None)))
         case 1:
@@ -168,6 +169,13 @@ def room_entries(draw: Draw, identifier: str) -> Any:
         case 4:
             return OutOfRoomMembershipChanged(
                 draw(positions), draw(nids), draw(names), draw(names), stored
+            )
+        case 5:
+            return HistoryImported(
+                draw(positions),
+                draw(nids),
+                draw(_several(version)),
+                draw(st.none() | positions),
             )
         case _:
             return EventsStored(

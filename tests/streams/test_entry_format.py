@@ -32,6 +32,7 @@ from homeserver.rooms.room.changes import (
     DirectoryVisibilityChanged,
     EventAppended,
     EventsStored,
+    HistoryImported,
     OutOfRoomMembershipChanged,
     PartialRoomJoined,
     PartialRoomLeft,
@@ -244,6 +245,14 @@ GOLDEN: list[tuple[Any, bytes]] = [
             b':{},"depth":1,"origin_server_ts":2,"room_id":"!r","sender":"@a:b","type":"t"}'
             b"\x06\xc0\x08\xc4\x00\xc4\x00\x01\xc0\xc0\xc0\xc0\xc3\xa6rule 1\xa6rule 2\x81\xa8$"
             b"missing\x03\x94\x04\xc0\xa1t\xa3key"
+        ),
+    ),
+    (
+        HistoryImported(8, 1, [OUTLIER], 5),
+        (
+            b'\x93\x01\xa8imported\x94\x08\x01\x92\xa211\x91\x9e\x92\xa6$event\xc4W{"content"'
+            b':{},"depth":1,"origin_server_ts":2,"room_id":"!r","sender":"@a:b","type":"t"}'
+            b"\x06\xc0\x08\xc4\x00\xc4\x00\x01\xc0\xc0\xc0\xc0\xc3\xa6rule 1\xa6rule 2\x05"
         ),
     ),
 ]

@@ -8,6 +8,9 @@ from typing import Any
 
 import msgspec
 
+from homeserver.accounts.appservices.appservices import Appservices
+from homeserver.protocol.errors import MissingToken
+from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Route
 
 # All versions since the last two of the old numbers are compatible with one another.
@@ -24,23 +27,37 @@ PROPOSED_FEATURES = {
 }
 
 
+# A bridge that sees this imports history (docs/history-import.md), and gives up where it may not.
+IMPORT_FEATURES = {"com.beeper.batch_sending": True}
+
+
 class VersionsApi:
     """`unstable_features` names the proposals that other modules implement."""
 
-    def __init__(self, unstable_features: Mapping[str, bool]) -> None:
-        versions = {
-            "versions": VERSIONS,
-            "unstable_features": {
-                **SPECIFIED_FEATURES,
-                **PROPOSED_FEATURES,
-                **unstable_features,
-            },
-        }
-        self._response = msgspec.Raw(msgspec.json.encode(versions))
+    def __init__(self, unstable_features: Mapping[str, bool], appservices: Appservices) -> None:
+        self._appservices = appservices
+        self._response = _versions(unstable_features)
+        self._response_to_importers = _versions({**unstable_features, **IMPORT_FEATURES})
 
     def routes(self) -> list[Route]:
         return [Route("GET", "/_matrix/client/versions", self.get_versions, auth=Auth.NONE)]
 
-    def get_versions(self) -> Any:
+    def get_versions(self, request: Request) -> Any:
         """The versions of the specification that the server implements."""
-        return self._response
+        return self._response_to_importers if self._may_import(request) else self._response
+
+    def _may_import(self, request: Request) -> bool:
+        """Whether the client is an application service that may import history."""
+        if not self._appservices.all:
+            return False
+        try:
+            token = request.token()
+        except MissingToken:
+            return False
+        service = None if token is None else self._appservices.by_token(token)
+        return service is not None and service.may_import_history
+
+
+def _versions(unstable_features: Mapping[str, bool]) -> msgspec.Raw:
+    features = {**SPECIFIED_FEATURES, **PROPOSED_FEATURES, **unstable_features}
+    return msgspec.Raw(msgspec.json.encode({"versions": VERSIONS, "unstable_features": features}))

@@ -14,6 +14,7 @@ import msgspec
 
 from homeserver.protocol.client_events import client_event, client_event_parts
 from homeserver.protocol.events import Event
+from homeserver.rooms.events.imported_events import is_imported
 
 _encode = msgspec.json.Encoder().encode
 
@@ -43,11 +44,12 @@ class StoredEvent:
     """An event as this server has it.
 
     `event_nid` is its numeric id in the database, `position` its place in the timeline: below zero
-    for a backfilled event, `None` for one that no timeline shows. `stored_at` is the position of
-    the log at which it was first stored, or taken out of the timeline. `state_before` and
-    `state_after` are roots of state trees, without meaning for an outlier. `replaces` is the nid of
-    the state event that it replaced, `replaced` that event. `transaction` is the request that made
-    it: (user id, device id, transaction id, path), a `ClientTransaction` of `event_draft.py`.
+    for a backfilled or imported event, `None` for one that no timeline shows. `stored_at` is the
+    position of the log at which it was first stored, or taken out of the timeline. `state_before`
+    and `state_after` are roots of state trees, without meaning for an outlier. `replaces` is the
+    nid of the state event that it replaced, `replaced` that event. `transaction` is the request
+    that made it: (user id, device id, transaction id, path), a `ClientTransaction` of
+    `event_draft.py`.
 
     `topological_depth` is one more than the depths of the events before it. Its own `depth` should
     be the same, but no server can check that, and history is ordered by `topological_depth`.
@@ -113,6 +115,18 @@ class StoredEvent:
     def log_position(self) -> int:
         """Its position, or `stored_at` for an event without one: comparable with any position."""
         return self.position or self.stored_at
+
+    @property
+    def visible_since(self) -> int:
+        """The position from which on users could see it, if it is not later in their absence.
+
+        That of an imported event is its import: users who left before it do not see it. A
+        backfilled one was there all the time.
+        """
+        position = self.position
+        if position is None or (position < 0 and is_imported(self.event)):
+            return self.stored_at
+        return position
 
     def remove_from_timeline(self) -> None:
         """Show it in no timeline any more; its place in the log stays."""

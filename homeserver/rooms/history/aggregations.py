@@ -21,7 +21,7 @@ from homeserver.protocol.relations import REFERENCE, REPLACE, THREAD, relation_o
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.room_reader import RoomReader
 from homeserver.rooms.history.visibility import Visibility, VisibleEvent
-from homeserver.rooms.room.changes import EventAppended, EventsStored
+from homeserver.rooms.room.changes import EventAppended, EventsStored, HistoryImported
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
@@ -72,7 +72,7 @@ class BundledAggregations:
         for entry in entries:
             if isinstance(entry, EventAppended):
                 self._record(entry.stored)
-            elif isinstance(entry, EventsStored):
+            elif isinstance(entry, (EventsStored, HistoryImported)):
                 for stored in entry.events:
                     self._record(stored)
 

@@ -6,6 +6,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrievin
 from collections.abc import Collection, Sequence
 from heapq import heappop, heappush
 
+from homeserver.rooms.events.imported_events import is_imported
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
@@ -76,4 +77,4 @@ class EventAncestors:
         if not event_ids:
             return []
         found = await self._rooms.find_events(room, event_ids)
-        return list(found.values())
+        return [stored for stored in found.values() if not is_imported(stored.event)]

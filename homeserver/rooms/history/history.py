@@ -318,7 +318,9 @@ class History:
         return await self._db.run(event_pages.greatest_depth, room.room_nid, position), position
 
     async def _above_missing(self, room: Room, position: int) -> Place:
-        """A place after all missing events between a position and the first event after it."""
+        """A place after all missing and imported events between a position and the first event
+        after it.
+        """
         if position >= room.last_position:
             return START
         if position >= room.timeline_from:
@@ -326,7 +328,8 @@ class History:
             depth = next((each.topological_depth for each in later), 0)
         else:
             depth = await self._db.run(event_pages.depth_after, room.room_nid, position)
-        return depth, -MAX_POSITION
+        # Imported events have the depth of the event after them.
+        return depth, 0
 
     async def _beginning_after(self, room: Room, position: int) -> Place:
         """A place before all events above a position."""
@@ -343,9 +346,7 @@ class History:
         if not event_filter.lazy_load_members or not seen:
             return []
         senders = dict.fromkeys(event.stored.event.sender for event in seen)
-        # At the newest of these events, every sender has become a member.
-        newest = max((event.stored for event in seen), key=lambda stored: stored.position or 0)
-        return await self._reader.member_events(room, newest.state_after, senders)
+        return await self._reader.member_events(room, _newest_state(seen), senders)
 
     async def _context_state(
         self,
@@ -363,12 +364,22 @@ class History:
         if event_filter.lazy_load_members:
             senders = {seen.stored.event.sender for seen in (event, *before, *after)}
         state = await self._reader.state_at(room, last.stored.state_after, members=senders)
+        if senders is not None:
+            # Senders of imported events may have joined later.
+            late = senders.difference(stored.event.state_key or "" for stored in state)
+            root = _newest_state((event, *before, *after))
+            state += await self._reader.member_events(room, root, sorted(late))
         return [
             stored
             for stored in state
             if (senders is not None and is_member_event(stored.event))
             or event_filter.matches(stored.event.type, stored.event.sender, stored.event.content)
         ]
+
+
+def _newest_state(seen: Sequence[VisibleEvent]) -> bytes:
+    """The root of the newest state at some events: in it, every sender has become a member."""
+    return max((each.stored for each in seen), key=lambda each: each.visible_since).state_after
 
 
 def _is_wanted(request: PageRequest, stored: StoredEvent) -> bool:

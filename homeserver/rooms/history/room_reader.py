@@ -49,7 +49,7 @@ class ReadAccess:
 
     def includes(self, stored: StoredEvent) -> bool:
         """Whether the event was there before the user left."""
-        return stored.log_position <= self.until
+        return stored.visible_since <= self.until
 
 
 class RoomReader:

@@ -60,7 +60,9 @@ def from_memory(
         first = place_of(room.timeline[0]) if room.timeline else None
         complete = has_all or (first is not None and start >= just_before(first))
     in_order = all((stored.position or 0) > room.disordered_at for stored in found)
-    return found if complete and in_order else None
+    # Between two events of the timeline may be others that are not in memory.
+    is_all = bool(found) or not room.disordered_at
+    return found if complete and in_order and is_all else None
 
 
 def extremities_reached(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from homeserver.protocol.errors import NotFound
+from homeserver.rooms.events.imported_events import is_imported
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.room_reader import ReadAccess, RoomReader
 from homeserver.rooms.history.visibility import Visibility
@@ -150,7 +151,7 @@ class Timestamps:
 
     async def _place(self, view: _View, timestamp: int) -> Place:
         """The place before the first event with this timestamp or a later one."""
-        low, high = 0, await self._greatest_depth(view) + 1
+        low, high = await self._least_depth(view), await self._greatest_depth(view) + 1
         first: StoredEvent | None = None
         while low < high:
             middle = (low + high) // 2
@@ -160,7 +161,41 @@ class Timestamps:
                 high = stored.topological_depth
             else:
                 low = middle + 1
-        return END if first is None else (first.topological_depth, (first.position or 0) - 1)
+        if first is None:
+            return END
+        first = await self._first_of_imported(view, first, timestamp)
+        return first.topological_depth, (first.position or 0) - 1
+
+    async def _first_of_imported(
+        self, view: _View, found: StoredEvent, timestamp: int
+    ) -> StoredEvent:
+        """The first with this timestamp or a later one of the events imported before another.
+
+        They have its depth, and may be many. It is the other one if none is so late.
+        """
+        depth = found.topological_depth
+        rows = await self._rows(view, (depth - 1, MAX_POSITION), 1, backwards=False)
+        if not rows or rows[0][0] != depth:
+            return found
+        low, high = rows[0][1], min(found.position or 0, 0)
+        while low < high:
+            middle = (low + high) // 2
+            stored = await self._last_before(view, (depth, middle))
+            assert stored is not None, "the first of them is there"
+            if stored.event.origin_server_ts >= timestamp:
+                found = stored
+                high = stored.position or 0
+            else:
+                low = middle + 1
+        return found
+
+    async def _least_depth(self, view: _View) -> int:
+        """The depth from which on timestamps grow: imported events are older than the room."""
+        place = await self._db.run(event_pages.first_message, view.room.room_nid)
+        if place is None or place[1] > 0:
+            return 0
+        first = await self._last_before(view, place)
+        return place[0] if first is not None and is_imported(first.event) else 0
 
     async def _greatest_depth(self, view: _View) -> int:
         rows = await self._rows(view, END, 1, backwards=True)
@@ -168,7 +203,11 @@ class Timestamps:
 
     async def _last(self, view: _View, depth: int) -> StoredEvent | None:
         """The last event of the history up to a depth."""
-        rows = await self._rows(view, (depth, MAX_POSITION), 1, backwards=True)
+        return await self._last_before(view, (depth, MAX_POSITION))
+
+    async def _last_before(self, view: _View, place: Place) -> StoredEvent | None:
+        """The last event of the history up to a place."""
+        rows = await self._rows(view, place, 1, backwards=True)
         events = await self._load(view, rows)
         return events[0] if events else None
 

@@ -19,6 +19,7 @@ from homeserver.protocol.history_visibility import (
     visibility_of,
 )
 from homeserver.rooms.events.event_store import EventStore
+from homeserver.rooms.events.imported_events import is_imported
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.erased_events import as_erased
 from homeserver.rooms.room.changes import membership_of
@@ -99,13 +100,13 @@ class Visibility:
         if not events:
             return []
         joined_since = await self._joined_since(room, user_id)
-        if min(stored.log_position for stored in events) > joined_since:
+        if min(stored.visible_since for stored in events) > joined_since:
             return [VisibleEvent(stored, "join") for stored in events]
         joined_until = await self.joined_until(room, user_id)
         evaluations: dict[bytes, tuple[str, str | None]] = {}
         seen = []
         for stored in events:
-            place = stored.log_position
+            place = stored.visible_since
             if place > joined_since:
                 seen.append(VisibleEvent(stored, "join"))
                 continue
@@ -148,10 +149,11 @@ class Visibility:
     ) -> list[bool]:
         """Whether a server may see each of the events: one of its users may, or has sent it.
 
-        Where the history is shared with members, no member is read; otherwise one look-up in the
-        state at each event finds all of the server's users, and their events are read only where
-        they have changed since. Where visibility depends on members, and the state is partial,
-        raises `UnableDueToPartialState`: the server would take a redacted event for the original.
+        No server sees an imported event. Where the history is shared with members, no member is
+        read; otherwise one look-up in the state at each event finds all of the server's users, and
+        their events are read only where they have changed since. Where visibility depends on
+        members, and the state is partial, raises `UnableDueToPartialState`: the server would take a
+        redacted event for the original.
         """
         users = [user_id for user_id in room.members if is_of_server(user_id, server)]
         if room.partial is not None and server in room.servers:
@@ -162,6 +164,9 @@ class Visibility:
         results = []
         for stored in events:
             event, root = stored.event, stored.state_before
+            if is_imported(event):
+                results.append(False)
+                continue
             may_see = event.is_state or event.sender_server == server
             if not may_see and not stored.status.is_outlier:
                 if root not in evaluations:

@@ -17,6 +17,7 @@ from homeserver.protocol.authorization.rule_broken import rule_number
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.event_types import CREATE, CREATE_KEY, MEMBER
 from homeserver.protocol.events import Event
+from homeserver.rooms.events.imported_events import is_import_id
 from homeserver.rooms.events.stored_event import MAX_TOPOLOGICAL_DEPTH, EventStatus, StoredEvent
 from homeserver.rooms.inbound.received_redactions import ReceivedRedactions, TargetRedactions
 from homeserver.rooms.resolution.resolver import ResolvedState, StateResolver
@@ -307,13 +308,17 @@ class EventChecker:
         return _Ancestors(frozenset(ancestors), all_missing, is_after_gap)
 
     async def find(self, writer: RoomWriter, event_ids: Iterable[str]) -> dict[str, StoredEvent]:
-        """Those of the events that are stored."""
+        """Those of the events that are stored. Imported ones are no part of the graph."""
         room = writer.room
         return await self._storage.events.find_many(
             room.version,
             room.room_nid,
             room.room_id,
-            [each for each in event_ids if each not in writer.inbound.absent],
+            [
+                each
+                for each in event_ids
+                if each not in writer.inbound.absent and not is_import_id(room.version, each)
+            ],
         )
 
     async def look_up(self, writer: RoomWriter, events: Iterable[Event]) -> None:

@@ -22,6 +22,7 @@ from homeserver.rooms.room.changes import (
     DirectoryVisibilityChanged,
     EventAppended,
     EventsStored,
+    HistoryImported,
     OutOfRoomMembershipChanged,
     PartialRoomJoined,
     PartialRoomLeft,
@@ -91,6 +92,13 @@ class EventsStoredWire(msgspec.Struct, array_like=True, frozen=True):
     events: EventsWire
     backward_extremities: dict[str, int]
     redacts: RedactedEvent | None
+
+
+class HistoryImportedWire(msgspec.Struct, array_like=True, frozen=True):
+    position: int
+    room: int
+    events: EventsWire
+    before: int | None
 
 
 def _events_to_wire(events: Sequence[StoredEvent]) -> EventsWire:
@@ -220,6 +228,15 @@ def _events_stored_from_wire(wire: EventsStoredWire) -> EventsStored:
     return EventsStored(wire.position, wire.room, events, wire.backward_extremities, wire.redacts)
 
 
+def _imported_to_wire(entry: HistoryImported) -> HistoryImportedWire:
+    events = _events_to_wire(entry.events)
+    return HistoryImportedWire(entry.position, entry.room, events, entry.before)
+
+
+def _imported_from_wire(wire: HistoryImportedWire) -> HistoryImported:
+    return HistoryImported(wire.position, wire.room, _events_from_wire(wire.events), wire.before)
+
+
 ROOM_ENTRY_KINDS: Sequence[EntryKind[Any, Any]] = (
     EntryKind(
         "event",
@@ -268,6 +285,14 @@ ROOM_ENTRY_KINDS: Sequence[EntryKind[Any, Any]] = (
         EventsStoredWire,
         _events_stored_to_wire,
         _events_stored_from_wire,
+    ),
+    EntryKind(
+        "imported",
+        1,
+        HistoryImported,
+        HistoryImportedWire,
+        _imported_to_wire,
+        _imported_from_wire,
     ),
     plain_kind("partial_room_joined", 1, PartialRoomJoined),
     plain_kind("partial_room_replaced", 1, PartialRoomReplaced),

@@ -198,8 +198,23 @@ class EventsStored:
     redacts: RedactedEvent | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class HistoryImported:
+    """Old messages were imported: they come right before a place of the room's history.
+
+    `before` is the position of the first event of the timeline after that place, if there is one:
+    the timeline has a gap there from now on, as before it are events that no sync shows.
+    """
+
+    position: int
+    room: int
+    events: Sequence[StoredEvent]
+    before: int | None
+
+
 RoomChange = (
     EventsStored
+    | HistoryImported
     | PartialRoomJoined
     | PartialRoomReplaced
     | PartialRoomLeft
@@ -227,6 +242,9 @@ def with_own_events(entry: Any, events: EventStore) -> Any:
             events.published(stored)
         if entry.redacts is not None:
             events.redact(entry.redacts.event_nid, entry.events[0].event)
+    elif isinstance(entry, HistoryImported):
+        for stored in entry.events:
+            events.published(stored)
     elif isinstance(entry, OutOfRoomMembershipChanged):
         events.published(entry.stored)
     return entry

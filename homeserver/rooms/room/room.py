@@ -18,6 +18,7 @@ from homeserver.rooms.room.changes import (
     DirectoryVisibilityChanged,
     EventAppended,
     EventsStored,
+    HistoryImported,
     PartialRoomJoined,
     PartialRoomLeft,
     PartialRoomReplaced,
@@ -54,7 +55,8 @@ class Room:
     with `changes_from < position`.
 
     Above `forked_at` the state after each event was the current state at that position; above
-    `disordered_at` each event is also deeper in the graph than all before it.
+    `disordered_at` each event is also deeper in the graph than all before it, and nothing comes
+    between them.
     `backward_extremities` are missing events that others follow, with the depth of what follows
     them: there, history can be backfilled. `timeline_gaps` are the positions in the timeline before
     which such events are missing. No membership has changed above `members_changed_at`.
@@ -189,6 +191,10 @@ class Room:
         """Show a change that has just become durable, and does not change the current state."""
         if isinstance(entry, EventsStored):
             self._fill(entry)
+        elif isinstance(entry, HistoryImported):
+            if entry.before is not None:
+                self.timeline_gaps.add(entry.before)
+                self.disordered_at = max(self.disordered_at, entry.before)
         elif isinstance(entry, DirectoryVisibilityChanged):
             self.published = entry.published
         elif isinstance(entry, PartialRoomLeft):
@@ -276,9 +282,11 @@ class Room:
         self.timeline.extend(timeline)
         self.forked_at = forked_at
         self.changes_from = self.members_changed_at = max(self.timeline_from, forked_at)
+        # Imported events are before a gap, though nothing in the graph shows them.
+        self.disordered_at = self.timeline_gaps.last
         for earlier, later in pairwise(timeline):
             if later.event.prev_event_ids != [earlier.event.event_id]:
-                self.disordered_at = later.position or 0
+                self.disordered_at = max(self.disordered_at, later.position or 0)
         for stored in timeline:
             event, position = stored.event, stored.position or 0
             if event.state_key is not None and position > self.changes_from:

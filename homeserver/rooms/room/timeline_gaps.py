@@ -5,7 +5,8 @@ server joins the room again. It is in the timeline right after the previous one,
 not treat the two as consecutive. So a timeline that is shown ends at the newest gap: the client
 gets the events after it, and `limited`, and pages back, which backfills the gap.
 
-Backfilled events are in history only, not in a timeline, so the gap remains.
+Backfilled events are in history only, not in a timeline, so the gap remains. The same holds for
+imported events, which make such a gap where they are inserted.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 """
@@ -30,8 +31,13 @@ class TimelineGaps:
         return self._positions[-1] if self._positions else 0
 
     def add(self, position: int) -> None:
-        """Record a gap before the event that has just arrived."""
-        self._positions.append(position)
+        """Record a gap before an event: mostly one that has just arrived."""
+        if position > self.last:
+            self._positions.append(position)
+        elif position not in self._positions:
+            # Old messages were imported before an older event.
+            positions = sorted([*self._positions, position])
+            self._positions = deque(positions[-MAX_IN_MEMORY:], MAX_IN_MEMORY)
 
     def newest(self, upto: int) -> int | None:
         """The newest position up to another, 0 for none; `None` if only the database has it."""

@@ -86,3 +86,33 @@ async def depth_after(db: Connection, room: int, position: int) -> int:
     )
     row = await cursor.fetchone()
     return row[0] if row else 0
+
+
+async def first_message(db: Connection, room: int) -> tuple[int, int] | None:
+    """(depth, position) of the first event of a room's history that is not state, if any."""
+    cursor = await db.execute(
+        """
+        SELECT depth, position
+          FROM events
+         WHERE room = %s AND position IS NOT NULL AND state_key IS NULL
+         ORDER BY depth, position
+         LIMIT 1
+        """,
+        (room,),
+    )
+    return await cursor.fetchone()
+
+
+async def first_at_depth(db: Connection, room: int, depth: int) -> tuple[int | None, int | None]:
+    """The positions of a room's first event at a depth, and of the first one in the timeline."""
+    cursor = await db.execute(
+        """
+        SELECT min(position), min(position) FILTER (WHERE position > 0)
+          FROM events
+         WHERE room = %s AND depth = %s
+        """,
+        (room, depth),
+    )
+    row = await cursor.fetchone()
+    assert row is not None, "an aggregate has a row"
+    return row

@@ -4,7 +4,13 @@ from typing import Any
 
 from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.changes import EventsStored, RoomChange, StateChanged, with_own_events
+from homeserver.rooms.room.changes import (
+    EventsStored,
+    HistoryImported,
+    RoomChange,
+    StateChanged,
+    with_own_events,
+)
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.streams.positions import STEP
@@ -37,7 +43,9 @@ class Follower:
                 self._keep(stored)
         elif isinstance(entry, RoomChange):
             self.room.follow(entry)
-            for stored in entry.events if isinstance(entry, EventsStored) else ():
+            for stored in (
+                entry.events if isinstance(entry, (EventsStored, HistoryImported)) else ()
+            ):
                 self._keep(stored)
 
     def _keep(self, stored: StoredEvent | None) -> None:

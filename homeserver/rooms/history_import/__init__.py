@@ -1,0 +1,1 @@
+"""The import of old messages into rooms, for bridges."""

@@ -1,0 +1,1 @@
+"""Importing old messages into rooms."""
