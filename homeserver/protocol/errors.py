@@ -147,6 +147,15 @@ class UnableDueToPartialState(MatrixError):
     errcode, status = "M_UNABLE_DUE_TO_PARTIAL_STATE", 404
 
 
+class RequestTimeout(MatrixError):
+    """An application service had to be asked, and has not answered in time.
+
+    Spec: https://spec.matrix.org/v1.19/application-service-api/#querying
+    """
+
+    errcode, status = "M_UNKNOWN", 408
+
+
 class RemoteServerFailed(MatrixError):
     """Another server had to be asked, and gave no usable response; the client cannot fix that."""
 

@@ -82,7 +82,14 @@ class RoomServices:
         self._account_data = account_core.account_data
         registry = room_core.registry
         names = room_core.names
-        self.aliases = Aliases(db, names, room_core.local_server, registry, remote.find_alias)
+        self.aliases = Aliases(
+            db,
+            names,
+            room_core.local_server,
+            registry,
+            remote.find_alias,
+            account_core.provisioning.alias,
+        )
         self.memberships = self._memberships(settings, log, account_core, room_core, remote)
         self.third_party_invites = ThirdPartyInvites(
             registry,

@@ -24,6 +24,7 @@ from homeserver.web.rate_limits import RateLimits
 from homeserver.web.shutdown import Shutdown
 from homeserver.wiring.account_core import AccountCore
 from homeserver.wiring.accounts import AccountServices
+from homeserver.wiring.appservices import AppserviceServices
 from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation
@@ -59,7 +60,10 @@ class ServerParts:
         readers = self.readers = DurableReaders(log, db, reactor)
         rate_limits = rate_limits_of(reactor, settings)
         keys = load_signing_keys(settings.signing_key_path)
-        accounts = self.account_core = AccountCore(reactor, settings, key, db, log, appservices)
+        self.appservices = AppserviceServices(reactor, settings, db, appservices, rate_limits)
+        accounts = self.account_core = AccountCore(
+            reactor, settings, key, db, log, appservices, self.appservices.provisioning
+        )
         federation = self.federation = Federation(reactor, settings, keys, db)
         erased, signer = accounts.erased_users, PolicySigner(federation.client)
         core = self.room_core = RoomCore(reactor, settings, key, db, log, erased, signer)
@@ -98,10 +102,14 @@ class ServerParts:
         )
         self.federated_rooms = self._federated_rooms(reactor, log, remote, rate_limits)
         self.stream = Stream(reactor, settings, log, rate_limits, accounts, self.rooms, self.sync)
-        watch(metrics, db, readers, core, self.rooms, self.sync, self.stream)
+        self._watch(metrics)
+        self.listeners = self._listeners(reactor, settings, log, metrics, rate_limits)
+
+    def _watch(self, metrics: Metrics) -> None:
+        core, rooms = self.room_core, self.rooms
+        watch(metrics, self.db, self.readers, core, rooms, self.sync, self.stream)
         watch_federation(metrics, self.federated_rooms)
         metrics.show_caches(caches_of(self))
-        self.listeners = self._listeners(reactor, settings, log, metrics, rate_limits)
 
     def _federated_rooms(
         self, reactor: Any, log: Log, remote: Remote, rate_limits: RateLimits
@@ -135,6 +143,7 @@ class ServerParts:
             self.stream.end_waits,
             self.federated_rooms.end_waits,
             self.federation.end_waits,
+            self.appservices.end_waits,
         ):
             shutdown.notify(end_waits)
         http = Http(

@@ -7,6 +7,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from homeserver.accounts.appservices.appservices import Appservices
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.config.settings import PasswordSettings, Settings
 from homeserver.protocol.errors import RemoteServerFailed
@@ -54,7 +55,7 @@ class SyncServer:
         key = SigningKey.from_seed("test", b"0" * 32)
         self.db = db
         self.log = log
-        accounts = self.accounts = AccountCore(reactor, settings, key, db, log)
+        accounts = self.accounts = AccountCore(reactor, settings, key, db, log, Appservices())
         core = self.core = RoomCore(
             reactor, settings, key, db, log, accounts.erased_users, NoPolicySigner()
         )

@@ -1,6 +1,6 @@
 """The registered application services, by id, by token, and by what they cover."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.appservices.appservice import Appservice
@@ -20,6 +20,7 @@ class Appservices:
         self._users: LruCache[str, tuple[Appservice, ...]] = LruCache(
             "appservices_of_users", MAX_CACHED_USERS
         )
+        self._on_replaced: list[Callable[[], None]] = []
         self._set(registered)
 
     def _set(self, registered: Sequence[Appservice]) -> None:
@@ -30,6 +31,16 @@ class Appservices:
         """Use other registrations from now on."""
         self._set(registered)
         self._users.clear()
+        for on_replaced in self._on_replaced:
+            on_replaced()
+
+    def subscribe(self, on_replaced: Callable[[], None]) -> None:
+        """Call a function whenever other registrations are used."""
+        self._on_replaced.append(on_replaced)
+
+    def by_id(self, appservice_id: str) -> Appservice | None:
+        """The application service with this id."""
+        return next((each for each in self.all if each.id == appservice_id), None)
 
     def by_token(self, as_token: str) -> Appservice | None:
         """The application service that authenticates with a token."""
@@ -58,3 +69,11 @@ class Appservices:
     def owner_of_user(self, user_id: str) -> Appservice | None:
         """The application service to which a user, existing or not, is exclusive."""
         return next((each for each in self.covering_user(user_id) if each.owns_user(user_id)), None)
+
+    def covering_alias(self, alias: str) -> list[Appservice]:
+        """The application services that a local alias belongs to; none for remote aliases."""
+        return [each for each in self.all if each.covers_alias(alias)]
+
+    def owner_of_alias(self, alias: str) -> Appservice | None:
+        """The application service to which an alias, existing or not, is exclusive."""
+        return next((each for each in self.all if each.owns_alias(alias)), None)

@@ -1,0 +1,49 @@
+"""Application services: what this server asks them."""
+
+from typing import Any
+
+from appservices.queries.bounded_requests import BoundedRequests
+from appservices.queries.unknown_names import UnknownNames, aliases, users
+from appservices.requests.appservice_client import AppserviceClient
+from homeserver.accounts.appservices.appservices import Appservices
+from homeserver.accounts.appservices.provisioning import Provisioning
+from homeserver.config.settings import Settings
+from homeserver.storage.accounts.users import find_user
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.room_aliases import find_alias
+from homeserver.web.rate_limits import RateLimits
+
+
+class AppserviceServices:
+    """All objects of the area, beside the registrations themselves."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        db: Database,
+        appservices: Appservices,
+        rate_limits: RateLimits,
+    ) -> None:
+        self._client = client = AppserviceClient(reactor, settings.outbound_http)
+        self._requests = requests = BoundedRequests(reactor)
+
+        async def user_exists(user_id: str) -> bool:
+            return await db.run(find_user, user_id) is not None
+
+        async def alias_exists(alias: str) -> bool:
+            return await db.run(find_alias, alias) is not None
+
+        kinds = (users(appservices, user_exists), aliases(appservices, alias_exists))
+        names = [UnknownNames(reactor, client, requests, rate_limits, kind) for kind in kinds]
+        for each in names:
+            appservices.subscribe(each.forget)
+        self.provisioning = Provisioning(names[0].provision, names[1].provision)
+
+    def end_waits(self) -> None:
+        """End waiting for application services: the server is about to stop."""
+        self._requests.end_waits()
+
+    async def stop(self) -> None:
+        """Close the connections to application services."""
+        await self._client.stop()
