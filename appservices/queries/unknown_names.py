@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from appservices.queries.bounded_requests import BoundedRequests, NoAnswer
@@ -21,6 +20,7 @@ from homeserver.accounts.appservices.provisioning import Party
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.backoff import RetrySchedule
 from homeserver.concurrency.clock import Clock
+from homeserver.concurrency.deferreds import gather_all
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.retry_pauses import RetryPauses
 from homeserver.concurrency.single_flight import SingleFlight
@@ -128,8 +128,7 @@ class UnknownNames:
         return [each for each in covering if each.url is not None and each.id != own]
 
     async def _ask_all(self, asked: Sequence[Appservice], name: str, party: Party) -> None:
-        asking = [Deferred.fromCoroutine(self._ask(each, name, party)) for each in asked]
-        answered = [await each for each in asking]
+        answered = await gather_all(self._ask(each, name, party) for each in asked)
         if await self._kind.exists(name):
             return
         if not all(answered):

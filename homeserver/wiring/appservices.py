@@ -2,7 +2,11 @@
 
 from typing import Any
 
+from appservices.api.ping import PingApi
+from appservices.api.third_party_networks import ThirdPartyNetworksApi
 from appservices.queries.bounded_requests import BoundedRequests
+from appservices.queries.ping import AppservicePing
+from appservices.queries.third_party_networks import ThirdPartyNetworks
 from appservices.queries.unknown_names import UnknownNames, aliases, users
 from appservices.requests.appservice_client import AppserviceClient
 from homeserver.accounts.appservices.appservices import Appservices
@@ -12,6 +16,7 @@ from homeserver.storage.accounts.users import find_user
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.room_aliases import find_alias
 from homeserver.web.rate_limits import RateLimits
+from homeserver.web.routes import Route
 
 
 class AppserviceServices:
@@ -39,6 +44,17 @@ class AppserviceServices:
         for each in names:
             appservices.subscribe(each.forget)
         self.provisioning = Provisioning(names[0].provision, names[1].provision)
+
+        self._apis: list[Any] = [
+            PingApi(appservices, AppservicePing(reactor, client, requests)),
+            ThirdPartyNetworksApi(
+                ThirdPartyNetworks(reactor, client, requests, rate_limits, appservices)
+            ),
+        ]
+
+    def routes(self) -> list[Route]:
+        """The area's part of the client API."""
+        return [route for api in self._apis for route in api.routes()]
 
     def end_waits(self) -> None:
         """End waiting for application services: the server is about to stop."""

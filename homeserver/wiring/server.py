@@ -173,6 +173,7 @@ class ServerParts:
             *self.encryption.routes(self.sync.engine, self.accounts.uia),
             *self.sync.routes(),
             *self.stream.routes(),
+            *self.appservices.routes(),
         ]
         federation_routes = [
             *self.accounts.federation_routes(),

@@ -17,6 +17,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
+from homeserver.outbound.graceful_close import ConnectionTracker
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -67,20 +69,22 @@ class FakeBridge:
         self.answers: dict[str, Answering] = {}
         self._port: Any = None
         self._number = 0
+        self._open = ConnectionTracker(reactor)
 
     def listen(self) -> None:
         """Listen; again after `stop`, at the same port."""
-        site = Site(_Everything(self))
+        site = self._open.wrap(Site(_Everything(self)))
         self._port = reactor.listenTCP(  # type: ignore[attr-defined]
             self._number, site, interface="127.0.0.1"
         )
         self._number = self._port.getHost().port
 
     async def stop(self) -> None:
-        """Refuse further connections."""
+        """End all connections, and refuse further ones."""
         if self._port is not None:
             await self._port.stopListening()
             self._port = None
+            await self._open.end()
 
     @property
     def url(self) -> str:

@@ -1,0 +1,1 @@
+"""The endpoints that application services use, and those about their networks."""
