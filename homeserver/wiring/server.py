@@ -24,7 +24,7 @@ from homeserver.web.rate_limits import RateLimits
 from homeserver.web.shutdown import Shutdown
 from homeserver.wiring.account_core import AccountCore
 from homeserver.wiring.accounts import AccountServices
-from homeserver.wiring.appservices import AppserviceServices
+from homeserver.wiring.appservice_queries import AppserviceQueries
 from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation
@@ -60,9 +60,9 @@ class ServerParts:
         readers = self.readers = DurableReaders(log, db, reactor)
         rate_limits = rate_limits_of(reactor, settings)
         keys = load_signing_keys(settings.signing_key_path)
-        self.appservices = AppserviceServices(reactor, settings, db, appservices, rate_limits)
+        self.appservice_queries = AppserviceQueries(reactor, settings, db, appservices, rate_limits)
         accounts = self.account_core = AccountCore(
-            reactor, settings, key, db, log, appservices, self.appservices.provisioning
+            reactor, settings, key, db, log, appservices, self.appservice_queries.provisioning
         )
         federation = self.federation = Federation(reactor, settings, keys, db)
         erased, signer = accounts.erased_users, PolicySigner(federation.client)
@@ -143,7 +143,7 @@ class ServerParts:
             self.stream.end_waits,
             self.federated_rooms.end_waits,
             self.federation.end_waits,
-            self.appservices.end_waits,
+            self.appservice_queries.end_waits,
         ):
             shutdown.notify(end_waits)
         http = Http(
@@ -173,7 +173,7 @@ class ServerParts:
             *self.encryption.routes(self.sync.engine, self.accounts.uia),
             *self.sync.routes(),
             *self.stream.routes(),
-            *self.appservices.routes(),
+            *self.appservice_queries.routes(),
         ]
         federation_routes = [
             *self.accounts.federation_routes(),

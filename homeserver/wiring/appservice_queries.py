@@ -1,4 +1,4 @@
-"""Application services: what this server asks them."""
+"""What this server asks application services: for users and aliases, of networks, and pings."""
 
 from typing import Any
 
@@ -19,8 +19,8 @@ from homeserver.web.rate_limits import RateLimits
 from homeserver.web.routes import Route
 
 
-class AppserviceServices:
-    """All objects of the area, beside the registrations themselves."""
+class AppserviceQueries:
+    """The objects that ask; they need nothing of rooms, and rooms and accounts need their ports."""
 
     def __init__(
         self,
