@@ -155,6 +155,7 @@ class Homeserver:
             return
         await register_senders(parts.db, self._reactor, registered)
         parts.account_core.appservices.replace(registered)
+        await parts.appservices.transactions.reload()
         log.info("application services: {ids}", ids=", ".join(each.id for each in registered))
 
     def _load_appservices(self) -> list[Appservice]:
@@ -191,6 +192,7 @@ class Homeserver:
         self._on_stop_of_parts(parts)
         await register_senders(db, reactor, appservices.all)
         await parts.account_core.load()
+        await parts.appservices.transactions.load()
         await parts.readers.load()
         await parts.federation.start()
         reserve.start()
@@ -204,6 +206,7 @@ class Homeserver:
         # A server that gets a request of this one assumes that this one is reachable.
         await parts.federated_rooms.start()
         parts.readers.start()
+        parts.appservices.transactions.start()
 
     def _on_stop_of_parts(self, parts: ServerParts) -> None:
         """Register the stop of all parts, the last first, even if their start fails half-way."""
@@ -215,6 +218,7 @@ class Homeserver:
         self._on_stop("encryption", parts.encryption.stop)
         self._on_stop("sync", parts.sync.stop)
         self._on_stop("the readers of the log", parts.readers.stop)
+        self._on_stop("the transactions of application services", parts.appservices.stop)
         timeout = self.settings.limits.shutdown_timeout
         self._on_stop(
             "the listeners", lambda: parts.listeners.stop(timeout), timeout + PART_SECONDS

@@ -84,6 +84,7 @@ REASONS = {
         "the paths of these endpoints before they were released, which some clients use"
     ),
     r"GET /_matrix/client/(v3|unstable)/stream": "the [WebSocket transport](websocket.md)",
+    r"GET /_matrix/client/unstable/fi.mau.as_sync": "the WebSocket of application services",
     r"POST /_matrix/client/v3/rooms/\{\}/(send|redact)/\{\}": (
         "sending and redacting without a transaction id, as an old version of the text had it and "
         "scripts still do"

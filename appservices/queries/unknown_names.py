@@ -7,7 +7,7 @@ Concurrent questions for one name are one, and a negative answer is remembered f
 Spec: https://spec.matrix.org/v1.19/application-service-api/#querying
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -53,7 +53,7 @@ class NameKind:
     path: str
     legacy_path: str
     owner_of: Callable[[str], Appservice | None]
-    covering: Callable[[str], Sequence[Appservice]]
+    covering: Callable[[str], Iterable[Appservice]]
     exists: Callable[[str], Awaitable[bool]]
 
 

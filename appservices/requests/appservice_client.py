@@ -3,7 +3,7 @@
 Their addresses are chosen by the operator, so private ones are allowed. Each request has a bounded
 time, and each response a bounded size; redirects are not followed.
 
-Spec: https://spec.matrix.org/v1.19/application-service-api/#homeserver--gt-application-service-api
+Spec: https://spec.matrix.org/v1.19/application-service-api/#authorisation
 """
 
 from typing import Any

@@ -60,6 +60,14 @@ class OutboundTimeout(OutboundError):
     """There was no connection, or no response, in time."""
 
 
+class ResponseTooLarge(OutboundError):
+    """The response, of this status, has more bytes than allowed."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__("the response is too large")
+        self.status = status
+
+
 class OutboundTooBusy(OutboundError):
     """The response may be valid, but this server has no memory for it now."""
 
@@ -271,7 +279,8 @@ class _TrackedEndpoint:
 class _Body(Protocol):
     """A protocol that collects a body up to its bound."""
 
-    def __init__(self, max_body: int, may_keep: Callable[[int], bool]) -> None:
+    def __init__(self, status: int, max_body: int, may_keep: Callable[[int], bool]) -> None:
+        self._status = status
         self.done: Deferred[bytes] = Deferred(lambda _: self._close())
         self._left = max_body
         self._may_keep = may_keep
@@ -282,7 +291,7 @@ class _Body(Protocol):
             return
         self._left -= len(data)
         if self._left < 0:
-            self._refuse(OutboundError("the response is too large"))
+            self._refuse(ResponseTooLarge(self._status))
         elif not self._may_keep(len(data)):
             self._refuse(OutboundTooBusy("too many responses are being read"))
         else:
@@ -309,11 +318,11 @@ class _Body(Protocol):
 def read_body(
     response: IResponse, max_body: int, may_keep: Callable[[int], bool] = lambda _: True
 ) -> Deferred[bytes]:
-    """The body of a response. Fails with `OutboundError` if it has more than `max_body` bytes.
+    """The body of a response. Fails with `ResponseTooLarge` if it has more than `max_body` bytes.
 
     `may_keep` is called with the size of each piece of the body; returning false ends the reading.
     """
-    body = _Body(max_body, may_keep)
+    body = _Body(response.code, max_body, may_keep)
     response.deliverBody(body)
     return body.done
 

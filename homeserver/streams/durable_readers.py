@@ -68,6 +68,20 @@ class DurableReaders:
         self._concurrent.append(handling)
         return self.add(name, source, handling.begin, handling.first_unfinished)
 
+    async def begin(self, reader: DurableReader[Any]) -> None:
+        """Load and start a reader that was added after the others were started."""
+        await reader.load()
+        reader.start()
+
+    async def remove(self, reader: DurableReader[Any]) -> None:
+        """Stop a reader, and store its position; another of its name may be added later."""
+        self._log.unsubscribe(reader.apply)
+        self._readers.remove(reader)
+        await reader.stop()
+        rows = reader.unstored_row()
+        if rows:
+            await self._log.append(ReaderMoved(self._log.next_position()), rows)
+
     def check_running(self) -> None:
         """Raise `Stopped` once the readers are being stopped: for handlers with many steps."""
         self._pauses.check()

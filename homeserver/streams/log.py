@@ -131,6 +131,10 @@ class Log:
         ):
             raise Unavailable("The server cannot store changes just now; try again in a moment")
 
+    def unsubscribe(self, subscriber: LogSubscriber) -> None:
+        """End a subscription."""
+        self._subscribers = [each for each in self._subscribers if each != subscriber]
+
     def append(self, entry: LogEntry, rows: Sequence[Row] = ()) -> Deferred[None]:
         """Add an entry and its rows; fires when it is durable and published to the subscribers."""
         if self._is_broken:

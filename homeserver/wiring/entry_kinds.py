@@ -1,5 +1,6 @@
 """The kinds of log entries of this server, each with the name that it has on the wire."""
 
+from appservices.transactions.delivery import AppserviceTransactionStored
 from federation.sending.sender import SendingRecorded
 from homeserver.accounts.sessions.devices import DeviceAdded, DeviceRenamed, DevicesRemoved
 from homeserver.accounts.status.erasure import UserErased
@@ -41,6 +42,7 @@ def entry_codec() -> EntryCodec:
             plain_kind("to_device_queued", 1, ToDeviceMessagesQueued),
             plain_kind("device_lists_queued", 1, DeviceListsQueued),
             plain_kind("reader_moved", 1, ReaderMoved),
+            plain_kind("appservice_transaction", 1, AppserviceTransactionStored),
             plain_kind("sending_recorded", 1, SendingRecorded),
         )
     )

@@ -88,6 +88,7 @@ class RoomServices:
             room_core.local_server,
             registry,
             remote.find_alias,
+            log,
             account_core.provisioning.alias,
         )
         self.memberships = self._memberships(settings, log, account_core, room_core, remote)

@@ -25,6 +25,7 @@ from homeserver.web.shutdown import Shutdown
 from homeserver.wiring.account_core import AccountCore
 from homeserver.wiring.accounts import AccountServices
 from homeserver.wiring.appservice_queries import AppserviceQueries
+from homeserver.wiring.appservices import AppserviceServices
 from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation
@@ -100,6 +101,7 @@ class ServerParts:
             self.encryption,
             active_rooms,
         )
+        self.appservices = self._appservices(reactor, settings, log)
         self.federated_rooms = self._federated_rooms(reactor, log, remote, rate_limits)
         self.stream = Stream(reactor, settings, log, rate_limits, accounts, self.rooms, self.sync)
         self._watch(metrics)
@@ -110,6 +112,19 @@ class ServerParts:
         watch(metrics, self.db, self.readers, core, rooms, self.sync, self.stream)
         watch_federation(metrics, self.federated_rooms)
         metrics.show_caches(caches_of(self))
+
+    def _appservices(self, reactor: Any, settings: Settings, log: Log) -> AppserviceServices:
+        return AppserviceServices(
+            reactor,
+            settings,
+            self.db,
+            log,
+            self.readers,
+            self.account_core,
+            self.room_core,
+            self.encryption,
+            self.sync.typing,
+        )
 
     def _federated_rooms(
         self, reactor: Any, log: Log, remote: Remote, rate_limits: RateLimits
@@ -141,6 +156,7 @@ class ServerParts:
         for end_waits in (
             self.sync.end_waits,
             self.stream.end_waits,
+            self.appservices.end_waits,
             self.federated_rooms.end_waits,
             self.federation.end_waits,
             self.appservice_queries.end_waits,
@@ -174,6 +190,7 @@ class ServerParts:
             *self.sync.routes(),
             *self.stream.routes(),
             *self.appservice_queries.routes(),
+            *self.appservices.routes(),
         ]
         federation_routes = [
             *self.accounts.federation_routes(),

@@ -1,8 +1,8 @@
 """A bridge whose every answer the test decides: a real HTTP server in the test's process.
 
-It records what it is sent. `answers` has functions by the beginning of the (decoded) path, the
-longest of which counts; without one the answer is 404. A function gets the request, and returns
-the answer, or a coroutine of it.
+It records what it is asked in `requests`, and `transactions` apart from that. `answers` has
+functions by the beginning of the (decoded) path, the longest of which counts; without one the
+answer is 404. A function gets the request, and returns the answer, or a coroutine of it.
 """
 
 import inspect
@@ -18,6 +18,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from homeserver.outbound.graceful_close import ConnectionTracker
+
+TRANSACTIONS = "/_matrix/app/v1/transactions/"
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class FakeBridge:
 
     def __init__(self) -> None:
         self.requests: list[Asked] = []
+        self.transactions: list[Asked] = []
         self.answers: dict[str, Answering] = {}
         self._port: Any = None
         self._number = 0
@@ -96,7 +99,8 @@ class FakeBridge:
 
     async def answer(self, request: Asked) -> Answer:
         """What the test wants to be answered."""
-        self.requests.append(request)
+        is_transaction = request.path.startswith((TRANSACTIONS, "/transactions/"))
+        (self.transactions if is_transaction else self.requests).append(request)
         fitting = [path for path in self.answers if request.path.startswith(path)]
         if not fitting:
             return Answer(404, {"errcode": "M_NOT_FOUND"})

@@ -34,6 +34,7 @@ READS_FOREIGN_TABLES = {
     "homeserver/storage/rooms/event_graph.py",
     "homeserver/storage/rooms/event_pages.py",
     "homeserver/storage/rooms/events_at_start.py",
+    "homeserver/storage/appservices/backlog.py",
     "homeserver/storage/rooms/timeline_pages.py",
     "homeserver/storage/federation/room_servers.py",
     # What belongs to a device is stored only if the device exists.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import appservices
 import federation
 import homeserver
 from homeserver.rooms.room.changes import EventAppended
@@ -21,6 +22,18 @@ NOT_APPENDED = {
     "federation.sending.device_list_items.OwnListChanged": "an item of a durable reader",
     "federation.sending.device_list_items.UsersMet": "an item of a durable reader",
     "federation.sending.device_list_items.MembersKnown": "an item of a durable reader",
+    **{
+        f"appservices.transactions.items.{item}Item": "an item of a durable reader"
+        for item in (
+            "Event",
+            "Typing",
+            "Receipt",
+            "Presence",
+            "ToDevice",
+            "DeviceList",
+            "KeyCounts",
+        )
+    },
     "homeserver.rooms.history.timeline_source.TimelineEvent": "an item of a durable reader",
     "homeserver.rooms.lifecycle.upgrade_migration.LocalJoin": "an item of a durable reader",
     "homeserver.rooms.membership.guest_access.GuestAccessChanged": "an item of a durable reader",
@@ -71,7 +84,7 @@ def _is_entry(value: Any) -> bool:
 
 
 def _modules() -> Iterator[Any]:
-    for package in (homeserver, federation):
+    for package in (homeserver, federation, appservices):
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not found.name.endswith("__main__"):
                 yield importlib.import_module(found.name)

@@ -15,14 +15,13 @@ from twisted.trial.unittest import TestCase
 from homeserver.cli.doctor.doctor import examine
 from homeserver.cli.doctor.findings import Severity
 from homeserver.storage.database.migrate import migrate
-from tests.appservices.fake_bridge import Answer, Answering, FakeBridge
+from tests.appservices.fake_bridge import TRANSACTIONS, Answer, Answering, FakeBridge
 from tests.appservices.support import HS_TOKEN, registration
 from tests.support.postgres import drop_database, fresh_database
 from tests.support.process import free_port
 
 TOP = Path(__file__).resolve().parents[2]
 PING = "/_matrix/app/v1/ping"
-TRANSACTIONS = "/_matrix/app/v1/transactions/"
 
 
 class AppserviceCommandTests(TestCase):
@@ -135,7 +134,7 @@ class AppserviceCommandTests(TestCase):
         status, printed = await self.ping()
 
         assert (status, "does not know pings" in printed) == (0, True), printed
-        assert self.bridge.asked(TRANSACTIONS)[0].body == {"events": []}
+        assert self.bridge.transactions[0].body == {"events": []}
 
     async def test_each_failure_has_its_remedy(self) -> None:
         """Nobody has to guess what is wrong."""

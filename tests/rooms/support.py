@@ -96,7 +96,7 @@ class RoomsTestCase(DatabaseTestCase):
         self.erased = ErasedUsers(db, log)
         permission = InvitePermission(AccountData(db, stores.log), SERVER)
         self.visibility = Visibility(rooms, self.events, self.erased)
-        self.aliases = Aliases(db, self.names, self.origin, rooms, find_no_alias)
+        self.aliases = Aliases(db, self.names, self.origin, rooms, find_no_alias, self.log)
         notices = ServerNoticeRooms(rooms, None)
         self.memberships = Memberships(
             log,

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from hypothesis import strategies as st
 
+from appservices.transactions.delivery import AppserviceTransactionStored
 from federation.sending.sender import SendingRecorded
 from homeserver.accounts.sessions.devices import DeviceAdded, DeviceRenamed, DevicesRemoved
 from homeserver.accounts.status.erasure import UserErased
@@ -38,6 +39,8 @@ from homeserver.rooms.room.changes import (
     PartialRoomReplaced,
     RedactedEvent,
     RedactionPending,
+    RoomAliasChanged,
+    RoomAliasesMoved,
     RoomUnPartialStated,
     StateChanged,
 )
@@ -180,6 +183,9 @@ plain_entries = st.one_of(
     st.builds(PartialRoomReplaced, positions, nids),
     st.builds(PartialRoomLeft, positions, nids, names),
     st.builds(DirectoryVisibilityChanged, positions, nids, st.booleans()),
+    st.builds(RoomAliasChanged, positions, names, st.none() | nids),
+    st.builds(RoomAliasesMoved, positions, nids, nids),
+    st.builds(AppserviceTransactionStored, positions, names),
     st.builds(RoomForgotten, positions, names, nids),
     st.builds(
         ReceiptChanged,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from appservices.transactions.delivery import AppserviceTransactionStored
 from federation.sending.sender import SendingRecorded
 from homeserver.accounts.sessions.devices import DeviceAdded, DeviceRenamed, DevicesRemoved
 from homeserver.accounts.status.erasure import UserErased
@@ -36,6 +37,8 @@ from homeserver.rooms.room.changes import (
     PartialRoomReplaced,
     RedactedEvent,
     RedactionPending,
+    RoomAliasChanged,
+    RoomAliasesMoved,
     RoomUnPartialStated,
     StateChanged,
 )
@@ -78,6 +81,18 @@ GOLDEN: list[tuple[Any, bytes]] = [
     (
         DirectoryVisibilityChanged(8, 1, True),
         b"\x93\x01\xb4directory_visibility\x93\x08\x01\xc3",
+    ),
+    (
+        RoomAliasChanged(8, "#a:b", None),
+        b"\x93\x01\xaaroom_alias\x93\x08\xa4#a:b\xc0",
+    ),
+    (
+        AppserviceTransactionStored(8, "irc"),
+        b"\x93\x01\xb6appservice_transaction\x92\x08\xa3irc",
+    ),
+    (
+        RoomAliasesMoved(8, 1, 2),
+        b"\x93\x01\xb2room_aliases_moved\x93\x08\x01\x02",
     ),
     (
         AccountDataErased(8, "@a:b"),

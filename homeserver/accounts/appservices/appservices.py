@@ -1,6 +1,6 @@
 """The registered application services, by id, by token, and by what they cover."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.appservices.appservice import Appservice
@@ -20,27 +20,34 @@ class Appservices:
         self._users: LruCache[str, tuple[Appservice, ...]] = LruCache(
             "appservices_of_users", MAX_CACHED_USERS
         )
-        self._on_replaced: list[Callable[[], None]] = []
+        self._subscribers: list[Callable[[], None]] = []
         self._set(registered)
 
     def _set(self, registered: Sequence[Appservice]) -> None:
         self.all = tuple(registered)
+        self.have_room_namespaces = any(each.rooms.namespaces for each in self.all)
+        self._by_id = {each.id: each for each in self.all}
         self._by_token = {each.as_token: each for each in self.all}
+        # Most users belong to none: that is found out without any regular expression.
+        prefixes = {each.sender for each in self.all}
+        for each in self.all:
+            prefixes.update(namespace.prefix for namespace in each.users.namespaces)
+        self._prefixes = tuple(prefixes)
 
     def replace(self, registered: Sequence[Appservice]) -> None:
-        """Use other registrations from now on."""
+        """Use other registrations from now on, and notify the subscribers."""
         self._set(registered)
         self._users.clear()
-        for on_replaced in self._on_replaced:
-            on_replaced()
+        for subscriber in self._subscribers:
+            subscriber()
 
-    def subscribe(self, on_replaced: Callable[[], None]) -> None:
-        """Call a function whenever other registrations are used."""
-        self._on_replaced.append(on_replaced)
+    def subscribe(self, subscriber: Callable[[], None]) -> None:
+        """Have `subscriber()` called after each replacement of the registrations."""
+        self._subscribers.append(subscriber)
 
     def by_id(self, appservice_id: str) -> Appservice | None:
-        """The application service with this id."""
-        return next((each for each in self.all if each.id == appservice_id), None)
+        """The application service with an id."""
+        return self._by_id.get(appservice_id)
 
     def by_token(self, as_token: str) -> Appservice | None:
         """The application service that authenticates with a token."""
@@ -57,7 +64,7 @@ class Appservices:
 
     def covering_user(self, user_id: str) -> tuple[Appservice, ...]:
         """The application services that a local user belongs to; none for remote users."""
-        if not self.all:
+        if not user_id.startswith(self._prefixes):
             return ()
         found = self._users.get(user_id)
         if found is None:
@@ -70,10 +77,16 @@ class Appservices:
         """The application service to which a user, existing or not, is exclusive."""
         return next((each for each in self.covering_user(user_id) if each.owns_user(user_id)), None)
 
-    def covering_alias(self, alias: str) -> list[Appservice]:
-        """The application services that a local alias belongs to; none for remote aliases."""
-        return [each for each in self.all if each.covers_alias(alias)]
+    def covering_room(self, room_id: str) -> Collection[Appservice]:
+        """The application services that have a room id in their namespaces."""
+        if not self.have_room_namespaces:
+            return ()
+        return [each for each in self.all if each.rooms.covers(room_id)]
+
+    def covering_alias(self, alias: str) -> Collection[Appservice]:
+        """The application services that have an alias in their namespaces."""
+        return [each for each in self.all if each.aliases.covers(alias)]
 
     def owner_of_alias(self, alias: str) -> Appservice | None:
-        """The application service to which an alias, existing or not, is exclusive."""
+        """The application service to which a local alias, existing or not, is exclusive."""
         return next((each for each in self.all if each.owns_alias(alias)), None)

@@ -44,10 +44,6 @@ class Appservice:
             self._is_local(user_id) and self.users.covers_exclusively(user_id)
         )
 
-    def covers_alias(self, alias: str) -> bool:
-        """Whether a local alias is in one of its namespaces."""
-        return self._is_local(alias) and self.aliases.covers(alias)
-
     def owns_alias(self, alias: str) -> bool:
         """Whether a local alias is exclusive to it."""
         return self._is_local(alias) and self.aliases.covers_exclusively(alias)

@@ -33,11 +33,13 @@ from homeserver.protocol.history_visibility import visibility_of
 from homeserver.protocol.identifiers import InvalidIdentifier, parse_room_alias
 from homeserver.rooms.events.event_draft import EventDraft
 from homeserver.rooms.events.local_server import LocalServer
+from homeserver.rooms.room.changes import RoomAliasChanged, RoomAliasesMoved
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import room_aliases as storage
 from homeserver.storage.rooms.names import Names
+from homeserver.streams.log import Log
 
 MAX_OF_ROOM = 1_000
 log = Logger()
@@ -73,8 +75,10 @@ class Aliases:
         origin: LocalServer,
         rooms: RoomRegistry,
         find_remote: FindRemoteAlias,
+        log: Log,
         provision: Provision = ask_nobody,
     ) -> None:
+        self._log = log
         self._provision = provision
         self._find_remote = find_remote
         self._db = db
@@ -129,6 +133,9 @@ class Aliases:
         try:
             if not await self._db.run(storage.add_alias, alias, room.room_nid, creator, now):
                 raise AliasExists(f"{alias} is taken")
+            await self._log.append(
+                RoomAliasChanged(self._log.next_position(), alias, room.room_nid)
+            )
         finally:
             self._reserved.discard(alias)
 
@@ -170,6 +177,9 @@ class Aliases:
     async def migrate(self, old: Room, new: Room) -> None:
         """Point the aliases of a room to the one that has replaced it."""
         await self._db.run(storage.move_aliases, old.room_nid, new.room_nid)
+        await self._log.append(
+            RoomAliasesMoved(self._log.next_position(), old.room_nid, new.room_nid)
+        )
 
     async def for_user(self, caller: Requester, room_id: str) -> list[str]:
         """The same for a member, or for all users if the room is world-readable.
@@ -196,6 +206,7 @@ class Aliases:
         if not (caller.user_id == creator or caller.is_admin):
             await self._check_power(caller, row.room)
         await self._db.run(storage.delete_alias, alias)
+        await self._log.append(RoomAliasChanged(self._log.next_position(), alias, None))
         room = await self._rooms.by_number(row.room)
         if room is not None:
             await self._remove_from_canonical(caller, room, alias)

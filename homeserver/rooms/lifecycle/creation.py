@@ -39,6 +39,7 @@ from homeserver.rooms.lifecycle.first_events import (
 )
 from homeserver.rooms.lifecycle.remote_invites import RemoteInvites
 from homeserver.rooms.membership.member_profiles import MemberProfiles
+from homeserver.rooms.room.changes import RoomAliasChanged
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.state.node_codec import EMPTY
@@ -143,6 +144,10 @@ class RoomCreation:
             await self._append(
                 room, event, drafts, rows, required_names, published=request.published
             )
+            if alias is not None:
+                await self._log.append(
+                    RoomAliasChanged(self._log.next_position(), alias, room.room_nid)
+                )
         await self._remote_invites.send(caller, room, unsent)
         return room.room_id
 

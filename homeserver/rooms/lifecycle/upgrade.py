@@ -50,6 +50,7 @@ from homeserver.rooms.lifecycle.upgrade_state import (
     restricted_power_levels,
 )
 from homeserver.rooms.membership.member_profiles import MemberProfiles
+from homeserver.rooms.room.changes import RoomAliasesMoved
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
 from homeserver.rooms.room.room_storage import EventsNotInMemory
@@ -179,6 +180,9 @@ class RoomUpgrades:
             self._rooms.drop(room)
             raise
         _, done = old.append([plan.tombstone])
+        done = self._log.append(
+            RoomAliasesMoved(self._log.next_position(), old.room.room_nid, room.room_nid)
+        )
         if old.room.published:
             new.set_published(published=True)
             done = old.set_published(published=False)

@@ -28,6 +28,8 @@ from homeserver.rooms.room.changes import (
     PartialRoomReplaced,
     RedactedEvent,
     RedactionPending,
+    RoomAliasChanged,
+    RoomAliasesMoved,
     RoomUnPartialStated,
     StateChanged,
 )
@@ -271,6 +273,8 @@ ROOM_ENTRY_KINDS: Sequence[EntryKind[Any, Any]] = (
     plain_kind("partial_room_replaced", 1, PartialRoomReplaced),
     plain_kind("partial_room_left", 1, PartialRoomLeft),
     plain_kind("directory_visibility", 1, DirectoryVisibilityChanged),
+    plain_kind("room_alias", 1, RoomAliasChanged),
+    plain_kind("room_aliases_moved", 1, RoomAliasesMoved),
     plain_kind("forgotten", 1, RoomForgotten),
     plain_kind("receipt", 1, ReceiptChanged),
 )

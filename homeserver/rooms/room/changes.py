@@ -153,6 +153,24 @@ class DirectoryVisibilityChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class RoomAliasChanged:
+    """An alias of this server points to a room now, or, where `room` is `None`, to none."""
+
+    position: int
+    alias: str
+    room: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoomAliasesMoved:
+    """All aliases of this server that pointed to a room point to its `successor` now."""
+
+    position: int
+    room: int
+    successor: int
+
+
+@dataclass(frozen=True, slots=True)
 class OutOfRoomMembershipChanged:
     """A user's membership changed in a room that this server is not in."""
 

@@ -74,6 +74,19 @@ async def aliases_of(db: Connection, room: int) -> list[str]:
     return [row[0] for row in await cursor.fetchall()]
 
 
+async def all_aliases(db: Connection, after: str, limit: int) -> list[AliasRow]:
+    """A page of all aliases, by name, beginning after `after`."""
+    async with db.cursor(row_factory=class_row(AliasRow)) as cursor:
+        await cursor.execute(
+            """
+            SELECT alias, room, creator FROM room_aliases
+             WHERE alias > %s ORDER BY alias LIMIT %s
+            """,
+            (after, limit),
+        )
+        return await cursor.fetchall()
+
+
 async def move_aliases(db: Connection, room: int, successor: int) -> None:
     """Make all aliases of a room point to another one."""
     await db.execute("UPDATE room_aliases SET room = %s WHERE room = %s", (successor, room))

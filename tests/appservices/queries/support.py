@@ -4,7 +4,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tests.appservices.fake_bridge import Answer, Answering, Asked, FakeBridge
+from tests.appservices.fake_bridge import TRANSACTIONS, Answer, Answering, Asked, FakeBridge
 from tests.appservices.support import AppserviceTestCase, registration
 
 USERS = "/_matrix/app/v1/users/"
@@ -19,6 +19,7 @@ class BridgedTestCase(AppserviceTestCase):
     async def start_server(self) -> None:
         if not hasattr(self, "bridge"):
             self.bridge = FakeBridge()
+            self.bridge.answers[TRANSACTIONS] = lambda _: Answer()
             self.bridge.listen()
             self.addCleanup(lambda: Deferred.fromCoroutine(self.bridge.stop()))
         self.registrations = (registration(url=self.bridge.url, **self.more), *self.other_bridges())

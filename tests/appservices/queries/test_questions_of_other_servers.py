@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import yaml
 
-from tests.appservices.fake_bridge import Answer, Asked, FakeBridge
+from tests.appservices.fake_bridge import TRANSACTIONS, Answer, Asked, FakeBridge
 from tests.appservices.queries.support import ROOMS, USERS
 from tests.appservices.support import AS_TOKEN, AppserviceUser, registration
 from tests.support.organisations import FederationTestCase
@@ -16,6 +16,7 @@ class QuestionsOfOtherServersTests(FederationTestCase):
     async def setUp(self) -> None:
         await super().setUp()
         self.bridge = FakeBridge()
+        self.bridge.answers[TRANSACTIONS] = lambda _: Answer()
         self.bridge.listen()
         self.addCleanup(self.bridge.stop)
         folder = Path(self.folder) / "appservices.d"

@@ -1,0 +1,61 @@
+"""`fi.mau.as_sync`: the WebSocket on which an application service receives its transactions."""
+
+from appservices.transactions.appservice_transactions import AppserviceTransactions
+from appservices.transactions.socket import REPLACED, RESTART, AppserviceSocket
+from homeserver.accounts.appservices.appservices import Appservices
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.concurrency.clock import Clock
+from homeserver.protocol.errors import Forbidden
+from homeserver.web.routes import Route
+from homeserver.web.websocket import SocketFactory, Upgrade
+
+
+class AsSyncApi:
+    """`end_waits` closes all connections, when the server stops."""
+
+    def __init__(
+        self,
+        factory: SocketFactory,
+        appservices: Appservices,
+        transactions: AppserviceTransactions,
+        clock: Clock,
+    ) -> None:
+        appservices.subscribe(self._close_former)
+        self._appservices = appservices
+        self._factory = factory
+        self._transactions = transactions
+        self._clock = clock
+        self._sockets: dict[str, AppserviceSocket] = {}
+
+    def routes(self) -> list[Route]:
+        path = "/_matrix/client/unstable/fi.mau.as_sync"
+        return [Route("GET", path, self.as_sync, websocket=True)]
+
+    async def as_sync(self, caller: Requester) -> Upgrade:
+        """Open the WebSocket of an application service, in place of an earlier one."""
+        if caller.appservice is None:
+            raise Forbidden("Only application services receive transactions")
+        appservice_id = caller.appservice
+        delivery = await self._transactions.delivery_for_socket(appservice_id)
+        former = self._sockets.get(appservice_id)
+
+        def on_close(socket: AppserviceSocket) -> None:
+            if self._sockets.get(appservice_id) is socket:
+                del self._sockets[appservice_id]
+
+        socket = AppserviceSocket(delivery, self._clock, on_close)
+        self._sockets[appservice_id] = socket
+        if former is not None:
+            former.close_with(REPLACED)
+        return Upgrade(self._factory, socket)
+
+    def _close_former(self) -> None:
+        """Close the connections of application services that are not registered any more."""
+        for appservice_id, socket in list(self._sockets.items()):
+            if self._appservices.by_id(appservice_id) is None:
+                socket.close_with(REPLACED)
+
+    def end_waits(self) -> None:
+        """Close all connections: the server stops."""
+        for socket in list(self._sockets.values()):
+            socket.close_with(RESTART)

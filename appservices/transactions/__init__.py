@@ -1,0 +1,1 @@
+"""Transactions: events, and what else application services receive."""

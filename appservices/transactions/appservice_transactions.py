@@ -1,0 +1,118 @@
+"""The transactions of all application services: a durable reader and a delivery for each of them.
+
+An application service without a URL has them from the moment that it first opens a WebSocket.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from appservices.transactions.alias_interest import AliasInterest
+from appservices.transactions.delivery import DeliveryContext, TransactionDelivery
+from appservices.transactions.items import TransactionItem
+from homeserver.concurrency.keyed_locks import KeyedLocks
+from homeserver.protocol.appservices.appservice import Appservice
+from homeserver.storage.database.reader_positions import reader_position
+from homeserver.streams.durable_reader import DurableReader, ItemSource
+from homeserver.streams.durable_readers import DurableReaders
+
+MakeSource = Callable[[str], ItemSource[TransactionItem]]  # by id of the application service
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    delivery: TransactionDelivery
+    reader: DurableReader[TransactionItem]
+
+
+class AppserviceTransactions:
+    """Starts and stops what sends transactions. `load` before the readers of the log."""
+
+    def __init__(
+        self,
+        context: DeliveryContext,
+        readers: DurableReaders,
+        make_source: MakeSource,
+        aliases: AliasInterest,
+    ) -> None:
+        self._context = context
+        self._readers = readers
+        self._make_source = make_source
+        self._aliases = aliases
+        self._workers: dict[str, _Worker] = {}
+        self._changing: KeyedLocks[None] = KeyedLocks()
+
+    async def load(self) -> None:
+        """Find where each application service continues."""
+        await self._aliases.load()
+        for each in self._context.appservices.all:
+            if await self._is_wanted(each):
+                await self._add(each.id)
+
+    def start(self) -> None:
+        """Begin to send."""
+        for worker in self._workers.values():
+            worker.delivery.start()
+
+    async def stop(self) -> None:
+        """Stop sending, before the readers."""
+        for worker in self._workers.values():
+            await worker.delivery.stop()
+
+    async def reload(self) -> None:
+        """Begin with application services that are new, and end with those that are gone."""
+        async with self._changing.hold(None):
+            await self._aliases.load()
+            for appservice_id in list(self._workers):
+                if self._context.appservices.by_id(appservice_id) is None:
+                    await self._remove(appservice_id)
+            for each in self._context.appservices.all:
+                if each.id not in self._workers and await self._is_wanted(each):
+                    await self._begin(each.id)
+            for worker in self._workers.values():
+                worker.delivery.wake()
+
+    async def delivery_for_socket(self, appservice_id: str) -> TransactionDelivery:
+        """The delivery of an application service that opens a WebSocket."""
+        async with self._changing.hold(None):
+            if appservice_id not in self._workers:
+                await self._begin(appservice_id)
+        return self._workers[appservice_id].delivery
+
+    def wake(self, appservice_id: str) -> None:
+        """Try again at once: the application service has just shown that it is there."""
+        worker = self._workers.get(appservice_id)
+        if worker is not None:
+            worker.delivery.wake()
+
+    async def _is_wanted(self, appservice: Appservice) -> bool:
+        if appservice.url is not None:
+            return True
+        stored = await self._context.db.run(reader_position, _reader_name(appservice.id))
+        return stored is not None
+
+    async def _add(self, appservice_id: str) -> _Worker:
+        delivery = TransactionDelivery(appservice_id, self._context)
+        await delivery.load()
+        reader = self._readers.add(
+            _reader_name(appservice_id),
+            self._make_source(appservice_id),
+            delivery.handle,
+            delivery.first_unfinished,
+        )
+        worker = self._workers[appservice_id] = _Worker(delivery, reader)
+        return worker
+
+    async def _begin(self, appservice_id: str) -> None:
+        worker = await self._add(appservice_id)
+        await self._readers.begin(worker.reader)
+        worker.delivery.start()
+
+    async def _remove(self, appservice_id: str) -> None:
+        worker = self._workers.pop(appservice_id)
+        # The reader may be waiting for the delivery.
+        await worker.delivery.stop()
+        await self._readers.remove(worker.reader)
+
+
+def _reader_name(appservice_id: str) -> str:
+    return f"appservice {appservice_id}"

@@ -1,0 +1,102 @@
+"""The items of a transaction: what an application service receives, one thing each.
+
+An item has the position of its log entry, and its approximate size in the transaction, in bytes.
+"""
+
+from dataclasses import dataclass
+
+from homeserver.presence.presence_changed import PresenceChanged
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.room.room_receipts import ReceiptChanged
+
+SMALL = 200  # bytes, roughly
+
+
+@dataclass(frozen=True, slots=True)
+class EventItem:
+    """An event of a room, or an invite to a room that this server is not in."""
+
+    position: int
+    stored: StoredEvent
+
+    @property
+    def size(self) -> int:
+        return len(self.stored.event.json)
+
+
+@dataclass(frozen=True, slots=True)
+class TypingItem:
+    """The list of the users who are typing in a room has changed."""
+
+    position: int
+    room_nid: int
+    room_id: str
+    size: int = SMALL
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptItem:
+    """A user has read a room up to an event."""
+
+    position: int
+    room_id: str
+    receipt: ReceiptChanged
+    size: int = SMALL
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceItem:
+    """The presence of a user changed."""
+
+    position: int
+    change: PresenceChanged
+    size: int = SMALL
+
+
+@dataclass(frozen=True, slots=True)
+class ToDeviceItem:
+    """A message to a device of one of the application service's users: an event as JSON."""
+
+    position: int
+    user_id: str
+    device_id: str
+    message: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.message)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceListItem:
+    """The devices of a user changed, who is joined to `rooms`, or who has just joined one.
+
+    If `is_certain`, the application service follows the user; otherwise that has to be looked up.
+    """
+
+    position: int
+    user_id: str
+    rooms: tuple[int, ...]
+    is_certain: bool
+    size: int = SMALL
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCountsItem:
+    """One-time keys or fallback keys of one of its users' devices were uploaded or claimed."""
+
+    position: int
+    user_id: str
+    device_ids: tuple[str, ...]
+    size: int = SMALL
+
+
+TransactionItem = (
+    EventItem
+    | TypingItem
+    | ReceiptItem
+    | PresenceItem
+    | ToDeviceItem
+    | DeviceListItem
+    | KeyCountsItem
+)
