@@ -1,8 +1,14 @@
-"""Application services: their transactions, and their part of the client API."""
+"""Application services: what they are asked, their transactions, and their APIs."""
 
 from typing import Any
 
 from appservices.api.as_sync import AsSyncApi
+from appservices.api.ping import PingApi
+from appservices.api.third_party_networks import ThirdPartyNetworksApi
+from appservices.queries.bounded_requests import BoundedRequests
+from appservices.queries.ping import AppservicePing
+from appservices.queries.third_party_networks import ThirdPartyNetworks
+from appservices.queries.unknown_names import UnknownNames, aliases, users
 from appservices.requests.appservice_client import AppserviceClient
 from appservices.transactions.alias_interest import AliasInterest
 from appservices.transactions.appservice_transactions import AppserviceTransactions
@@ -13,19 +19,70 @@ from appservices.transactions.item_source import AppserviceItemSource
 from appservices.transactions.room_interest import PastInterest, RoomInterest
 from appservices.transactions.socket import socket_factory
 from appservices.transactions.transaction_body import TransactionBodies
+from homeserver.accounts.appservices.appservices import Appservices
+from homeserver.accounts.appservices.provisioning import Provisioning
 from homeserver.config.settings import Settings
 from homeserver.rooms.ephemeral.typing import TypingUsers
+from homeserver.storage.accounts.users import find_user
 from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.room_aliases import find_alias
 from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
+from homeserver.web.rate_limits import RateLimits
 from homeserver.web.routes import Route
 from homeserver.wiring.account_core import AccountCore
 from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.room_core import RoomCore
 
 
+class AppserviceQueries:
+    """The objects that ask; they need nothing of rooms, and rooms and accounts need their ports."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        db: Database,
+        appservices: Appservices,
+        rate_limits: RateLimits,
+    ) -> None:
+        self._client = client = AppserviceClient(reactor, settings.outbound_http)
+        self._requests = requests = BoundedRequests(reactor)
+
+        async def user_exists(user_id: str) -> bool:
+            return await db.run(find_user, user_id) is not None
+
+        async def alias_exists(alias: str) -> bool:
+            return await db.run(find_alias, alias) is not None
+
+        kinds = (users(appservices, user_exists), aliases(appservices, alias_exists))
+        names = [UnknownNames(reactor, client, requests, rate_limits, kind) for kind in kinds]
+        for each in names:
+            appservices.subscribe(each.forget)
+        self.provisioning = Provisioning(names[0].provision, names[1].provision)
+
+        self._apis: list[Any] = [
+            PingApi(appservices, AppservicePing(reactor, client, requests)),
+            ThirdPartyNetworksApi(
+                ThirdPartyNetworks(reactor, client, requests, rate_limits, appservices)
+            ),
+        ]
+
+    def routes(self) -> list[Route]:
+        """The area's part of the client API."""
+        return [route for api in self._apis for route in api.routes()]
+
+    def end_waits(self) -> None:
+        """End waiting for application services: the server is about to stop."""
+        self._requests.end_waits()
+
+    async def stop(self) -> None:
+        """Close the connections to application services."""
+        await self._client.stop()
+
+
 class AppserviceServices:
-    """All objects of the area."""
+    """The objects that need those of rooms."""
 
     def __init__(
         self,

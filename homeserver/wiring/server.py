@@ -24,8 +24,7 @@ from homeserver.web.rate_limits import RateLimits
 from homeserver.web.shutdown import Shutdown
 from homeserver.wiring.account_core import AccountCore
 from homeserver.wiring.accounts import AccountServices
-from homeserver.wiring.appservice_queries import AppserviceQueries
-from homeserver.wiring.appservices import AppserviceServices
+from homeserver.wiring.appservices import AppserviceQueries, AppserviceServices
 from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation
