@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from appservices.queries.bounded_requests import BoundedRequests, NoAnswer
@@ -24,6 +25,7 @@ from homeserver.concurrency.deferreds import gather_all
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.retry_pauses import RetryPauses
 from homeserver.concurrency.single_flight import SingleFlight
+from homeserver.config.limits import RateSettings
 from homeserver.outbound.http_client import OutboundError
 from homeserver.protocol.appservices.appservice import Appservice
 from homeserver.protocol.errors import NotFound, RequestTimeout
@@ -36,6 +38,10 @@ MAX_ATTEMPTS = 3
 UNKNOWN_SECONDS = 30.0  # for which a negative answer is remembered
 MAX_UNKNOWN = 10_000  # names
 LIMIT = "appservice_query"
+STRANGERS = "strangers"
+# Of all addresses and servers together, for each application service; users of this server have
+# their own limits alone, so that no flood from outside keeps them from what they need.
+STRANGERS_RATE = RateSettings(per_second=20.0, burst=200)
 TRY_AGAIN = frozenset({408, 429})  # and all of 500 and above
 
 log = Logger()
@@ -81,6 +87,11 @@ def aliases(appservices: Appservices, exists: Callable[[str], Awaitable[bool]]) 
     )
 
 
+def limits_of_strangers(clock: IReactorTime) -> RateLimits:
+    """The limits for all addresses and servers together, for users and aliases alike."""
+    return RateLimits(clock, {STRANGERS: STRANGERS_RATE})
+
+
 class UnknownNames:
     """Asks for the names of one kind; `provision` is the port of the domain (`Provision`)."""
 
@@ -90,8 +101,10 @@ class UnknownNames:
         client: AppserviceClient,
         requests: BoundedRequests,
         limits: RateLimits,
+        strangers: RateLimits,
         kind: NameKind,
     ) -> None:
+        self._strangers = strangers
         self._clock = clock
         self._client = client
         self._requests = requests
@@ -115,6 +128,9 @@ class UnknownNames:
         if (self._unknown.get(name) or 0.0) > self._clock.seconds():
             raise self._not_found(name)
         self._limits.check(LIMIT, party)
+        if isinstance(party, str):
+            for each in asked:
+                self._strangers.check(STRANGERS, each.id)
         await self._asking.join(name, lambda: self._ask_all(asked, name, party))
 
     def _asked(self, name: str, party: Party) -> list[Appservice]:

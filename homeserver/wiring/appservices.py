@@ -8,7 +8,12 @@ from appservices.api.third_party_networks import ThirdPartyNetworksApi
 from appservices.queries.bounded_requests import BoundedRequests
 from appservices.queries.ping import AppservicePing
 from appservices.queries.third_party_networks import ThirdPartyNetworks
-from appservices.queries.unknown_names import UnknownNames, aliases, users
+from appservices.queries.unknown_names import (
+    UnknownNames,
+    aliases,
+    limits_of_strangers,
+    users,
+)
 from appservices.requests.appservice_client import AppserviceClient
 from appservices.transactions.alias_interest import AliasInterest
 from appservices.transactions.appservice_transactions import AppserviceTransactions
@@ -56,7 +61,10 @@ class AppserviceQueries:
             return await db.run(find_alias, alias) is not None
 
         kinds = (users(appservices, user_exists), aliases(appservices, alias_exists))
-        names = [UnknownNames(reactor, client, requests, rate_limits, kind) for kind in kinds]
+        strangers = limits_of_strangers(reactor)
+        names = [
+            UnknownNames(reactor, client, requests, rate_limits, strangers, kind) for kind in kinds
+        ]
         for each in names:
             appservices.subscribe(each.forget)
         self.provisioning = Provisioning(names[0].provision, names[1].provision)

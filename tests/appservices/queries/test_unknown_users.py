@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from appservices.queries import unknown_names
 from homeserver.concurrency.backoff import RetrySchedule
+from homeserver.config.limits import RateSettings
 from tests.appservices.fake_bridge import Answer, Asked, never
 from tests.appservices.queries.support import USERS, BridgedTestCase
 from tests.appservices.support import HS_TOKEN
@@ -211,6 +212,29 @@ class BrokenBridgeTests(BridgedTestCase):
 
         await self.assert_refused("M_UNKNOWN", asking, 408)
         self.assertTrue(await stopping)
+
+
+class StrangersTests(BridgedTestCase):
+    async def setUp(self) -> None:
+        rate = RateSettings(per_second=0.001, burst=2)
+        self.patch(unknown_names, "STRANGERS_RATE", rate)
+        await super().setUp()
+
+    async def test_strangers_together_ask_for_few(self) -> None:
+        """A flood from many addresses does not reach a bridge, and does not stop local users."""
+        for number in range(2):
+            await self.assert_refused(
+                "M_NOT_FOUND", self.anybody.get(f"/profile/@_irc_{number}:example.org"), 404
+            )
+
+        await self.assert_refused(
+            "M_LIMIT_EXCEEDED", self.anybody.get(f"/profile/{quote(CAROL)}"), 429
+        )
+
+        self.bridge.answers[USERS] = self.creates_users()
+        alice = await self.register("alice")
+        room = await alice.create_room(invite=[self.as_user("_irc_carol")])
+        self.assertIn(("m.room.member", CAROL), await alice.full_state(room))
 
 
 class BoundedPartiesTests(BridgedTestCase):
