@@ -93,7 +93,10 @@ def limits_of_strangers(clock: IReactorTime) -> RateLimits:
 
 
 class UnknownNames:
-    """Asks for the names of one kind; `provision` is the port of the domain (`Provision`)."""
+    """Asks for the names of one kind; `provision` is the port of the domain (`Provision`).
+
+    `unknown` has the names that do not exist, each until when that is believed.
+    """
 
     def __init__(
         self,
@@ -103,6 +106,7 @@ class UnknownNames:
         limits: RateLimits,
         strangers: RateLimits,
         kind: NameKind,
+        unknown: LruCache[str, float],
     ) -> None:
         self._strangers = strangers
         self._clock = clock
@@ -112,9 +116,7 @@ class UnknownNames:
         self._kind = kind
         self._pauses = RetryPauses(clock, PAUSES)
         self._asking: SingleFlight[str, None] = SingleFlight()
-        self._unknown: LruCache[str, float] = LruCache(  # until when
-            f"appservice_unknown_{kind.noun.replace(' ', '_')}", MAX_UNKNOWN
-        )
+        self._unknown = unknown
 
     def forget(self) -> None:
         """Forget negative answers: other application services may be registered now."""

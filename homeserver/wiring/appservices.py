@@ -9,6 +9,7 @@ from appservices.queries.bounded_requests import BoundedRequests
 from appservices.queries.ping import AppservicePing
 from appservices.queries.third_party_networks import ThirdPartyNetworks
 from appservices.queries.unknown_names import (
+    MAX_UNKNOWN,
     UnknownNames,
     aliases,
     limits_of_strangers,
@@ -26,6 +27,7 @@ from appservices.transactions.socket import socket_factory
 from appservices.transactions.transaction_body import TransactionBodies
 from homeserver.accounts.appservices.appservices import Appservices
 from homeserver.accounts.appservices.provisioning import Provisioning
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.config.settings import Settings
 from homeserver.rooms.ephemeral.typing import TypingUsers
 from homeserver.storage.accounts.users import find_user
@@ -60,10 +62,16 @@ class AppserviceQueries:
         async def alias_exists(alias: str) -> bool:
             return await db.run(find_alias, alias) is not None
 
-        kinds = (users(appservices, user_exists), aliases(appservices, alias_exists))
+        no_users: LruCache[str, float] = LruCache("appservice_unknown_users", MAX_UNKNOWN)
+        no_aliases: LruCache[str, float] = LruCache("appservice_unknown_aliases", MAX_UNKNOWN)
+        kinds = (
+            (users(appservices, user_exists), no_users),
+            (aliases(appservices, alias_exists), no_aliases),
+        )
         strangers = limits_of_strangers(reactor)
         names = [
-            UnknownNames(reactor, client, requests, rate_limits, strangers, kind) for kind in kinds
+            UnknownNames(reactor, client, requests, rate_limits, strangers, kind, unknown)
+            for kind, unknown in kinds
         ]
         for each in names:
             appservices.subscribe(each.forget)
