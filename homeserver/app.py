@@ -212,6 +212,7 @@ class Homeserver:
         """Register the stop of all parts, the last first, even if their start fails half-way."""
         self._on_stop("the accounts", parts.accounts.stop)
         self._on_stop("the rooms", parts.rooms.stop)
+        self._on_stop("the requests to application services", parts.appservice_queries.stop)
         self._on_stop("federation", parts.federation.stop)
         self._on_stop("the exchange with other servers", parts.federated_rooms.stop)
         self._on_stop("encryption", parts.encryption.stop)

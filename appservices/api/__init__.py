@@ -1,1 +1,1 @@
-"""Endpoints that only application services use."""
+"""The endpoints that application services use, and those about their networks."""

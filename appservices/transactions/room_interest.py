@@ -117,10 +117,10 @@ class RoomInterest:
 
 
 class PastInterest:
-    """The interest in rooms as they were at earlier events, for a reader that is behind.
+    """The interest in rooms as they were at earlier events, for readers that are behind.
 
-    The states at successive events of a room differ little, so each is compared with the one
-    before.
+    The states at successive events of a room differ little, so each is compared with the one that
+    the same reader has seen before.
     """
 
     def __init__(
@@ -129,27 +129,30 @@ class PastInterest:
         self._appservices = appservices
         self._rooms = rooms
         self._of_aliases = of_aliases
-        self._known: LruCache[int, tuple[bytes, JoinedUsers]] = LruCache(
+        self._known: LruCache[tuple[str, int], tuple[bytes, JoinedUsers]] = LruCache(
             "past_appservice_interest", MAX_PAST_ROOMS
         )
+        appservices.subscribe(self._known.clear)
 
-    async def of_event(self, room: Room, stored: StoredEvent) -> Collection[Appservice]:
+    async def of_event(
+        self, reader: str, room: Room, stored: StoredEvent
+    ) -> Collection[Appservice]:
         """The application services that were interested in an event when it was sent."""
         in_room = {
-            *(await self._joined_before(room, stored)).interested,
+            *(await self._joined_before(reader, room, stored)).interested,
             *self._of_aliases(room.room_nid),
             *self._appservices.covering_room(room.room_id),
         }
         return with_subjects(self._appservices, stored.event, in_room)
 
-    async def _joined_before(self, room: Room, stored: StoredEvent) -> JoinedUsers:
-        known = self._known.get(room.room_nid)
+    async def _joined_before(self, reader: str, room: Room, stored: StoredEvent) -> JoinedUsers:
+        known = self._known.get((reader, room.room_nid))
         root, joined = known or (room.root, joined_users(self._appservices, room))
         if root != stored.state_before:
             changes = await self._rooms.changes_between(room, root, stored.state_before)
             self._apply(joined, changes)
         if known is None or root != stored.state_before:
-            self._known.put(room.room_nid, (stored.state_before, joined))
+            self._known.put((reader, room.room_nid), (stored.state_before, joined))
         return joined
 
     def _apply(

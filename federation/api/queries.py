@@ -48,7 +48,7 @@ class QueriesApi:
         """The name and version of this server."""
         return {"server": {"name": "homeserver", "version": VERSION}}
 
-    async def query_profile(self, query: ProfileQuery) -> dict[str, msgspec.Raw]:
+    async def query_profile(self, origin: str, query: ProfileQuery) -> dict[str, msgspec.Raw]:
         """The profile of a local user."""
         try:
             server_name = parse_user_id(query.user_id).server_name
@@ -56,15 +56,17 @@ class QueriesApi:
             raise InvalidParam("Not a user ID") from None
         if server_name != self._server_name:
             raise InvalidParam("The user belongs to another server")
-        profile = await self._profiles.get(query.user_id, query.field)
+        profile = await self._profiles.get(query.user_id, query.field, origin)
         if query.field not in (None, DISPLAYNAME, AVATAR_URL, *profile):
             raise NotFound("The profile has no such field")
         return {field: msgspec.Raw(value) for field, value in profile.items()}
 
-    async def query_room_directory(self, query: RoomAliasQuery) -> dict[str, str | list[str]]:
+    async def query_room_directory(
+        self, origin: str, query: RoomAliasQuery
+    ) -> dict[str, str | list[str]]:
         """The room and servers that a local alias points to."""
         self._aliases.check_local(query.room_alias)
-        target = await self._aliases.resolve(query.room_alias)
+        target = await self._aliases.resolve(query.room_alias, origin)
         return {"room_id": target.room_id, "servers": target.servers}
 
     def query_info(self, query_type: str) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `homeserver run | init | user | room | state | report | rotate-key | doctor`.
+"""The command line: `homeserver run | init | user | room | state | report | appservice | …`.
 
 Each command is a function from the parsed options to an exit status: 0 for success, 1 for an error
 with a printed message, 2 for an invalid command line. Errors that the operator can fix never show a
@@ -49,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_room(commands)
     _add_state(commands)
     _add_report(commands)
+    _add_appservice(commands)
     return parser
 
 
@@ -171,6 +172,19 @@ def _add_report(commands: Any) -> None:
     listing.set_defaults(command=_report)
 
 
+def _add_appservice(commands: Any) -> None:
+    parser = commands.add_parser("appservice", help="inspect bridges and reach them")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    actions.add_parser("list", help="list the registrations")
+    actions.add_parser("show", help="show a registration and the users it has made")
+    actions.add_parser("ping", help="ask an application service, and explain each failure")
+    for name, action in actions.choices.items():
+        if name != "list":
+            action.add_argument("appservice", metavar="ID", help="the id in its registration")
+        _add_config(action)
+        action.set_defaults(command=_appservice, action=name)
+
+
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
@@ -236,3 +250,9 @@ def _user(options: argparse.Namespace) -> int:
     from homeserver.cli.users import user
 
     return user(options)
+
+
+def _appservice(options: argparse.Namespace) -> int:
+    from homeserver.cli.appservices.commands import appservice
+
+    return appservice(options)

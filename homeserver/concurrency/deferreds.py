@@ -1,6 +1,6 @@
 """Helpers for waiting: for a shared Deferred, with a timeout, and for several coroutines."""
 
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
@@ -58,6 +58,20 @@ async def with_timeout(work: Awaitable[A], seconds: float, clock: Any) -> A:
             alarm.cancel()
 
 
+async def gather_all(coroutines: Iterable[Coroutine[Any, Any, A]]) -> list[A]:
+    """Run coroutines concurrently and return their results in order.
+
+    Raises the error of the first of them that fails, once all have ended.
+    """
+    running: list[Deferred[Any]] = [Deferred.fromCoroutine(each) for each in coroutines]
+    results: list[A] = []
+    for succeeded, result in await DeferredList(running, consumeErrors=True):
+        if not succeeded:
+            result.raiseException()
+        results.append(result)
+    return results
+
+
 async def gather4(
     first: Coroutine[Any, Any, A],
     second: Coroutine[Any, Any, B],
@@ -68,12 +82,5 @@ async def gather4(
 
     Raises the error of the first of them that fails, once all have ended.
     """
-    running: list[Deferred[Any]] = [
-        Deferred.fromCoroutine(each) for each in (first, second, third, fourth)
-    ]
-    results: list[Any] = []
-    for succeeded, result in await DeferredList(running, consumeErrors=True):
-        if not succeeded:
-            result.raiseException()
-        results.append(result)
+    results: list[Any] = await gather_all((first, second, third, fourth))
     return results[0], results[1], results[2], results[3]

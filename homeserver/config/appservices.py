@@ -31,6 +31,13 @@ def load_registrations(files: Sequence[Path], folder: Path, server_name: str) ->
 
     Raises `ConfigError` with all errors, each with its file, its line and what to do.
     """
+    return [each for _, each in load_registration_files(files, folder, server_name)]
+
+
+def load_registration_files(
+    files: Sequence[Path], folder: Path, server_name: str
+) -> list[tuple[Path, Appservice]]:
+    """The same, each with its file."""
     problems: list[str] = []
     found: list[tuple[Path, Appservice]] = []
     for path in [*files, *_files_in(folder)]:
@@ -40,7 +47,7 @@ def load_registrations(files: Sequence[Path], folder: Path, server_name: str) ->
             found.append((path, registration))
     if problems:
         raise ConfigError("\n".join(problems))
-    return [registration for _, registration in found]
+    return found
 
 
 def _files_in(folder: Path) -> list[Path]:

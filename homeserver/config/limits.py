@@ -119,6 +119,13 @@ class RateLimitSettings(Section, frozen=True, kw_only=True):
             " user, or each address if no log-in is needed."
         ),
     ] = RateSettings(per_second=50.0, burst=500)
+    appservice_query: Annotated[
+        RateSettings,
+        doc(
+            "Asking application services for unknown users and aliases, and about their networks,"
+            " for each user, remote server, or address."
+        ),
+    ] = RateSettings(per_second=1.0, burst=50)
     search: Annotated[RateSettings, doc("Searching rooms, users and messages, for each user.")] = (
         RateSettings(per_second=2.0, burst=20)
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from homeserver.concurrency.lru_cache import LruCache
 
-PACKAGES = ("homeserver", "federation")
+PACKAGES = ("homeserver", "federation", "appservices")
 
 
 def caches_of(server: object) -> list[LruCache[Any, Any]]:

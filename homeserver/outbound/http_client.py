@@ -21,6 +21,7 @@ from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
@@ -53,6 +54,10 @@ URL_CHARACTERS = "%/:=&?~+!$,;'@()*[]"
 
 class OutboundError(Exception):
     """There is no response. The message, for logs only, has the reason and maybe addresses."""
+
+
+class OutboundTimeout(OutboundError):
+    """There was no connection, or no response, in time."""
 
 
 class ResponseTooLarge(OutboundError):
@@ -137,6 +142,8 @@ class OutboundClient:
             return await exchange.addTimeout(timeout, self._reactor, _timed_out)
         except (OutboundError, CancelledError):
             raise
+        except ConnectTimeout as error:
+            raise OutboundTimeout("there was no connection in time") from error
         except Exception as error:
             raise OutboundError(f"{type(error).__name__}: {reason_of(error)}") from error
 
@@ -322,7 +329,7 @@ def read_body(
 
 def _timed_out(_: object, timeout: float) -> Failure:
     """The failure of an exchange that was cancelled for its timeout."""
-    return Failure(OutboundError(f"there was no response within {timeout} seconds"))
+    return Failure(OutboundTimeout(f"there was no response within {timeout} seconds"))
 
 
 def reason_of(error: Exception) -> str:

@@ -147,6 +147,42 @@ class UnableDueToPartialState(MatrixError):
     errcode, status = "M_UNABLE_DUE_TO_PARTIAL_STATE", 404
 
 
+class RequestTimeout(MatrixError):
+    """An application service had to be asked, and has not answered in time.
+
+    Spec: https://spec.matrix.org/v1.19/application-service-api/#querying
+    """
+
+    errcode, status = "M_UNKNOWN", 408
+
+
+class UrlNotSet(MatrixError):
+    """The application service has no address at which it can be reached.
+
+    Spec: https://spec.matrix.org/v1.19/application-service-api/#pinging
+    """
+
+    errcode, status = "M_URL_NOT_SET", 400
+
+
+class BadStatus(MatrixError):
+    """The application service answered with an error, which is part of the response."""
+
+    errcode, status = "M_BAD_STATUS", 502
+
+
+class ConnectionFailed(MatrixError):
+    """There was no usable response of the application service."""
+
+    errcode, status = "M_CONNECTION_FAILED", 502
+
+
+class ConnectionTimeout(MatrixError):
+    """The application service has not answered in time."""
+
+    errcode, status = "M_CONNECTION_TIMEOUT", 504
+
+
 class RemoteServerFailed(MatrixError):
     """Another server had to be asked, and gave no usable response; the client cannot fix that."""
 

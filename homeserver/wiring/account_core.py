@@ -3,6 +3,7 @@
 from typing import Any
 
 from homeserver.accounts.appservices.appservices import Appservices
+from homeserver.accounts.appservices.provisioning import NO_PROVISIONING, Provisioning
 from homeserver.accounts.sessions.access_tokens import AccessTokens
 from homeserver.accounts.sessions.devices import Devices
 from homeserver.accounts.sessions.last_seen import LastSeen
@@ -34,7 +35,9 @@ class AccountCore:
         db: Database,
         log: Log,
         appservices: Appservices,
+        provisioning: Provisioning = NO_PROVISIONING,
     ) -> None:
+        self.provisioning = provisioning
         self.appservices = appservices
         self.pages = Pages(settings.server_name)
         self.last_seen = LastSeen(db, reactor)
@@ -46,7 +49,9 @@ class AccountCore:
         self.local_profiles = LocalProfiles(db, log)
         self.account_data = AccountData(db, log, {PUSH_RULES: default_push_rules})
         self.push_rules = PushRules(self.account_data)
-        self.invite_permission = InvitePermission(self.account_data, settings.server_name)
+        self.invite_permission = InvitePermission(
+            self.account_data, settings.server_name, provisioning.user
+        )
         self.filters = Filters(db)
         self.erased_users = ErasedUsers(db, log)
         self.outbound = OutboundClient(reactor, settings.outbound_http)

@@ -80,7 +80,11 @@ class AccountServices:
         self._reactor = reactor
         self._core = core
         self.profiles = Profiles(
-            core.local_profiles, settings.server_name, find_remote, on_profile_changed
+            core.local_profiles,
+            settings.server_name,
+            find_remote,
+            on_profile_changed,
+            core.provisioning.user,
         )
         self._deactivation = Deactivation(
             db,

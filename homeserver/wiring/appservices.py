@@ -1,8 +1,20 @@
-"""Application services: their transactions, and their part of the client API."""
+"""Application services: what they are asked, their transactions, and their APIs."""
 
 from typing import Any
 
 from appservices.api.as_sync import AsSyncApi
+from appservices.api.ping import PingApi
+from appservices.api.third_party_networks import ThirdPartyNetworksApi
+from appservices.queries.bounded_requests import BoundedRequests
+from appservices.queries.ping import AppservicePing
+from appservices.queries.third_party_networks import ThirdPartyNetworks
+from appservices.queries.unknown_names import (
+    MAX_UNKNOWN,
+    UnknownNames,
+    aliases,
+    limits_of_strangers,
+    users,
+)
 from appservices.requests.appservice_client import AppserviceClient
 from appservices.transactions.alias_interest import AliasInterest
 from appservices.transactions.appservice_transactions import AppserviceTransactions
@@ -14,29 +26,87 @@ from appservices.transactions.room_interest import PastInterest, RoomInterest
 from appservices.transactions.socket import socket_factory
 from appservices.transactions.transaction_body import TransactionBodies
 from homeserver.accounts.appservices.appservices import Appservices
+from homeserver.accounts.appservices.provisioning import Provisioning
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.client_api.rooms.history_import import HistoryImportApi
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.config.settings import Settings
 from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.rooms.ephemeral.typing import TypingUsers
 from homeserver.rooms.history_import.history_import import FindImporter, HistoryImport
 from homeserver.rooms.history_import.import_request import Importer
+from homeserver.storage.accounts.users import find_user
 from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.room_aliases import find_alias
 from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
+from homeserver.web.rate_limits import RateLimits
 from homeserver.web.routes import Route
 from homeserver.wiring.account_core import AccountCore
 from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.room_core import RoomCore
 
 
-class AppserviceServices:
-    """All objects of the area."""
+class AppserviceQueries:
+    """The objects that ask; they need nothing of rooms, and rooms and accounts need their ports."""
 
     def __init__(
         self,
         reactor: Any,
         settings: Settings,
+        db: Database,
+        appservices: Appservices,
+        rate_limits: RateLimits,
+    ) -> None:
+        self.client = client = AppserviceClient(reactor, settings.outbound_http)
+        self._requests = requests = BoundedRequests(reactor)
+        self.ping = AppservicePing(reactor, client, requests)
+
+        async def user_exists(user_id: str) -> bool:
+            return await db.run(find_user, user_id) is not None
+
+        async def alias_exists(alias: str) -> bool:
+            return await db.run(find_alias, alias) is not None
+
+        no_users: LruCache[str, float] = LruCache("appservice_unknown_users", MAX_UNKNOWN)
+        no_aliases: LruCache[str, float] = LruCache("appservice_unknown_aliases", MAX_UNKNOWN)
+        kinds = (
+            (users(appservices, user_exists), no_users),
+            (aliases(appservices, alias_exists), no_aliases),
+        )
+        strangers = limits_of_strangers(reactor)
+        names = [
+            UnknownNames(reactor, client, requests, rate_limits, strangers, kind, unknown)
+            for kind, unknown in kinds
+        ]
+        for each in names:
+            appservices.subscribe(each.forget)
+        self.provisioning = Provisioning(names[0].provision, names[1].provision)
+
+        self._networks = ThirdPartyNetworksApi(
+            ThirdPartyNetworks(reactor, client, requests, rate_limits, appservices)
+        )
+
+    def routes(self) -> list[Route]:
+        """The area's part of the client API."""
+        return self._networks.routes()
+
+    def end_waits(self) -> None:
+        """End waiting for application services: the server is about to stop."""
+        self._requests.end_waits()
+
+    async def stop(self) -> None:
+        """Close the connections to application services."""
+        await self.client.stop()
+
+
+class AppserviceServices:
+    """The objects that need those of rooms."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        queries: AppserviceQueries,
         db: Database,
         log: Log,
         readers: DurableReaders,
@@ -48,7 +118,6 @@ class AppserviceServices:
     ) -> None:
         appservices = account_core.appservices
         registry, user_rooms = room_core.registry, room_core.user_rooms
-        self._client = AppserviceClient(reactor, settings.outbound_http)
         aliases = AliasInterest(db, appservices)
         interest = RoomInterest(appservices, registry, aliases.of_room)
         feed = Feed(appservices, registry, interest, aliases)
@@ -57,11 +126,12 @@ class AppserviceServices:
             appservices,
             TransactionBodies(db, reactor, typing, encryption.counts),
             encryption.inboxes,
-            HttpTransport(self._client),
+            HttpTransport(queries.client),
             log,
             db,
             reactor,
         )
+        past_interest = PastInterest(appservices, registry, aliases.of_room)
         self.transactions = AppserviceTransactions(
             context,
             readers,
@@ -72,25 +142,29 @@ class AppserviceServices:
                 registry,
                 user_rooms,
                 feed,
-                PastInterest(appservices, registry, aliases.of_room),
+                past_interest,
             ),
             aliases,
         )
-        self._history_import = HistoryImport(db, registry, receipts, _importers(appservices))
+        history_import = HistoryImport(db, registry, receipts, _importers(appservices))
         self._as_sync = AsSyncApi(socket_factory(reactor), appservices, self.transactions, reactor)
+        self._apis: list[Any] = [
+            self._as_sync,
+            PingApi(appservices, queries.ping, self.transactions.wake),
+            HistoryImportApi(history_import),
+        ]
 
     def routes(self) -> list[Route]:
         """The area's part of the client API."""
-        return [*self._as_sync.routes(), *HistoryImportApi(self._history_import).routes()]
+        return [route for api in self._apis for route in api.routes()]
 
     def end_waits(self) -> None:
         """Close all sockets: the server is stopping."""
         self._as_sync.end_waits()
 
     async def stop(self) -> None:
-        """Stop sending, and close all connections."""
+        """Stop sending transactions."""
         await self.transactions.stop()
-        await self._client.stop()
 
 
 def _importers(appservices: Appservices) -> FindImporter:

@@ -92,6 +92,7 @@ class RoomServices:
             remote.find_alias,
             account_core.appservices,
             log,
+            account_core.provisioning.alias,
         )
         self.memberships = self._memberships(settings, log, account_core, room_core, remote)
         self.third_party_invites = ThirdPartyInvites(

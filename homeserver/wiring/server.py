@@ -24,7 +24,7 @@ from homeserver.web.rate_limits import RateLimits
 from homeserver.web.shutdown import Shutdown
 from homeserver.wiring.account_core import AccountCore
 from homeserver.wiring.accounts import AccountServices
-from homeserver.wiring.appservices import AppserviceServices
+from homeserver.wiring.appservices import AppserviceQueries, AppserviceServices
 from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation
@@ -60,7 +60,10 @@ class ServerParts:
         readers = self.readers = DurableReaders(log, db, reactor)
         rate_limits = rate_limits_of(reactor, settings)
         keys = load_signing_keys(settings.signing_key_path)
-        accounts = self.account_core = AccountCore(reactor, settings, key, db, log, appservices)
+        self.appservice_queries = AppserviceQueries(reactor, settings, db, appservices, rate_limits)
+        accounts = self.account_core = AccountCore(
+            reactor, settings, key, db, log, appservices, self.appservice_queries.provisioning
+        )
         federation = self.federation = Federation(reactor, settings, keys, db)
         erased, signer = accounts.erased_users, PolicySigner(federation.client)
         core = self.room_core = RoomCore(reactor, settings, key, db, log, erased, signer)
@@ -97,18 +100,22 @@ class ServerParts:
             self.encryption,
             active_rooms,
         )
-        self.appservices = self._appservices(reactor, settings, log)
+        self.appservices = self._appservices(reactor, log)
         self.federated_rooms = self._federated_rooms(reactor, log, remote, rate_limits)
         self.stream = Stream(reactor, settings, log, rate_limits, accounts, self.rooms, self.sync)
-        watch(metrics, db, readers, core, self.rooms, self.sync, self.stream)
-        watch_federation(metrics, self.federated_rooms)
-        metrics.show_caches(caches_of(self))
+        self._watch(metrics)
         self.listeners = self._listeners(reactor, settings, log, metrics, rate_limits)
 
-    def _appservices(self, reactor: Any, settings: Settings, log: Log) -> AppserviceServices:
+    def _watch(self, metrics: Metrics) -> None:
+        core, rooms = self.room_core, self.rooms
+        watch(metrics, self.db, self.readers, core, rooms, self.sync, self.stream)
+        watch_federation(metrics, self.federated_rooms)
+        metrics.show_caches(caches_of(self))
+
+    def _appservices(self, reactor: Any, log: Log) -> AppserviceServices:
         return AppserviceServices(
             reactor,
-            settings,
+            self.appservice_queries,
             self.db,
             log,
             self.readers,
@@ -152,6 +159,7 @@ class ServerParts:
             self.appservices.end_waits,
             self.federated_rooms.end_waits,
             self.federation.end_waits,
+            self.appservice_queries.end_waits,
         ):
             shutdown.notify(end_waits)
         http = Http(
@@ -181,6 +189,7 @@ class ServerParts:
             *self.encryption.routes(self.sync.engine, self.accounts.uia),
             *self.sync.routes(),
             *self.stream.routes(),
+            *self.appservice_queries.routes(),
             *self.appservices.routes(),
         ]
         federation_routes = [

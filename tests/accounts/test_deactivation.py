@@ -37,7 +37,7 @@ class DeactivationTests(AccountsTestCase):
 
         await self.deactivation.deactivate(ALICE, erase=False)
 
-        await self.refused(self.profiles.get(ALICE), "M_NOT_FOUND", 404)
+        await self.refused(self.profiles.get(ALICE, None, ALICE), "M_NOT_FOUND", 404)
 
     async def test_erasure_takes_account_data_too(self) -> None:
         """Private data of an erased user is of no use to others."""

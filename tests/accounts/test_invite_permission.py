@@ -15,14 +15,14 @@ class InvitePermissionTests(AccountsTestCase):
         """A user under attack has peace with one setting."""
         await self.account_data.set(ALICE, None, CONFIG, {"default_action": "block"})
 
-        await self.refused(self.permission.check(ALICE), "M_INVITE_BLOCKED", 403)
+        await self.refused(self.permission.check(ALICE, BOB), "M_INVITE_BLOCKED", 403)
 
     async def test_others_are_invited_as_ever(self) -> None:
         """Only the exact word blocks."""
-        await self.permission.check(BOB)
+        await self.permission.check(BOB, BOB)
         for content in ({}, {"default_action": "allow"}, {"default_action": ["block"]}):
             await self.account_data.set(ALICE, None, CONFIG, content)
-            await self.permission.check(ALICE)
+            await self.permission.check(ALICE, BOB)
 
     async def test_it_can_be_taken_back(self) -> None:
         """Clients set the content without the word."""
@@ -35,8 +35,8 @@ class InvitePermissionTests(AccountsTestCase):
         """The setting is one of the whole account."""
         await self.account_data.set(ALICE, "!r:example.org", CONFIG, {"default_action": "block"})
 
-        await self.permission.check(ALICE)
+        await self.permission.check(ALICE, BOB)
 
     async def test_remote_users_are_not_checked(self) -> None:
         """Their own server refuses the invite."""
-        await self.permission.check("@alice:elsewhere.example")
+        await self.permission.check("@alice:elsewhere.example", BOB)

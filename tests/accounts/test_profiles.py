@@ -36,7 +36,7 @@ class ProfilesTests(AccountsTestCase):
         await self.profiles.set_field(ALICE, "displayname", "Alice")
         await self.profiles.set_field(ALICE, "org.example.pets", {"cats": 2})
 
-        profile = await self.profiles.get(ALICE)
+        profile = await self.profiles.get(ALICE, None, CAROL)
 
         self.assertEqual(profile, {"displayname": b'"Alice"', "org.example.pets": b'{"cats":2}'})
 
@@ -47,7 +47,7 @@ class ProfilesTests(AccountsTestCase):
         await self.profiles.remove_field(ALICE, "m.tz")
         self.build()
 
-        self.assertEqual(await self.profiles.get(ALICE), {"displayname": b'"Alice"'})
+        self.assertEqual(await self.profiles.get(ALICE, None, CAROL), {"displayname": b'"Alice"'})
 
     async def test_a_change_is_published_and_calls_the_hooks(self) -> None:
         """Member events and syncs follow from here."""
@@ -74,7 +74,9 @@ class ProfilesTests(AccountsTestCase):
         """A stored null is kept; but a name is a string."""
         await self.profiles.set_field(ALICE, "org.example.nothing", None)
 
-        self.assertEqual((await self.profiles.get(ALICE))["org.example.nothing"], b"null")
+        self.assertEqual(
+            (await self.profiles.get(ALICE, None, CAROL))["org.example.nothing"], b"null"
+        )
         await self.refused(self.profiles.set_field(ALICE, "displayname", None), "M_BAD_JSON", 400)
 
     async def test_a_profile_has_a_limit(self) -> None:
@@ -93,23 +95,25 @@ class ProfilesTests(AccountsTestCase):
 
     async def test_unknown_users_have_no_profile(self) -> None:
         """A mistyped name has no profile."""
-        await self.refused(self.profiles.get(BOB), "M_NOT_FOUND", 404)
-        await self.refused(self.profiles.get("bob"), "M_INVALID_PARAM", 400)
+        await self.refused(self.profiles.get(BOB, None, CAROL), "M_NOT_FOUND", 404)
+        await self.refused(self.profiles.get("bob", None, CAROL), "M_INVALID_PARAM", 400)
 
     async def test_remote_profiles_are_requested_from_their_server(self) -> None:
         """A user sees the profiles of remote users like those of local ones."""
-        await self.refused(self.profiles.get("@dave:elsewhere.example"), "M_NOT_FOUND", 404)
+        await self.refused(
+            self.profiles.get("@dave:elsewhere.example", None, CAROL), "M_NOT_FOUND", 404
+        )
 
-        self.assertEqual(await self.profiles.get(CAROL, "m.tz"), {"m.tz": b'"UTC"'})
+        self.assertEqual(await self.profiles.get(CAROL, "m.tz", ALICE), {"m.tz": b'"UTC"'})
 
     async def test_a_change_while_the_profile_is_read_is_not_lost(self) -> None:
         """Two devices at once: all users see the second value."""
-        reading = self.started(self.profiles.get(ALICE))
+        reading = self.started(self.profiles.get(ALICE, None, CAROL))
         writing = self.started(self.profiles.set_field(ALICE, "displayname", "Alice"))
         await reading
         await writing
 
-        self.assertEqual(await self.profiles.get(ALICE), {"displayname": b'"Alice"'})
+        self.assertEqual(await self.profiles.get(ALICE, None, CAROL), {"displayname": b'"Alice"'})
 
     def test_who_may_change_what(self) -> None:
         """One's own profile; guests their name only; suspended users nothing."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from homeserver.accounts.appservices.provisioning import Party, Provision, ask_nobody
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
 from homeserver.concurrency.lru_cache import LruCache
@@ -124,29 +125,38 @@ class Profiles:
         server_name: str,
         find_remote: FindRemoteProfile,
         on_changed: Sequence[ProfileHook] = (),
+        provision: Provision = ask_nobody,
     ) -> None:
+        self._provision = provision
         self._local = local
         self._server_name = server_name
         self._find_remote = find_remote
         self._on_changed = on_changed
 
-    async def get(self, user_id: str, field: str | None = None) -> Profile:
-        """A profile, or one field of it: empty where that is not set.
+    async def get(self, user_id: str, field: str | None, party: Party) -> Profile:
+        """A profile, or one field of it: empty where that is not set. `party` asks for it.
 
         Raises `NotFound` for unknown users, `InvalidParam` for what is no user id, and what
-        `find_remote` raises.
+        `find_remote` and `Provision` raise.
         """
         try:
             server = parse_user_id(user_id).server_name
         except InvalidIdentifier:
             raise InvalidParam("Not a user ID") from None
         if server == self._server_name:
-            profile = await self._local.get(user_id)
+            profile = await self._get_local(user_id, party)
         else:
             profile = await self._find_remote(user_id, field)
         if field is None:
             return profile
         return {field: profile[field]} if field in profile else {}
+
+    async def _get_local(self, user_id: str, party: Party) -> Profile:
+        try:
+            return await self._local.get(user_id)
+        except NotFound:
+            await self._provision(user_id, party)
+            return await self._local.get(user_id)
 
     async def set_field(self, user_id: str, field: str, value: Any) -> None:
         """Set a field of a user of this server.

@@ -6,8 +6,14 @@ then only data that can be derived from the rest of the database.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from homeserver.cli.configuration import find_config, load_installed
+from homeserver.cli.doctor.appservice_checks import (
+    check_reachable,
+    check_registrations,
+    to_be_reached,
+)
 from homeserver.cli.doctor.database_checks import check_database
 from homeserver.cli.doctor.federation_checks import check_federation, own_name_to_check
 from homeserver.cli.doctor.file_checks import check_config_file, check_data_dir, check_signing_key
@@ -44,9 +50,17 @@ def doctor(config: Path | None, server: str | None = None, *, repair: bool = Fal
         report(finding)
     if settings is None:
         return worst
+    appservices = to_be_reached(settings)
     subject = server or own_name_to_check(settings)
-    if subject is not None:
-        run_in_reactor(lambda reactor: check_federation(reactor, settings, subject, report))
+
+    async def check_connections(reactor: Any) -> None:
+        for finding in await check_reachable(reactor, settings, appservices):
+            report(finding)
+        if subject is not None:
+            await check_federation(reactor, settings, subject, report)
+
+    if appservices or subject is not None:
+        run_in_reactor(check_connections)
     return worst
 
 
@@ -67,6 +81,7 @@ def examine(config: Path | None, *, repair: bool = False) -> Iterator[Finding]:
     yield from check_listeners(settings)
     yield from check_well_known(settings)
     yield from check_mail(settings)
+    yield from check_registrations(settings)
 
 
 def _check_server_name(settings: Settings) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from homeserver.accounts.user_data.profiles import (
     check_may_change,
 )
 from homeserver.protocol.errors import MissingParam, NotFound
+from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Route
 
 PROFILE = "/_matrix/client/v3/profile/{user_id}"
@@ -33,14 +34,16 @@ class ProfileApi:
             Route("DELETE", field, self.delete_profile_field, auth=Auth.GUEST, limit="profile"),
         ]
 
-    async def get_user_profile(self, user_id: str) -> dict[str, msgspec.Raw]:
+    async def get_user_profile(self, user_id: str, request: Request) -> dict[str, msgspec.Raw]:
         """A whole profile."""
-        profile = await self._profiles.get(user_id)
+        profile = await self._profiles.get(user_id, None, request.address)
         return {field: msgspec.Raw(value) for field, value in profile.items()}
 
-    async def get_profile_field(self, user_id: str, key_name: str) -> dict[str, msgspec.Raw]:
+    async def get_profile_field(
+        self, user_id: str, key_name: str, request: Request
+    ) -> dict[str, msgspec.Raw]:
         """One field of a profile."""
-        profile = await self._profiles.get(user_id, key_name)
+        profile = await self._profiles.get(user_id, key_name, request.address)
         # Clients expect the two oldest fields to be absent from the response where they are not
         # set.
         if key_name not in profile and key_name not in (DISPLAYNAME, AVATAR_URL):

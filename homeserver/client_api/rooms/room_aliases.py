@@ -9,6 +9,7 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.rooms.discovery.aliases import Aliases
+from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Route
 
 ALIAS = "/_matrix/client/v3/directory/room/{room_alias}"
@@ -37,9 +38,11 @@ class RoomAliasesApi:
         """Create an alias."""
         await self._aliases.add(caller, room_alias, body.room_id)
 
-    async def get_room_id_by_alias(self, room_alias: str) -> dict[str, str | list[str]]:
+    async def get_room_id_by_alias(
+        self, room_alias: str, request: Request
+    ) -> dict[str, str | list[str]]:
         """The room id of an alias, and servers in the room."""
-        target = await self._aliases.resolve(room_alias)
+        target = await self._aliases.resolve(room_alias, request.address)
         return {"room_id": target.room_id, "servers": target.servers}
 
     async def delete_room_alias(self, caller: Requester, room_alias: str) -> None:

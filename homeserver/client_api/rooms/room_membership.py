@@ -129,14 +129,14 @@ class RoomMembershipApi:
         body: dict[str, Any] | None = None,
     ) -> dict[str, str]:
         """Join a room by its id or an alias."""
-        room_id, servers = await self._find(room_id_or_alias, query)
+        room_id, servers = await self._find(caller, room_id_or_alias, query)
         return await self._join(caller, room_id, servers, body)
 
     async def knock_room(
         self, caller: Requester, room_id_or_alias: str, body: MembershipReason, query: Via
     ) -> dict[str, str]:
         """Knock on a room."""
-        room_id, servers = await self._find(room_id_or_alias, query)
+        room_id, servers = await self._find(caller, room_id_or_alias, query)
         await self._memberships.knock(caller, room_id, reason=body.reason, servers=servers)
         return {"room_id": room_id}
 
@@ -194,9 +194,11 @@ class RoomMembershipApi:
         )
         return {"room_id": room_id}
 
-    async def _find(self, room_id_or_alias: str, query: Via) -> tuple[str, list[str]]:
+    async def _find(
+        self, caller: Requester, room_id_or_alias: str, query: Via
+    ) -> tuple[str, list[str]]:
         """The room's id, and servers that may be in it."""
         if not room_id_or_alias.startswith("#"):
             return room_id_or_alias, query.servers
-        target = await self._aliases.resolve(room_id_or_alias)
+        target = await self._aliases.resolve(room_id_or_alias, caller)
         return target.room_id, [*query.servers, *target.servers]

@@ -35,7 +35,7 @@ class RoomSummaryApi:
         """The public data of a room, for a user before they join."""
         room_id, via = room_id_or_alias, list(filter(is_valid_server_name, query.via))
         if room_id.startswith("#"):
-            target = await self._aliases.resolve(room_id)
+            target = await self._aliases.resolve(room_id, caller)
             room_id = target.room_id
             via += target.servers
         return await self._previews.preview(caller.user_id, room_id, via)

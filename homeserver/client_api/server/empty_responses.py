@@ -17,13 +17,8 @@ class EmptyResponsesApi:
     def routes(self) -> list[Route]:
         return [
             Route("GET", f"{CLIENT}/pushers", self.get_pushers),
-            Route("GET", f"{CLIENT}/thirdparty/protocols", self.get_protocols),
         ]
 
     def get_pushers(self) -> dict[str, list[Any]]:
         """The caller's pushers."""
         return {"pushers": []}
-
-    def get_protocols(self) -> dict[str, Any]:
-        """The networks that application services bridge to."""
-        return {}

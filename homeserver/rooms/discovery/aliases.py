@@ -13,6 +13,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from homeserver.accounts.appservices.appservices import Appservices
+from homeserver.accounts.appservices.provisioning import Party, Provision, ask_nobody
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import (
     BadAlias,
@@ -77,9 +78,11 @@ class Aliases:
         find_remote: FindRemoteAlias,
         appservices: Appservices,
         log: Log,
+        provision: Provision = ask_nobody,
     ) -> None:
         self._appservices = appservices
         self._log = log
+        self._provision = provision
         self._find_remote = find_remote
         self._db = db
         self._names = names
@@ -147,8 +150,11 @@ class Aliases:
         finally:
             self._reserved.discard(alias)
 
-    async def resolve(self, alias: str) -> AliasTarget:
-        """The target of an alias. Raises `NotFound`, and what `find_remote` raises."""
+    async def resolve(self, alias: str, party: Party | None = None) -> AliasTarget:
+        """The target of an alias. Raises `NotFound`, and what `find_remote` raises.
+
+        With a `party` that needs the room, an application service may create an unknown alias.
+        """
         try:
             server_name = parse_room_alias(alias).server_name
         except InvalidIdentifier as error:
@@ -156,6 +162,9 @@ class Aliases:
         if server_name != self._origin.server_name:
             return await self._find_remote(alias)
         row = await self._db.run(storage.find_alias, alias)
+        if row is None and party is not None:
+            await self._provision(alias, party)
+            row = await self._db.run(storage.find_alias, alias)
         room = None if row is None else await self._rooms.by_number(row.room)
         if room is None:
             raise NotFound(f"The room alias {alias} does not exist")

@@ -166,6 +166,7 @@ class Memberships:
     ) -> StoredEvent:
         """Invite a user. The server of a remote user has to agree, and may refuse."""
         await self._room_of_other(caller, room_id, user_id)
+        await self._permission.check(user_id, caller)
         if content is None and self._rooms.local_server.is_local(user_id):
             content = await self._content("invite", user_id, reason)
         elif content is None:
@@ -173,13 +174,15 @@ class Memberships:
         if is_direct:
             content = {**content, "is_direct": True}
         draft = member_draft(caller.user_id, user_id, content, origin_server_ts=caller.event_ts)
-        return await self.issue_invite(draft, room_id)
+        return await self._invite(draft, room_id)
 
     async def issue_invite(self, draft: MemberDraft, room_id: str) -> StoredEvent:
         """Send an invite that the authorisation rules allow, to a local or remote user."""
-        target = draft.state_key or ""
-        await self._permission.check(target)
-        if self._rooms.local_server.is_local(target):
+        await self._permission.check(draft.state_key or "", draft.sender)
+        return await self._invite(draft, room_id)
+
+    async def _invite(self, draft: MemberDraft, room_id: str) -> StoredEvent:
+        if self._rooms.local_server.is_local(draft.state_key or ""):
             return await self._send_draft(room_id, draft)
         return await self._invite_remote(draft, room_id)
 

@@ -4,9 +4,11 @@ Owns the table `users` and the sequence `generated_localparts` (migrations/0002_
 is never deleted, so a user id is never given to a second user.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import psycopg
 from psycopg.rows import class_row
 
 from homeserver.storage.database.database import Connection
@@ -69,6 +71,32 @@ async def all_users(db: Connection, after: str = "", limit: int = 1000) -> list[
             (after, limit),
         )
         return await cursor.fetchall()
+
+
+async def count_by_appservice(db: Connection) -> dict[str, int]:
+    """The number of users that each application service has registered, by its id."""
+    cursor = await db.execute(
+        """
+        SELECT appservice, count(*) FROM users WHERE appservice IS NOT NULL GROUP BY appservice
+        """
+    )
+    return dict(await cursor.fetchall())
+
+
+async def users_of_appservice(db: Connection, appservice: str, limit: int) -> list[str]:
+    """The first users that an application service has registered, sorted."""
+    cursor = await db.execute(
+        "SELECT user_id FROM users WHERE appservice = %s ORDER BY user_id LIMIT %s",
+        (appservice, limit),
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+def all_names(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str | None]]:
+    """All user ids, each with the application service that made it; without a reactor."""
+    with connection.transaction(), connection.cursor(name="all_names") as cursor:
+        cursor.execute("SELECT user_id, appservice FROM users")
+        yield from cursor
 
 
 async def users_among(db: Connection, user_ids: Sequence[str]) -> set[str]:

@@ -1,0 +1,1 @@
+"""Questions to application services: for users, for rooms, and about their networks."""

@@ -1,0 +1,1 @@
+"""`homeserver appservice`: bridges and other application services."""
