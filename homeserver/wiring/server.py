@@ -80,6 +80,7 @@ class ServerParts:
                 self.encryption.cross_signing.deactivated,
                 self.rooms.forced_leaves.deactivated,
                 self.encryption.key_backups.deactivated,
+                accounts.pushers.deactivated,
             ],
         )
         self.sync = Sync(
@@ -155,7 +156,12 @@ class ServerParts:
         )
         client_routes = [
             *self.accounts.routes(
-                {"io.homeserver.stream": settings.websocket.enabled, "org.matrix.msc3814": True}
+                {
+                    "io.homeserver.stream": settings.websocket.enabled,
+                    "org.matrix.msc3814": True,
+                    "org.matrix.msc3881": True,
+                    "org.matrix.msc3881.stable": True,
+                }
             ),
             *self.rooms.routes(),
             *moderation.routes(),

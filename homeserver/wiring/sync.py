@@ -59,7 +59,7 @@ class Sync:
         self._settings = settings
         registry, user_rooms = room_core.registry, room_core.user_rooms
         receipts = self.receipts = Receipts(db, log, room_core.names, room_core.local_server)
-        self.push = Push(db, log, readers, account_core, room_core, receipts)
+        self.push = Push(reactor, db, log, readers, account_core, room_core, receipts)
         self.markers = ReadMarkers(registry, room_core.events, receipts, account_core.account_data)
         self.typing = TypingUsers(registry, log, reactor, log.position, active_rooms)
         self.tracker = PresenceTracker(
@@ -108,9 +108,11 @@ class Sync:
         """Start background work."""
         await self.tracker.start()
         await self._presence.start()
+        await self.push.pushers.start()
 
     async def stop(self) -> None:
         """Stop background work."""
+        self.push.pushers.stop()
         self.typing.stop()
         self.tracker.stop()
         self.remote_presence.stop()

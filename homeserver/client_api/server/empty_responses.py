@@ -3,7 +3,7 @@
 The settings pages and start-up code of clients treat "no such endpoint" as a broken server, and
 show an error or retry endlessly. A module that is added removes its endpoint from here.
 
-Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3pushers
+Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3thirdpartyprotocols
 """
 
 from typing import Any
@@ -16,13 +16,8 @@ CLIENT = "/_matrix/client/v3"
 class EmptyResponsesApi:
     def routes(self) -> list[Route]:
         return [
-            Route("GET", f"{CLIENT}/pushers", self.get_pushers),
             Route("GET", f"{CLIENT}/thirdparty/protocols", self.get_protocols),
         ]
-
-    def get_pushers(self) -> dict[str, list[Any]]:
-        """The caller's pushers."""
-        return {"pushers": []}
 
     def get_protocols(self) -> dict[str, Any]:
         """The networks that application services bridge to."""

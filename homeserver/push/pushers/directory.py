@@ -1,0 +1,88 @@
+"""The directory of pushers: which users have some, and those of users who were pushed to lately.
+
+The ids of all users with pushers are in memory, so that an event costs nothing for those who have
+none.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from homeserver.accounts.sessions.devices import DevicesRemoved
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.push.pushers.pusher import Pusher, PushersChanged
+from homeserver.storage.database.database import Database
+from homeserver.storage.push.pushers import pushers_of, users_with_pushers
+
+MAX_USERS = 50_000  # whose pushers are in memory
+MAX_ATTEMPTS = 5
+
+UserPushers = tuple[Pusher, ...]
+
+
+class PusherDirectory:
+    """Finds pushers. `apply` is to be subscribed to the log.
+
+    `users` are those who have pushers; some may have none any more. `generation` changes with each
+    change of pushers.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._cache: LruCache[str, UserPushers] = LruCache("pushers", MAX_USERS)
+        self.users: set[str] = set()
+        self.generation = 0
+
+    async def load(self) -> None:
+        """Read which users have pushers. No entry may be published before."""
+        self.users.update(await self._db.run(users_with_pushers))
+
+    def find(self, user_id: str) -> UserPushers | None:
+        """The pushers of a user, if they are in memory."""
+        return () if user_id not in self.users else self._cache.get(user_id)
+
+    async def of(self, user_id: str) -> UserPushers:
+        """The pushers of a user."""
+        found = self.find(user_id)
+        return (await self.of_all([user_id]))[user_id] if found is None else found
+
+    async def of_all(self, user_ids: Collection[str]) -> dict[str, UserPushers]:
+        """The pushers of some users."""
+        found: dict[str, UserPushers] = {}
+        missing = []
+        for user_id in user_ids:
+            pushers = self.find(user_id)
+            if pushers is None:
+                missing.append(user_id)
+            else:
+                found[user_id] = pushers
+        return found | await self._load(missing) if missing else found
+
+    async def _load(self, user_ids: Sequence[str]) -> dict[str, UserPushers]:
+        for _ in range(MAX_ATTEMPTS):
+            before = self.generation
+            loaded: dict[str, UserPushers] = dict.fromkeys(user_ids, ())
+            for row in await self._db.run(pushers_of, user_ids):
+                loaded[row.user_id] += (Pusher(row),)
+            if before == self.generation:
+                for user_id, pushers in loaded.items():
+                    if pushers:
+                        self._cache.put(user_id, pushers)
+                    else:
+                        self.users.discard(user_id)
+                break
+        return loaded
+
+    def forget(self, user_id: str) -> None:
+        """Read a user's pushers again when they are needed."""
+        self._cache.pop(user_id)
+        self.generation += 1
+
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Apply log entries: forget what was changed (called by the log)."""
+        for entry in entries:
+            if isinstance(entry, PushersChanged):
+                for user_id in entry.user_ids:
+                    self.users.add(user_id)
+                    self.forget(user_id)
+            elif isinstance(entry, DevicesRemoved) and entry.user_id in self.users:
+                self.forget(entry.user_id)
