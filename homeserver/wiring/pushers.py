@@ -45,34 +45,19 @@ class PusherParts:
         recent_events: RecentEvents,
     ) -> None:
         registry, user_rooms = room_core.registry, room_core.user_rooms
-        self.directory = directory = account_core.pusher_directory
+        directory = account_core.pusher_directory
         badges = Badges(db, registry, user_rooms, unread_counts)
         recipients = Recipients(directory, members, reactor)
         invites = Invites(members, user_rules, evaluator)
+        finding = registry, user_rooms, members, push_actions, unread_counts, invites
+        missed = FoundMissedPushes(log, reactor, recent_events, *finding)
+        bodies = _bodies(room_core, unread_counts, push_actions, badges)
         self.queues = PusherQueues(
             account_core.outbound,
             directory,
             account_core.pushers,
-            EventNotifications(
-                registry,
-                user_rooms,
-                room_core.out_of_room,
-                unread_counts,
-                push_actions,
-                badges,
-                RoomTitles(registry),
-            ),
-            FoundMissedPushes(
-                log,
-                reactor,
-                recent_events,
-                registry,
-                user_rooms,
-                members,
-                push_actions,
-                unread_counts,
-                invites,
-            ),
+            bodies,
+            missed,
             badges,
             db,
             log,
@@ -107,3 +92,17 @@ class PusherParts:
         """Send nothing more."""
         self._badge_updates.stop()
         self.queues.stop()
+
+
+def _bodies(
+    room_core: RoomCore, unread_counts: UnreadCounts, push_actions: PushActions, badges: Badges
+) -> EventNotifications:
+    return EventNotifications(
+        room_core.registry,
+        room_core.user_rooms,
+        room_core.out_of_room,
+        unread_counts,
+        push_actions,
+        badges,
+        RoomTitles(room_core.registry),
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import maybeDeferred
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
@@ -31,7 +31,7 @@ class PushGateway(Resource):
         self.seen: list[dict[str, Any]] = []
         self.received: list[dict[str, Any]] = []
         self.answer: Answer = lambda request, notification: {"rejected": []}
-        self._port = port
+        self.port = port
         self.start()
 
     def start(self) -> None:
@@ -41,10 +41,10 @@ class PushGateway(Resource):
         self._site = site
         self._connections: list[Any] = []
         self._listening = reactor.listenTCP(  # type: ignore[attr-defined]
-            self._port, site, interface="127.0.0.1"
+            self.port, site, interface="127.0.0.1"
         )
-        self._port = self._listening.getHost().port
-        self.url = f"http://127.0.0.1:{self._port}{PATH}"
+        self.port = self._listening.getHost().port
+        self.url = f"http://127.0.0.1:{self.port}{PATH}"
 
     async def stop(self) -> None:
         """Close the listener and all connections."""
@@ -94,10 +94,3 @@ def pusher(gateway: PushGateway, pushkey: str = "phone", **more: Any) -> dict[st
         "data": data,
         **more,
     }
-
-
-def pause(seconds: float) -> "Deferred[None]":
-    """Fires after a moment in which nothing is to happen."""
-    done: Deferred[None] = Deferred()
-    reactor.callLater(seconds, done.callback, None)  # type: ignore[attr-defined]
-    return done

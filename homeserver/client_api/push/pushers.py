@@ -105,15 +105,6 @@ def _check_sizes(request: PusherRequest) -> None:
             raise InvalidParam(f"{name} has at most {MAX_NAME_BYTES} bytes")
     if len(request.data) > MAX_DATA_BYTES:
         raise InvalidParam(f"The data of a pusher has at most {MAX_DATA_BYTES} bytes")
-    if any("\0" in text for text in _texts(request)):
-        raise InvalidParam("The parameters of a pusher have no NUL characters")
-
-
-def _texts(request: PusherRequest) -> tuple[str, ...]:
-    return (
-        *(request.app_id, request.pushkey, request.app_display_name),
-        *(request.device_display_name, request.profile_tag, request.lang),
-    )
 
 
 def _check_url(url: Any) -> None:

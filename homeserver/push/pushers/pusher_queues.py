@@ -74,6 +74,13 @@ class PusherQueues:
     def __len__(self) -> int:
         return len(self._queues)
 
+    @property
+    def behind(self) -> int:
+        """The number of pushers that lack events, since their gateways do not accept them."""
+        return sum(
+            queue.pusher.progress.behind_since is not None for queue in self._queues.values()
+        )
+
     async def start(self) -> None:
         """Continue with the pushers that were behind when the last process ended."""
         for user_id in await self._db.run(users_with_pushers_behind):
