@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from benchmarks import delivery, encryption, footprint, initial_sync, large_scale, sending
+from benchmarks import delivery, encryption, footprint, initial_sync, large_scale, push, sending
 from benchmarks.figures import Figure, table
 from benchmarks.loop import Loop
 from benchmarks.population import Population
@@ -17,9 +17,11 @@ from tests.support.process import running_server
 
 PARTS = ("sending", "delivery", "initial_sync", "footprint")
 ENCRYPTION = "encryption"  # makes 1,000 accounts, on a server of its own
+PUSH = "push"  # with a gateway, on a server of its own
 LARGE_SCALE = "scale"  # takes some minutes, and a server of its own
 MEMBERS = 100
-HELP = f"{', '.join(PARTS)}; all of these if none; {ENCRYPTION} and {LARGE_SCALE} only if named"
+NAMED = f"{ENCRYPTION}, {PUSH} and {LARGE_SCALE} only if named"
+HELP = f"{', '.join(PARTS)}; all of these if none; {NAMED}"
 OVERRIDES = {"log": {"level": "WARN"}}
 
 
@@ -30,13 +32,15 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5, help="length of each load (5)")
     parser.add_argument("--scale", type=float, default=1, help="size of the named parts (1)")
     arguments = parser.parse_args()
-    unknown = set(arguments.parts) - {*PARTS, ENCRYPTION, LARGE_SCALE}
+    unknown = set(arguments.parts) - {*PARTS, ENCRYPTION, PUSH, LARGE_SCALE}
     if unknown:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     parts = arguments.parts or list(PARTS)
     figures = run(parts, arguments.seconds) if set(PARTS) & set(parts) else []
     if ENCRYPTION in parts:
         figures += run_encryption(arguments.scale)
+    if PUSH in parts:
+        figures += run_push(arguments.scale)
     if LARGE_SCALE in parts:
         figures += run_large_scale(arguments.scale)
     print(f"\n{table(figures)}")
@@ -76,6 +80,14 @@ def run_encryption(size: float) -> list[Figure]:
     os.sched_setaffinity(0, own_cores)
     with running_server(OVERRIDES, cpus=server_cores) as server:
         return encryption.measure(Population(server, Loop()), size)
+
+
+def run_push(size: float) -> list[Figure]:
+    """The figures of `benchmarks.push`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    with running_server(push.OVERRIDES, cpus=server_cores) as server:
+        return push.measure(Population(server, Loop()), size)
 
 
 def run_large_scale(size: float) -> list[Figure]:

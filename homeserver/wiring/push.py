@@ -5,6 +5,7 @@ from typing import Any
 from homeserver.client_api.push.notifications import NotificationsApi
 from homeserver.client_api.push.push_rules import PushRulesApi
 from homeserver.client_api.push.pushers import PushersApi
+from homeserver.config.settings import Settings
 from homeserver.push.compiled_rules import UserRules
 from homeserver.push.members import Members
 from homeserver.push.mentions import Mentions, has_mentions
@@ -31,6 +32,7 @@ class Push:
     def __init__(
         self,
         reactor: Any,
+        settings: Settings,
         db: Database,
         log: Log,
         readers: DurableReaders,
@@ -63,6 +65,7 @@ class Push:
             log.subscribe(reader.apply)
         self.pushers = PusherParts(
             reactor,
+            settings,
             db,
             log,
             readers,

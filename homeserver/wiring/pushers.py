@@ -3,6 +3,8 @@
 import random
 from typing import Any
 
+from homeserver.config.settings import Settings
+from homeserver.outbound.json_posts import JsonPosts
 from homeserver.push.compiled_rules import UserRules
 from homeserver.push.members import Members
 from homeserver.push.push_actions import PushActions
@@ -32,6 +34,7 @@ class PusherParts:
     def __init__(
         self,
         reactor: Any,
+        settings: Settings,
         db: Database,
         log: Log,
         readers: DurableReaders,
@@ -46,6 +49,7 @@ class PusherParts:
     ) -> None:
         registry, user_rooms = room_core.registry, room_core.user_rooms
         directory = account_core.pusher_directory
+        self._posts = JsonPosts(reactor, settings.outbound_http, "push gateways")
         badges = Badges(db, registry, user_rooms, unread_counts)
         recipients = Recipients(directory, members, reactor)
         invites = Invites(members, user_rules, evaluator)
@@ -53,7 +57,7 @@ class PusherParts:
         missed = FoundMissedPushes(log, reactor, recent_events, *finding)
         bodies = _bodies(room_core, unread_counts, push_actions, badges)
         self.queues = PusherQueues(
-            account_core.outbound,
+            self._posts,
             directory,
             account_core.pushers,
             bodies,
@@ -88,10 +92,11 @@ class PusherParts:
         """Continue with what a former process has left."""
         await self.queues.start()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Send nothing more."""
         self._badge_updates.stop()
         self.queues.stop()
+        await self._posts.stop()
 
 
 def _bodies(

@@ -59,7 +59,7 @@ class Sync:
         self._settings = settings
         registry, user_rooms = room_core.registry, room_core.user_rooms
         receipts = self.receipts = Receipts(db, log, room_core.names, room_core.local_server)
-        self.push = Push(reactor, db, log, readers, account_core, room_core, receipts)
+        self.push = Push(reactor, settings, db, log, readers, account_core, room_core, receipts)
         self.markers = ReadMarkers(registry, room_core.events, receipts, account_core.account_data)
         self.typing = TypingUsers(registry, log, reactor, log.position, active_rooms)
         self.tracker = PresenceTracker(
@@ -112,7 +112,7 @@ class Sync:
 
     async def stop(self) -> None:
         """Stop background work."""
-        self.push.pushers.stop()
+        await self.push.pushers.stop()
         self.typing.stop()
         self.tracker.stop()
         self.remote_presence.stop()

@@ -53,7 +53,7 @@ class GatewayFailureTests(PushTestCase):
         await self.gateway.stop()
         await self.bob.say(self.room, "missed")
         invited = await self.bob.create_room(invite=[self.alice], name="Invited")
-        await until(lambda: self._is_behind())
+        await until(self._is_behind)
 
         await self.restart_server(self.alice, self.bob)
         self.assertTrue(self._is_behind())

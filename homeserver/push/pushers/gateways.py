@@ -14,7 +14,8 @@ import msgspec
 
 from homeserver.concurrency.fair_slots import FairSlots
 from homeserver.concurrency.lru_cache import LruCache
-from homeserver.outbound.http_client import OutboundClient, OutboundError
+from homeserver.outbound.http_client import OutboundError
+from homeserver.outbound.json_posts import JsonPosts
 
 MAX_REQUESTS = 400  # at the same time
 MAX_OF_GATEWAY = 100  # of them, those to one gateway
@@ -24,8 +25,6 @@ MAX_PROVEN = 10_000  # gateways that are remembered
 MAX_WAITING = 10_000_000  # pushers, which have one request each: their number is bounded
 TIMEOUT_SECONDS = 20.0
 MAX_BODY = 65_536  # bytes of a response
-
-_HEADERS = {"Content-Type": "application/json"}
 
 
 class PushFailed(Exception):
@@ -48,8 +47,8 @@ class Gateways:
     `on_reachable(name)` is called when a gateway has accepted a notification.
     """
 
-    def __init__(self, http: OutboundClient, on_reachable: Callable[[str], None]) -> None:
-        self._http = http
+    def __init__(self, posts: JsonPosts, on_reachable: Callable[[str], None]) -> None:
+        self._posts = posts
         self._on_reachable = on_reachable
         self._proven: LruCache[str, bool] = LruCache("push_gateways", MAX_PROVEN)
         self._slots = _slots(MAX_REQUESTS, MAX_OF_GATEWAY)
@@ -66,14 +65,7 @@ class Gateways:
     async def notify(self, gateway: str, url: str, body: bytes) -> list[str]:
         """Send a notification; the pushkeys that the gateway rejects. Raises `PushFailed`."""
         try:
-            response = await self._http.request(
-                "POST",
-                url,
-                headers=_HEADERS,
-                body=body,
-                max_body=MAX_BODY,
-                timeout=TIMEOUT_SECONDS,
-            )
+            response = await self._posts.post(url, body, max_body=MAX_BODY, timeout=TIMEOUT_SECONDS)
         except OutboundError as error:
             self.failed += 1
             raise PushFailed(str(error)) from error

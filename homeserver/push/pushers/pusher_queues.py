@@ -7,7 +7,7 @@ from twisted.logger import Logger
 
 from homeserver.accounts.sessions.devices import DevicesRemoved
 from homeserver.concurrency.clock import Clock
-from homeserver.outbound.http_client import OutboundClient
+from homeserver.outbound.json_posts import JsonPosts
 from homeserver.protocol.errors import Unavailable
 from homeserver.push.pushers.badges import Badges
 from homeserver.push.pushers.directory import PusherDirectory
@@ -34,7 +34,7 @@ class PusherQueues:
 
     def __init__(
         self,
-        http: OutboundClient,
+        posts: JsonPosts,
         directory: PusherDirectory,
         pushers: Pushers,
         notifications: NotificationBodies,
@@ -57,7 +57,7 @@ class PusherQueues:
         self._sent: dict[int, Pusher] = {}  # whose progress is to be stored
         self._is_storing = False
         self._is_stopped = False
-        self.gateways = Gateways(http, self._reached)
+        self.gateways = Gateways(posts, self._reached)
         self._context = PushContext(
             self.gateways,
             notifications,
