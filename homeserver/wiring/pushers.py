@@ -51,7 +51,7 @@ class PusherParts:
         directory = account_core.pusher_directory
         self._posts = JsonPosts(reactor, settings.outbound_http, "push gateways")
         badges = Badges(db, registry, user_rooms, unread_counts)
-        recipients = Recipients(directory, members, reactor)
+        recipients = Recipients(directory, user_rooms, members, reactor)
         invites = Invites(members, user_rules, evaluator)
         finding = registry, user_rooms, members, push_actions, unread_counts, invites
         missed = FoundMissedPushes(log, reactor, recent_events, *finding)

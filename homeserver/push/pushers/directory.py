@@ -22,15 +22,14 @@ UserPushers = tuple[Pusher, ...]
 class PusherDirectory:
     """Finds pushers. `apply` is to be subscribed to the log.
 
-    `users` are those who have pushers; some may have none any more. `generation` changes with each
-    change of pushers.
+    `users` are those who have pushers; some may have none any more.
     """
 
     def __init__(self, db: Database) -> None:
         self._db = db
         self._cache: LruCache[str, UserPushers] = LruCache("pushers", MAX_USERS)
         self.users: set[str] = set()
-        self.generation = 0
+        self._generation = 0
 
     async def load(self) -> None:
         """Read which users have pushers. No entry may be published before."""
@@ -59,11 +58,11 @@ class PusherDirectory:
 
     async def _load(self, user_ids: Sequence[str]) -> dict[str, UserPushers]:
         for _ in range(MAX_ATTEMPTS):
-            before = self.generation
+            before = self._generation
             loaded: dict[str, UserPushers] = dict.fromkeys(user_ids, ())
             for row in await self._db.run(pushers_of, user_ids):
                 loaded[row.user_id] += (Pusher(row),)
-            if before == self.generation:
+            if before == self._generation:
                 for user_id, pushers in loaded.items():
                     if pushers:
                         self._cache.put(user_id, pushers)
@@ -75,7 +74,7 @@ class PusherDirectory:
     def forget(self, user_id: str) -> None:
         """Read a user's pushers again when they are needed."""
         self._cache.pop(user_id)
-        self.generation += 1
+        self._generation += 1
 
     def apply(self, entries: Sequence[Any]) -> None:
         """Apply log entries: forget what was changed (called by the log)."""

@@ -1,7 +1,7 @@
 """Push gateways: the servers that pass notifications on to phones.
 
 Any user can name any server as their gateway. So each gets a share of the requests only, and
-servers that have never accepted a notification are sent a few at a time.
+servers that have not accepted a notification lately are sent a few at a time.
 
 Spec: https://spec.matrix.org/v1.19/push-gateway-api/
 """
@@ -19,7 +19,7 @@ from homeserver.outbound.json_posts import JsonPosts
 
 MAX_REQUESTS = 400  # at the same time
 MAX_OF_GATEWAY = 100  # of them, those to one gateway
-MAX_UNPROVEN = 60  # to gateways that have never accepted anything
+MAX_UNPROVEN = 60  # to gateways that have not accepted the last notification
 MAX_OF_UNPROVEN = 10
 MAX_PROVEN = 10_000  # gateways that are remembered
 MAX_WAITING = 10_000_000  # pushers, which have one request each: their number is bounded
@@ -68,6 +68,8 @@ class Gateways:
             response = await self._posts.post(url, body, max_body=MAX_BODY, timeout=TIMEOUT_SECONDS)
         except OutboundError as error:
             self.failed += 1
+            # It may take long to fail again, so from now on it gets few of the slots.
+            self._proven.pop(gateway)
             raise PushFailed(str(error)) from error
         if not 200 <= response.status < 300:
             self.failed += 1

@@ -1,7 +1,7 @@
 """Missed pushes: the events that a pusher could not send, as far as they still notify the user.
 
-They are looked for among the newest events of the user's rooms. What is older than a day, or beyond
-the newest hundred, is not pushed any more: the count of unread messages says that it is there.
+They are looked for among the events of the user's rooms, a page at a time. What is older than a day
+is not pushed any more: the count of unread messages says that it is there.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,6 @@ from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.streams.log import Log
 from homeserver.streams.positions import position_at
 
-MAX_PUSHES = 100
-MAX_EXAMINED = 1_000  # events
 CHUNK_EVENTS = 100
 MAX_AGE_SECONDS = 86_400.0
 
@@ -58,29 +56,31 @@ class FoundMissedPushes:
         """The position up to which everything can be found now."""
         return self._log.position
 
-    async def between(self, pusher: Pusher, since: int, upto: int) -> Sequence[QueuedPush]:
-        """The pushes with `since <= position <= upto`, oldest first."""
+    async def after(
+        self, pusher: Pusher, after: int, upto: int
+    ) -> tuple[Sequence[QueuedPush], int]:
+        """The next pushes after a position, oldest first, and the position up to which they are.
+
+        There are none if this position is `upto`.
+        """
         user_id = pusher.row.user_id
         oldest = position_at(wall_seconds(self._clock) - MAX_AGE_SECONDS)
-        since = max(since, oldest, pusher.progress.sent_upto + 1)
-        found = await self._invites_out_of_room(user_id, since, upto)
-        members: dict[int, Member] = {}
-        at: int | None = upto
-        examined = 0
-        while at is not None and at >= since and examined < MAX_EXAMINED:
-            chunk = await self._recent.chunk(user_id, at, CHUNK_EVENTS)
-            examined += CHUNK_EVENTS
+        at: int | None = max(after, min(oldest, upto))
+        while at is not None:
+            chunk = await self._recent.chunk_after(user_id, at, upto, CHUNK_EVENTS)
+            end = upto if chunk.next is None else chunk.next
+            found = await self._invites_out_of_room(user_id, at, end)
+            members: dict[int, Member] = {}
             for room, seen in chunk.events:
-                position = seen.stored.position or 0
-                if position < since or len(found) >= MAX_PUSHES:
-                    return _in_order(found)
                 if room.room_nid not in members:
                     members[room.room_nid] = await self._members.load(room, user_id)
                 push = await self._push(room, members[room.room_nid], seen.stored)
                 if push is not None:
                     found.append(push)
+            if found:
+                return sorted(found, key=lambda push: push.position), end
             at = chunk.next
-        return _in_order(found)
+        return (), upto
 
     async def _push(self, room: Room, member: Member, stored: StoredEvent) -> QueuedPush | None:
         position = stored.position or 0
@@ -103,15 +103,15 @@ class FoundMissedPushes:
             return None
         return build_push(position, room.room_nid, stored, outcome)
 
-    async def _invites_out_of_room(self, user_id: str, since: int, upto: int) -> list[QueuedPush]:
+    async def _invites_out_of_room(self, user_id: str, after: int, upto: int) -> list[QueuedPush]:
         """The invites to rooms that this server is not in."""
         places = [
             (place.position, room_nid, place.event)
             for room_nid, place in (await self._user_rooms.of(user_id)).items()
-            if place.membership == "invite" and since <= place.position <= upto
+            if place.membership == "invite" and after < place.position <= upto
         ]
         found: list[QueuedPush] = []
-        for position, room_nid, event_nid in sorted(places)[-MAX_PUSHES:]:
+        for position, room_nid, event_nid in sorted(places):
             room = await self._rooms.by_number(room_nid)
             if room is None:
                 continue
@@ -123,7 +123,3 @@ class FoundMissedPushes:
                         build_push(position, room_nid, stored, outcome, is_out_of_room=True)
                     )
         return found
-
-
-def _in_order(pushes: Sequence[QueuedPush]) -> list[QueuedPush]:
-    return sorted(pushes, key=lambda push: push.position)

@@ -23,7 +23,7 @@ from homeserver.push.pushers.pusher import Pusher
 from homeserver.push.pushers.queued_push import QueuedPush
 from homeserver.storage.database.database import DatabaseUnavailable
 
-MAX_WAITING = 50  # pushes that wait in memory for one pusher
+MAX_WAITING = 100  # pushes that wait in memory for one pusher
 RETRIES = RetrySchedule((1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1_800.0, 3_600.0), jitter=0.2)
 MAX_REFUSALS = 5  # of one push, by a gateway that responds
 log = Logger()
@@ -54,8 +54,13 @@ class MissedPushes(Protocol):
     def position(self) -> int:
         """The position up to which everything can be found now."""
 
-    async def between(self, pusher: Pusher, since: int, upto: int) -> Sequence[QueuedPush]:
-        """The pushes with `since <= position <= upto`, oldest first."""
+    async def after(
+        self, pusher: Pusher, after: int, upto: int
+    ) -> tuple[Sequence[QueuedPush], int]:
+        """The next pushes after a position, oldest first, and the position up to which they are.
+
+        There are none if this position is `upto`.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,8 @@ class PusherQueue:
         self._gateway = gateway_of(pusher.url)
         self._waiting: deque[QueuedPush] = deque()
         self._wants_counts = False
-        self._walked_upto: int | None = None  # while what was missed is being sent
+        self._found_upto = 0  # what was missed up to this position is waiting, or was sent
+        self._skipped_upto = 0  # the position of the last push that was not put into the queue
         self._is_stale = False
         self._failures = 0
         self._refusals = 0  # of the first push
@@ -122,15 +128,17 @@ class PusherQueue:
     def put(self, push: QueuedPush) -> None:
         """Add a push, unless it was sent before or will be found again."""
         progress = self.pusher.progress
-        if push.position <= max(progress.sent_upto, self._walked_upto or 0):
+        if push.position <= progress.sent_upto:
             return
-        if progress.behind_since is not None and self._walked_upto is None:
-            return
-        if len(self._waiting) >= MAX_WAITING:
-            self._fall_behind()
-            return
-        self._waiting.append(push)
-        self.wake()
+        is_full = self._alarm is not None or len(self._waiting) >= MAX_WAITING
+        if progress.behind_since is None:
+            self._waiting.append(push)
+            if is_full:
+                self._fall_behind()
+            else:
+                self.wake()
+        if progress.behind_since is not None:
+            self._skipped_upto = push.position
 
     def put_counts(self) -> None:
         """Send the counts of unread messages, if they are not those that were sent last."""
@@ -213,37 +221,30 @@ class PusherQueue:
     def _drop_all(self) -> None:
         self._waiting.clear()
         self._wants_counts = False
-        self._walked_upto = None
         self.pusher.progress.behind_since = None
 
     async def _step(self) -> None:
-        """Do the next thing: find what was missed, send a push, or send the counts."""
-        progress = self.pusher.progress
-        if progress.behind_since is not None and self._walked_upto is None:
-            await self._find_missed(progress.behind_since)
-        elif self._waiting:
+        """Do the next thing: send a push, find what was missed, or send the counts."""
+        if self._waiting:
             await self._send_first()
+        elif self.pusher.progress.behind_since is not None:
+            await self._find_missed(self.pusher.progress.behind_since)
         elif self._wants_counts:
             self._wants_counts = False
             await self._send_counts()
-        if self._walked_upto is not None and not self._waiting:
-            self._caught_up()
 
     async def _find_missed(self, since: int) -> None:
-        """Put what was missed before what comes meanwhile."""
-        missed = self._context.missed
-        upto = self._walked_upto = missed.position
-        pushes = await missed.between(self.pusher, since, upto)
-        if self._walked_upto == upto:
-            self._waiting.extendleft(reversed(pushes))
-
-    def _caught_up(self) -> None:
-        progress = self.pusher.progress
-        progress.sent_upto = max(progress.sent_upto, self._walked_upto or 0)
-        progress.behind_since = progress.failing_since_ms = None
-        self._walked_upto = None
-        self._wants_counts = True
-        self._context.record(self.pusher, True)
+        """Put the next pushes that were missed into the queue, until there are none."""
+        missed, progress = self._context.missed, self.pusher.progress
+        upto = missed.position
+        after = max(progress.sent_upto, self._found_upto, since - 1)
+        pushes, self._found_upto = await missed.after(self.pusher, after, upto)
+        self._waiting.extend(pushes)
+        if not pushes and self._skipped_upto <= upto:
+            progress.sent_upto = max(progress.sent_upto, upto)
+            progress.behind_since = progress.failing_since_ms = None
+            self._wants_counts = True
+            self._context.record(self.pusher, True)
 
     async def _send_first(self) -> None:
         context, push = self._context, self._waiting[0]
@@ -297,7 +298,7 @@ class PusherQueue:
     def _fall_behind(self) -> None:
         """Keep nothing in memory but the position since which events are missing."""
         progress = self.pusher.progress
-        self._walked_upto = None
+        self._found_upto = 0
         if self._waiting:
             if progress.behind_since is None:
                 progress.behind_since = self._waiting[0].position

@@ -7,6 +7,7 @@ from twisted.logger import Logger
 
 from homeserver.accounts.sessions.devices import DevicesRemoved
 from homeserver.concurrency.clock import Clock
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.outbound.json_posts import JsonPosts
 from homeserver.protocol.errors import Unavailable
 from homeserver.push.pushers.badges import Badges
@@ -25,6 +26,7 @@ from homeserver.storage.database.database import Database
 from homeserver.storage.push.pushers import users_with_pushers_behind
 from homeserver.streams.log import Log
 
+MAX_GATEWAYS = 10_000  # that could not be reached, and are remembered
 START_SECONDS = 30.0  # over which what a former process has left is begun
 log = Logger()
 
@@ -53,7 +55,8 @@ class PusherQueues:
         self._chance = chance
         self._queues: dict[int, PusherQueue] = {}  # by the number of the pusher
         self._of_user: dict[str, set[PusherQueue]] = {}
-        self._unreachable: dict[str, set[PusherQueue]] = {}  # by gateway
+        # The numbers of pushers by the gateway that they could not reach.
+        self._unreachable: LruCache[str, set[int]] = LruCache("unreachable_gateways", MAX_GATEWAYS)
         self._sent: dict[int, Pusher] = {}  # whose progress is to be stored
         self._is_storing = False
         self._is_stopped = False
@@ -142,16 +145,16 @@ class PusherQueues:
             queues.discard(queue)
             if not queues:
                 del self._of_user[user_id]
-        for gateway in [each for each, found in self._unreachable.items() if queue in found]:
-            self._unreachable[gateway].discard(queue)
 
     def _note_unreachable(self, gateway: str, queue: PusherQueue) -> None:
-        self._unreachable.setdefault(gateway, set()).add(queue)
+        self._unreachable.setdefault(gateway, set()).add(queue.pusher.number)
 
     def _reached(self, gateway: str) -> None:
         """Have the pushers try again that could not reach a gateway."""
-        for queue in self._unreachable.pop(gateway, ()):
-            queue.wake(despite_pause=True)
+        for number in self._unreachable.pop(gateway) or ():
+            queue = self._queues.get(number)
+            if queue is not None:
+                queue.wake(despite_pause=True)
 
     async def _current(self, pusher: Pusher) -> Pusher | None:
         for each in await self._directory.of(pusher.row.user_id):

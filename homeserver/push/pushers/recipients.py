@@ -4,10 +4,12 @@ Members with equal push rules and ignored users form a group, so that an event c
 for all of them, as most users have the predefined rules.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+from weakref import ref
 
+from homeserver.accounts.sessions.devices import DevicesRemoved
 from homeserver.accounts.user_data.account_data import AccountDataChanged, AccountDataErased
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import CHECK_EVERY_ITEMS, TimeSlice
@@ -17,8 +19,9 @@ from homeserver.protocol.event_types import IGNORED_USER_LIST, PUSH_RULES
 from homeserver.protocol.push_rules.evaluation import CompiledRules
 from homeserver.push.members import Member, Members
 from homeserver.push.pushers.directory import PusherDirectory
-from homeserver.push.pushers.pusher import Pusher
+from homeserver.push.pushers.pusher import Pusher, PushersChanged
 from homeserver.rooms.room.room import Room
+from homeserver.rooms.room.user_rooms import UserRooms
 
 MAX_CACHED = 100_000  # recipients of all rooms together
 
@@ -40,27 +43,32 @@ class RecipientGroup:
     recipients: Sequence[Recipient]
 
 
-_State = tuple[int, int, int]
-
-
 @dataclass(frozen=True, slots=True)
 class RoomRecipients:
-    """The recipients of one room, as of a state of its members and of all pushers."""
+    """The recipients of one room, as of a change of its members."""
 
-    room: Room
-    state: _State
+    room: "ref[Room]"  # so that nothing keeps a room in memory that is not used
+    members_changed_at: int
     groups: Sequence[RecipientGroup]
     members: dict[str, Member]
+    is_stale: bool = False
 
 
 class Recipients:
     """Finds the recipients of rooms. `apply` is to be subscribed to the log."""
 
-    def __init__(self, directory: PusherDirectory, members: Members, clock: Clock) -> None:
+    def __init__(
+        self,
+        directory: PusherDirectory,
+        user_rooms: UserRooms,
+        members: Members,
+        clock: Clock,
+    ) -> None:
         self._directory = directory
+        self._user_rooms = user_rooms
         self._members = members
         self._clock = clock
-        self._changes = 0  # of the rules and ignored users of users with pushers
+        self._changes = 0  # of users with pushers; their pushers, rules, and ignored users
         self._rooms: LruCache[int, RoomRecipients] = LruCache(
             "push_recipients", MAX_CACHED, size_of=lambda _, found: 1 + len(found.members)
         )
@@ -68,29 +76,44 @@ class Recipients:
     def of(self, room: Room) -> Sequence[RecipientGroup]:
         """The recipients of a room. Raises `NotInMemory`."""
         found = self._rooms.get(room.room_nid)
-        if found is None or found.room is not room or found.state != self._state(room):
+        if (
+            found is None
+            or found.is_stale
+            or found.members_changed_at != room.members_changed_at
+            or found.room() is not room
+        ):
             raise NotInMemory(lambda: self._load(room))
         return found.groups
 
     def apply(self, entries: Sequence[Any]) -> None:
-        """Apply log entries: rules and ignored users decide about groups (called by the log)."""
+        """Apply log entries: find the recipients again where something changed about them."""
         for entry in entries:
-            if isinstance(entry, AccountDataChanged):
-                if (
-                    entry.type in (PUSH_RULES, IGNORED_USER_LIST)
-                    and entry.user_id in self._directory.users
-                ):
-                    self._changes += 1
-            elif isinstance(entry, AccountDataErased):
-                self._changes += 1
+            if isinstance(entry, PushersChanged):
+                for user_id in entry.user_ids:
+                    self._changed(user_id)
+            elif isinstance(entry, AccountDataChanged):
+                if entry.type in (PUSH_RULES, IGNORED_USER_LIST):
+                    self._changed(entry.user_id)
+            elif isinstance(entry, DevicesRemoved | AccountDataErased):
+                self._changed(entry.user_id)
 
-    def _state(self, room: Room) -> _State:
-        return room.members_changed_at, self._directory.generation, self._changes
+    def _changed(self, user_id: str) -> None:
+        if user_id not in self._directory.users:
+            return
+        self._changes += 1
+        rooms = self._user_rooms.loaded(user_id)
+        for room_nid in list(self._rooms_in_memory() if rooms is None else rooms):
+            found = self._rooms.peek(room_nid)
+            if found is not None:
+                self._rooms.put(room_nid, replace(found, is_stale=True))
+
+    def _rooms_in_memory(self) -> Iterable[int]:
+        return [room_nid for room_nid, _ in self._rooms.items()]
 
     async def _load(self, room: Room) -> None:
         before = self._rooms.peek(room.room_nid)
-        known = before.members if before is not None and before.room is room else {}
-        state = self._state(room)
+        known = before.members if before is not None and before.room() is room else {}
+        changed_at, changes = room.members_changed_at, self._changes
         user_ids = self._joined(room)
         pushers = await self._directory.of_all(user_ids)
         time_slice = TimeSlice(self._clock)
@@ -108,8 +131,13 @@ class Recipients:
             if number % CHECK_EVERY_ITEMS == 0 and time_slice.is_over:
                 await time_slice.next()
         found = [RecipientGroup(*key, recipients) for key, recipients in groups.items()]
-        # What changed meanwhile is loaded again by the next attempt.
-        self._rooms.put(room.room_nid, RoomRecipients(room, state, found, members))
+        # What changed meanwhile is found again by the next attempt.
+        self._rooms.put(
+            room.room_nid,
+            RoomRecipients(
+                ref(room), changed_at, found, members, is_stale=changes != self._changes
+            ),
+        )
 
     def _joined(self, room: Room) -> list[str]:
         """The joined members among the users who may have pushers."""
