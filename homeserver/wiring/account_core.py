@@ -41,7 +41,7 @@ class AccountCore:
         self.local_profiles = LocalProfiles(db, log)
         self.account_data = AccountData(db, log, {PUSH_RULES: default_push_rules})
         self.push_rules = PushRules(self.account_data)
-        self.pusher_directory = PusherDirectory(db)
+        self.pusher_directory = PusherDirectory(db, reactor)
         self.pushers = Pushers(db, log, reactor, self.pusher_directory)
         self.devices.accompany(self.pushers)
         self.devices.accompany(LocalNotificationSettings(log, self.account_data))

@@ -1,7 +1,11 @@
 """Pushers over the API: set, changed, taken over, and deleted with what set them."""
 
 from typing import Any
+from unittest.mock import patch
 
+import psycopg
+
+from homeserver.push.pushers import directory
 from tests.push.push_case import PushTestCase
 from tests.push.push_gateway import pusher
 from tests.support.reactor import pause
@@ -206,3 +210,15 @@ class PusherApiTests(PushTestCase):
             await self.alice.get(f"{path}/{LOCAL_SETTINGS}.{self.alice.device_id}"),
             {"is_silenced": True},
         )
+
+    async def test_a_command_that_removes_devices_is_noticed(self) -> None:
+        """A command is another process: what it does is not in this one's log."""
+        await self.set_pusher()
+        await self.bob.say(self.room, "hello")
+        await self.pushed(1)
+        with psycopg.connect(self.dsn) as connection:
+            connection.execute("DELETE FROM devices WHERE user_id = %s", (self.alice.user_id,))
+
+        with patch.object(directory, "FRESH_SECONDS", -1.0):
+            await self.bob.say(self.room, "to nobody")
+            await self.assert_no_more(1)

@@ -5,9 +5,11 @@ none.
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from homeserver.accounts.sessions.devices import DevicesRemoved
+from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.push.pushers.pusher import Pusher, PushersChanged
 from homeserver.storage.database.database import Database
@@ -16,7 +18,15 @@ from homeserver.storage.push.pushers import pushers_of, users_with_pushers
 MAX_USERS = 50_000  # whose pushers are in memory
 MAX_ATTEMPTS = 5
 
+FRESH_SECONDS = 300.0  # after which changes by other processes, such as commands, are noticed
+
 UserPushers = tuple[Pusher, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    pushers: UserPushers
+    read_at: float
 
 
 class PusherDirectory:
@@ -25,9 +35,10 @@ class PusherDirectory:
     `users` are those who have pushers; some may have none any more.
     """
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
-        self._cache: LruCache[str, UserPushers] = LruCache("pushers", MAX_USERS)
+        self._clock = clock
+        self._cache: LruCache[str, _Cached] = LruCache("pushers", MAX_USERS)
         self.users: set[str] = set()
         self._generation = 0
 
@@ -37,12 +48,22 @@ class PusherDirectory:
 
     def find(self, user_id: str) -> UserPushers | None:
         """The pushers of a user, if they are in memory."""
-        return () if user_id not in self.users else self._cache.get(user_id)
+        if user_id not in self.users:
+            return ()
+        cached = self._cache.get(user_id)
+        return None if cached is None else cached.pushers
 
     async def of(self, user_id: str) -> UserPushers:
         """The pushers of a user."""
         found = self.find(user_id)
         return (await self.of_all([user_id]))[user_id] if found is None else found
+
+    async def fresh(self, user_id: str) -> UserPushers:
+        """The pushers of a user, as they were a few minutes ago at most."""
+        cached = self._cache.peek(user_id)
+        if cached is not None and self._clock.seconds() - cached.read_at > FRESH_SECONDS:
+            await self._load([user_id])
+        return await self.of(user_id)
 
     async def of_all(self, user_ids: Collection[str]) -> dict[str, UserPushers]:
         """The pushers of some users."""
@@ -65,11 +86,19 @@ class PusherDirectory:
             if before == self._generation:
                 for user_id, pushers in loaded.items():
                     if pushers:
-                        self._cache.put(user_id, pushers)
+                        self._put(user_id, pushers)
                     else:
+                        self._cache.pop(user_id)
                         self.users.discard(user_id)
                 break
         return loaded
+
+    def _put(self, user_id: str, pushers: UserPushers) -> None:
+        """Cache pushers; those in memory know better how far they have sent."""
+        cached = self._cache.peek(user_id)
+        if cached is not None and _versions(cached.pushers) == _versions(pushers):
+            pushers = cached.pushers
+        self._cache.put(user_id, _Cached(pushers, self._clock.seconds()))
 
     def forget(self, user_id: str) -> None:
         """Read a user's pushers again when they are needed."""
@@ -85,3 +114,7 @@ class PusherDirectory:
                     self.forget(user_id)
             elif isinstance(entry, DevicesRemoved) and entry.user_id in self.users:
                 self.forget(entry.user_id)
+
+
+def _versions(pushers: UserPushers) -> list[tuple[int, int]]:
+    return [(pusher.number, pusher.row.set_position) for pusher in pushers]

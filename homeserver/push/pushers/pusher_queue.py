@@ -67,9 +67,10 @@ class MissedPushes(Protocol):
 class PushContext:
     """The collaborators of a `PusherQueue`.
 
-    `current` gives the pusher as it is now, if it is still there; `record(pusher, is_urgent)` has
-    its progress stored; `rejected` deletes it; `unreachable(gateway, queue)` notes a
-    gateway that did not respond.
+    `current` gives the pusher as it is now, if it is still there, mostly without waiting;
+    `record(pusher, is_urgent)` has its progress stored; `rejected` deletes it;
+    `unreachable(gateway, queue)` notes a gateway that did not respond, and `ended(queue)` that there
+    is nothing left to send.
     """
 
     gateways: Gateways
@@ -158,7 +159,7 @@ class PusherQueue:
             self._alarm.cancel()
             self._alarm = None
         if not self._is_running and not self._is_stopped:
-            self._is_running = True
+            self._is_running = self._is_stale = True
             self._task = Deferred.fromCoroutine(self._run())
             self._task.addErrback(self._crashed)
 

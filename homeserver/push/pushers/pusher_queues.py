@@ -157,7 +157,7 @@ class PusherQueues:
                 queue.wake(despite_pause=True)
 
     async def _current(self, pusher: Pusher) -> Pusher | None:
-        for each in await self._directory.of(pusher.row.user_id):
+        for each in await self._directory.fresh(pusher.row.user_id):
             if each.number == pusher.number:
                 return each
         return None
