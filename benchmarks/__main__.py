@@ -9,10 +9,11 @@ import os
 import sys
 from collections.abc import Callable
 
-from benchmarks import delivery, encryption, footprint, initial_sync, large_scale, push, sending
+from benchmarks import delivery, encryption, footprint, initial_sync, large_scale, sending
 from benchmarks.figures import Figure, table
 from benchmarks.loop import Loop
 from benchmarks.population import Population
+from benchmarks.pushes import load
 from tests.support.process import running_server
 
 PARTS = ("sending", "delivery", "initial_sync", "footprint")
@@ -83,11 +84,11 @@ def run_encryption(size: float) -> list[Figure]:
 
 
 def run_push(size: float) -> list[Figure]:
-    """The figures of `benchmarks.push`."""
+    """The figures of `benchmarks.pushes.load`."""
     server_cores, own_cores = cores()
     os.sched_setaffinity(0, own_cores)
-    with running_server(push.OVERRIDES, cpus=server_cores) as server:
-        return push.measure(Population(server, Loop()), size)
+    with running_server(load.OVERRIDES, cpus=server_cores) as server:
+        return load.measure(Population(server, Loop()), size)
 
 
 def run_large_scale(size: float) -> list[Figure]:

@@ -58,7 +58,7 @@ def measure(population: Population, members: list[Account], seconds: float) -> l
     group = population.group(members)
     cases = [list(zip(members, rooms[:count], strict=False)) for count in (SENDERS, 10, 1)]
     cases.append([(member, group) for member in members[:SENDERS]])
-    return [_send(population, case, seconds) for case in cases]
+    return [send(population, case, seconds) for case in cases]
 
 
 def figures(loads: list[Load], page: Load) -> list[Figure]:
@@ -78,7 +78,8 @@ def figures(loads: list[Load], page: Load) -> list[Figure]:
     return rows
 
 
-def _send(population: Population, senders: list[tuple[Account, str]], seconds: float) -> Load:
+def send(population: Population, senders: list[tuple[Account, str]], seconds: float) -> Load:
+    """The load of these senders, each in a room."""
     port = population.server.port
     connections = [HttpConnection(population.loop, port) for _ in senders]
     requests = [_Messages(population, account, room) for account, room in senders]

@@ -95,7 +95,7 @@ class JsonPostsTests(TestCase):
         await self.clean_up()
 
     async def test_connections_are_used_again(self) -> None:
-        """A handshake costs more than a request."""
+        """To connect costs more than a request."""
         for _ in range(3):
             self.assertEqual(await self.post(PLAIN), PostResponse(200, b"{}"))
 

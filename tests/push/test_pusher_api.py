@@ -160,7 +160,7 @@ class PusherApiTests(PushTestCase):
         self.assertEqual(await self.pushkeys(), ["desk"])
 
     async def test_a_new_password_deletes_the_pushers_of_other_sessions(self) -> None:
-        """Whoever had stolen the account is not sent its messages any more."""
+        """A thief of the password is not sent the messages any more."""
         other = await self.log_in(self.alice)
         await self.set_pusher("mine")
         await other.post("/pushers/set", pusher(self.gateway, "other"))

@@ -69,8 +69,8 @@ class PushContext:
 
     `current` gives the pusher as it is now, if it is still there, mostly without waiting;
     `record(pusher, is_urgent)` has its progress stored; `rejected` deletes it;
-    `unreachable(gateway, queue)` notes a gateway that did not respond, and `ended(queue)` that there
-    is nothing left to send.
+    `unreachable(gateway, queue)` notes a gateway that did not respond, and `ended(queue)` that
+    there is nothing left to send.
     """
 
     gateways: Gateways

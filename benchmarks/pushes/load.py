@@ -10,6 +10,7 @@ import sys
 import time
 from urllib.parse import quote
 
+from benchmarks import sending
 from benchmarks.figures import Figure
 from benchmarks.loop import fetch_all, request
 from benchmarks.population import CLIENT, Account, Population, post
@@ -23,6 +24,8 @@ OVERRIDES = {
 }
 MEMBERS = 100
 MESSAGES = 1_000
+SENDERS = 10
+SECONDS = 5.0
 MAX_AHEAD = 20  # messages whose pushes have not been handed over
 WARM_UP = 30  # messages
 IDLE_SECONDS = 2.0
@@ -33,7 +36,7 @@ def measure(population: Population, size: float) -> list[Figure]:
     messages = max(int(MESSAGES * size), 50)
     port = free_port()
     gateway = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.fast_gateway", str(port)],
+        [sys.executable, "-m", "benchmarks.pushes.fast_gateway", str(port)],
         cwd=CHECKOUT,
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
     )
@@ -55,11 +58,12 @@ class _Run:
     def figures(self) -> list[Figure]:
         """Send the messages without pushers, then muted, then with pushers."""
         group, muted = [self._population.group(self._members) for _ in range(2)]
-        self._read(group)
-        plain, _ = self._send(group, 0)
-        self._set_pushers()
         self._mute(muted)
-        decided, _ = self._send(muted, 0)
+        senders = [(member, muted) for member in self._members[:SENDERS]]
+        plain = sending.send(self._population, senders, SECONDS).cpu_seconds
+        self._set_pushers()
+        decided = sending.send(self._population, senders, SECONDS).cpu_seconds
+        self._read(group)
         pushed, elapsed = self._send(group, MEMBERS - 1)
         pushes = self._messages * (MEMBERS - 1)
         each = pushed / (MEMBERS - 1)  # with the share of the message
@@ -70,7 +74,7 @@ class _Run:
         return [
             Figure("pushes handed over, one core", 1 / each, "/s", 3_000, note=_micros(each)),
             Figure("pushes handed over, as measured", pushes / elapsed, "/s"),
-            Figure("a message without pushers, CPU", plain * 1e6, "µs"),
+            Figure("a message without pushers, 10 senders, CPU", plain * 1e6, "µs"),
             Figure("the decision for 100 members", decision, "%", 20, at_most=True),
             Figure("100 idle pushers, of a core", idle, "%"),
         ]

@@ -1,4 +1,4 @@
-"""A push gateway that does nothing but count: `python -m benchmarks.fast_gateway PORT`.
+"""A push gateway that does nothing but count: `python -m benchmarks.pushes.fast_gateway PORT`.
 
 It accepts every notification at once, and responds to GET with their number.
 """

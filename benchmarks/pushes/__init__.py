@@ -1,0 +1,1 @@
+"""Pushes to a gateway that accepts everything at once."""
