@@ -9,6 +9,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 from collections.abc import Awaitable, Callable
 
 from homeserver.concurrency.not_in_memory import NotInMemory
+from homeserver.protocol.push_rules.evaluation import Evaluation, Outcome
 from homeserver.push.push_actions import is_ignored
 from homeserver.push.pushers.directory import PusherDirectory
 from homeserver.push.pushers.invites import Invites, invites_user
@@ -102,23 +103,32 @@ class PushDecision:
         pushes: list[tuple[Pusher, QueuedPush]],
     ) -> None:
         evaluation = self._evaluator.evaluation(room, item.stored, joined, group.rules)
-        if not evaluation.branches and not evaluation.otherwise.notify:
-            return
+        sender = item.stored.event.sender
+        if evaluation.branches:
+            self._add_each(group, evaluation, item, pushes)
+        elif evaluation.otherwise.notify:
+            push = _push_of(item, evaluation.otherwise)
+            pushes.extend(
+                [(pusher, push) for user_id, pusher in group.pushers if user_id != sender]
+            )
+
+    def _add_each(
+        self,
+        group: RecipientGroup,
+        evaluation: Evaluation,
+        item: PushItem,
+        pushes: list[tuple[Pusher, QueuedPush]],
+    ) -> None:
+        """Add the pushes of an event that notifies members differently, as it mentions some."""
         sender = item.stored.event.sender
         by_outcome: dict[int, QueuedPush] = {}
         for recipient in group.recipients:
             member = recipient.member
-            if member.user_id == sender:
-                continue
-            outcome = evaluation.otherwise
-            if evaluation.branches:
-                outcome = evaluation.for_user(member.user_id, member.display_name)
-            if outcome.notify:
+            outcome = evaluation.for_user(member.user_id, member.display_name)
+            if outcome.notify and member.user_id != sender:
                 push = by_outcome.get(id(outcome))
                 if push is None:
-                    push = by_outcome[id(outcome)] = build_push(
-                        item.position, item.room_nid, item.stored, outcome
-                    )
+                    push = by_outcome[id(outcome)] = _push_of(item, outcome)
                 pushes.extend([(pusher, push) for pusher in recipient.pushers])
 
     async def _decide_invite(self, item: PushItem, user_id: str, room: Room | None) -> None:
@@ -133,6 +143,10 @@ class PushDecision:
             )
             for pusher in pushers:
                 self._put(pusher, push)
+
+
+def _push_of(item: PushItem, outcome: Outcome) -> QueuedPush:
+    return build_push(item.position, item.room_nid, item.stored, outcome)
 
 
 def _joined_count(room: Room, position: int) -> int | None:

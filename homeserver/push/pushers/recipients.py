@@ -36,11 +36,12 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True)
 class RecipientGroup:
-    """Members with the same rules, who ignore the same users."""
+    """Members with the same rules, who ignore the same users; `pushers` are those of all."""
 
     rules: CompiledRules
     ignored: frozenset[str]
     recipients: Sequence[Recipient]
+    pushers: Sequence[tuple[str, Pusher]]  # with the ids of their users
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ class Recipients:
             groups.setdefault((member.rules, member.ignored), []).append(Recipient(member, pushing))
             if number % CHECK_EVERY_ITEMS == 0 and time_slice.is_over:
                 await time_slice.next()
-        found = [RecipientGroup(*key, recipients) for key, recipients in groups.items()]
+        found = [_group(*key, recipients) for key, recipients in groups.items()]
         # What changed meanwhile is found again by the next attempt.
         self._rooms.put(
             room.room_nid,
@@ -145,3 +146,14 @@ class Recipients:
         if len(users) < len(room.members):
             return [user_id for user_id in users if room.membership(user_id) == "join"]
         return [user_id for user_id in room.joined_members() if user_id in users]
+
+
+def _group(
+    rules: CompiledRules, ignored: frozenset[str], recipients: Sequence[Recipient]
+) -> RecipientGroup:
+    pushers = [
+        (recipient.member.user_id, pusher)
+        for recipient in recipients
+        for pusher in recipient.pushers
+    ]
+    return RecipientGroup(rules, ignored, recipients, pushers)
