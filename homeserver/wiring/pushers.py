@@ -88,9 +88,9 @@ class PusherParts:
             self.queues.first_unsent,
         )
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Continue with what a former process has left."""
-        await self.queues.start()
+        self.queues.start()
 
     async def stop(self) -> None:
         """Send nothing more."""

@@ -108,7 +108,7 @@ class Sync:
         """Start background work."""
         await self.tracker.start()
         await self._presence.start()
-        await self.push.pushers.start()
+        self.push.pushers.start()
 
     async def stop(self) -> None:
         """Stop background work."""

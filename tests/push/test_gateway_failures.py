@@ -4,6 +4,7 @@ from typing import Any
 
 from twisted.web.server import NOT_DONE_YET, Request
 
+from homeserver.push.pushers.pusher_queue import MAX_WAITING
 from tests.push.push_case import PushTestCase
 from tests.push.push_gateway import PATH, PushGateway, pusher
 from tests.support.reactor import until
@@ -160,3 +161,28 @@ class PrivateGatewayTests(PushTestCase):
         await until(lambda: self.server.parts.sync.push.pushers.queues.behind == 1)
 
         self.assertEqual(self.gateway.seen, [])
+
+
+class BacklogTests(PushTestCase):
+    async def test_a_backlog_beyond_what_memory_holds_is_pushed_whole(self) -> None:
+        """The pushes come from the database then, in order, and once each."""
+        waiting: list[Request] = []
+
+        def wait(request: Request, notification: Any) -> Any:
+            waiting.append(request)
+            return NOT_DONE_YET
+
+        self.gateway.answer = wait
+        await self.set_pusher()
+        texts = [f"message {number}" for number in range(MAX_WAITING + 30)]
+        for text in texts:
+            await self.bob.say(self.room, text)
+        await until(lambda: len(waiting) == 1)
+        self.gateway.answer = lambda request, notification: {}
+        waiting[0].write(b"{}")
+        waiting[0].finish()
+
+        await until(lambda: len(self.gateway.bodies()) >= len(texts) - 1)
+
+        self.assertEqual(self.gateway.bodies(), texts[1:])
+        await self.assert_no_more(len(self.gateway.received))

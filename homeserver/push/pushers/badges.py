@@ -23,7 +23,7 @@ from homeserver.storage.database.database import Database
 from homeserver.storage.push.unread_rooms import rooms_with_unread
 
 MAX_USERS = 50_000
-MAX_ROOMS = 200  # with unread events that a badge counts; there may be more
+MAX_ROOMS = 100  # with unread events that a badge counts; there may be more
 
 
 class _Badge:

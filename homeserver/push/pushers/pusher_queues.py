@@ -1,9 +1,12 @@
 """The queues of all pushers that have something to send, and their progress in the database."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from homeserver.accounts.sessions.devices import DevicesRemoved
 from homeserver.concurrency.clock import Clock
@@ -27,6 +30,8 @@ from homeserver.storage.push.pushers import users_with_pushers_behind
 from homeserver.streams.log import Log
 
 MAX_GATEWAYS = 10_000  # that could not be reached, and are remembered
+USERS_AT_ONCE = 500  # whose pushers are read in one query
+STORE_AGAIN_SECONDS = 1.0
 START_SECONDS = 30.0  # over which what a former process has left is begun
 log = Logger()
 
@@ -60,6 +65,7 @@ class PusherQueues:
         self._sent: dict[int, Pusher] = {}  # whose progress is to be stored
         self._is_storing = False
         self._is_stopped = False
+        self._starting: Deferred[None] | None = None
         self.gateways = Gateways(posts, self._reached)
         self._context = PushContext(
             self.gateways,
@@ -84,18 +90,30 @@ class PusherQueues:
             queue.pusher.progress.behind_since is not None for queue in self._queues.values()
         )
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Continue with the pushers that were behind when the last process ended."""
-        for user_id in await self._db.run(users_with_pushers_behind):
-            for pusher in await self._directory.of(user_id):
+        self._starting = Deferred.fromCoroutine(self._continue())
+        self._starting.addErrback(self._not_continued)
+
+    async def _continue(self) -> None:
+        user_ids = await self._db.run(users_with_pushers_behind)
+        for first in range(0, len(user_ids), USERS_AT_ONCE):
+            found = await self._directory.of_all(user_ids[first : first + USERS_AT_ONCE])
+            for pusher in chain.from_iterable(found.values()):
                 if pusher.progress.behind_since is not None and pusher.is_pushing:
                     queue = self._queue(pusher)
                     if not queue.is_active:
                         queue.pause(self._chance() * START_SECONDS)
 
+    def _not_continued(self, failure: Failure) -> None:
+        if not self._is_stopped:
+            log.failure("pushers that are behind wait for their next event", failure)
+
     def stop(self) -> None:
         """Send nothing more; what was not sent is sent after the next start."""
         self._is_stopped = True
+        if self._starting is not None:
+            self._starting.cancel()
         for queue in list(self._queues.values()):
             queue.stop()
         self._store()
@@ -178,13 +196,15 @@ class PusherQueues:
     def _store(self) -> None:
         self._is_storing = False
         if self._sent:
-            rows = [each.progress.row(number) for number, each in self._sent.items()]
-            self._sent = {}
             try:
                 position = self._log.next_position()
             except Unavailable as error:
-                log.warn("the progress of pushers is not stored: {error}", error=error)
+                log.warn("the progress of pushers is stored later: {error}", error=error)
+                self._is_storing = True
+                self._clock.callLater(STORE_AGAIN_SECONDS, self._store)
                 return
+            rows = [each.progress.row(number) for number, each in self._sent.items()]
+            self._sent = {}
             # Not awaited: the log writes what it has accepted, however long that takes.
             appended = self._log.append(PushProgressStored(position), rows)
             appended.addErrback(lambda _: None)

@@ -5,7 +5,7 @@ for all of them, as most users have the predefined rules.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import ref
 
@@ -23,6 +23,7 @@ from homeserver.push.pushers.pusher import Pusher, PushersChanged
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import UserRooms
 
+UNLOADED = ""  # in the place of a user who has changed
 MAX_CACHED = 100_000  # recipients of all rooms together
 
 
@@ -52,7 +53,7 @@ class RoomRecipients:
     members_changed_at: int
     groups: Sequence[RecipientGroup]
     members: dict[str, Member]
-    is_stale: bool = False
+    changed: set[str] = field(default_factory=set)  # users who have changed since
 
 
 class Recipients:
@@ -69,7 +70,6 @@ class Recipients:
         self._user_rooms = user_rooms
         self._members = members
         self._clock = clock
-        self._changes = 0  # of users with pushers; their pushers, rules, and ignored users
         self._rooms: LruCache[int, RoomRecipients] = LruCache(
             "push_recipients", MAX_CACHED, size_of=lambda _, found: 1 + len(found.members)
         )
@@ -79,7 +79,7 @@ class Recipients:
         found = self._rooms.get(room.room_nid)
         if (
             found is None
-            or found.is_stale
+            or found.changed
             or found.members_changed_at != room.members_changed_at
             or found.room() is not room
         ):
@@ -101,20 +101,25 @@ class Recipients:
     def _changed(self, user_id: str) -> None:
         if user_id not in self._directory.users:
             return
-        self._changes += 1
         rooms = self._user_rooms.loaded(user_id)
         for room_nid in list(self._rooms_in_memory() if rooms is None else rooms):
             found = self._rooms.peek(room_nid)
             if found is not None:
-                self._rooms.put(room_nid, replace(found, is_stale=True))
+                found.changed.add(user_id)
 
     def _rooms_in_memory(self) -> Iterable[int]:
         return [room_nid for room_nid, _ in self._rooms.items()]
 
     async def _load(self, room: Room) -> None:
         before = self._rooms.peek(room.room_nid)
-        known = before.members if before is not None and before.room() is room else {}
-        changed_at, changes = room.members_changed_at, self._changes
+        known: dict[str, Member] = {}
+        if before is not None and before.room() is room:
+            known = {**before.members}
+            for user_id in before.changed:
+                known.pop(user_id, None)
+        # It is there while the rest is loaded, so that no change is missed.
+        unloaded = RoomRecipients(ref(room), room.members_changed_at, (), known, {UNLOADED})
+        self._rooms.put(room.room_nid, unloaded)
         user_ids = self._joined(room)
         pushers = await self._directory.of_all(user_ids)
         time_slice = TimeSlice(self._clock)
@@ -125,19 +130,19 @@ class Recipients:
             if not pushing or room.membership(user_id) != "join":
                 continue
             member = known.get(user_id)
-            if member is None or not self._members.is_current(room, member):
+            if member is None or member.event != room.member_events.get(user_id):
                 member = await self._members.load(room, user_id)
             members[user_id] = member
             groups.setdefault((member.rules, member.ignored), []).append(Recipient(member, pushing))
             if number % CHECK_EVERY_ITEMS == 0 and time_slice.is_over:
                 await time_slice.next()
         found = [_group(*key, recipients) for key, recipients in groups.items()]
-        # What changed meanwhile is found again by the next attempt.
+        changed = unloaded.changed
+        if self._rooms.peek(room.room_nid) is unloaded:
+            changed.discard(UNLOADED)
         self._rooms.put(
             room.room_nid,
-            RoomRecipients(
-                ref(room), changed_at, found, members, is_stale=changes != self._changes
-            ),
+            RoomRecipients(ref(room), unloaded.members_changed_at, found, members, changed),
         )
 
     def _joined(self, room: Room) -> list[str]:
