@@ -27,7 +27,7 @@ from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation
 from homeserver.wiring.http import Http
-from homeserver.wiring.metrics import watch, watch_federation
+from homeserver.wiring.metrics import watch, watch_federation, watch_push
 from homeserver.wiring.moderation import Moderation
 from homeserver.wiring.rate_limits import rate_limits_of
 from homeserver.wiring.remote import Remote
@@ -99,6 +99,7 @@ class ServerParts:
         self.stream = Stream(reactor, settings, log, rate_limits, accounts, self.rooms, self.sync)
         watch(metrics, db, readers, core, self.rooms, self.sync, self.stream)
         watch_federation(metrics, self.federated_rooms)
+        watch_push(metrics, self.sync.push.pushers.queues)
         metrics.show_caches(caches_of(self))
         self.listeners = self._listeners(reactor, settings, log, metrics, rate_limits)
 
