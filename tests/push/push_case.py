@@ -39,6 +39,10 @@ class PushTestCase(ServerTestCase):
         await pause(QUIET_SECONDS)
         self.assertEqual(len(self.gateway.received), number, self.gateway.received)
 
+    def is_behind(self) -> bool:
+        """Whether the server knows that a gateway does not accept pushes."""
+        return self.server.parts.sync.push.pushers.queues.behind > 0
+
     async def pushkeys(self) -> list[str]:
         """The pushkeys of Alice's pushers."""
         return [each["pushkey"] for each in (await self.alice.get("/pushers"))["pushers"]]

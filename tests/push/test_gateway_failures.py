@@ -4,6 +4,7 @@ from typing import Any
 
 from twisted.web.server import NOT_DONE_YET, Request
 
+from homeserver.push.pushers import missed_pushes
 from homeserver.push.pushers.pusher_queue import MAX_WAITING
 from tests.push.push_case import PushTestCase
 from tests.push.push_gateway import PATH, PushGateway, pusher
@@ -33,6 +34,7 @@ class GatewayFailureTests(PushTestCase):
         await self.pushed(1)
         await self.gateway.stop()
         read = await self.bob.say(self.room, "read meanwhile")
+        await until(self.is_behind)
         await self.alice.read(self.room, read)
         for number in range(3):
             await self.bob.say(self.room, f"missed {number}")
@@ -54,10 +56,10 @@ class GatewayFailureTests(PushTestCase):
         await self.gateway.stop()
         await self.bob.say(self.room, "missed")
         invited = await self.bob.create_room(invite=[self.alice], name="Invited")
-        await until(self._is_behind)
+        await until(self.is_behind)
 
         await self.restart_server(self.alice, self.bob)
-        self.assertTrue(self._is_behind())
+        self.assertTrue(self.is_behind())
         self.gateway.start()
         # A client that sets its pusher again does not have to wait for the pause to end.
         await self.set_pusher(lang="de")
@@ -65,10 +67,6 @@ class GatewayFailureTests(PushTestCase):
         received = await self.pushed(2)
         self.assertEqual(received[0]["content"]["body"], "missed")
         self.assertEqual(received[1]["room_id"], invited)
-
-    def _is_behind(self) -> bool:
-        queues = self.server.parts.sync.push.pushers.queues
-        return queues.behind == 1
 
     async def test_a_slow_gateway_delays_nobody_else(self) -> None:
         """Each pusher has a queue of its own."""
@@ -135,12 +133,29 @@ class GatewayFailureTests(PushTestCase):
 
         await until(lambda: self.gateway.bodies() == ["hello"])
 
+    async def test_what_is_too_old_is_not_pushed(self) -> None:
+        """A phone is not flooded with the messages of a week."""
+        await self.set_pusher()
+        await self.gateway.stop()
+        await self.bob.say(self.room, "old")
+        await until(self.is_behind)
+        self.patch(missed_pushes, "MAX_AGE_SECONDS", 0.0)
+
+        self.gateway.start()
+        await self.set_pusher(lang="de")
+        await until(lambda: not self.is_behind())
+        await self.bob.say(self.room, "new")
+
+        await self.pushed(1)
+        self.assertEqual(self.gateway.bodies(), ["new"])
+        self.assertEqual(self.gateway.received[0]["counts"], {"unread": 2})
+
     async def test_gateway_that_is_back_is_tried_for_all_at_once(self) -> None:
         """Nobody waits an hour for a gateway that serves others already."""
         await self.set_pusher("one")
         await self.gateway.stop()
         await self.bob.say(self.room, "missed")
-        await until(self._is_behind)
+        await until(self.is_behind)
         self.gateway.start()
 
         await self.carol.post("/pushers/set", pusher(self.gateway, "carol"))
@@ -158,7 +173,7 @@ class PrivateGatewayTests(PushTestCase):
         await self.set_pusher()
         await self.bob.say(self.room, "hello")
 
-        await until(lambda: self.server.parts.sync.push.pushers.queues.behind == 1)
+        await until(self.is_behind)
 
         self.assertEqual(self.gateway.seen, [])
 

@@ -48,6 +48,7 @@ class PushedKindsTests(PushTestCase):
         """A gateway that was down does not bring it up again."""
         await self.gateway.stop()
         room = await self.bob.create_room(invite=[self.alice])
+        await until(self.is_behind)
         await self.alice.leave(room)
         self.gateway.start()
         await self.set_pusher(lang="de")
@@ -155,6 +156,7 @@ class PushedKindsTests(PushTestCase):
         reply = {"msgtype": "m.text", "body": "in thread", "m.relates_to": relation}
         await self.bob.send(self.room, "m.room.message", reply)
         main = await self.bob.say(self.room, "in main")
+        await until(self.is_behind)
         await self.alice.post(f"/rooms/{self.room}/receipt/m.read/{main}", {"thread_id": "main"})
 
         self.gateway.start()
@@ -206,6 +208,7 @@ class PushedKindsTests(PushTestCase):
         """Though the event was decided about before."""
         await self.gateway.stop()
         await self.bob.say(self.room, "while in the room")
+        await until(self.is_behind)
         await self.alice.leave(self.room)
         await self.bob.say(self.room, "after")
         self.gateway.start()

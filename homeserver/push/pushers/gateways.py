@@ -8,7 +8,6 @@ Spec: https://spec.matrix.org/v1.19/push-gateway-api/
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -83,12 +82,6 @@ class Gateways:
         self._proven.put(gateway, True)
         self._on_reachable(gateway)
         return rejected
-
-
-def gateway_of(url: str) -> str:
-    """The name of the gateway with a URL: its scheme, host and port."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
 def _slots(size: int, share: int) -> FairSlots:

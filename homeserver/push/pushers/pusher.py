@@ -6,6 +6,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3pushers
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -75,6 +76,12 @@ class Pusher:
     def url(self) -> str:
         """The URL of the gateway."""
         return str(self.data.get("url", ""))
+
+    @cached_property
+    def gateway(self) -> str:
+        """The name of the gateway: its scheme, host and port."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc.lower()}"
 
     @cached_property
     def is_event_id_only(self) -> bool:

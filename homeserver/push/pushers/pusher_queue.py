@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from homeserver.concurrency.backoff import RetrySchedule
 from homeserver.concurrency.clock import Clock, DelayedCall, now_ms
 from homeserver.protocol.errors import Unavailable
-from homeserver.push.pushers.gateways import Gateways, PushFailed, gateway_of
+from homeserver.push.pushers.gateways import Gateways, PushFailed
 from homeserver.push.pushers.pusher import Pusher
 from homeserver.push.pushers.queued_push import QueuedPush
 from homeserver.storage.database.database import DatabaseUnavailable
@@ -91,7 +91,6 @@ class PusherQueue:
     def __init__(self, pusher: Pusher, context: PushContext) -> None:
         self.pusher = pusher
         self._context = context
-        self._gateway = gateway_of(pusher.url)
         self._waiting: deque[QueuedPush] = deque()
         self._wants_counts = False
         self._found_upto = 0  # what was missed up to this position is waiting, or was sent
@@ -193,11 +192,11 @@ class PusherQueue:
                 await self._step()
         except PushFailed as error:
             self._is_running = False
-            log.debug("{gateway}: {error}", gateway=self._gateway, error=error)
+            log.debug("{gateway}: {error}", gateway=self.pusher.gateway, error=error)
             self._refusals += error.status is not None
             self._pause_after_failure()
             if error.status is None:
-                self._context.unreachable(self._gateway, self)
+                self._context.unreachable(self.pusher.gateway, self)
             return
         self._is_running = False
         if self.is_idle:
@@ -216,7 +215,6 @@ class PusherQueue:
             pusher.progress.badge = former.badge
             pusher.progress.behind_since = former.behind_since
             pusher.progress.failing_since_ms = former.failing_since_ms
-            self._gateway = gateway_of(pusher.url)
         return True
 
     def _drop_all(self) -> None:
@@ -250,7 +248,7 @@ class PusherQueue:
     async def _send_first(self) -> None:
         context, push = self._context, self._waiting[0]
         pusher = self.pusher
-        async with context.gateways.slot(self._gateway):
+        async with context.gateways.slot(self.pusher.gateway):
             notification = await context.notifications.of_event(pusher, push)
             if notification is not None:
                 await self._notify(notification)
@@ -266,7 +264,7 @@ class PusherQueue:
         notification = await self._context.notifications.of_counts(self.pusher)
         if notification is not None:
             try:
-                async with self._context.gateways.slot(self._gateway):
+                async with self._context.gateways.slot(self.pusher.gateway):
                     await self._notify(notification)
             except PushFailed:
                 self._wants_counts = True
@@ -275,11 +273,15 @@ class PusherQueue:
 
     async def _notify(self, notification: NotificationBody) -> None:
         pusher = self.pusher
-        rejected = await self._context.gateways.notify(self._gateway, pusher.url, notification.body)
+        rejected = await self._context.gateways.notify(
+            self.pusher.gateway, pusher.url, notification.body
+        )
         self._failures = 0
         pusher.progress.badge = notification.badge
         if pusher.row.pushkey in rejected:
-            log.info("{gateway} rejects a pushkey: the pusher is deleted", gateway=self._gateway)
+            log.info(
+                "{gateway} rejects a pushkey: the pusher is deleted", gateway=self.pusher.gateway
+            )
             await self._context.rejected(pusher)
             self._drop_all()
 
