@@ -16,6 +16,7 @@ from benchmarks import (
     footprint,
     initial_sync,
     large_scale,
+    push,
     sending,
 )
 from benchmarks.load.figures import Figure, table
@@ -26,11 +27,12 @@ from tests.support.process import running_server
 PARTS = ("sending", "delivery", "initial_sync", "footprint")
 APPSERVICES = "appservices"  # servers of its own
 ENCRYPTION = "encryption"  # makes 1,000 accounts, on a server of its own
+PUSH = "push"  # with a gateway, on a server of its own
 LARGE_SCALE = "scale"  # takes some minutes, and a server of its own
 MEMBERS = 100
 HELP = (
-    f"{', '.join(PARTS)}; all of these if none; {APPSERVICES}, {ENCRYPTION} and {LARGE_SCALE}"
-    " only if named"
+    f"{', '.join(PARTS)}; all of these if none; {APPSERVICES}, {ENCRYPTION}, {PUSH} and"
+    f" {LARGE_SCALE} only if named"
 )
 OVERRIDES = {"log": {"level": "WARN"}}
 
@@ -42,7 +44,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5, help="length of each load (5)")
     parser.add_argument("--scale", type=float, default=1, help="size of the named parts (1)")
     arguments = parser.parse_args()
-    unknown = set(arguments.parts) - {*PARTS, APPSERVICES, ENCRYPTION, LARGE_SCALE}
+    unknown = set(arguments.parts) - {*PARTS, APPSERVICES, ENCRYPTION, PUSH, LARGE_SCALE}
     if unknown:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     parts = arguments.parts or list(PARTS)
@@ -51,6 +53,8 @@ def main() -> int:
         figures += run_appservices(arguments.scale)
     if ENCRYPTION in parts:
         figures += run_encryption(arguments.scale)
+    if PUSH in parts:
+        figures += run_push(arguments.scale)
     if LARGE_SCALE in parts:
         figures += run_large_scale(arguments.scale)
     print(f"\n{table(figures)}")
@@ -97,6 +101,14 @@ def run_encryption(size: float) -> list[Figure]:
     os.sched_setaffinity(0, own_cores)
     with running_server(OVERRIDES, cpus=server_cores) as server:
         return encryption.measure(Population(server, Loop()), size)
+
+
+def run_push(size: float) -> list[Figure]:
+    """The figures of `benchmarks.push`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    with running_server(push.OVERRIDES, cpus=server_cores) as server:
+        return push.measure(Population(server, Loop()), size)
 
 
 def run_large_scale(size: float) -> list[Figure]:

@@ -25,8 +25,7 @@ from homeserver.web.routes import Route
 HERE = Path(__file__).resolve().parent
 SPEC = "https://spec.matrix.org/v1.19/"
 APIS = {"client-server": "Client-Server API", "server-server": "Server-Server API"}
-STATUSES = ("served", "empty", "not yet")
-EMPTY_RESPONSES = "EmptyResponsesApi"  # the class of endpoints that no feature uses
+STATUSES = ("served", "not yet")
 
 SETTINGS = """
 server_name: conformance.example
@@ -42,9 +41,8 @@ INTRODUCTION = f"""# Conformance
 
 This page lists the endpoints of the [Matrix specification]({SPEC}), version
 1.19, that a homeserver serves, and says of each whether this server serves it. A served endpoint
-has a route, whose handler has the name of the operation. An endpoint marked "empty" is served for
-the sake of clients, but has no feature behind it yet. [deviations.md](deviations.md) says where the
-server differs from the specification on purpose.
+has a route, whose handler has the name of the operation. [deviations.md](deviations.md) says
+where the server differs from the specification on purpose.
 
 Bridges, push gateways and policy servers serve endpoints too. A homeserver only calls those, so
 this page does not list them.
@@ -149,10 +147,7 @@ class Table:
 
     def status(self, endpoint: Endpoint) -> str:
         """One of `STATUSES`."""
-        route = self.routes.get(endpoint.key)
-        if route is None:
-            return "not yet"
-        return "empty" if _class_of(route) == EMPTY_RESPONSES else "served"
+        return "served" if endpoint.key in self.routes else "not yet"
 
     def misnamed(self) -> list[str]:
         """Routes whose handler has another name than the operation that it serves."""
@@ -210,7 +205,7 @@ def render(table: Table) -> str:
 
 
 def _summary(table: Table) -> str:
-    lines = ["| API | endpoints | served | empty | not yet |", "|---|---|---|---|---|"]
+    lines = ["| API | endpoints | served | not yet |", "|---|---|---|---|"]
     for api, title in APIS.items():
         states = [table.status(each) for each in table.endpoints if each.api == api]
         counts = [states.count(state) for state in STATUSES]
@@ -220,14 +215,14 @@ def _summary(table: Table) -> str:
 
 def _sections(table: Table, endpoints: Sequence[Endpoint]) -> str:
     """A row for each section: how many of its endpoints there are, and which are missing."""
-    lines = ["| section | served | empty | not yet |", "|---|---|---|---|"]
+    lines = ["| section | served | not yet |", "|---|---|---|"]
     for section in dict.fromkeys(endpoint.section for endpoint in endpoints):
         here = [endpoint for endpoint in endpoints if endpoint.section == section]
-        served, empty, missing = (
+        served, missing = (
             [f"`{each.operation}`" for each in here if table.status(each) == status]
             for status in STATUSES
         )
-        cells = [section, f"{len(served)} of {len(here)}", ", ".join(empty), ", ".join(missing)]
+        cells = [section, f"{len(served)} of {len(here)}", ", ".join(missing)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -257,10 +252,6 @@ def _by_path(key: str) -> list[str]:
 def _letters(name: str) -> str:
     """`setTyping` and `set_typing` are one name; so are `post3PIDs` and `post_3pids`."""
     return name.replace("_", "").lower()
-
-
-def _class_of(route: Route) -> str:
-    return type(getattr(route.handler, "__self__", None)).__name__
 
 
 def served_routes() -> list[Route]:

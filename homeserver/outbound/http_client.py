@@ -105,7 +105,7 @@ class OutboundClient:
         )
         tls = tls or ClientTls(verify=settings.verify_certificates)
         self._open = ConnectionTracker(reactor)
-        factory = _Endpoints(network, tls, self._open)
+        factory = WebEndpoints(network, tls, self._open)
         agent = Agent.usingEndpointFactory(reactor, factory, self._pool)
         no_cookies = IndexableCookieJar(DefaultCookiePolicy(netscape=False, rfc2965=False))
         self._http = HTTPClient(_UncompressedAgent(agent), no_cookies)
@@ -242,7 +242,7 @@ def _uncompressed(response: IResponse) -> IResponse:
 
 
 @implementer(IAgentEndpointFactory)
-class _Endpoints:
+class WebEndpoints:
     """Endpoints of URLs; their connections are recorded in `open_connections`."""
 
     def __init__(

@@ -7,7 +7,7 @@ authorisation rules and the redaction algorithm use the type alone where the spe
 Spec: https://spec.matrix.org/v1.19/client-server-api/#types-of-room-events
 """
 
-from homeserver.protocol.event_types import MEMBER, REDACTION
+from homeserver.protocol.event_types import ENCRYPTED, MEMBER, REDACTION
 from homeserver.protocol.events import Event
 
 
@@ -29,6 +29,11 @@ def is_member_event(event: Event, user_id: str | None = None) -> bool:
     if event.type != MEMBER or event.state_key is None:
         return False
     return user_id is None or event.state_key == user_id
+
+
+def is_encrypted(event: Event) -> bool:
+    """Whether an event is an encrypted message."""
+    return event.type == ENCRYPTED and event.state_key is None
 
 
 def is_redaction(event: Event) -> bool:

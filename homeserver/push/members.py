@@ -41,6 +41,10 @@ class Members:
             and self._account_data.find_ignored_users(user_id) == member.ignored
         )
 
+    async def ignored_by(self, user_id: str) -> frozenset[str]:
+        """The users whom a user ignores."""
+        return await self._account_data.ignored_users(user_id)
+
     async def load(self, room: Room, user_id: str) -> Member:
         """Load a user as a member of a room."""
         while True:

@@ -80,7 +80,7 @@ class PushActions:
             if is_silent(event):
                 continue
             concerned.add(event.sender)
-            if stored.redaction is not None or _is_ignored(member, stored):
+            if stored.redaction is not None or is_ignored(member.ignored, stored):
                 continue
             evaluation = self._evaluator.evaluation(room, stored, joined, member.rules)
             if evaluation.branches:
@@ -105,7 +105,7 @@ class PushActions:
         """
         if stored.redaction is not None or stored.event.sender == member.user_id:
             return NOTHING
-        if is_silent(stored.event) or _is_ignored(member, stored):
+        if is_silent(stored.event) or is_ignored(member.ignored, stored):
             return NOTHING
         evaluation = self._evaluator.evaluation(room, stored, joined_count, member.rules)
         return evaluation.for_user(member.user_id, member.display_name)
@@ -138,5 +138,6 @@ class PushActions:
         return PushAction(position, thread, outcome.highlight, mentioned, age)
 
 
-def _is_ignored(member: Member, stored: StoredEvent) -> bool:
-    return stored.event.sender in member.ignored and stored.event.state_key is None
+def is_ignored(ignored: frozenset[str], stored: StoredEvent) -> bool:
+    """Whether an event is one of a user whom its reader ignores."""
+    return stored.event.sender in ignored and stored.event.state_key is None

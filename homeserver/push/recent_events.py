@@ -13,12 +13,15 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.storage.database.database import Database
-from homeserver.storage.rooms.events import newest_events_in
+from homeserver.storage.rooms.events import events_after, newest_events_in
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Events with their rooms, newest first. `next` is the position to continue from, if any."""
+    """Events with their rooms, newest first unless it says otherwise.
+
+    `next` is the position to continue from, if any.
+    """
 
     events: Sequence[tuple[Room, VisibleEvent]]
     next: int | None
@@ -37,13 +40,29 @@ class RecentEvents:
 
     async def chunk(self, user_id: str, upto: int, size: int) -> Chunk:
         """The events that the user could see, of the newest `size` up to a position of the log."""
+        rows = await self._db.run(newest_events_in, await self._rooms_of(user_id), upto, size)
+        found = await self._visible(user_id, rows)
+        return Chunk(found, rows[-1][0] - 1 if len(rows) == size else None)
+
+    async def chunk_after(self, user_id: str, after: int, upto: int, size: int) -> Chunk:
+        """The same of the oldest `size` after a position, oldest first; `next` is to be passed."""
+        rooms = await self._rooms_of(user_id)
+        rows = await self._db.run(events_after, rooms, after, upto, size)
+        found = await self._visible(user_id, rows)
+        return Chunk(found, rows[-1][0] if len(rows) == size else None)
+
+    async def _rooms_of(self, user_id: str) -> list[int]:
         memberships = await self._user_rooms.of(user_id)
-        numbers = [
+        return [
             room_nid
             for room_nid, place in memberships.items()
             if place.membership in ("join", "invite")
         ]
-        rows = await self._db.run(newest_events_in, numbers, upto, size)
+
+    async def _visible(
+        self, user_id: str, rows: Sequence[tuple[int, int, int]]
+    ) -> list[tuple[Room, VisibleEvent]]:
+        """The events in (position, room, event) that the user could see."""
         by_room: dict[int, list[int]] = {}
         for _, room_nid, event in rows:
             by_room.setdefault(room_nid, []).append(event)
@@ -53,8 +72,7 @@ class RecentEvents:
             if room is not None:
                 for seen in await self._seen(room, user_id, events):
                     found[seen.stored.event_nid] = (room, seen)
-        events_found = [found[event] for _, _, event in rows if event in found]
-        return Chunk(events_found, rows[-1][0] - 1 if len(rows) == size else None)
+        return [found[event] for _, _, event in rows if event in found]
 
     async def _seen(self, room: Room, user_id: str, numbers: list[int]) -> list[VisibleEvent]:
         events = await self._rooms.load_events_in_order(room, numbers)

@@ -33,7 +33,7 @@ from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
 from homeserver.sync.engine import SyncEngine
 from homeserver.web.routes import Route
-from homeserver.wiring.account_core import AccountCore
+from homeserver.wiring.accounts.account_core import AccountCore
 from homeserver.wiring.remote_device_lists import RemoteDeviceLists
 from homeserver.wiring.room_core import RoomCore
 

@@ -15,6 +15,7 @@ from homeserver.encryption.changes import (
     UserSignaturesChanged,
 )
 from homeserver.presence.presence_changed import PresenceChanged
+from homeserver.push.pushers.pusher import PushersChanged, PushProgressStored
 from homeserver.rooms.discovery.network_lists import NetworkListChanged
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.log_entries.room_entries import ROOM_ENTRY_KINDS
@@ -43,6 +44,8 @@ def entry_codec() -> EntryCodec:
             plain_kind("to_device", 1, ToDeviceMessagesSent),
             plain_kind("to_device_queued", 1, ToDeviceMessagesQueued),
             plain_kind("device_lists_queued", 1, DeviceListsQueued),
+            plain_kind("pushers", 1, PushersChanged),
+            plain_kind("push_progress", 1, PushProgressStored),
             plain_kind("reader_moved", 1, ReaderMoved),
             plain_kind("appservice_transaction", 1, AppserviceTransactionStored),
             plain_kind("sending_recorded", 1, SendingRecorded),

@@ -42,7 +42,7 @@ from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.routes import Route
-from homeserver.wiring.account_core import AccountCore
+from homeserver.wiring.accounts.account_core import AccountCore
 from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.federation import Federation
 from homeserver.wiring.remote import Remote

@@ -14,7 +14,7 @@ from homeserver.web.router import Router
 from homeserver.web.routes import Route
 from homeserver.web.server import HttpServer, RequestLimits, RequestPipeline, body_budget
 from homeserver.web.shutdown import Shutdown
-from homeserver.wiring.account_core import AccountCore
+from homeserver.wiring.accounts.account_core import AccountCore
 
 
 class Http:

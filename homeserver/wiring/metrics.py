@@ -1,6 +1,7 @@
 """Metrics that are read from the server's objects at each scrape."""
 
 from homeserver.observability.metrics import Metrics
+from homeserver.push.pushers.pusher_queues import PusherQueues
 from homeserver.storage.database.database import Database
 from homeserver.streams.durable_readers import DurableReaders
 from homeserver.wiring.federated_rooms import FederatedRooms
@@ -76,4 +77,22 @@ def watch_federation(metrics: Metrics, federated_rooms: FederatedRooms) -> None:
         "destinations_with_waiting_edus",
         "Servers that have not accepted all messages to devices and device lists yet.",
         lambda: federated_rooms.destinations_with_edus,
+    )
+
+
+def watch_push(metrics: Metrics, queues: PusherQueues) -> None:
+    """Register the metrics of what is sent to push gateways."""
+    gateways = queues.gateways
+    metrics.counter(
+        "pushes_accepted", "Notifications that push gateways accepted.", lambda: gateways.accepted
+    )
+    metrics.counter(
+        "pushes_failed",
+        "Requests to push gateways that failed; they are repeated.",
+        lambda: gateways.failed,
+    )
+    metrics.gauge(
+        "pushers_behind",
+        "Pushers whose gateways do not accept what they have to send.",
+        lambda: queues.behind,
     )

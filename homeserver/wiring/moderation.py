@@ -9,8 +9,8 @@ from homeserver.moderation.reports import Reports
 from homeserver.moderation.server_notices import ServerNotices
 from homeserver.storage.database.database import Database
 from homeserver.web.routes import Route
-from homeserver.wiring.account_core import AccountCore
-from homeserver.wiring.accounts import AccountServices
+from homeserver.wiring.accounts.account_core import AccountCore
+from homeserver.wiring.accounts.account_services import AccountServices
 from homeserver.wiring.room_core import RoomCore
 from homeserver.wiring.rooms import RoomServices
 

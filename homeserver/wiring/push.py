@@ -4,6 +4,8 @@ from typing import Any
 
 from homeserver.client_api.push.notifications import NotificationsApi
 from homeserver.client_api.push.push_rules import PushRulesApi
+from homeserver.client_api.push.pushers import PushersApi
+from homeserver.config.settings import Settings
 from homeserver.push.compiled_rules import UserRules
 from homeserver.push.members import Members
 from homeserver.push.mentions import Mentions, has_mentions
@@ -19,7 +21,8 @@ from homeserver.storage.database.database import Database
 from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
 from homeserver.web.routes import Route
-from homeserver.wiring.account_core import AccountCore
+from homeserver.wiring.accounts.account_core import AccountCore
+from homeserver.wiring.pushers import PusherParts
 from homeserver.wiring.room_core import RoomCore
 
 
@@ -28,6 +31,8 @@ class Push:
 
     def __init__(
         self,
+        reactor: Any,
+        settings: Settings,
         db: Database,
         log: Log,
         readers: DurableReaders,
@@ -38,28 +43,47 @@ class Push:
         registry = room_core.registry
         self._local_server = room_core.local_server
         self._rules = account_core.push_rules
+        self._account_pushers = account_core.pushers
         user_rules = UserRules(self._rules)
         members = Members(room_core.events, user_rules, account_core.account_data)
-        notices = PushActions(RuleEvaluator(room_core.visibility), Threads(room_core.events))
+        evaluator = RuleEvaluator(room_core.visibility)
+        notices = PushActions(evaluator, Threads(room_core.events))
         mentions = Mentions(db, registry)
         mentioning = TimelineSource(db, registry, has_mentions, word="m.mentions")
         readers.add("mentions", mentioning, mentions.rows_of)
         self.unread_counts = UnreadCounts(
             db, room_core.events, receipts, members, notices, mentions
         )
+        recent = RecentEvents(db, registry, room_core.user_rooms, room_core.visibility)
         self._notifications = Notifications(
-            RecentEvents(db, registry, room_core.user_rooms, room_core.visibility),
+            recent,
             members,
             notices,
             self.unread_counts,
         )
         for reader in (user_rules, self.unread_counts):
             log.subscribe(reader.apply)
+        self.pushers = PusherParts(
+            reactor,
+            settings,
+            db,
+            log,
+            readers,
+            account_core,
+            room_core,
+            user_rules,
+            members,
+            evaluator,
+            notices,
+            self.unread_counts,
+            recent,
+        )
 
     def routes(self) -> list[Route]:
         """The area's part of the client API."""
         apis: list[Any] = [
             PushRulesApi(self._rules),
+            PushersApi(self._account_pushers),
             NotificationsApi(self._notifications, self._local_server),
         ]
         return [route for api in apis for route in api.routes()]

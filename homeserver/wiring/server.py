@@ -21,15 +21,16 @@ from homeserver.streams.health import DatabaseHealth
 from homeserver.streams.log import Log
 from homeserver.web.listeners import Listeners
 from homeserver.web.rate_limits import RateLimits
+from homeserver.web.routes import Route
 from homeserver.web.shutdown import Shutdown
-from homeserver.wiring.account_core import AccountCore
-from homeserver.wiring.accounts import AccountServices
+from homeserver.wiring.accounts.account_core import AccountCore
+from homeserver.wiring.accounts.account_services import AccountServices
 from homeserver.wiring.appservices import AppserviceQueries, AppserviceServices
 from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation
 from homeserver.wiring.http import Http
-from homeserver.wiring.metrics import watch, watch_federation
+from homeserver.wiring.metrics import watch, watch_federation, watch_push
 from homeserver.wiring.moderation import Moderation
 from homeserver.wiring.rate_limits import rate_limits_of
 from homeserver.wiring.remote import Remote
@@ -74,20 +75,7 @@ class ServerParts:
         self.encryption = Encryption(
             reactor, settings, db, log, readers, accounts, core, remote.ports.keys
         )
-        self.accounts = AccountServices(
-            reactor,
-            settings,
-            db,
-            accounts,
-            remote.ports.find_profile,
-            on_profile_changed=[self.rooms.profile_propagation.profile_changed],
-            # Keys first: those who share a room with the user have to hear of it.
-            on_deactivated=[
-                self.encryption.cross_signing.deactivated,
-                self.rooms.forced_leaves.deactivated,
-                self.encryption.key_backups.deactivated,
-            ],
-        )
+        self.accounts = self._account_services(reactor, settings, remote)
         self.sync = Sync(
             reactor,
             settings,
@@ -106,10 +94,31 @@ class ServerParts:
         self._watch(metrics)
         self.listeners = self._listeners(reactor, settings, log, metrics, rate_limits)
 
+    def _account_services(
+        self, reactor: Any, settings: Settings, remote: Remote
+    ) -> AccountServices:
+        core = self.account_core
+        return AccountServices(
+            reactor,
+            settings,
+            self.db,
+            core,
+            remote.ports.find_profile,
+            on_profile_changed=[self.rooms.profile_propagation.profile_changed],
+            # Keys first: those who share a room with the user have to hear of it.
+            on_deactivated=[
+                self.encryption.cross_signing.deactivated,
+                self.rooms.forced_leaves.deactivated,
+                self.encryption.key_backups.deactivated,
+                core.pushers.deactivated,
+            ],
+        )
+
     def _watch(self, metrics: Metrics) -> None:
         core, rooms = self.room_core, self.rooms
         watch(metrics, self.db, self.readers, core, rooms, self.sync, self.stream)
         watch_federation(metrics, self.federated_rooms)
+        watch_push(metrics, self.sync.push.pushers.queues)
         metrics.show_caches(caches_of(self))
 
     def _appservices(self, reactor: Any, log: Log) -> AppserviceServices:
@@ -180,9 +189,27 @@ class ServerParts:
             self.room_core,
             self.rooms,
         )
-        client_routes = [
+        federation_routes = [
+            *self.accounts.federation_routes(),
+            *self.federation.routes(
+                self.accounts.profiles, self.rooms.aliases, self.rooms.directory
+            ),
+            *self.federated_rooms.routes(),
+        ]
+        health_checks = DatabaseHealth(self.db, log, reactor).checks()
+        return http.listeners(
+            self._client_routes(settings, moderation), federation_routes, health_checks
+        )
+
+    def _client_routes(self, settings: Settings, moderation: Moderation) -> list[Route]:
+        return [
             *self.accounts.routes(
-                {"io.homeserver.stream": settings.websocket.enabled, "org.matrix.msc3814": True}
+                {
+                    "io.homeserver.stream": settings.websocket.enabled,
+                    "org.matrix.msc3814": True,
+                    "org.matrix.msc3881": True,
+                    "org.matrix.msc3881.stable": True,
+                }
             ),
             *self.rooms.routes(),
             *moderation.routes(),
@@ -192,12 +219,3 @@ class ServerParts:
             *self.appservice_queries.routes(),
             *self.appservices.routes(),
         ]
-        federation_routes = [
-            *self.accounts.federation_routes(),
-            *self.federation.routes(
-                self.accounts.profiles, self.rooms.aliases, self.rooms.directory
-            ),
-            *self.federated_rooms.routes(),
-        ]
-        health_checks = DatabaseHealth(self.db, log, reactor).checks()
-        return http.listeners(client_routes, federation_routes, health_checks)

@@ -17,7 +17,7 @@ from homeserver.streams.log import Log
 from homeserver.sync.subscription import BatchScheduler
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.routes import Route
-from homeserver.wiring.account_core import AccountCore
+from homeserver.wiring.accounts.account_core import AccountCore
 from homeserver.wiring.rooms import RoomServices
 from homeserver.wiring.sync import Sync
 

@@ -33,7 +33,7 @@ from homeserver.sync.snapshots import Snapshots
 from homeserver.sync.streamed_events import StreamedEvents
 from homeserver.sync.user_change_queues import UserChangeQueues
 from homeserver.web.routes import Route
-from homeserver.wiring.account_core import AccountCore
+from homeserver.wiring.accounts.account_core import AccountCore
 from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.push import Push
 from homeserver.wiring.room_core import RoomCore
@@ -59,7 +59,7 @@ class Sync:
         self._settings = settings
         registry, user_rooms = room_core.registry, room_core.user_rooms
         receipts = self.receipts = Receipts(db, log, room_core.names, room_core.local_server)
-        self.push = Push(db, log, readers, account_core, room_core, receipts)
+        self.push = Push(reactor, settings, db, log, readers, account_core, room_core, receipts)
         self.markers = ReadMarkers(registry, room_core.events, receipts, account_core.account_data)
         self.typing = TypingUsers(registry, log, reactor, log.position, active_rooms)
         self.tracker = PresenceTracker(
@@ -108,9 +108,11 @@ class Sync:
         """Start background work."""
         await self.tracker.start()
         await self._presence.start()
+        self.push.pushers.start()
 
     async def stop(self) -> None:
         """Stop background work."""
+        await self.push.pushers.stop()
         self.typing.stop()
         self.tracker.stop()
         self.remote_presence.stop()

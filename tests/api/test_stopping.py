@@ -12,7 +12,7 @@ from homeserver.storage.database.database import Database
 from homeserver.streams.counters import CounterReserve
 from homeserver.streams.log import Log
 from homeserver.web.listeners import CannotListen, Listeners
-from homeserver.wiring.accounts import AccountServices
+from homeserver.wiring.accounts.account_services import AccountServices
 from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation
 from homeserver.wiring.rooms import RoomServices

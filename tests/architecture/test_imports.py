@@ -37,7 +37,9 @@ READS_FOREIGN_TABLES = {
     "homeserver/storage/appservices/backlog.py",
     "homeserver/storage/rooms/timeline_pages.py",
     "homeserver/storage/federation/room_servers.py",
+    "homeserver/storage/push/unread_rooms.py",
     # What belongs to a device is stored only if the device exists.
+    "homeserver/storage/push/pushers.py",
     "homeserver/storage/encryption/device_keys.py",
     "homeserver/storage/encryption/one_time_keys.py",
     "homeserver/storage/encryption/to_device.py",

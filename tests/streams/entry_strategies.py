@@ -26,6 +26,7 @@ from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import State
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
+from homeserver.push.pushers.pusher import PushersChanged, PushProgressStored
 from homeserver.rooms.discovery.network_lists import NetworkListChanged
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.events.event_draft import ClientTransaction
@@ -244,6 +245,8 @@ plain_entries = st.one_of(
     st.builds(DeviceListsQueued, positions, st.lists(names).map(tuple)),
     st.builds(DeviceRenamed, positions, names, names),
     st.builds(DevicesRemoved, positions, names, st.lists(names).map(tuple)),
+    st.builds(PushersChanged, positions, st.lists(names).map(tuple)),
+    st.builds(PushProgressStored, positions),
     st.builds(ReaderMoved, positions),
     st.builds(SendingRecorded, positions),
 )

@@ -24,6 +24,7 @@ from homeserver.encryption.changes import (
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import ROOM_VERSIONS
+from homeserver.push.pushers.pusher import PushersChanged, PushProgressStored
 from homeserver.rooms.discovery.network_lists import NetworkListChanged
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.events.event_draft import ClientTransaction
@@ -171,6 +172,14 @@ GOLDEN: list[tuple[Any, bytes]] = [
     (
         DevicesRemoved(8, "@a:b", ("DESK", "PHONE")),
         b"\x93\x01\xafdevices_removed\x93\x08\xa4@a:b\x92\xa4DESK\xa5PHONE",
+    ),
+    (
+        PushersChanged(8, ("@a:b", "@c:b")),
+        b"\x93\x01\xa7pushers\x92\x08\x92\xa4@a:b\xa4@c:b",
+    ),
+    (
+        PushProgressStored(8),
+        b"\x93\x01\xadpush_progress\x91\x08",
     ),
     (
         ReaderMoved(8),

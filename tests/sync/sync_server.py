@@ -23,7 +23,7 @@ from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
 from homeserver.streams.sync_tokens import parse_sync_token
 from homeserver.sync.sync_request import STATE_AFTER
-from homeserver.wiring.account_core import AccountCore
+from homeserver.wiring.accounts.account_core import AccountCore
 from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.rate_limits import rate_limits_of
 from homeserver.wiring.room_core import RoomCore

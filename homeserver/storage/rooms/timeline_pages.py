@@ -129,6 +129,26 @@ async def local_joins_between(db: Connection, after: int, upto: int) -> list[tup
     return await cursor.fetchall()
 
 
+async def out_of_room_invites_between(
+    db: Connection, after: int, upto: int
+) -> list[tuple[int, int, int]]:
+    """(position, room, event) of the newest memberships that are invites outside of timelines.
+
+    These are invites to rooms that this server is not in.
+    """
+    cursor = await db.execute(
+        """
+        SELECT memberships.position, memberships.room, memberships.event
+          FROM memberships
+          JOIN events ON events.event = memberships.event
+         WHERE memberships.position > %s AND memberships.position <= %s
+           AND memberships.membership = 'invite' AND events.position IS NULL
+        """,
+        (after, upto),
+    )
+    return await cursor.fetchall()
+
+
 async def full_states_between(db: Connection, after: int, upto: int) -> list[tuple[int, int]]:
     """(position, room) where the full state of a room became known."""
     cursor = await db.execute(

@@ -17,11 +17,14 @@ from homeserver.config.settings import Settings
 from homeserver.outbound.http_client import OutboundClient
 from homeserver.protocol.event_types import PUSH_RULES
 from homeserver.protocol.signing.signatures import SigningKey
+from homeserver.push.pushers.directory import PusherDirectory
+from homeserver.push.pushers.local_notification_settings import LocalNotificationSettings
+from homeserver.push.pushers.pushers import Pushers
 from homeserver.push.rules import PushRules, default_push_rules
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
 from homeserver.web.html import Pages
-from homeserver.wiring.third_party_ids import ThirdParty
+from homeserver.wiring.accounts.third_party_ids import ThirdParty
 
 
 class AccountCore:
@@ -49,6 +52,10 @@ class AccountCore:
         self.local_profiles = LocalProfiles(db, log)
         self.account_data = AccountData(db, log, {PUSH_RULES: default_push_rules})
         self.push_rules = PushRules(self.account_data)
+        self.pusher_directory = PusherDirectory(db, reactor)
+        self.pushers = Pushers(db, log, reactor, self.pusher_directory)
+        self.devices.accompany(self.pushers)
+        self.devices.accompany(LocalNotificationSettings(log, self.account_data))
         self.invite_permission = InvitePermission(
             self.account_data, settings.server_name, provisioning.user
         )
@@ -61,12 +68,14 @@ class AccountCore:
             self.local_profiles,
             self.account_data,
             self.erased_users,
+            self.pusher_directory,
         ):
             log.subscribe(reader.apply)
 
     async def load(self) -> None:
         """Read what must be in memory before the first request."""
         await self.erased_users.load()
+        await self.pusher_directory.load()
 
     def start(self) -> None:
         """Start background work."""

@@ -46,14 +46,13 @@ from homeserver.client_api.accounts.tags import TagsApi
 from homeserver.client_api.accounts.user_interactive_auth import FallbackApi
 from homeserver.client_api.server.capabilities import CapabilitiesApi
 from homeserver.client_api.server.discovery import DiscoveryApi
-from homeserver.client_api.server.empty_responses import EmptyResponsesApi
 from homeserver.client_api.server.versions import VersionsApi
 from homeserver.config.settings import Settings
 from homeserver.outbound.recaptcha import Recaptcha
 from homeserver.storage.database.database import Database
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.routes import Route
-from homeserver.wiring.account_core import AccountCore
+from homeserver.wiring.accounts.account_core import AccountCore
 
 
 class AccountServices:
@@ -162,7 +161,6 @@ class AccountServices:
             DiscoveryApi(
                 settings.public_baseurl, settings.federation.delegated_to, settings.support
             ),
-            EmptyResponsesApi(),
             FiltersApi(core.filters),
             FallbackApi(uia, core.pages),
             LoginApi(login, core.appservices, settings.public_baseurl),

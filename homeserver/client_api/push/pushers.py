@@ -1,0 +1,129 @@
+"""Pushers over the API.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3pushers
+"""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from homeserver.accounts.sessions.requester import Requester
+from homeserver.protocol.errors import InvalidParam, MissingParam
+from homeserver.push.pushers.pusher import HTTP
+from homeserver.push.pushers.pushers import PusherRequest, Pushers
+from homeserver.web.routes import Route
+
+GATEWAY_PATH = "/_matrix/push/v1/notify"
+MAX_PUSHKEY_BYTES = 512
+MAX_APP_ID = 64  # characters
+MAX_NAME_BYTES = 1_024  # of a display name, a profile tag or a language
+MAX_URL_BYTES = 2_048
+MAX_DATA_BYTES = 8_192
+
+
+class SetPusher(msgspec.Struct):
+    """A pusher; `kind` is null to delete it. `enabled` is that of MSC3881."""
+
+    app_id: str | None = None
+    pushkey: str | None = None
+    kind: str | msgspec.UnsetType | None = msgspec.UNSET
+    app_display_name: str | None = None
+    device_display_name: str | None = None
+    profile_tag: str | None = None
+    lang: str | None = None
+    data: dict[str, Any] | None = None
+    append: bool = False
+    enabled: bool | None = None
+    unstable_enabled: bool | None = msgspec.field(default=None, name="org.matrix.msc3881.enabled")
+
+
+class PushersApi:
+    def __init__(self, pushers: Pushers) -> None:
+        self._pushers = pushers
+
+    def routes(self) -> list[Route]:
+        path = "/_matrix/client/v3/pushers"
+        return [
+            Route("GET", path, self.get_pushers),
+            Route("POST", f"{path}/set", self.post_pusher, limit="settings"),
+        ]
+
+    async def get_pushers(self, caller: Requester) -> dict[str, Any]:
+        """The pushers of the caller."""
+        pushers = await self._pushers.of(caller.user_id)
+        return {"pushers": [pusher.client_json() for pusher in pushers]}
+
+    async def post_pusher(self, caller: Requester, body: SetPusher) -> None:
+        """Set or delete a pusher."""
+        if body.kind is None:
+            _check_present(body, "app_id", "pushkey")
+            await self._pushers.delete(caller.user_id, str(body.app_id), str(body.pushkey))
+        else:
+            await self._pushers.set(caller, _checked(body))
+
+
+def _checked(body: SetPusher) -> PusherRequest:
+    """The request in a body. Raises `MissingParam` and `InvalidParam`."""
+    _check_present(
+        body,
+        *("app_id", "pushkey", "kind", "app_display_name", "device_display_name", "lang", "data"),
+    )
+    enabled = body.unstable_enabled if body.enabled is None else body.enabled
+    request = PusherRequest(
+        kind=str(body.kind),
+        app_id=body.app_id or "",
+        pushkey=body.pushkey or "",
+        app_display_name=body.app_display_name or "",
+        device_display_name=body.device_display_name or "",
+        profile_tag=body.profile_tag or "",
+        lang=body.lang or "",
+        data=msgspec.json.encode(body.data),
+        enabled=enabled is not False,
+        append=body.append,
+    )
+    _check_sizes(request)
+    if request.kind != HTTP:
+        raise InvalidParam("The kind of a pusher is http, or null to delete it")
+    _check_url((body.data or {}).get("url"))
+    return request
+
+
+def _check_present(body: SetPusher, *names: str) -> None:
+    missing = [name for name in names if getattr(body, name) in (None, msgspec.UNSET)]
+    if missing:
+        raise MissingParam(f"Missing parameters: {', '.join(missing)}")
+
+
+def _check_sizes(request: PusherRequest) -> None:
+    if not 1 <= len(request.app_id) <= MAX_APP_ID:
+        raise InvalidParam(f"An app_id has 1 to {MAX_APP_ID} characters")
+    if not 1 <= len(request.pushkey.encode()) <= MAX_PUSHKEY_BYTES:
+        raise InvalidParam(f"A pushkey has 1 to {MAX_PUSHKEY_BYTES} bytes")
+    for name in ("app_display_name", "device_display_name", "profile_tag", "lang"):
+        if len(getattr(request, name).encode()) > MAX_NAME_BYTES:
+            raise InvalidParam(f"{name} has at most {MAX_NAME_BYTES} bytes")
+    if len(request.data) > MAX_DATA_BYTES:
+        raise InvalidParam(f"The data of a pusher has at most {MAX_DATA_BYTES} bytes")
+
+
+def _check_url(url: Any) -> None:
+    """Raise `MissingParam` or `InvalidParam` for the URL of a gateway that may not be used."""
+    if url is None:
+        raise MissingParam("Missing parameters: data.url")
+    if not isinstance(url, str) or len(url.encode()) > MAX_URL_BYTES:
+        raise InvalidParam(f"The URL of a gateway is a string of at most {MAX_URL_BYTES} bytes")
+    try:
+        parts = urlsplit(url)
+        is_valid = (
+            parts.scheme in ("https", "http")
+            and bool(parts.hostname)
+            and parts.username is None
+            and parts.path == GATEWAY_PATH
+            and not (parts.query or parts.fragment)
+            and (parts.port or 1) > 0
+        )
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        raise InvalidParam(f"The URL of a gateway is https, and its path {GATEWAY_PATH}")

@@ -1,0 +1,1 @@
+"""Pushers: what is set by clients, the decision whom an event is pushed to, and the pushing."""

@@ -1,0 +1,1 @@
+"""Accounts: their core, the services for users, and addresses."""

@@ -1,0 +1,113 @@
+"""Pushers: the decision, the queues, and what they send."""
+
+import random
+from typing import Any
+
+from homeserver.config.settings import Settings
+from homeserver.outbound.json_posts import JsonPosts
+from homeserver.push.compiled_rules import UserRules
+from homeserver.push.members import Members
+from homeserver.push.push_actions import PushActions
+from homeserver.push.pushers.badge_updates import BadgeUpdates
+from homeserver.push.pushers.badges import Badges
+from homeserver.push.pushers.decision import PushDecision
+from homeserver.push.pushers.event_notifications import EventNotifications
+from homeserver.push.pushers.invites import Invites
+from homeserver.push.pushers.missed_pushes import FoundMissedPushes
+from homeserver.push.pushers.push_items import PushItemSource
+from homeserver.push.pushers.pusher_queues import PusherQueues
+from homeserver.push.pushers.recipients import Recipients
+from homeserver.push.pushers.room_titles import RoomTitles
+from homeserver.push.recent_events import RecentEvents
+from homeserver.push.rule_evaluation import RuleEvaluator
+from homeserver.push.unread_counts import UnreadCounts
+from homeserver.storage.database.database import Database
+from homeserver.streams.durable_readers import DurableReaders
+from homeserver.streams.log import Log
+from homeserver.wiring.accounts.account_core import AccountCore
+from homeserver.wiring.room_core import RoomCore
+
+
+class PusherParts:
+    """All objects of pushers."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        db: Database,
+        log: Log,
+        readers: DurableReaders,
+        account_core: AccountCore,
+        room_core: RoomCore,
+        user_rules: UserRules,
+        members: Members,
+        evaluator: RuleEvaluator,
+        push_actions: PushActions,
+        unread_counts: UnreadCounts,
+        recent_events: RecentEvents,
+    ) -> None:
+        registry, user_rooms = room_core.registry, room_core.user_rooms
+        directory = account_core.pusher_directory
+        self._posts = JsonPosts(reactor, settings.outbound_http, "push gateways")
+        badges = Badges(db, registry, user_rooms, unread_counts)
+        recipients = Recipients(directory, user_rooms, members, reactor)
+        invites = Invites(members, user_rules, evaluator)
+        finding = registry, user_rooms, members, push_actions, unread_counts, invites
+        missed = FoundMissedPushes(log, reactor, recent_events, *finding)
+        bodies = _bodies(room_core, unread_counts, push_actions, badges)
+        self.queues = PusherQueues(
+            self._posts,
+            directory,
+            account_core.pushers,
+            bodies,
+            missed,
+            badges,
+            db,
+            log,
+            reactor,
+            random.random,
+        )
+        self._badge_updates = BadgeUpdates(directory, badges, self.queues, reactor)
+        self.decision = PushDecision(
+            registry,
+            directory,
+            recipients,
+            invites,
+            evaluator,
+            self.queues.put,
+            self._badge_updates.note_redaction,
+        )
+        # Before the reader: it decides with what they have.
+        for reader in (recipients, badges, self.queues, self._badge_updates):
+            log.subscribe(reader.apply)
+        readers.add(
+            "push",
+            PushItemSource(db, registry, directory),
+            self.decision.decide,
+            self.queues.first_unsent,
+        )
+
+    def start(self) -> None:
+        """Continue with what a former process has left."""
+        self.queues.start()
+
+    async def stop(self) -> None:
+        """Send nothing more."""
+        self._badge_updates.stop()
+        self.queues.stop()
+        await self._posts.stop()
+
+
+def _bodies(
+    room_core: RoomCore, unread_counts: UnreadCounts, push_actions: PushActions, badges: Badges
+) -> EventNotifications:
+    return EventNotifications(
+        room_core.registry,
+        room_core.user_rooms,
+        room_core.out_of_room,
+        unread_counts,
+        push_actions,
+        badges,
+        RoomTitles(room_core.registry),
+    )
