@@ -108,14 +108,14 @@ class AppserviceTransactions:
     async def _is_wanted(self, appservice: Appservice) -> bool:
         if appservice.url is not None:
             return True
-        stored = await self._context.db.run(reader_position, _reader_name(appservice.id))
+        stored = await self._context.db.run(reader_position, reader_name(appservice.id))
         return stored is not None
 
     async def _add(self, appservice_id: str) -> _Worker:
         delivery = TransactionDelivery(appservice_id, self._context)
         await delivery.load()
         reader = self._readers.add(
-            _reader_name(appservice_id),
+            reader_name(appservice_id),
             self._make_source(appservice_id),
             delivery.handle,
             delivery.first_unfinished,
@@ -136,9 +136,10 @@ class AppserviceTransactions:
 
 
 async def _move_to(db: Connection, appservice_id: str, position: int) -> None:
-    await set_reader_position(db, _reader_name(appservice_id), position)
+    await set_reader_position(db, reader_name(appservice_id), position)
     await finish_move(db, appservice_id)
 
 
-def _reader_name(appservice_id: str) -> str:
+def reader_name(appservice_id: str) -> str:
+    """The name of the durable reader of an application service."""
     return f"appservice {appservice_id}"

@@ -9,6 +9,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from homeserver.config.errors import ConfigError
 from homeserver.version import VERSION
 
 MAX_DRAWN_EVENTS = 2_000
+MAX_DURATION = 8  # characters
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -178,6 +180,11 @@ def _add_appservice(commands: Any) -> None:
     actions.add_parser("list", help="list the registrations")
     actions.add_parser("show", help="show a registration and the users it has made")
     actions.add_parser("ping", help="ask an application service, and explain each failure")
+    actions.add_parser("skip", help="leave out what waits for an application service")
+    replay = actions.add_parser("replay", help="send an application service its events again")
+    replay.add_argument(
+        "--since", type=_duration, required=True, metavar="TIME", help="how far back: 90s, 2h, 7d"
+    )
     for name, action in actions.choices.items():
         if name != "list":
             action.add_argument("appservice", metavar="ID", help="the id in its registration")
@@ -192,6 +199,13 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="configuration (homeserver.yaml in the working directory, if there is one)",
     )
+
+
+def _duration(text: str) -> timedelta:
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}.get(text[-1:])
+    if unit is None or not text[:-1].isdecimal() or len(text) > MAX_DURATION:
+        raise argparse.ArgumentTypeError("a number and s, m, h or d, such as 2h")
+    return timedelta(**{unit: int(text[:-1])})
 
 
 def _number_of_events(text: str) -> int:

@@ -32,6 +32,11 @@ def position_at(wall: float) -> int:
     return max(0, int((wall - EPOCH_SECONDS) * STEPS_PER_SECOND)) << SLOT_BITS
 
 
+def seconds_at(position: int) -> float:
+    """The moment of a position, in seconds since the epoch, as exactly as positions follow it."""
+    return EPOCH_SECONDS + (position >> SLOT_BITS) / STEPS_PER_SECOND
+
+
 class Positions:
     """Hands out the positions of one process: above `last`, up to and including `bound`.
 

@@ -1,4 +1,4 @@
-"""`homeserver appservice list | show | ping`: registrations, on a running or a stopped server.
+"""`homeserver appservice list | show | ping | skip | replay`, on a running or a stopped server.
 
 They are those of the files; a running server has read them at its start, or at the last SIGHUP.
 
@@ -6,10 +6,14 @@ Spec: https://spec.matrix.org/v1.19/application-service-api/#registration
 """
 
 import argparse
+import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from appservices.transactions.appservice_transactions import reader_name
+from homeserver.cli.appservices.moves import move
 from homeserver.cli.appservices.reachability import Reachability
 from homeserver.cli.configuration import load_installed
 from homeserver.cli.database import open_database
@@ -20,6 +24,9 @@ from homeserver.config.appservices import load_registration_files
 from homeserver.config.settings import Settings
 from homeserver.protocol.appservices.appservice import Appservice
 from homeserver.storage.accounts.users import count_by_appservice, users_of_appservice
+from homeserver.storage.appservices.transactions import last_transaction
+from homeserver.storage.database.reader_positions import reader_position
+from homeserver.streams.positions import position_at, seconds_at
 
 MAX_USERS = 20  # that are shown
 Registered = Sequence[tuple[Path, Appservice]]
@@ -34,7 +41,12 @@ def appservice(options: argparse.Namespace) -> int:
     path, found = _find(registered, options.appservice)
     if options.action == "show":
         return _print(run_in_reactor(lambda reactor: _details(reactor, settings, path, found)))
-    return run_in_reactor(lambda reactor: _ping(reactor, settings, found))
+    if options.action == "ping":
+        return run_in_reactor(lambda reactor: _ping(reactor, settings, found))
+    position = None
+    if options.action == "replay":
+        position = position_at(time.time() - options.since.total_seconds())
+    return _print(run_in_reactor(lambda reactor: move(reactor, settings, found, position)))
 
 
 def registrations(settings: Settings) -> Registered:
@@ -69,12 +81,21 @@ async def _details(
     async with open_database(reactor, settings) as db:
         counts = await db.run(count_by_appservice)
         users = await db.run(users_of_appservice, registered.id, MAX_USERS)
+        position = await db.run(reader_position, reader_name(registered.id))
+        waiting = await db.run(last_transaction, registered.id)
     count = counts.get(registered.id, 0)
     lines = [*_summary(registered, count), f"  file       {path}", *_switches(registered)]
+    if position is not None:
+        received = "a transaction waits for it" if waiting and waiting.body else "nothing waits"
+        lines.append(f"  sent up to {_time_of(position)}; {received}")
     lines += [f"  made       {plain(user_id)}" for user_id in users]
     if count > len(users):
         lines.append(f"             and {count - len(users):,} more")
     return lines
+
+
+def _time_of(position: int) -> str:
+    return datetime.fromtimestamp(seconds_at(position), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _summary(registered: Appservice, count: int) -> Iterator[str]:

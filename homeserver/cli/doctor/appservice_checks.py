@@ -92,19 +92,6 @@ def _check_namespaces(registered: Appservice, settings: Settings) -> Iterator[Fi
             elif registered.url is not None:
                 text = f"{name} covers all users of this server by {regex!r}"
                 yield warning(SUBJECT, text, NARROW_IT)
-    for kind, namespaces in (("users", registered.users), ("aliases", registered.aliases)):
-        for each in namespaces.namespaces:
-            regex = each.regex.pattern
-            if registered.url is not None and not _names_server(regex, settings.server_name):
-                yield warning(
-                    SUBJECT,
-                    f"{name} covers {kind} of other servers, too, by {plain(regex)!r}",
-                    f"end the regular expression with ':{settings.server_name}'",
-                )
-
-
-def _names_server(regex: str, server_name: str) -> bool:
-    return server_name in regex.replace("\\", "").replace("[.]", ".")
 
 
 def _check_senders(registered: Sequence[Appservice]) -> Iterator[Finding]:

@@ -49,6 +49,11 @@ def has_ended(machine: str, pid: int, pid_began: int) -> bool:
     return bool(machine) and machine == _machine() and _began(pid) != pid_began
 
 
+def runs_here(machine: str, pid: int, pid_began: int) -> bool:
+    """Whether a process is known to run on this machine."""
+    return bool(machine) and machine == _machine() and _began(pid) == pid_began
+
+
 def _machine() -> str:
     try:
         boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()

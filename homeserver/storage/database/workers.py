@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
-from homeserver.storage.database.process_identity import ProcessIdentity, has_ended
+from homeserver.storage.database.process_identity import ProcessIdentity, has_ended, runs_here
 from homeserver.storage.database.reactor_connection import ReactorConnection
 
 LEASE_SECONDS = 3.0
@@ -41,6 +41,15 @@ The lock is held until the commit. A statement that waited for it reads the row 
 `READ COMMITTED`.
 """
 FENCED = psycopg.errors.DivisionByZero.sqlstate
+
+
+LIVING = """
+    SELECT worker, host, machine, pid, pid_began, application_name,
+           now() - started AS age, until, until <= now() AS is_expired
+      FROM workers
+      JOIN leases USING (worker)
+     WHERE is_alive
+"""
 
 
 class AnotherProcess(Exception):
@@ -65,6 +74,11 @@ class Worker:
     def has_ended(self) -> bool:
         """Whether its database can be taken over."""
         return self.is_expired or has_ended(self.machine, self.pid, self.pid_began)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the process runs on this machine, and its `pid` names it here."""
+        return runs_here(self.machine, self.pid, self.pid_began)
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, started {_duration(self.age)} ago"
@@ -98,16 +112,15 @@ def refuse_while_in_use(connection: psycopg.Connection[Any]) -> None:
 def living_worker(connection: psycopg.Connection[Any]) -> Worker | None:
     """The worker that owns the database; it may have ended without giving the database back."""
     with connection.cursor(row_factory=class_row(Worker)) as cursor:
-        cursor.execute(
-            """
-            SELECT worker, host, machine, pid, pid_began, application_name,
-                   now() - started AS age, until, until <= now() AS is_expired
-              FROM workers
-              JOIN leases USING (worker)
-             WHERE is_alive
-            """
-        )
+        cursor.execute(LIVING)
         return cursor.fetchone()
+
+
+async def find_living_worker(db: psycopg.AsyncConnection[Any]) -> Worker | None:
+    """The same, on a connection that the reactor drives."""
+    async with db.cursor(row_factory=class_row(Worker)) as cursor:
+        await cursor.execute(LIVING)
+        return await cursor.fetchone()
 
 
 async def renew_lease(db: ReactorConnection, worker: int) -> bool:
