@@ -120,8 +120,11 @@ class Feed:
         self._add(with_ephemeral(services), ReceiptItem(entry.position, room.room_id, entry))
 
     def _presence(self, entry: PresenceChanged) -> None:
-        services = with_ephemeral(self._sharing(entry.user_id, entry.rooms))
-        self._add(services, PresenceItem(entry.position, entry))
+        certain = with_ephemeral(self._sharing(entry.user_id, entry.rooms))
+        self._add(certain, PresenceItem(entry.position, entry, is_certain=True))
+        if not all(map(self._rooms.loaded, entry.rooms)):
+            others = [each for each in with_ephemeral(self._appservices.all) if each not in certain]
+            self._add(others, PresenceItem(entry.position, entry, is_certain=False))
 
     def _to_device(self, entry: ToDeviceMessagesSent) -> None:
         services = [

@@ -49,10 +49,15 @@ class ReceiptItem:
 
 @dataclass(frozen=True, slots=True)
 class PresenceItem:
-    """The presence of a user changed."""
+    """The presence of a user changed.
+
+    If `is_certain`, the application service shares a room with the user; otherwise that has to be
+    looked up.
+    """
 
     position: int
     change: PresenceChanged
+    is_certain: bool
     size: int = SMALL
 
 

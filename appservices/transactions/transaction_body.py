@@ -23,12 +23,17 @@ from appservices.transactions.items import (
     TypingItem,
 )
 from homeserver.concurrency.clock import Clock, now_ms
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.encryption.key_counts import DeviceKeyCounts
+from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.protocol.appservices.appservice import Appservice
 from homeserver.protocol.event_types import RECEIPT, TYPING
 from homeserver.rooms.ephemeral.typing import TypingUsers
 from homeserver.storage.appservices.backlog import shares_room
 from homeserver.storage.database.database import Database
+
+MAX_CACHED_USERS = 20_000
+SHARING_SECONDS = 600.0  # a room that a user of it joins is in memory for a while
 
 _encode = msgspec.json.Encoder().encode
 Counts = dict[str, dict[str, Any]]  # by user id and device id
@@ -44,6 +49,9 @@ class TransactionBodies:
         self._clock = clock
         self._typing = typing
         self._key_counts = key_counts
+        self._sharing: LruCache[tuple[str, str], tuple[bool, float]] = LruCache(
+            "appservice_presence_sharing", MAX_CACHED_USERS
+        )
 
     async def build(self, appservice: Appservice, items: Sequence[TransactionItem]) -> bytes | None:
         """The JSON of a transaction; `None` if it would be empty."""
@@ -55,6 +63,7 @@ class TransactionBodies:
         ]
         parts: list[tuple[Sequence[str], bytes]] = []
         ephemeral = self._ephemeral(items, now)
+        ephemeral += await self._presence(appservice, items, now)
         if ephemeral:
             names = ("ephemeral", "de.sorunome.msc2409.ephemeral")
             parts.append((names, b"[%s]" % b",".join(ephemeral)))
@@ -71,18 +80,15 @@ class TransactionBodies:
         return b"{%s}" % b",".join(members)
 
     def _ephemeral(self, items: Sequence[TransactionItem], now: int) -> list[bytes]:
-        """Typing, receipts and presence; of what is repeated, the latest."""
+        """Typing and receipts; of what is repeated, the latest."""
         typing: dict[int, str] = {}
         receipts: dict[str, Any] = {}
-        presence: dict[str, bytes] = {}
         for item in items:
             match item:
                 case TypingItem():
                     typing[item.room_nid] = item.room_id
                 case ReceiptItem():
                     _add_receipt(receipts.setdefault(item.room_id, {}), item)
-                case PresenceItem():
-                    presence[item.change.user_id] = bytes(item.change.event(now))
         found = [
             _encode(
                 {
@@ -97,7 +103,28 @@ class TransactionBodies:
             _encode({"type": RECEIPT, "room_id": room_id, "content": content})
             for room_id, content in receipts.items()
         ]
-        return [*found, *presence.values()]
+        return found
+
+    async def _presence(
+        self, appservice: Appservice, items: Sequence[TransactionItem], now: int
+    ) -> list[bytes]:
+        """The latest presence of each user."""
+        latest = {item.change.user_id: item for item in items if isinstance(item, PresenceItem)}
+        return [
+            bytes(item.change.event(now))
+            for item in latest.values()
+            if item.is_certain or await self._shares_room(appservice, item.change)
+        ]
+
+    async def _shares_room(self, appservice: Appservice, change: PresenceChanged) -> bool:
+        """Whether an application service shares one of a user's rooms, as of lately."""
+        key = appservice.id, change.user_id
+        is_sharing, valid_until = self._sharing.get(key) or (False, 0.0)
+        if self._clock.seconds() >= valid_until:
+            is_sharing = await self._db.run(shares_room, appservice.id, list(change.rooms))
+            valid_until = self._clock.seconds() + SHARING_SECONDS
+            self._sharing.put(key, (is_sharing, valid_until))
+        return is_sharing
 
     async def _encryption(
         self, appservice: Appservice, items: Sequence[TransactionItem]

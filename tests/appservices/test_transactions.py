@@ -7,6 +7,7 @@ import psycopg
 import yaml
 
 from appservices.transactions import delivery
+from homeserver.concurrency.backoff import RetrySchedule
 from homeserver.storage.appservices.transactions import request_move, requested_moves
 from homeserver.streams import durable_reader
 from homeserver.streams.positions import position_at
@@ -189,6 +190,36 @@ class TransactionTests(TransactionTestCase):
         self.assertEqual(
             len({path for _, path, _ in self.bridge.requests}), len(self.bridge.requests)
         )
+
+    async def test_redirects_are_not_followed(self) -> None:
+        """A bridge that sends us in circles gets its events once it stops that."""
+
+        def redirect(request: Any) -> bytes:
+            request.setResponseCode(307)
+            request.setHeader("Location", request.uri)
+            return b""
+
+        self.bridge.answer = redirect
+        ghost = await self.ghost("_irc_bob")
+        await ghost.create_room()
+        await until(lambda: len(self.bridge.requests) >= 2)
+        self.assertEqual(len({path for _, path, _ in self.bridge.requests}), 1)
+        self.bridge.answer = None
+
+        await self.bridge.until(lambda: self.bridge.events != [])
+
+    async def test_a_ping_ends_a_pause(self) -> None:
+        """A bridge that starts again pings, and does not wait for the next attempt."""
+        self.patch(delivery, "RETRIES", RetrySchedule((3_600.0,)))
+        self.bridge.status = 500
+        ghost = await self.ghost("_irc_bob")
+        await ghost.create_room()
+        await until(lambda: self.bridge.requests != [])
+        self.bridge.status = 200
+
+        await self.bot().request("POST", "/_matrix/client/v1/appservice/irc/ping", {})
+
+        await self.bridge.until(lambda: self.bridge.events != [])
 
 
 class MoveTests(TransactionTestCase):
