@@ -146,12 +146,12 @@ class AppserviceServices:
             ),
             aliases,
         )
-        history_import = HistoryImport(db, registry, receipts, _importers(appservices))
+        self.history_import = HistoryImport(db, registry, receipts, _importers(appservices))
         self._as_sync = AsSyncApi(socket_factory(reactor), appservices, self.transactions, reactor)
         self._apis: list[Any] = [
             self._as_sync,
             PingApi(appservices, queries.ping, self.transactions.wake),
-            HistoryImportApi(history_import),
+            HistoryImportApi(self.history_import),
         ]
 
     def routes(self) -> list[Route]:

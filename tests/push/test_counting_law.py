@@ -41,7 +41,9 @@ actions = st.one_of(
     st.tuples(st.just("say"), people),
     st.tuples(st.just("burst"), people, st.integers(60, 130)),
     st.tuples(st.just("mention"), people, people | st.none()),
-    st.tuples(st.just("reply"), people, places, st.sampled_from(["m.thread", "m.reference"])),
+    st.tuples(
+        st.just("reply"), people, places, st.sampled_from(["m.thread", "m.reference", "m.replace"])
+    ),
     st.tuples(st.just("read"), people, places, st.booleans(), st.sampled_from(["main", "own", ""])),
     st.tuples(st.just("redact"), places),
     st.tuples(st.just("join"), people),

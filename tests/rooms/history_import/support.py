@@ -36,7 +36,7 @@ def permit_imports(server: Any) -> None:
     def find(caller: Requester) -> Importer | None:
         return FakeImporter() if caller.user_id.startswith("@bridge:") else None
 
-    server.parts.appservices._history_import._find_importer = find
+    server.parts.appservices.history_import._find_importer = find
 
 
 def old(text: str, timestamp: int = 1_000, sender: str = GHOST, **more: Any) -> OldMessage:
