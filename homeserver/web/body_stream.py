@@ -1,0 +1,94 @@
+"""The body of a request as a stream, for files that never exist as a whole in memory.
+
+A handler whose parameter `body` is a `BodyStream` is called as soon as the head of its request has
+arrived. It reads the body while it is being received; when it is slower than the client, the
+connection is paused, so that no more than `MAX_BUFFERED` bytes and one read of the socket wait.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixmediav3upload
+"""
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+
+from homeserver.protocol.errors import MatrixError
+
+MAX_BUFFERED = 131_072  # bytes that wait for the handler before the connection is paused
+
+
+class BodyIncomplete(MatrixError):
+    """The connection was lost before the end of the body; no client sees this error."""
+
+    errcode, status = "M_UNKNOWN", 400
+
+
+class BodyStream:
+    """The parts of a body in their order.
+
+    `announced` is the size in bytes according to the head, `None` if it is not known in advance.
+    `pause` and `resume` control the connection.
+    """
+
+    def __init__(
+        self, announced: int | None, pause: Callable[[], None], resume: Callable[[], None]
+    ) -> None:
+        self.announced = announced
+        self.is_complete = False
+        self._pause = pause
+        self._resume = resume
+        self._parts: list[bytes] = []
+        self._buffered = 0
+        self._is_paused = False
+        self._error: Exception | None = None
+        self._waiting: Deferred[None] | None = None
+
+    async def read(self) -> list[bytes]:
+        """The parts that have arrived since the last call, one at least; none at the end.
+
+        Raises `BodyIncomplete`, or the error for a body that is too large.
+        """
+        if not self._parts and not self.is_complete and self._error is None:
+            self._waiting = Deferred()
+            try:
+                await self._waiting
+            finally:
+                self._waiting = None
+        if self._error is not None:
+            raise self._error
+        parts, self._parts, self._buffered = self._parts, [], 0
+        if self._is_paused:
+            self._is_paused = False
+            self._resume()
+        return parts
+
+    def feed(self, data: bytes) -> None:
+        """The next part has arrived."""
+        if self._error is not None:
+            return
+        self._parts.append(data)
+        self._buffered += len(data)
+        if self._buffered >= MAX_BUFFERED and not self._is_paused:
+            self._is_paused = True
+            self._pause()
+        self._wake()
+
+    def end(self) -> None:
+        """The body is complete."""
+        self.is_complete = True
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """The rest of the body will not be passed on; a complete body stays as it is."""
+        if self.is_complete or self._error is not None:
+            return
+        self._error = error
+        self._parts.clear()
+        self._buffered = 0
+        if self._is_paused:
+            self._is_paused = False
+            self._resume()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.called:
+            self._waiting.callback(None)
