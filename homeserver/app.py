@@ -172,6 +172,7 @@ class Homeserver:
         parts.accounts.start()
         parts.rooms.start()
         parts.encryption.start()
+        await parts.media.start()
         await parts.sync.start()
         parts.stream.start()
         lag.start()
@@ -187,6 +188,7 @@ class Homeserver:
         self._on_stop("federation", parts.federation.stop)
         self._on_stop("the exchange with other servers", parts.federated_rooms.stop)
         self._on_stop("encryption", parts.encryption.stop)
+        self._on_stop("media", parts.media.stop)
         self._on_stop("sync", parts.sync.stop)
         self._on_stop("the readers of the log", parts.readers.stop)
         timeout = self.settings.limits.shutdown_timeout

@@ -20,6 +20,7 @@ from homeserver.config.federation import FederationSettings
 from homeserver.config.fields import Mistake, Section, doc
 from homeserver.config.limits import LimitSettings, RateLimitSettings, WebSocketSettings
 from homeserver.config.listeners import Listener
+from homeserver.config.media import MediaSettings
 from homeserver.config.support import Support
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.protocol.room_versions import DEFAULT_ROOM_VERSION, find_room_version
@@ -335,6 +336,7 @@ class Settings(Section, frozen=True, kw_only=True):
     room_directory: RoomDirectorySettings = RoomDirectorySettings()
     presence: PresenceSettings = PresenceSettings()
     encryption: EncryptionSettings = EncryptionSettings()
+    media: MediaSettings = MediaSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()
     limits: LimitSettings = LimitSettings()
     websocket: WebSocketSettings = WebSocketSettings()

@@ -195,6 +195,18 @@ class TooLarge(MatrixError):
     errcode, status = "M_TOO_LARGE", 413
 
 
+class CannotOverwriteMedia(MatrixError):
+    """The media has its content already."""
+
+    errcode, status = "M_CANNOT_OVERWRITE_MEDIA", 409
+
+
+class NotYetUploaded(MatrixError):
+    """The address of the media exists, but its content has not been uploaded."""
+
+    errcode, status = "M_NOT_YET_UPLOADED", 504
+
+
 class UserInUse(MatrixError):
     """The user id is taken."""
 

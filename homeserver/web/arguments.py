@@ -50,9 +50,9 @@ class RequestContent(Protocol):
 class Arguments:
     """The arguments of one handler.
 
-    `path_names` are the names in braces of the route's path; `is_body_streamed` says that the handler
-    reads the body while it arrives. Raises `TypeError` if the handler has
-    a parameter that cannot be filled, or lacks one of the path.
+    `path_names` are the names in braces of the route's path; `is_body_streamed` says that the
+    handler reads the body while it arrives. Raises `TypeError` if the handler has a parameter that
+    cannot be filled, or lacks one of the path.
     """
 
     def __init__(self, route: Route, path_names: list[str]) -> None:

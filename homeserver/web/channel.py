@@ -127,6 +127,8 @@ class Channel(HTTPChannel):
 
     def resume_reading(self) -> None:
         """Continue after `pause_reading`, with a whole new deadline."""
+        if self not in self._connections:
+            return  # the connection was lost meanwhile
         if not self._waitingForTransport:
             self._networkProducer.resumeProducing()
         if self._receiving and self.timeOut is not None:

@@ -212,7 +212,7 @@ class Request(http.Request):
         self._buffer = bytearray()
         if self._memory is not None:
             self._memory.release()
-        if self.stream is not None and not self._is_received:
+        if self.stream is not None and not self._is_received and not self._disconnected:
             self._stop_stream(BodyIncomplete("The request was handled without its whole body"))
 
     # The channel calls the following methods, in this order.

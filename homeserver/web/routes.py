@@ -7,15 +7,16 @@ the parameters of the handler by their names:
 - `caller`: the `Requester` behind the access token (`Caller | None` with `Auth.OPTIONAL`);
 - `origin`: with `Auth.SERVER`, the name of the server that signed the request;
 - `body`: the JSON body, decoded and checked by the parameter's annotation; `bytes` gets it
-  undecoded, and a `BodyStream` (`body_stream.py`) gets it while it arrives. An empty body is the parameter's default, or `{}` for a struct of optional members;
+  undecoded, and a `BodyStream` (`body_stream.py`) gets it while it arrives. An empty body is the
+  parameter's default, or `{}` for a struct of optional members;
 - `query`: the query parameters, converted by the annotation: a `msgspec.Struct`, or
   `dict[str, list[str]]` for all parameters;
 - `request`: the `Request`, for the few that need its address, its headers or its connection.
 
 The result of a handler becomes the response: `None` is `{}`, `msgspec.Raw` is JSON bytes as they
-are, a `Response` has its own status and headers, a `Streamed` is sent while it is being made, an `Upgrade` (`websocket.py`) turns the connection into a WebSocket, and anything else
-is encoded as JSON with status 200. Errors are raised (`homeserver/protocol/errors.py`), never
-returned.
+are, a `Response` has its own status and headers, a `Streamed` is sent while it is being made, an
+`Upgrade` (`websocket.py`) turns the connection into a WebSocket, and anything else is encoded as
+JSON with status 200. Errors are raised (`homeserver/protocol/errors.py`), never returned.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 """

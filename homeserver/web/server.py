@@ -34,11 +34,10 @@ from homeserver.protocol.errors import MatrixError, MissingToken, TooLarge, Unav
 from homeserver.web.addresses import TrustedProxies, network_of
 from homeserver.web.authentication import Authenticator, ServerAuthenticator, check_caller
 from homeserver.web.channel import Channel
-from homeserver.web.cors import preflight
 from homeserver.web.html import Pages, accepts_html
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.request import CLIENT_GONE, BodyLimit, Request, no_room
-from homeserver.web.responses import BodyEnd, ResponseHeads, encode_body, error_response
+from homeserver.web.responses import BodyEnd, ResponseHeads, encode_body, error_response, preflight
 from homeserver.web.router import Endpoint, Router
 from homeserver.web.routes import Auth, Response, Streamed
 from homeserver.web.websocket import Socket, Upgrade, check_upgrade, upgrade
@@ -153,8 +152,8 @@ class HttpServer(ServerFactory):
             network = network_of(request.address)
             if not self._gate.bodies.has_room(announced, network):
                 return BodyLimit(0, no_room())
-        error = TooLarge(f"The body may have at most {size} bytes")
-        return BodyLimit(size, error, is_streamed=endpoint.arguments.is_body_streamed)
+        too_large = TooLarge(f"The body may have at most {size} bytes")
+        return BodyLimit(size, too_large, is_streamed=endpoint.arguments.is_body_streamed)
 
     def reservation(self, request: Request) -> Reservation:
         """The reservation of memory for the body of a request."""

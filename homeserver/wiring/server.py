@@ -27,6 +27,7 @@ from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation
 from homeserver.wiring.http import Http
+from homeserver.wiring.media import MediaRepository
 from homeserver.wiring.metrics import watch, watch_federation
 from homeserver.wiring.moderation import Moderation
 from homeserver.wiring.rate_limits import rate_limits_of
@@ -82,6 +83,7 @@ class ServerParts:
                 self.encryption.key_backups.deactivated,
             ],
         )
+        self.media = MediaRepository(reactor, settings, db)
         self.sync = Sync(
             reactor,
             settings,
@@ -160,6 +162,7 @@ class ServerParts:
             *self.rooms.routes(),
             *moderation.routes(),
             *self.encryption.routes(self.sync.engine, self.accounts.uia),
+            *self.media.routes(),
             *self.sync.routes(),
             *self.stream.routes(),
         ]

@@ -45,6 +45,7 @@ class BodyStreamTests(ServerTestCase):
         return wire
 
     async def test_the_handler_reads_while_the_client_sends(self) -> None:
+        """A large upload is on disk while it arrives."""
         wire = await self.begin("/upload", 6)
 
         wire.write(b"abc")
@@ -57,6 +58,7 @@ class BodyStreamTests(ServerTestCase):
         self.assertEqual(self.announced, 6)
 
     async def test_the_connection_serves_the_next_request(self) -> None:
+        """A client uploads many files over one connection."""
         wire = await self.connect()
         for number in range(3):
             self.read = []
@@ -67,6 +69,7 @@ class BodyStreamTests(ServerTestCase):
             self.assertEqual(answer.json, {"size": number * 100_000})
 
     async def test_chunks_of_unknown_number(self) -> None:
+        """A client need not know the size of a file."""
         wire = await self.connect()
         wire.request("POST", "/upload", token="alice", headers=[("Transfer-Encoding", "chunked")])
         wire.write(b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
@@ -94,6 +97,7 @@ class BodyStreamTests(ServerTestCase):
         self.assertEqual((await wire.response()).json, {"size": sent})
 
     async def test_a_pause_has_no_deadline_and_the_time_after_it_has(self) -> None:
+        """A slow disk of the server is not the fault of the client."""
         self.gate = Deferred()
         wire = await self.begin("/upload", 1_000_000)
         wire.write(b"x" * 900_000)
@@ -120,6 +124,7 @@ class BodyStreamTests(ServerTestCase):
         self.assertEqual(answer.headers["connection"], "close")
 
     async def test_a_client_that_never_ends_a_refused_body_is_disconnected(self) -> None:
+        """A refused client cannot hold a connection."""
         wire = await self.begin("/never", 3_000_000)
         await wire.response()
 
@@ -128,6 +133,7 @@ class BodyStreamTests(ServerTestCase):
         await wire.closed
 
     async def test_an_announced_body_that_is_too_large_reaches_no_handler(self) -> None:
+        """The client learns of it before it sends the file."""
         wire = await self.begin("/upload", LIMIT + 1)
 
         answer = await wire.response()
@@ -136,6 +142,7 @@ class BodyStreamTests(ServerTestCase):
         self.assertEqual(self.begun, 0)
 
     async def test_chunks_beyond_the_limit_end_the_stream(self) -> None:
+        """The limit holds for files of unknown size, too."""
         wire = await self.connect()
         wire.request("POST", "/upload", token="alice", headers=[("Transfer-Encoding", "chunked")])
         chunk = b"100000\r\n" + b"x" * 1_048_576 + b"\r\n"
@@ -150,6 +157,7 @@ class BodyStreamTests(ServerTestCase):
         self.assertIsInstance(self.failed[0], TooLarge)
 
     async def test_a_wrong_token_is_refused_before_the_body(self) -> None:
+        """No stranger fills the disk."""
         for token in ("nobody", "slow-nobody"):
             wire = await self.begin("/upload", 1_000_000, token=token)
             answer = await wire.response()
@@ -158,12 +166,14 @@ class BodyStreamTests(ServerTestCase):
         self.assertEqual(self.begun, 0)
 
     async def test_a_token_that_is_checked_while_the_body_arrives(self) -> None:
+        """The first upload after a restart waits for the database."""
         wire = await self.connect()
         wire.request("POST", "/upload", b"x" * 500_000, token="slow-alice")
 
         self.assertEqual((await wire.response()).json, {"size": 500_000})
 
     async def test_a_lost_connection_ends_the_handler(self) -> None:
+        """A client that dies costs nothing."""
         wire = await self.begin("/upload", 100)
         wire.write(b"abc")
         await self.until(lambda: self.read)
@@ -174,6 +184,7 @@ class BodyStreamTests(ServerTestCase):
         self.assertIsInstance(self.failed[0], BodyIncomplete)
 
     async def test_a_client_that_waits_for_100_continue_is_refused_without_it(self) -> None:
+        """The file is not sent in vain."""
         wire = await self.connect()
         headers = [("Content-Length", "5000"), ("Expect", "100-continue")]
         wire.request("POST", "/never", token="alice", headers=headers)

@@ -1,0 +1,59 @@
+"""The settings of the content repository: where files are stored, and how many."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from homeserver.config.fields import Section, doc
+
+MEBIBYTE = 1_048_576
+GIBIBYTE = 1_073_741_824
+
+
+class MediaSettings(Section, frozen=True, kw_only=True):
+    """Files that users upload, and those of other servers that they download."""
+
+    folder: Annotated[
+        Path | None,
+        doc(
+            "Directory of the files. Nothing else may be in it, and back it up with the database.",
+            default="`media` in `data_dir`",
+            example="/srv/homeserver/media",
+        ),
+    ] = None
+    max_upload: Annotated[
+        int, doc("The largest file that a user may upload.", unit="bytes", ge=1)
+    ] = 100 * MEBIBYTE
+    user_quota: Annotated[
+        Annotated[int, msgspec.Meta(ge=1)] | None,
+        doc("The size of all files of one user; `null` for no limit.", unit="bytes"),
+    ] = 10 * GIBIBYTE
+    user_files: Annotated[
+        Annotated[int, msgspec.Meta(ge=1)] | None,
+        doc("The number of all files of one user; `null` for no limit.", unit="files"),
+    ] = 100_000
+    pending_uploads: Annotated[
+        int,
+        doc("Addresses that one user may create without uploading a file to them.", ge=1),
+    ] = 50
+    pending_hours: Annotated[
+        int, doc("The time for uploading a file to such an address.", unit="hours", ge=1)
+    ] = 24
+    min_free_space: Annotated[
+        int,
+        doc(
+            "Files are refused while the disk has less free space: a database on the same disk"
+            " would stop.",
+            unit="bytes",
+            ge=0,
+        ),
+    ] = 512 * MEBIBYTE
+    unauthenticated_access: Annotated[
+        bool,
+        doc(
+            "Let anyone who knows its address download a file at the deprecated endpoints, as"
+            " clients and servers before Matrix 1.11 do. If it is set to false later, files that"
+            " were stored before stay accessible there, and new ones are not."
+        ),
+    ] = False

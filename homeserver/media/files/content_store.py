@@ -1,0 +1,105 @@
+"""The content store: each content once, in a file that is named after its SHA-256.
+
+    media/incoming/…       files that are being received
+    media/content/ab/cd…   a stored content, `abcd…` being its hash in hexadecimal
+
+No part of a path comes from a client: all names are hashes and random numbers. A content is in its
+place, and on disk, before the row that names it is written; it is deleted after the last row. A
+crash between the two leaves a content that no row names, which `OrphanDeletion` finds.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+
+from homeserver.concurrency.keyed_locks import KeyedLocks
+from homeserver.concurrency.thread_pools import ThreadPool
+from homeserver.config.settings import Settings
+from homeserver.media.files.incoming_file import IncomingFile, NoSpace
+from homeserver.storage.database.database import Database
+from homeserver.storage.media.media import contents_of_media
+from homeserver.storage.media.thumbnails import contents_of_thumbnails
+
+INCOMING = "incoming"
+CONTENT = "content"
+
+
+def media_folder(settings: Settings) -> Path:
+    """The configured media folder."""
+    return settings.media.folder or settings.data_dir / "media"
+
+
+class ContentStore:
+    """The stored contents of one media folder.
+
+    `min_free_space` bytes of the disk stay free. `pool` has the threads that wait for the disk.
+    """
+
+    def __init__(
+        self, folder: Path, db: Database, pool: ThreadPool, *, min_free_space: int
+    ) -> None:
+        self.pool = pool
+        self._incoming = folder / INCOMING
+        self._content = folder / CONTENT
+        self._db = db
+        self._min_free_space = min_free_space
+        self._locks: KeyedLocks[bytes] = KeyedLocks()
+
+    async def open(self) -> None:
+        """Make the folders, and delete files that a former run did not complete."""
+        await self.pool.run(self._prepare)
+
+    async def begin(self, announced: int | None = None) -> IncomingFile:
+        """A new file, of `announced` bytes if that is known. Raises `NoSpace`."""
+        free = await self.pool.run(lambda: shutil.disk_usage(self._incoming).free)
+        if free < self._min_free_space + (announced or 0):
+            raise NoSpace
+        return IncomingFile(self.pool, self._incoming / secrets.token_hex(16))
+
+    async def keep(
+        self, incoming: IncomingFile, sha256: bytes, record: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Store a closed file, and then call `record`, which writes the row that names it."""
+        async with self._locks.hold(sha256):
+            await self.pool.run(self._move, incoming.path, self.path_of(sha256))
+            await record()
+
+    async def release(self, hashes: Iterable[bytes]) -> int:
+        """Delete those contents that nothing names any more; their number."""
+        deleted = 0
+        for sha256 in hashes:
+            async with self._locks.hold(sha256):
+                if not await self._is_referenced(sha256):
+                    await self.pool.run(self.path_of(sha256).unlink, missing_ok=True)
+                    deleted += 1
+        return deleted
+
+    def path_of(self, sha256: bytes) -> Path:
+        """The path at which a content is, if it is stored."""
+        digits = sha256.hex()
+        return self._content / digits[:2] / digits[2:]
+
+    async def _is_referenced(self, sha256: bytes) -> bool:
+        return bool(
+            await self._db.run(contents_of_media, [sha256])
+            or await self._db.run(contents_of_thumbnails, [sha256])
+        )
+
+    def _prepare(self) -> None:
+        self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for number in range(256):
+            (self._content / f"{number:02x}").mkdir(mode=0o700, parents=True, exist_ok=True)
+        for entry in os.scandir(self._incoming):
+            if entry.is_file(follow_symlinks=False):
+                Path(entry.path).unlink(missing_ok=True)
+
+    def _move(self, source: Path, target: Path) -> None:
+        # The same content replaces itself: the new file is surely on disk.
+        source.replace(target)
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,95 @@
+"""An incoming file: written to disk and hashed while it arrives, and not yet visible to anyone.
+
+It is in the folder `incoming` of the media folder, so on the same file system as its final place,
+to which it is renamed. What a crash leaves there is deleted at the next start.
+"""
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec
+
+from homeserver.concurrency.thread_pools import PoolFull, ThreadPool
+from homeserver.protocol.errors import Unavailable
+
+P = ParamSpec("P")
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class NoSpace(Unavailable):
+    """The disk is full, or nearly so."""
+
+    def __init__(self) -> None:
+        super().__init__("The server has no space for files at the moment")
+
+
+class IncomingFile:
+    """A file that is being received; `size` bytes have been written.
+
+    All methods wait for the disk in a thread. One caller uses a file, and either has it stored by
+    `ContentStore` or calls `discard`.
+    """
+
+    def __init__(self, pool: ThreadPool, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self._pool = pool
+        self._hash = hashlib.sha256()
+        self._fd = -1
+
+    async def write(self, parts: list[bytes]) -> None:
+        """Append some bytes. Raises `NoSpace`."""
+        await _run(self._pool, self._write, parts)
+
+    async def close(self) -> bytes:
+        """Have everything on disk; the SHA-256 of the content. Raises `NoSpace`."""
+        await _run(self._pool, self._sync)
+        return self._hash.digest()
+
+    async def discard(self) -> None:
+        """Delete the file, unless it has been stored."""
+        await self._pool.run(self._discard)
+
+    def _write(self, parts: list[bytes]) -> None:
+        if self._fd < 0:
+            self._open()
+        for part in parts:
+            self._hash.update(part)
+            view = memoryview(part)
+            while view:
+                view = view[os.write(self._fd, view) :]
+            self.size += len(part)
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._fd = os.open(self.path, flags, 0o600)
+
+    def _sync(self) -> None:
+        if self._fd < 0:
+            self._open()
+        os.fsync(self._fd)
+        self._close()
+
+    def _discard(self) -> None:
+        self._close()
+        self.path.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+async def _run(
+    pool: ThreadPool, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs
+) -> None:
+    try:
+        await pool.run(function, *args, **kwargs)
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise NoSpace from error
+        raise
+    except PoolFull as error:
+        raise Unavailable("The server has too much to write at the moment") from error

@@ -1,0 +1,58 @@
+"""Reading a stored file part by part, without waiting for the disk in the reactor's thread.
+
+What is in the page cache is read at once (`RWF_NOWAIT`); only for the rest, or where the system or
+the file system does not know that flag, a thread waits for the disk.
+"""
+
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from homeserver.concurrency.thread_pools import ThreadPool
+from homeserver.protocol.errors import NotFound
+
+PART_SIZE = 131_072  # bytes
+_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
+
+
+class DamagedFile(Exception):
+    """A file is shorter than its row says."""
+
+
+async def read_parts(
+    pool: ThreadPool, path: Path, start: int, end: int
+) -> AsyncGenerator[bytes, None]:
+    """The bytes of a file from `start` to `end`, which exist according to its row.
+
+    Raises `NotFound` before the first part if the file is missing.
+    """
+    try:
+        fd = await pool.run(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise NotFound("The server has lost this media") from None
+    try:
+        while start < end:
+            part = await _read(pool, fd, min(PART_SIZE, end - start), start)
+            start += len(part)
+            yield part
+    finally:
+        os.close(fd)
+
+
+async def _read(pool: ThreadPool, fd: int, size: int, offset: int) -> bytes:
+    part = _read_cached(fd, size, offset) or await pool.run(os.pread, fd, size, offset)
+    if not part:
+        raise DamagedFile(f"a stored file ends at {offset} bytes")
+    return part
+
+
+def _read_cached(fd: int, size: int, offset: int) -> bytes:
+    """What is in memory already; nothing if the disk must be waited for."""
+    if not _NOWAIT:
+        return b""
+    buffer = bytearray(size)
+    try:
+        count = os.preadv(fd, [buffer], offset, _NOWAIT)
+    except OSError:
+        return b""
+    return bytes(memoryview(buffer)[:count])
