@@ -1,7 +1,7 @@
 """The settings of the content repository: where files are stored, and how many."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -9,6 +9,21 @@ from homeserver.config.fields import Section, doc
 
 MEBIBYTE = 1_048_576
 GIBIBYTE = 1_073_741_824
+
+
+class ThumbnailSizeSettings(Section, frozen=True, kw_only=True):
+    """A size in which thumbnails are made."""
+
+    width: Annotated[int, doc("Width.", unit="pixels", ge=1, le=4_096)]
+    height: Annotated[int, doc("Height.", unit="pixels", ge=1, le=4_096)]
+    method: Annotated[
+        Literal["crop", "scale"],
+        doc("`scale` keeps the aspect ratio of the picture, `crop` has that of width and height."),
+    ]
+
+
+def _size(width: int, height: int, method: Literal["crop", "scale"]) -> ThumbnailSizeSettings:
+    return ThumbnailSizeSettings(width=width, height=height, method=method)
 
 
 class MediaSettings(Section, frozen=True, kw_only=True):
@@ -49,6 +64,35 @@ class MediaSettings(Section, frozen=True, kw_only=True):
             ge=0,
         ),
     ] = 512 * MEBIBYTE
+    thumbnail_sizes: Annotated[
+        tuple[ThumbnailSizeSettings, ...],
+        doc(
+            "Sizes in which thumbnails are made; a client gets the smallest one that is not smaller"
+            " than its wish, and the picture itself beyond all of them.",
+            min_length=1,
+        ),
+    ] = (
+        _size(32, 32, "crop"),
+        _size(96, 96, "crop"),
+        _size(256, 256, "crop"),
+        _size(320, 240, "scale"),
+        _size(640, 480, "scale"),
+        _size(800, 600, "scale"),
+    )
+    thumbnail_processes: Annotated[
+        int, doc("Processes that make thumbnails at a time.", unit="processes", ge=1)
+    ] = 2
+    max_thumbnail_pixels: Annotated[
+        int,
+        doc(
+            "Pixels of the largest picture of which thumbnails are made. Each process needs up to"
+            " twelve bytes for one; of JPEGs, which can be decoded at a fraction of their size,"
+            " four times as many are allowed.",
+            unit="pixels",
+            ge=1_000_000,
+            le=60_000_000,
+        ),
+    ] = 40_000_000
     unauthenticated_access: Annotated[
         bool,
         doc(

@@ -207,6 +207,12 @@ class NotYetUploaded(MatrixError):
     errcode, status = "M_NOT_YET_UPLOADED", 504
 
 
+class CannotMakeThumbnail(MatrixError):
+    """The content is not a picture of a known kind."""
+
+    errcode, status = "M_UNKNOWN", 400
+
+
 class UserInUse(MatrixError):
     """The user id is taken."""
 

@@ -53,6 +53,7 @@ class MediaTestCase(ServerTestCase):
         method: str,
         path: str,
         body: Any = None,
+        /,
         *,
         by: Client | None = None,
         headers: dict[str, str] | None = None,

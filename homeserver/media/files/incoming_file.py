@@ -14,6 +14,8 @@ from typing import ParamSpec
 from homeserver.concurrency.thread_pools import PoolFull, ThreadPool
 from homeserver.protocol.errors import Unavailable
 
+HASHED_AT_ONCE = 1_048_576  # bytes
+
 P = ParamSpec("P")
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -48,6 +50,11 @@ class IncomingFile:
         await _run(self._pool, self._sync)
         return self._hash.digest()
 
+    async def close_written(self) -> bytes:
+        """The same for a file that another process has written at `path`."""
+        await _run(self._pool, self._hash_written)
+        return self._hash.digest()
+
     async def discard(self) -> None:
         """Delete the file, unless it has been stored."""
         await self._pool.run(self._discard)
@@ -71,6 +78,13 @@ class IncomingFile:
             self._open()
         os.fsync(self._fd)
         self._close()
+
+    def _hash_written(self) -> None:
+        with self.path.open("rb") as file:
+            while part := file.read(HASHED_AT_ONCE):
+                self._hash.update(part)
+                self.size += len(part)
+            os.fsync(file.fileno())
 
     def _discard(self) -> None:
         self._close()
