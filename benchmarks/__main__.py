@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from benchmarks import delivery, encryption, footprint, initial_sync, large_scale, sending
+from benchmarks import delivery, encryption, footprint, initial_sync, large_scale, media, sending
 from benchmarks.figures import Figure, table
 from benchmarks.loop import Loop
 from benchmarks.population import Population
@@ -17,9 +17,11 @@ from tests.support.process import running_server
 
 PARTS = ("sending", "delivery", "initial_sync", "footprint")
 ENCRYPTION = "encryption"  # makes 1,000 accounts, on a server of its own
+MEDIA = "media"  # transfers 20 GB, and needs 10 GB of disk
 LARGE_SCALE = "scale"  # takes some minutes, and a server of its own
 MEMBERS = 100
-HELP = f"{', '.join(PARTS)}; all of these if none; {ENCRYPTION} and {LARGE_SCALE} only if named"
+NAMED = (ENCRYPTION, MEDIA, LARGE_SCALE)
+HELP = f"{', '.join(PARTS)}; all of these if none; {', '.join(NAMED)} only if named"
 OVERRIDES = {"log": {"level": "WARN"}}
 
 
@@ -30,13 +32,15 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5, help="length of each load (5)")
     parser.add_argument("--scale", type=float, default=1, help="size of the named parts (1)")
     arguments = parser.parse_args()
-    unknown = set(arguments.parts) - {*PARTS, ENCRYPTION, LARGE_SCALE}
+    unknown = set(arguments.parts) - {*PARTS, *NAMED}
     if unknown:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     parts = arguments.parts or list(PARTS)
     figures = run(parts, arguments.seconds) if set(PARTS) & set(parts) else []
     if ENCRYPTION in parts:
         figures += run_encryption(arguments.scale)
+    if MEDIA in parts:
+        figures += run_media(arguments.scale)
     if LARGE_SCALE in parts:
         figures += run_large_scale(arguments.scale)
     print(f"\n{table(figures)}")
@@ -76,6 +80,14 @@ def run_encryption(size: float) -> list[Figure]:
     os.sched_setaffinity(0, own_cores)
     with running_server(OVERRIDES, cpus=server_cores) as server:
         return encryption.measure(Population(server, Loop()), size)
+
+
+def run_media(size: float) -> list[Figure]:
+    """The figures of `benchmarks.media`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    with running_server(OVERRIDES, cpus=server_cores) as server:
+        return media.measure(Population(server, Loop()), size, server_cores)
 
 
 def run_large_scale(size: float) -> list[Figure]:
