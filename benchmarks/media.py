@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from PIL import Image
 
@@ -59,7 +59,7 @@ def measure(population: Population, size: float, cpus: set[int]) -> list[Figure]
         Figure("download", rates[3], "MiB/s", 0.7 * rates[2], note=f"bare: {rates[2]:.0f} MiB/s"),
         Figure("memory of uploads", up_grown / MEBIBYTE, "MiB", 30, at_most=True),
         Figure("memory of downloads", down_grown / MEBIBYTE, "MiB", 30, at_most=True),
-        *thumbnails(server, account),
+        *thumbnails(server),
     ]
 
 
@@ -190,7 +190,7 @@ class Memory:
         self._most = resident_bytes(self._pid)
         return grown
 
-    def __enter__(self) -> "Memory":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -203,7 +203,7 @@ class Memory:
             self._most = max(self._most, resident_bytes(self._pid))
 
 
-def thumbnails(server: HttpFiles, account: Account) -> list[Figure]:
+def thumbnails(server: HttpFiles) -> list[Figure]:
     """The time of a thumbnail of a photograph, and for how long others wait meanwhile."""
     seconds, waits = [], []
     for number in range(5):
@@ -248,7 +248,7 @@ class Probe:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> "Probe":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -44,7 +44,7 @@ RETRY_AFTER_MS = 60_000
 
 
 class Body(Protocol):
-    """A body that is read while it arrives: `BodyStream`."""
+    """A body that is read while it arrives: `ByteStream`."""
 
     @property
     def announced(self) -> int | None:

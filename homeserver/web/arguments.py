@@ -12,6 +12,7 @@ from typing import Any, Protocol, get_origin, get_type_hints
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.concurrency.byte_stream import ByteStream
 from homeserver.protocol.errors import InvalidParam, MissingParam, NotJson
 from homeserver.web.bodies import (
     check_no_nul,
@@ -19,7 +20,6 @@ from homeserver.web.bodies import (
     contains_nul,
     decode_body,
 )
-from homeserver.web.body_stream import BodyStream
 from homeserver.web.routes import Auth, Route
 
 _SPECIAL = ("caller", "origin", "body", "query", "request")
@@ -35,7 +35,7 @@ class RequestContent(Protocol):
         """The body of the request."""
 
     @property
-    def stream(self) -> BodyStream | None:
+    def stream(self) -> ByteStream | None:
         """The body while it arrives, if the handler asked for it."""
 
     @property
@@ -72,7 +72,7 @@ class Arguments:
         self._caller = "caller" in parameters
         self._origin = "origin" in parameters
         self._request = "request" in parameters
-        self.is_body_streamed = hints.get("body") is BodyStream
+        self.is_body_streamed = hints.get("body") is ByteStream
         self._body = None
         if not self.is_body_streamed:
             self._body = _body_reader(route, parameters.get("body"), hints.get("body"))

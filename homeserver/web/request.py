@@ -23,10 +23,10 @@ from twisted.web import http
 from twisted.web.http import HTTPChannel
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.concurrency.byte_stream import ByteStream
 from homeserver.concurrency.memory_budget import Reservation
-from homeserver.protocol.errors import LimitExceeded, TooLarge
+from homeserver.protocol.errors import LimitExceeded, MatrixError, TooLarge
 from homeserver.web.authentication import find_token
-from homeserver.web.body_stream import BodyIncomplete, BodyStream
 from homeserver.web.channel import Channel
 from homeserver.web.query import parse_query
 from homeserver.web.writing import Pacer, write_now
@@ -35,6 +35,12 @@ CLIENT_GONE = 499  # logged, never sent: the client has disconnected
 MAX_DRAINED = 16 * 1_048_576  # bytes of a refused body that are read before the abort
 DRAIN_SECONDS = 10.0
 RETRY_AFTER_MS = 2_000
+
+
+class BodyIncomplete(MatrixError):
+    """The connection was lost before the end of a streamed body; no client sees this error."""
+
+    errcode, status = "M_UNKNOWN", 400
 
 
 class RequestSink(Protocol):
@@ -60,7 +66,7 @@ class RequestSink(Protocol):
 class BodyLimit:
     """The maximum number of bytes of a body, and the error for larger ones.
 
-    With `is_streamed` the request is handled while its body arrives (`body_stream.py`).
+    With `is_streamed` the request is handled while its body arrives (`routes.py`).
     """
 
     size: int
@@ -82,7 +88,7 @@ class Request(http.Request):
     context: Any = None
     content: Any = None
     body = b""
-    stream: BodyStream | None = None
+    stream: ByteStream | None = None
     query = b""
     announced: int | None = None  # bytes of the body, according to the head
     running: Deferred[Any] | None = None
@@ -233,7 +239,7 @@ class Request(http.Request):
         elif self._limit.is_streamed:
             connection = self.connection
             self.clientproto = connection._version
-            self.stream = BodyStream(length, connection.pause_reading, connection.resume_reading)
+            self.stream = ByteStream(length, connection.pause_reading, connection.resume_reading)
             self.site.body_received(self)
 
     def handleContentChunk(self, data: bytes) -> None:

@@ -7,8 +7,8 @@ the parameters of the handler by their names:
 - `caller`: the `Requester` behind the access token (`Caller | None` with `Auth.OPTIONAL`);
 - `origin`: with `Auth.SERVER`, the name of the server that signed the request;
 - `body`: the JSON body, decoded and checked by the parameter's annotation; `bytes` gets it
-  undecoded, and a `BodyStream` (`body_stream.py`) gets it while it arrives. An empty body is the
-  parameter's default, or `{}` for a struct of optional members;
+  undecoded, and a `ByteStream` gets it while it arrives. An empty body is the parameter's default,
+  or `{}` for a struct of optional members;
 - `query`: the query parameters, converted by the annotation: a `msgspec.Struct`, or
   `dict[str, list[str]]` for all parameters;
 - `request`: the `Request`, for the few that need its address, its headers or its connection.

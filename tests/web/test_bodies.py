@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from homeserver.concurrency.byte_stream import ByteStream
 from homeserver.protocol.errors import BadJson, NotJson
 from homeserver.web.arguments import Arguments
 from homeserver.web.bodies import check_no_nul, contains_nul, decode_body
-from homeserver.web.body_stream import BodyStream
 from homeserver.web.routes import Route
 from tests.federation.receiving.test_malformed_requests import all_routes as federation_routes
 from tests.fuzz.routes import all_routes as client_routes
@@ -69,7 +69,7 @@ def test_body_that_is_not_utf8_throughout_is_not_json(body: bytes) -> None:
 
 def reads_body(route: Route) -> bool:
     """Whether the body of a route is decoded for its handler."""
-    return route.handler.__annotations__.get("body", bytes) not in (bytes, BodyStream)
+    return route.handler.__annotations__.get("body", bytes) not in (bytes, ByteStream)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 from twisted.internet.defer import Deferred
 
+from homeserver.concurrency.byte_stream import MAX_BUFFERED, ByteStream
 from homeserver.protocol.errors import Forbidden, TooLarge
-from homeserver.web.body_stream import MAX_BUFFERED, BodyIncomplete, BodyStream
-from homeserver.web.request import DRAIN_SECONDS
+from homeserver.web.request import DRAIN_SECONDS, BodyIncomplete
 from homeserver.web.routes import Auth, Route
 from tests.web.raw_http import ServerTestCase, Wire
 
@@ -23,7 +23,7 @@ class BodyStreamTests(ServerTestCase):
             Route("POST", "/never", self.never, Auth.USER, max_body=LIMIT),
         )
 
-    async def upload(self, body: BodyStream) -> dict[str, int]:
+    async def upload(self, body: ByteStream) -> dict[str, int]:
         self.begun += 1
         self.announced = body.announced
         try:
@@ -36,7 +36,7 @@ class BodyStreamTests(ServerTestCase):
             raise
         return {"size": sum(map(len, self.read))}
 
-    async def never(self, body: BodyStream) -> None:
+    async def never(self, body: ByteStream) -> None:
         raise Forbidden("Not for you")
 
     async def begin(self, path: str, size: int, token: str = "alice") -> Wire:

@@ -6,8 +6,8 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#content-repository
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.concurrency.byte_stream import ByteStream
 from homeserver.media.uploads import Uploads
-from homeserver.web.body_stream import BodyStream
 from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Route
 
@@ -37,7 +37,7 @@ class MediaUploadsApi:
         ]
 
     async def upload_content(
-        self, caller: Requester, body: BodyStream, query: UploadQuery, request: Request
+        self, caller: Requester, body: ByteStream, query: UploadQuery, request: Request
     ) -> dict[str, str]:
         """Upload a file."""
         content_type = request.header(b"Content-Type")
@@ -49,7 +49,7 @@ class MediaUploadsApi:
         caller: Requester,
         server_name: str,
         media_id: str,
-        body: BodyStream,
+        body: ByteStream,
         query: UploadQuery,
         request: Request,
     ) -> None:

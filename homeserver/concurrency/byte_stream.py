@@ -1,31 +1,20 @@
-"""The body of a request as a stream, for files that never exist as a whole in memory.
+"""A stream of bytes from a connection to a slower reader, with back-pressure.
 
-A handler whose parameter `body` is a `BodyStream` is called as soon as the head of its request has
-arrived. It reads the body while it is being received; when it is slower than the client, the
-connection is paused, so that no more than `MAX_BUFFERED` bytes and one read of the socket wait.
-
-Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixmediav3upload
+Files never exist as a whole in memory. When the reader is slower than the sender, the connection is
+paused, so that no more than `MAX_BUFFERED` bytes and one read of the socket wait.
 """
 
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
-from homeserver.protocol.errors import MatrixError
-
-MAX_BUFFERED = 131_072  # bytes that wait for the handler before the connection is paused
+MAX_BUFFERED = 131_072  # bytes that wait for the reader before the connection is paused
 
 
-class BodyIncomplete(MatrixError):
-    """The connection was lost before the end of the body; no client sees this error."""
-
-    errcode, status = "M_UNKNOWN", 400
-
-
-class BodyStream:
+class ByteStream:
     """The parts of a body in their order.
 
-    `announced` is the size in bytes according to the head, `None` if it is not known in advance.
+    `announced` is the size in bytes that the sender named, `None` if it is not known in advance.
     `pause` and `resume` control the connection.
     """
 
@@ -45,7 +34,7 @@ class BodyStream:
     async def read(self) -> list[bytes]:
         """The parts that have arrived since the last call, one at least; none at the end.
 
-        Raises `BodyIncomplete`, or the error for a body that is too large.
+        Raises the error with which `fail` was called.
         """
         if not self._parts and not self.is_complete and self._error is None:
             self._waiting = Deferred()
