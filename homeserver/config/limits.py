@@ -132,6 +132,13 @@ class RateLimitSettings(Section, frozen=True, kw_only=True):
             " log-in is needed."
         ),
     ] = RateSettings(per_second=50.0, burst=1_000)
+    remote_media: Annotated[
+        RateSettings,
+        doc(
+            "Downloading files of other servers that are not cached, for each user, or each address"
+            " if no log-in is needed."
+        ),
+    ] = RateSettings(per_second=5.0, burst=200)
     key_query: Annotated[
         RateSettings, doc("Requesting the keys of other servers, for each address.")
     ] = RateSettings(per_second=10.0, burst=100)

@@ -64,6 +64,27 @@ class MediaSettings(Section, frozen=True, kw_only=True):
             ge=0,
         ),
     ] = 512 * MEBIBYTE
+    max_remote_file: Annotated[
+        int, doc("The largest file of another server that users may download.", unit="bytes", ge=1)
+    ] = 100 * MEBIBYTE
+    remote_days: Annotated[
+        int,
+        doc(
+            "A file of another server is deleted if it has not been used for this time; it is"
+            " fetched again when it is needed.",
+            unit="days",
+            ge=1,
+        ),
+    ] = 30
+    remote_cache_size: Annotated[
+        int,
+        doc(
+            "The size of all cached files of other servers; beyond it the least recently used are"
+            " deleted.",
+            unit="bytes",
+            ge=0,
+        ),
+    ] = 50 * GIBIBYTE
     thumbnail_sizes: Annotated[
         tuple[ThumbnailSizeSettings, ...],
         doc(

@@ -6,8 +6,9 @@ is never guessed, only harmless types are inline, and a policy denies scripts to
 Spec: https://spec.matrix.org/v1.19/client-server-api/#content-repository
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from homeserver.concurrency.thread_pools import ThreadPool
 from homeserver.media.files.stored_file import read_parts
@@ -36,14 +37,21 @@ class ServedFile:
     content_type: str | None
     filename: str | None
 
+    def named(self, filename: str | None) -> Self:
+        """The same file under another name."""
+        return replace(self, filename=filename)
+
     def headers(self) -> dict[str, str]:
-        """The headers of a response with the file, except those of its length."""
-        content_type = self.content_type or UNKNOWN
-        inline = may_be_inline(content_type)
-        return {
-            "Content-Type": content_type,
-            "Content-Disposition": format_disposition(self.filename, inline=inline),
-        }
+        """The headers that describe the file."""
+        return file_headers(self.content_type or UNKNOWN, self.filename)
+
+
+def file_headers(content_type: str, filename: str | None) -> dict[str, str]:
+    """The headers that describe a file."""
+    return {
+        "Content-Type": content_type,
+        "Content-Disposition": format_disposition(filename, inline=may_be_inline(content_type)),
+    }
 
 
 @dataclass(frozen=True, slots=True)

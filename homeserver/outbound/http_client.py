@@ -10,10 +10,10 @@ redirects. Cookies are never stored. So `treq` sends the requests, but neither f
 reads bodies: its readers do not close the connection when the time is over.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit, urlunsplit
 
 from hyperlink import EncodedURL
@@ -38,6 +38,7 @@ from homeserver.config.settings import OutboundHttpSettings
 from homeserver.outbound.client_tls import ClientTls
 from homeserver.outbound.graceful_close import ConnectionTracker
 from homeserver.outbound.networks import Network, open_network
+from homeserver.protocol.errors import MatrixError
 from homeserver.version import VERSION
 
 TIMEOUT_SECONDS = 30.0  # of one exchange, redirects and body included
@@ -48,6 +49,7 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 IDLE_SECONDS = 30
 MAX_IDLE_PER_HOST = 2  # connections
 USER_AGENT = f"homeserver/{VERSION}"
+T = TypeVar("T")
 URL_CHARACTERS = "%/:=&?~+!$,;'@()*[]"
 
 
@@ -120,12 +122,37 @@ class OutboundClient:
         """
         names = {"User-Agent": USER_AGENT, **(headers or {})}
         sent = Headers({name: [value] for name, value in names.items()})
-        exchange = Deferred.fromCoroutine(
-            self._exchange(method, url, sent, body, max_body, only_https)
+
+        async def receive(response: IResponse, final_url: str) -> OutboundResponse:
+            content = await read_body(response, max_body)
+            return OutboundResponse(response.code, response.headers, content, final_url)
+
+        return await self._run(
+            self._exchange(method, url, sent, body, only_https, receive), timeout
         )
+
+    async def stream(
+        self,
+        url: str,
+        receive: Callable[[IResponse], Coroutine[Deferred[Any], Any, T]],
+        *,
+        timeout: float,
+        only_https: bool,
+    ) -> T:
+        """Send a GET request, follow redirects, and have `receive` read the body of the response.
+
+        Raises `OutboundError`. A `MatrixError` of `receive` is passed on.
+        """
+        sent = Headers({"User-Agent": [USER_AGENT]})
+        return await self._run(
+            self._exchange("GET", url, sent, None, only_https, lambda r, _: receive(r)), timeout
+        )
+
+    async def _run(self, exchange: Coroutine[Deferred[Any], Any, T], timeout: float) -> T:
+        running = Deferred.fromCoroutine(exchange)
         try:
-            return await exchange.addTimeout(timeout, self._reactor, _timed_out)
-        except (OutboundError, CancelledError):
+            return await running.addTimeout(timeout, self._reactor, _timed_out)
+        except (OutboundError, MatrixError, CancelledError):
             raise
         except Exception as error:
             raise OutboundError(f"{type(error).__name__}: {reason_of(error)}") from error
@@ -141,9 +168,9 @@ class OutboundClient:
         url: str,
         headers: Headers,
         body: bytes | None,
-        max_body: int,
         only_https: bool,
-    ) -> OutboundResponse:
+        receive: Callable[[IResponse, str], Coroutine[Deferred[Any], Any, T]],
+    ) -> T:
         for _ in range(MAX_REDIRECTS + 1):
             url = normal_url(url)
             if only_https and not url.startswith("https:"):
@@ -159,9 +186,8 @@ class OutboundClient:
             )
             target = response.headers.getRawHeaders("Location")
             if response.code not in REDIRECTS or method != "GET" or not target:
-                content = await read_body(response, max_body)
-                return OutboundResponse(response.code, response.headers, content, url)
-            await read_body(response, max_body)
+                return await receive(response, url)
+            await read_body(response, MAX_BODY)
             url = urljoin(url, target[0])
             # It was meant for the requested server, not for the target of a redirect.
             headers.removeHeader("Authorization")

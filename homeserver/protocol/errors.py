@@ -207,6 +207,12 @@ class NotYetUploaded(MatrixError):
     errcode, status = "M_NOT_YET_UPLOADED", 504
 
 
+class RemoteTooLarge(MatrixError):
+    """A file of another server has more bytes, or pixels, than this server allows."""
+
+    errcode, status = "M_TOO_LARGE", 502
+
+
 class CannotMakeThumbnail(MatrixError):
     """The content is not a picture of a known kind."""
 

@@ -2,13 +2,17 @@
 
 from typing import Any
 
+from federation.api.media import MediaApi
 from homeserver.client_api.media.downloads import MediaDownloadsApi
+from homeserver.client_api.media.file_responses import FileResponses
 from homeserver.client_api.media.thumbnails import ThumbnailsApi
 from homeserver.client_api.media.uploads import MediaUploadsApi
 from homeserver.concurrency.thread_pools import ThreadPool
 from homeserver.config.settings import Settings
 from homeserver.media.downloads import Downloads
 from homeserver.media.files.content_store import ContentStore, media_folder
+from homeserver.media.remote.remote_files import RemoteFiles
+from homeserver.media.remote.remote_media_port import RemoteMediaPort
 from homeserver.media.thumbnails.thumbnails import Thumbnails
 from homeserver.media.thumbnails.workers import ThumbnailWorkers
 from homeserver.media.upload_quotas import UploadQuotas
@@ -16,6 +20,7 @@ from homeserver.media.upload_waits import UploadWaits
 from homeserver.media.uploads import Uploads
 from homeserver.protocol.media.thumbnail_sizes import ThumbnailSize
 from homeserver.storage.database.database import Database
+from homeserver.web.rate_limits import RateLimits
 from homeserver.web.routes import Route
 
 DISK_THREADS = 8
@@ -25,44 +30,56 @@ MAX_WAITING = 10_000  # reads and writes that wait for a thread
 class MediaRepository:
     """All objects of the area."""
 
-    def __init__(self, reactor: Any, settings: Settings, db: Database) -> None:
-        name, sizes = settings.server_name, settings.media.thumbnail_sizes
-        self._settings = settings.media
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        db: Database,
+        remote_media: RemoteMediaPort,
+        rate_limits: RateLimits,
+    ) -> None:
+        name, rules = settings.server_name, settings.media
+        self._server_name, self._max_upload = name, rules.max_upload
         self._pool = ThreadPool(reactor, "media files", size=DISK_THREADS, max_waiting=MAX_WAITING)
-        self._store = ContentStore(
-            media_folder(settings), db, self._pool, min_free_space=settings.media.min_free_space
+        store = self._store = ContentStore(
+            media_folder(settings), db, self._pool, min_free_space=rules.min_free_space
         )
-        self._workers = ThumbnailWorkers(
-            reactor,
-            size=settings.media.thumbnail_processes,
-            max_pixels=settings.media.max_thumbnail_pixels,
+        processes = rules.thumbnail_processes
+        self.workers = ThumbnailWorkers(
+            reactor, size=processes, max_pixels=rules.max_thumbnail_pixels
         )
-        self._thumbnails = Thumbnails(
-            db,
-            reactor,
-            self._store,
-            self._workers,
-            [ThumbnailSize(size.width, size.height, size.method) for size in sizes],
-            settings.media.thumbnail_processes,
+        sizes = [
+            ThumbnailSize(size.width, size.height, size.method) for size in rules.thumbnail_sizes
+        ]
+        self._thumbnails = Thumbnails(db, reactor, store, self.workers, sizes, processes)
+        waits, quotas = UploadWaits(reactor), UploadQuotas(db, rules)
+        self._uploads = Uploads(db, reactor, name, rules, store, quotas, waits)
+        self.remote_files = RemoteFiles(db, reactor, rules, store, remote_media)
+        self._downloads = Downloads(
+            db, reactor, name, rules, store, waits, self.remote_files, rate_limits
         )
-        waits = UploadWaits(reactor)
-        quotas = UploadQuotas(db, settings.media)
-        self._uploads = Uploads(db, reactor, name, settings.media, self._store, quotas, waits)
-        self.downloads = Downloads(db, reactor, name, self._store, waits)
 
     async def start(self) -> None:
-        """Prepare the folders."""
+        """Prepare the folders, and start background work."""
         await self._store.open()
-        self._workers.start()
+        self.workers.start()
+        self.remote_files.start()
 
     async def stop(self) -> None:
         """Stop background work."""
-        await self._workers.stop()
+        await self.remote_files.stop()
+        await self.workers.stop()
 
     def routes(self) -> list[Route]:
         """The area's part of the client API."""
-        return [
-            *MediaUploadsApi(self._uploads, self._settings.max_upload).routes(),
-            *MediaDownloadsApi(self.downloads, self._pool).routes(),
-            *ThumbnailsApi(self.downloads, self._thumbnails, self._pool).routes(),
+        responses = FileResponses(self._pool)
+        apis: list[Any] = [
+            MediaUploadsApi(self._uploads, self._max_upload),
+            MediaDownloadsApi(self._downloads, responses),
+            ThumbnailsApi(self._server_name, self._downloads, self._thumbnails, responses),
         ]
+        return [route for api in apis for route in api.routes()]
+
+    def federation_routes(self) -> list[Route]:
+        """The endpoints for other servers."""
+        return MediaApi(self._downloads, self._thumbnails, self._pool).routes()

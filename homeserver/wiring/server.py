@@ -83,7 +83,7 @@ class ServerParts:
                 self.encryption.key_backups.deactivated,
             ],
         )
-        self.media = MediaRepository(reactor, settings, db)
+        self.media = MediaRepository(reactor, settings, db, remote.ports.media, rate_limits)
         self.sync = Sync(
             reactor,
             settings,
@@ -171,6 +171,7 @@ class ServerParts:
             *self.federation.routes(
                 self.accounts.profiles, self.rooms.aliases, self.rooms.directory
             ),
+            *self.media.federation_routes(),
             *self.federated_rooms.routes(),
         ]
         health_checks = DatabaseHealth(self.db, log, reactor).checks()

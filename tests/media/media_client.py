@@ -9,7 +9,7 @@ from treq.client import HTTPClient
 from twisted.internet import reactor
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from tests.support.actors import Client
+from tests.support.actors import Actor, Client
 from tests.support.server import ServerTestCase
 
 UPLOAD = "/_matrix/media/v3/upload"
@@ -60,25 +60,10 @@ class MediaTestCase(ServerTestCase):
         **query: Any,
     ) -> Got:
         """One request, by a user with a token or without one."""
-        sent = dict(headers or {})
-        if by is not None and by.token:
-            sent["Authorization"] = f"Bearer {by.token}"
-        response = await self._raw.request(
-            method,
-            (by or self.anybody).url + path,
-            params=query,
-            data=body,
-            headers=sent,
-            allow_redirects=False,
-            unbuffered=True,
+        actor = by or self.anybody
+        return await ask_media(
+            self._raw, actor.url, method, path, body, token=actor.token, headers=headers, **query
         )
-        got = {
-            name.decode().lower(): values[0].decode()
-            for name, values in response.headers.getAllRawHeaders()
-        }
-        if isinstance(response.length, int) and method != "HEAD":
-            got["content-length"] = str(response.length)
-        return Got(response.code, got, await response.content())
 
     async def upload(
         self,
@@ -111,3 +96,58 @@ def path_of(uri: str) -> str:
     """The server name and the media ID of a URI, as in a path."""
     assert uri.startswith("mxc://")
     return quote(uri.removeprefix("mxc://"), safe="/:")
+
+
+async def ask_media(
+    http: HTTPClient,
+    url: str,
+    method: str,
+    path: str,
+    body: Any = None,
+    /,
+    *,
+    token: str | None = None,
+    headers: dict[str, str] | None = None,
+    **query: Any,
+) -> Got:
+    """One request to a server at a URL."""
+    sent = dict(headers or {})
+    if token:
+        sent["Authorization"] = f"Bearer {token}"
+    response = await http.request(
+        method,
+        url + path,
+        params=query,
+        data=body,
+        headers=sent,
+        allow_redirects=False,
+        unbuffered=True,
+    )
+    got = {
+        name.decode().lower(): values[0].decode()
+        for name, values in response.headers.getAllRawHeaders()
+    }
+    if isinstance(response.length, int) and method != "HEAD":
+        got["content-length"] = str(response.length)
+    return Got(response.code, got, await response.content())
+
+
+async def upload_as(actor: Actor, content: Any, content_type: str, **query: Any) -> str:
+    """Upload a file as a user of any server; its server name and media ID, as in a path."""
+    got = await ask_media(
+        actor._http,
+        actor.url,
+        "POST",
+        UPLOAD,
+        content,
+        token=actor.token,
+        headers={"Content-Type": content_type},
+        **query,
+    )
+    assert got.status == 200, got.body
+    return path_of(got.json["content_uri"])
+
+
+async def get_as(actor: Actor, path: str, **query: Any) -> Got:
+    """The response to a GET request of a user of any server."""
+    return await ask_media(actor._http, actor.url, "GET", path, token=actor.token, **query)

@@ -31,7 +31,7 @@ class ThumbnailTestCase(MediaTestCase):
 
     def processes(self) -> list[int]:
         """The processes that make thumbnails."""
-        workers = self.server.parts.media._workers
+        workers = self.server.parts.media.workers
         return [each._process.pid for each in workers._all]
 
 
@@ -170,7 +170,7 @@ class ThumbnailTests(ThumbnailTestCase):
         )
 
         self.assertEqual({got.body for got in everyone}, {everyone[0].body})
-        jobs = sum(each.jobs for each in self.server.parts.media._workers._all)
+        jobs = sum(each.jobs for each in self.server.parts.media.workers._all)
         self.assertEqual(jobs, 1)
 
     async def test_it_is_kept(self) -> None:

@@ -4,16 +4,13 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#content-repository
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.concurrency.thread_pools import ThreadPool
-from homeserver.media.downloads import DEFAULT_WAIT_MS, Downloads
-from homeserver.media.served_file import Conditions, ServedFile, serve_file
-from homeserver.protocol.media.content_disposition import normal_filename
+from homeserver.client_api.media.file_responses import FileResponses
+from homeserver.media.downloads import DEFAULT_WAIT_MS, Downloads, FoundFile
 from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Response, Route, Streamed
 
@@ -25,10 +22,15 @@ class DownloadQuery(msgspec.Struct):
     timeout_ms: int = DEFAULT_WAIT_MS
 
 
+class PublicDownloadQuery(msgspec.Struct):
+    timeout_ms: int = DEFAULT_WAIT_MS
+    allow_remote: bool = True
+
+
 class MediaDownloadsApi:
-    def __init__(self, downloads: Downloads, pool: ThreadPool) -> None:
+    def __init__(self, downloads: Downloads, responses: FileResponses) -> None:
         self._downloads = downloads
-        self._pool = pool
+        self._responses = responses
 
     def routes(self) -> list[Route]:
         by_name = "/{file_name}"
@@ -48,8 +50,8 @@ class MediaDownloadsApi:
         request: Request,
     ) -> Streamed | Response:
         """Download a file."""
-        file = await self._downloads.find(server_name, media_id, query.timeout_ms)
-        return self._respond(request, file, is_public=False)
+        file = await self._downloads.find(caller, server_name, media_id, query.timeout_ms)
+        return self._responses.respond(request, file)
 
     async def get_content_override_name_authed(
         self,
@@ -61,40 +63,39 @@ class MediaDownloadsApi:
         request: Request,
     ) -> Streamed | Response:
         """Download a file under another name."""
-        file = await self._downloads.find(server_name, media_id, query.timeout_ms)
-        return self._respond(request, _renamed(file, file_name), is_public=False)
+        file = await self._downloads.find(caller, server_name, media_id, query.timeout_ms)
+        return self._responses.respond(request, file, file_name)
 
     async def get_content(
-        self, server_name: str, media_id: str, query: DownloadQuery, request: Request
+        self, server_name: str, media_id: str, query: PublicDownloadQuery, request: Request
     ) -> Streamed | Response:
         """Download a file that needs no authentication."""
-        file = await self._downloads.find_public(server_name, media_id, query.timeout_ms)
-        return self._respond(request, file, is_public=True)
+        file = await self._find_public(server_name, media_id, query, request)
+        return self._responses.respond(request, file, is_public=True)
 
     async def get_content_override_name(
         self,
         server_name: str,
         media_id: str,
         file_name: str,
-        query: DownloadQuery,
+        query: PublicDownloadQuery,
         request: Request,
     ) -> Streamed | Response:
         """Download a file that needs no authentication under another name."""
-        file = await self._downloads.find_public(server_name, media_id, query.timeout_ms)
-        return self._respond(request, _renamed(file, file_name), is_public=True)
+        file = await self._find_public(server_name, media_id, query, request)
+        return self._responses.respond(request, file, file_name, is_public=True)
 
-    def _respond(
-        self, request: Request, file: ServedFile, *, is_public: bool
-    ) -> Streamed | Response:
-        conditions = Conditions(
-            request.header(b"Range"), request.header(b"If-Range"), request.header(b"If-None-Match")
+    async def _find_public(
+        self, server_name: str, media_id: str, query: PublicDownloadQuery, request: Request
+    ) -> FoundFile:
+        return await self._downloads.find_public(
+            request.address,
+            server_name,
+            media_id,
+            query.timeout_ms,
+            may_fetch=query.allow_remote,
         )
-        return serve_file(file, self._pool, conditions, is_public=is_public)
 
 
 def _route(path: str, handler: Callable[..., Any], auth: Auth) -> Route:
     return Route("GET", path, handler, auth, "media", cancellable=True)
-
-
-def _renamed(file: ServedFile, file_name: str) -> ServedFile:
-    return replace(file, filename=normal_filename(file_name))

@@ -3,23 +3,21 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#thumbnails
 """
 
-from typing import Annotated
-
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.concurrency.thread_pools import ThreadPool
-from homeserver.media.downloads import DEFAULT_WAIT_MS, Downloads
-from homeserver.media.served_file import Conditions, ServedFile, serve_file
-from homeserver.media.thumbnails.thumbnails import Thumbnails, Wish
-from homeserver.protocol.media.thumbnail_sizes import UNBOUNDED, Method
+from homeserver.client_api.media.file_responses import FileResponses
+from homeserver.media.downloads import DEFAULT_WAIT_MS, Downloads, FoundFile
+from homeserver.media.remote.arriving_file import ArrivingFile
+from homeserver.media.served_file import ServedFile
+from homeserver.media.thumbnails.thumbnails import Pixels, Thumbnails, Wish
+from homeserver.protocol.errors import RemoteTooLarge, TooLarge
+from homeserver.protocol.media.thumbnail_sizes import Method
 from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Response, Route, Streamed
 
 THUMBNAIL = "/_matrix/client/v1/media/thumbnail/{server_name}/{media_id}"
 OLD_THUMBNAIL = "/_matrix/media/v3/thumbnail/{server_name}/{media_id}"
-
-Pixels = Annotated[int, msgspec.Meta(ge=1, le=UNBOUNDED)]
 
 
 class ThumbnailQuery(msgspec.Struct):
@@ -28,6 +26,7 @@ class ThumbnailQuery(msgspec.Struct):
     method: Method = "scale"
     animated: bool = False
     timeout_ms: int = DEFAULT_WAIT_MS
+    allow_remote: bool = True
 
     def wish(self) -> Wish:
         """The requested thumbnail."""
@@ -35,10 +34,17 @@ class ThumbnailQuery(msgspec.Struct):
 
 
 class ThumbnailsApi:
-    def __init__(self, downloads: Downloads, thumbnails: Thumbnails, pool: ThreadPool) -> None:
+    def __init__(
+        self,
+        server_name: str,
+        downloads: Downloads,
+        thumbnails: Thumbnails,
+        responses: FileResponses,
+    ) -> None:
+        self._server_name = server_name
         self._downloads = downloads
         self._thumbnails = thumbnails
-        self._pool = pool
+        self._responses = responses
 
     def routes(self) -> list[Route]:
         return [
@@ -55,22 +61,29 @@ class ThumbnailsApi:
         request: Request,
     ) -> Streamed | Response:
         """Download a thumbnail."""
-        picture = await self._downloads.find(server_name, media_id, query.timeout_ms)
-        thumbnail = await self._thumbnails.find(picture, query.wish(), caller.user_id)
-        return self._respond(request, thumbnail, is_public=False)
+        file = await self._downloads.find(caller, server_name, media_id, query.timeout_ms)
+        thumbnail = await self._find(server_name, file, query.wish(), caller.user_id)
+        return self._responses.respond(request, thumbnail)
 
     async def get_content_thumbnail(
         self, server_name: str, media_id: str, query: ThumbnailQuery, request: Request
     ) -> Streamed | Response:
         """Download a thumbnail of a file that needs no authentication."""
-        picture = await self._downloads.find_public(server_name, media_id, query.timeout_ms)
-        thumbnail = await self._thumbnails.find(picture, query.wish(), request.address)
-        return self._respond(request, thumbnail, is_public=True)
-
-    def _respond(
-        self, request: Request, file: ServedFile, *, is_public: bool
-    ) -> Streamed | Response:
-        conditions = Conditions(
-            request.header(b"Range"), request.header(b"If-Range"), request.header(b"If-None-Match")
+        file = await self._downloads.find_public(
+            request.address,
+            server_name,
+            media_id,
+            query.timeout_ms,
+            may_fetch=query.allow_remote,
         )
-        return serve_file(file, self._pool, conditions, is_public=is_public)
+        thumbnail = await self._find(server_name, file, query.wish(), request.address)
+        return self._responses.respond(request, thumbnail, is_public=True)
+
+    async def _find(self, server_name: str, file: FoundFile, wish: Wish, party: str) -> ServedFile:
+        picture = await file.completed() if isinstance(file, ArrivingFile) else file
+        try:
+            return await self._thumbnails.find(picture, wish, party)
+        except TooLarge as error:
+            if server_name == self._server_name:
+                raise
+            raise RemoteTooLarge(str(error)) from error

@@ -63,7 +63,7 @@ class ContentStore:
     ) -> None:
         """Store a closed file, and then call `record`, which writes the row that names it."""
         async with self._locks.hold(sha256):
-            await self.pool.run(self._move, incoming.path, self.path_of(sha256))
+            await self.pool.run(self._move, incoming, self.path_of(sha256))
             await record()
 
     async def release(self, hashes: Iterable[bytes]) -> int:
@@ -95,9 +95,8 @@ class ContentStore:
             if entry.is_file(follow_symlinks=False):
                 Path(entry.path).unlink(missing_ok=True)
 
-    def _move(self, source: Path, target: Path) -> None:
-        # The same content replaces itself: the new file is surely on disk.
-        source.replace(target)
+    def _move(self, incoming: IncomingFile, target: Path) -> None:
+        incoming.move(target)
         folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)

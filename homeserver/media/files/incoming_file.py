@@ -30,6 +30,8 @@ class NoSpace(Unavailable):
 class IncomingFile:
     """A file that is being received; `size` bytes have been written.
 
+    Once it is stored, it is at its `final_path`.
+
     All methods wait for the disk in a thread. One caller uses a file, and either has it stored by
     `ContentStore` or calls `discard`.
     """
@@ -37,6 +39,7 @@ class IncomingFile:
     def __init__(self, pool: ThreadPool, path: Path) -> None:
         self.path = path
         self.size = 0
+        self.final_path: Path | None = None
         self._pool = pool
         self._hash = hashlib.sha256()
         self._fd = -1
@@ -54,6 +57,12 @@ class IncomingFile:
         """The same for a file that another process has written at `path`."""
         await _run(self._pool, self._hash_written)
         return self._hash.digest()
+
+    def move(self, target: Path) -> None:
+        """Move the file to its final place, in a thread of the caller."""
+        # The same content replaces itself: the new file is surely on disk.
+        self.final_path = target
+        self.path.replace(target)
 
     async def discard(self) -> None:
         """Delete the file, unless it has been stored."""

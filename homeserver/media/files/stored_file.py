@@ -32,14 +32,15 @@ async def read_parts(
         raise NotFound("The server has lost this media") from None
     try:
         while start < end:
-            part = await _read(pool, fd, min(PART_SIZE, end - start), start)
+            part = await read_at(pool, fd, min(PART_SIZE, end - start), start)
             start += len(part)
             yield part
     finally:
         os.close(fd)
 
 
-async def _read(pool: ThreadPool, fd: int, size: int, offset: int) -> bytes:
+async def read_at(pool: ThreadPool, fd: int, size: int, offset: int) -> bytes:
+    """At most `size` bytes of an open file, one at least. Raises `DamagedFile` at its end."""
     part = _read_cached(fd, size, offset) or await pool.run(os.pread, fd, size, offset)
     if not part:
         raise DamagedFile(f"a stored file ends at {offset} bytes")

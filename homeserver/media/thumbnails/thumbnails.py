@@ -9,7 +9,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#thumbnails
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
+import msgspec
 from twisted.logger import Logger
 
 from homeserver.concurrency.clock import Clock
@@ -20,7 +22,7 @@ from homeserver.media.files.content_store import ContentStore
 from homeserver.media.served_file import ServedFile
 from homeserver.media.thumbnails.workers import ThumbnailWorkers, WorkerFailed
 from homeserver.protocol.errors import CannotMakeThumbnail, LimitExceeded, MatrixError, TooLarge
-from homeserver.protocol.media.thumbnail_sizes import Method, ThumbnailSize, choose_size
+from homeserver.protocol.media.thumbnail_sizes import UNBOUNDED, Method, ThumbnailSize, choose_size
 from homeserver.storage.database.database import Database
 from homeserver.storage.media.thumbnails import Thumbnail, add_thumbnail, find_thumbnail
 
@@ -29,6 +31,9 @@ FAILURES_CACHED = 10_000
 MAX_WAITING = 200  # thumbnails for one party
 MAX_WAITING_IN_ALL = 2_000
 RETRY_AFTER_MS = 5_000
+
+Pixels = Annotated[int, msgspec.Meta(ge=1, le=UNBOUNDED)]
+"""A width or height that can be requested."""
 
 log = Logger()
 

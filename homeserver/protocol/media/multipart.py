@@ -14,7 +14,8 @@ MAX_PREAMBLE = 8_192  # bytes
 MAX_HEAD = 16_384  # bytes of the headers of one part
 MAX_PARTS = 2
 _BOUNDARY = re.compile(
-    r"multipart/mixed[ \t]*;(?:.*;)?[ \t]*boundary=(?:\"([^\"]{1,70})\"|([^\s;\"]{1,70})(?=[\s;]|$))",
+    r"multipart/mixed[ \t]*;(?:.*;)?[ \t]*"
+    r"boundary=(?:\"([^\"]{1,70})\"|([^\s;\"]{1,70})(?=[\s;]|$))",
     re.IGNORECASE | re.DOTALL,
 )
 
