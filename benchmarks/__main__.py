@@ -9,9 +9,10 @@ import os
 import sys
 from collections.abc import Callable
 
-from benchmarks import delivery, encryption, footprint, initial_sync, large_scale, media, sending
+from benchmarks import delivery, encryption, footprint, initial_sync, large_scale, sending
 from benchmarks.figures import Figure, table
 from benchmarks.loop import Loop
+from benchmarks.media import transfers
 from benchmarks.population import Population
 from tests.support.process import running_server
 
@@ -83,11 +84,11 @@ def run_encryption(size: float) -> list[Figure]:
 
 
 def run_media(size: float) -> list[Figure]:
-    """The figures of `benchmarks.media`."""
+    """The figures of `benchmarks.media.transfers`."""
     server_cores, own_cores = cores()
     os.sched_setaffinity(0, own_cores)
     with running_server(OVERRIDES, cpus=server_cores) as server:
-        return media.measure(Population(server, Loop()), size, server_cores)
+        return transfers.measure(Population(server, Loop()), size, server_cores)
 
 
 def run_large_scale(size: float) -> list[Figure]:

@@ -22,11 +22,11 @@ from homeserver.protocol.media.thumbnail_sizes import Method
 from homeserver.web.routes import Auth, Route, Streamed
 
 
-class DownloadQuery(msgspec.Struct):
+class MediaQuery(msgspec.Struct):
     timeout_ms: int = DEFAULT_WAIT_MS
 
 
-class ThumbnailQuery(msgspec.Struct):
+class MediaThumbnailQuery(msgspec.Struct):
     width: Pixels
     height: Pixels
     method: Method = "scale"
@@ -49,12 +49,12 @@ class MediaApi:
             Route("GET", thumbnail, self.get_content_thumbnail, Auth.SERVER, "media"),
         ]
 
-    async def get_content(self, media_id: str, query: DownloadQuery) -> Streamed:
+    async def get_content(self, media_id: str, query: MediaQuery) -> Streamed:
         """A file of this server."""
         return self._respond(await self._downloads.find_local(media_id, query.timeout_ms))
 
     async def get_content_thumbnail(
-        self, origin: str, media_id: str, query: ThumbnailQuery
+        self, origin: str, media_id: str, query: MediaThumbnailQuery
     ) -> Streamed:
         """A thumbnail of a file of this server."""
         picture = await self._downloads.find_local(media_id, query.timeout_ms)

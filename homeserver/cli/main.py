@@ -49,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_room(commands)
     _add_state(commands)
     _add_report(commands)
+    _add_media(commands)
     return parser
 
 
@@ -171,6 +172,21 @@ def _add_report(commands: Any) -> None:
     listing.set_defaults(command=_report)
 
 
+def _add_media(commands: Any) -> None:
+    parser = commands.add_parser("media", help="show the use of storage, withdraw files")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    actions.add_parser("usage", help="show what users have stored, and what is cached")
+    actions.add_parser("quarantine", help="serve a file no more, nor others of the same content")
+    actions.add_parser("release", help="end the quarantine of a file")
+    actions.add_parser("delete", help="delete a file permanently")
+    for name, action in actions.choices.items():
+        if name != "usage":
+            action.add_argument("uri", nargs="?", metavar="URI", help="mxc://server/media_id")
+            action.add_argument("--user", metavar="USER_ID", help="all files of a local user")
+        _add_config(action)
+        action.set_defaults(command=_media, action=name)
+
+
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
@@ -218,6 +234,12 @@ def _report(options: argparse.Namespace) -> int:
     from homeserver.cli.reports import report
 
     return report(options)
+
+
+def _media(options: argparse.Namespace) -> int:
+    from homeserver.cli.media import media
+
+    return media(options)
 
 
 def _room(options: argparse.Namespace) -> int:

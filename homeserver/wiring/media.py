@@ -13,6 +13,7 @@ from homeserver.media.downloads import Downloads
 from homeserver.media.files.content_store import ContentStore, media_folder
 from homeserver.media.remote.remote_files import RemoteFiles
 from homeserver.media.remote.remote_media_port import RemoteMediaPort
+from homeserver.media.retention import MediaRetention
 from homeserver.media.thumbnails.thumbnails import Thumbnails
 from homeserver.media.thumbnails.workers import ThumbnailWorkers
 from homeserver.media.upload_quotas import UploadQuotas
@@ -41,7 +42,7 @@ class MediaRepository:
         name, rules = settings.server_name, settings.media
         self._server_name, self._max_upload = name, rules.max_upload
         self._pool = ThreadPool(reactor, "media files", size=DISK_THREADS, max_waiting=MAX_WAITING)
-        store = self._store = ContentStore(
+        store = self.store = ContentStore(
             media_folder(settings), db, self._pool, min_free_space=rules.min_free_space
         )
         processes = rules.thumbnail_processes
@@ -55,18 +56,21 @@ class MediaRepository:
         waits, quotas = UploadWaits(reactor), UploadQuotas(db, rules)
         self._uploads = Uploads(db, reactor, name, rules, store, quotas, waits)
         self.remote_files = RemoteFiles(db, reactor, rules, store, remote_media)
+        self.retention = MediaRetention(db, reactor, rules, store)
         self._downloads = Downloads(
             db, reactor, name, rules, store, waits, self.remote_files, rate_limits
         )
 
     async def start(self) -> None:
         """Prepare the folders, and start background work."""
-        await self._store.open()
+        await self.store.open()
         self.workers.start()
         self.remote_files.start()
+        self.retention.start()
 
     async def stop(self) -> None:
         """Stop background work."""
+        await self.retention.stop()
         await self.remote_files.stop()
         await self.workers.stop()
 

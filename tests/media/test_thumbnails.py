@@ -174,7 +174,7 @@ class ThumbnailTests(ThumbnailTestCase):
         self.assertEqual(jobs, 1)
 
     async def test_it_is_kept(self) -> None:
-        """A thumbnail is made once, whoever requests it and after a restart, too."""
+        """A thumbnail is made once, and is there after a restart, too."""
         file = await self.upload(encode(halves(1_000, 500), "JPEG"), "image/jpeg")
         first = await self.thumbnail(file, 320, 240)
 

@@ -5,10 +5,11 @@
 
 No part of a path comes from a client: all names are hashes and random numbers. A content is in its
 place, and on disk, before the row that names it is written; it is deleted after the last row. A
-crash between the two leaves a content that no row names, which `OrphanDeletion` finds.
+crash between the two leaves a content that no row names, which `release_orphans` finds.
 """
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Awaitable, Callable, Iterable
@@ -20,10 +21,16 @@ from homeserver.config.settings import Settings
 from homeserver.media.files.incoming_file import IncomingFile, NoSpace
 from homeserver.storage.database.database import Database
 from homeserver.storage.media.media import contents_of_media
-from homeserver.storage.media.thumbnails import contents_of_thumbnails
+from homeserver.storage.media.thumbnails import (
+    contents_of_thumbnails,
+    delete_thumbnails,
+    sources_after,
+)
 
 INCOMING = "incoming"
 CONTENT = "content"
+HASH = re.compile("[0-9a-f]{64}")
+AT_ONCE = 500  # contents that are looked up in one query
 
 
 def media_folder(settings: Settings) -> Path:
@@ -67,13 +74,39 @@ class ContentStore:
             await record()
 
     async def release(self, hashes: Iterable[bytes]) -> int:
-        """Delete those contents that nothing names any more; their number."""
-        deleted = 0
-        for sha256 in hashes:
+        """Delete those contents that nothing names, with their thumbnails; their number."""
+        waiting, deleted = [*hashes], 0
+        while waiting:
+            sha256 = waiting.pop()
             async with self._locks.hold(sha256):
-                if not await self._is_referenced(sha256):
-                    await self.pool.run(self.path_of(sha256).unlink, missing_ok=True)
-                    deleted += 1
+                if await self._db.run(contents_of_media, [sha256]):
+                    continue
+                waiting += await self._db.run(delete_thumbnails, sha256) - {sha256}
+                if await self._db.run(contents_of_thumbnails, [sha256]):
+                    continue
+                await self.pool.run(self.path_of(sha256).unlink, missing_ok=True)
+                deleted += 1
+        return deleted
+
+    async def release_orphans(self, is_wanted: Callable[[], bool]) -> int:
+        """Delete all contents that nothing names; their number.
+
+        It goes through all files and thumbnails, and ends when `is_wanted` becomes false.
+        """
+        deleted, source = 0, b""
+        while is_wanted() and (sources := await self._db.run(sources_after, source, AT_ONCE)):
+            source = sources[-1]
+            known = await self._db.run(contents_of_media, sources)
+            deleted += await self.release(set(sources) - known)
+        for number in range(256):
+            stored = await self.pool.run(self._hashes_in, f"{number:02x}")
+            for start in range(0, len(stored), AT_ONCE):
+                if not is_wanted():
+                    return deleted
+                part = stored[start : start + AT_ONCE]
+                named = await self._db.run(contents_of_media, part)
+                named |= await self._db.run(contents_of_thumbnails, part)
+                deleted += await self.release(set(part) - named)
         return deleted
 
     def path_of(self, sha256: bytes) -> Path:
@@ -81,11 +114,10 @@ class ContentStore:
         digits = sha256.hex()
         return self._content / digits[:2] / digits[2:]
 
-    async def _is_referenced(self, sha256: bytes) -> bool:
-        return bool(
-            await self._db.run(contents_of_media, [sha256])
-            or await self._db.run(contents_of_thumbnails, [sha256])
-        )
+    def _hashes_in(self, folder: str) -> list[bytes]:
+        """The hashes of the contents in one folder; other files do not concern this server."""
+        names = [folder + entry.name for entry in os.scandir(self._content / folder)]
+        return [bytes.fromhex(name) for name in names if HASH.fullmatch(name)]
 
     def _prepare(self) -> None:
         self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)

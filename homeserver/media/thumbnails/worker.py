@@ -34,7 +34,6 @@ CONTENT_TYPES = {
 ANIMATED_FORMATS = frozenset({"GIF", "PNG", "WEBP"})
 ORIENTATION = 0x0112  # the EXIF tag
 TRANSPOSED = frozenset({5, 6, 7, 8})  # orientations that exchange width and height
-JPEG_SCALE = 8  # a JPEG is decoded at a fraction of its size, down to an eighth
 MAX_FRAMES = 500
 MAX_OUTPUT = 33_554_432  # bytes
 MAX_PROFILE = 65_536  # bytes of a colour profile that is kept
@@ -206,7 +205,7 @@ def answer(job: dict[str, Any], limits: Limits) -> dict[str, str]:
     """The result of one job, whatever the picture is."""
     try:
         return make(job, limits)
-    except (PictureTooLarge, MemoryError):
+    except (PictureTooLarge, MemoryError, Image.DecompressionBombError):
         return {"error": "too_large"}
     except Exception:
         # Decoders raise errors of many kinds for what is not a picture.
@@ -231,7 +230,6 @@ def main() -> None:
     """Answer jobs until the input ends."""
     limits = Limits(*map(int, sys.argv[1:4]))
     _apply(limits)
-    Image.MAX_IMAGE_PIXELS = None  # `_check_pixels` knows at which size a picture is decoded
     Image.init()
     for line in sys.stdin:
         _allow_cpu(limits.cpu_seconds)

@@ -53,6 +53,8 @@ class MediaUsage:
     bytes: int
 
 
+MAX_BIGINT = 2**63 - 1
+
 _COUNT_ADDED = """
     INSERT INTO media_usage AS known (uploader, files, bytes)
     SELECT uploader, count(*), sum(size) FROM added WHERE uploader IS NOT NULL GROUP BY uploader
@@ -215,8 +217,53 @@ async def contents_of_media(db: Connection, hashes: Sequence[bytes]) -> set[byte
     return {bytes(sha256) for (sha256,) in await cursor.fetchall()}
 
 
-async def delete_media(db: Connection, name: MediaId) -> bytes | None:
-    """Delete a file and return the hash of its content, which other files may have, too."""
+async def media_of(db: Connection, uploader: str, after: str, most: int) -> list[str]:
+    """The IDs of a user's files in their order, `most` at a time, after the one given."""
+    cursor = await db.execute(
+        """
+        SELECT media_id FROM media
+         WHERE uploader = %s AND media_id > %s
+         ORDER BY media_id
+         LIMIT %s
+        """,
+        (uploader, after, most),
+    )
+    return [media_id for (media_id,) in await cursor.fetchall()]
+
+
+async def largest_usage(db: Connection, most: int) -> list[tuple[str, MediaUsage]]:
+    """The users who have stored most bytes."""
+    cursor = await db.execute(
+        """
+        SELECT uploader, files, bytes FROM media_usage
+         WHERE files > 0
+         ORDER BY bytes DESC, uploader
+         LIMIT %s
+        """,
+        (most,),
+    )
+    rows = await cursor.fetchall()
+    return [(uploader, MediaUsage(files, size)) for uploader, files, size in rows]
+
+
+async def remote_usage(db: Connection) -> MediaUsage:
+    """The cached files of other servers."""
+    cursor = await db.execute(
+        """
+        SELECT count(*), coalesce(sum(size), 0)::bigint FROM media
+         WHERE uploader IS NULL AND sha256 IS NOT NULL
+        """
+    )
+    row = await cursor.fetchone()
+    assert row is not None, "an aggregate has one row"
+    return MediaUsage(*row)
+
+
+async def delete_media(db: Connection, name: MediaId) -> tuple[bool, bytes | None]:
+    """Delete a file; whether it was there, and the hash of its content.
+
+    Other files may have the same content.
+    """
     cursor = await db.execute(
         f"""
         WITH deleted AS (
@@ -224,9 +271,99 @@ async def delete_media(db: Connection, name: MediaId) -> bytes | None:
             RETURNING uploader, sha256, size
         ),
         counted AS ({_COUNT_DELETED})
-        SELECT sha256 FROM deleted WHERE sha256 IS NOT NULL
+        SELECT sha256 FROM deleted
         """,
         (name.server_name, name.media_id),
     )
     row = await cursor.fetchone()
-    return None if row is None else bytes(row[0])
+    if row is None:
+        return False, None
+    return True, None if row[0] is None else bytes(row[0])
+
+
+async def delete_unused_remote(
+    db: Connection, used_before: int, most: int, excess: int = MAX_BIGINT
+) -> list[tuple[bytes, int]]:
+    """Delete files of other servers, the least recently used ones, and at most so many.
+
+    `used_before` is in ms; those that are left if `excess` bytes are gone stay. Returns the hashes
+    and sizes of the contents of the others. Quarantined ones stay, so that they are not fetched
+    again.
+    """
+    cursor = await db.execute(
+        """
+        WITH oldest AS (
+            SELECT server_name, media_id, used_at, size FROM media
+             WHERE uploader IS NULL AND sha256 IS NOT NULL AND used_at < %s AND NOT is_quarantined
+             ORDER BY used_at
+             LIMIT %s
+        ),
+        ranked AS (
+            SELECT server_name, media_id,
+                   sum(size) OVER (ORDER BY used_at, server_name, media_id) - size AS older
+              FROM oldest
+        )
+        DELETE FROM media
+         WHERE (server_name, media_id) IN (
+               SELECT server_name, media_id FROM ranked WHERE older < %s)
+        RETURNING sha256, size
+        """,
+        (used_before, most, excess),
+    )
+    return [(bytes(sha256), size) for sha256, size in await cursor.fetchall()]
+
+
+async def delete_expired(db: Connection, expired_before: int) -> None:
+    """Delete addresses whose time (ms) for an upload is over."""
+    await db.execute(
+        "DELETE FROM media WHERE expires_at < %s AND sha256 IS NULL", (expired_before,)
+    )
+
+
+async def quarantine_media(
+    db: Connection, name: MediaId, now: int, *, may_be_unknown: bool
+) -> bool:
+    """Have a file and its content served no more; false if there is no such file.
+
+    Of another server's file (`may_be_unknown`) that is not cached, the address is recorded.
+    """
+    if may_be_unknown:
+        await db.execute(
+            """
+            INSERT INTO media (server_name, media_id, created_at, used_at, is_public)
+            VALUES (%s, %s, %s, %s, false) ON CONFLICT DO NOTHING
+            """,
+            (name.server_name, name.media_id, now, now),
+        )
+    cursor = await db.execute(
+        """
+        WITH found AS (
+            UPDATE media SET is_quarantined = true WHERE server_name = %s AND media_id = %s
+            RETURNING sha256
+        ),
+        contents AS (
+            INSERT INTO quarantined_content (sha256, quarantined_at)
+            SELECT sha256, %s FROM found WHERE sha256 IS NOT NULL
+                ON CONFLICT DO NOTHING
+        )
+        SELECT FROM found
+        """,
+        (name.server_name, name.media_id, now),
+    )
+    return cursor.rowcount > 0
+
+
+async def end_quarantine(db: Connection, name: MediaId) -> bool:
+    """Have a file and its content served again; false if there is no such file."""
+    cursor = await db.execute(
+        """
+        WITH found AS (
+            UPDATE media SET is_quarantined = false WHERE server_name = %s AND media_id = %s
+            RETURNING sha256
+        ),
+        contents AS (DELETE FROM quarantined_content WHERE sha256 IN (SELECT sha256 FROM found))
+        SELECT FROM found
+        """,
+        (name.server_name, name.media_id),
+    )
+    return cursor.rowcount > 0

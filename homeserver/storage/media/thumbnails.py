@@ -67,12 +67,12 @@ async def add_thumbnail(
     )
 
 
-async def delete_thumbnails(db: Connection, source: bytes) -> list[bytes]:
+async def delete_thumbnails(db: Connection, source: bytes) -> set[bytes]:
     """Delete all thumbnails of a content, and return the hashes of theirs."""
     cursor = await db.execute(
         "DELETE FROM thumbnails WHERE source = %s RETURNING sha256", (source,)
     )
-    return [bytes(sha256) for (sha256,) in await cursor.fetchall()]
+    return {bytes(sha256) for (sha256,) in await cursor.fetchall()}
 
 
 async def contents_of_thumbnails(db: Connection, hashes: Sequence[bytes]) -> set[bytes]:
@@ -86,3 +86,12 @@ async def contents_of_thumbnails(db: Connection, hashes: Sequence[bytes]) -> set
         (list(hashes),),
     )
     return {bytes(sha256) for (sha256,) in await cursor.fetchall()}
+
+
+async def sources_after(db: Connection, after: bytes, most: int) -> list[bytes]:
+    """The contents that have thumbnails, in their order, `most` at a time."""
+    cursor = await db.execute(
+        "SELECT DISTINCT source FROM thumbnails WHERE source > %s ORDER BY source LIMIT %s",
+        (after, most),
+    )
+    return [bytes(source) for (source,) in await cursor.fetchall()]

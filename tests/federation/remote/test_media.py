@@ -113,7 +113,7 @@ async def test_a_file_that_is_not_uploaded_yet(scene: Scene) -> None:
 
 
 @pytest.fixture
-def ours(solo: Scene) -> Scene:
+def lone(solo: Scene) -> Scene:
     """A server of this implementation."""
     if solo.first.kind != LOCAL:
         pytest.skip("another implementation has rules of its own")
@@ -127,9 +127,9 @@ def whole(content: bytes, **headers: str) -> Answer:
     return Answer(200, body, Content_Type=MULTIPART)
 
 
-async def test_one_request_for_many_readers(ours: Scene, fake: FakeServer) -> None:
+async def test_one_request_for_many_readers(lone: Scene, fake: FakeServer) -> None:
     """The other server is asked once, and not again for what is cached."""
-    bob = await ours.user(ours.second, "bob")
+    bob = await lone.user(lone.second, "bob")
     fake.answers["get_media"] = always(whole(b"x" * MEBIBYTE, Content_Type="image/png"))
 
     everyone = await together(*(download(bob, f"{fake.name}/abc") for _ in range(8)))
@@ -141,9 +141,9 @@ async def test_one_request_for_many_readers(ours: Scene, fake: FakeServer) -> No
     assert again.headers["accept-ranges"] == "bytes"
 
 
-async def test_old_servers_are_asked_at_the_old_endpoint(ours: Scene, fake: FakeServer) -> None:
+async def test_old_servers_are_asked_at_the_old_endpoint(lone: Scene, fake: FakeServer) -> None:
     """Without a signature, and never in a circle."""
-    bob = await ours.user(ours.second, "bob")
+    bob = await lone.user(lone.second, "bob")
     fake.answers["get_media"] = always(Answer(404, {"errcode": "M_UNRECOGNIZED", "error": "?"}))
     fake.answers["get_old_media"] = always(
         Answer(
@@ -160,9 +160,9 @@ async def test_old_servers_are_asked_at_the_old_endpoint(ours: Scene, fake: Fake
     assert request.path["server_name"] == fake.name
 
 
-async def test_a_file_at_another_address(ours: Scene, fake: FakeServer) -> None:
+async def test_a_file_at_another_address(lone: Scene, fake: FakeServer) -> None:
     """A server may keep its files on a content delivery network."""
-    bob = await ours.user(ours.second, "bob")
+    bob = await lone.user(lone.second, "bob")
     location = f"https://{fake.name}/_matrix/media/v3/download/{fake.name}/moved"
     fake.answers["get_media"] = always(whole(b"", Location=location))
     fake.answers["get_old_media"] = always(Answer(200, b"moved", Content_Type="text/plain"))
@@ -176,9 +176,9 @@ async def test_a_file_at_another_address(ours: Scene, fake: FakeServer) -> None:
     "location",
     ["http://127.0.0.1:1/", "file:///etc/passwd", "https://127.0.0.1:1/", "", "https://", "a\0b"],
 )
-async def test_addresses_that_lead_nowhere(ours: Scene, fake: FakeServer, location: str) -> None:
+async def test_addresses_that_lead_nowhere(lone: Scene, fake: FakeServer, location: str) -> None:
     """A server cannot make this one read files, or send requests without encryption."""
-    bob = await ours.user(ours.second, "bob")
+    bob = await lone.user(lone.second, "bob")
     fake.answers["get_media"] = always(whole(b"", Location=location))
 
     got = await download(bob, f"{fake.name}/abc")
@@ -206,9 +206,9 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-async def test_garbage_is_refused_and_not_stored(ours: Scene, fake: FakeServer, name: str) -> None:
+async def test_garbage_is_refused_and_not_stored(lone: Scene, fake: FakeServer, name: str) -> None:
     """No garbage of another server is an internal error."""
-    bob = await ours.user(ours.second, "bob")
+    bob = await lone.user(lone.second, "bob")
     fake.answers["get_media"] = always(HOSTILE[name])
 
     first = await download(bob, f"{fake.name}/abc")
@@ -220,9 +220,9 @@ async def test_garbage_is_refused_and_not_stored(ours: Scene, fake: FakeServer, 
     assert len([each for each in fake.received if each.operation == "get_media"]) == 1
 
 
-async def test_hostile_headers_of_a_file(ours: Scene, fake: FakeServer) -> None:
+async def test_hostile_headers_of_a_file(lone: Scene, fake: FakeServer) -> None:
     """A page of another server is not shown in the name of this one."""
-    bob = await ours.user(ours.second, "bob")
+    bob = await lone.user(lone.second, "bob")
     fake.answers["get_media"] = always(
         whole(
             b"<script>",
@@ -238,9 +238,9 @@ async def test_hostile_headers_of_a_file(ours: Scene, fake: FakeServer) -> None:
     assert "set-cookie" not in got.headers
 
 
-async def test_a_bomb_of_another_server(ours: Scene, fake: FakeServer) -> None:
+async def test_a_bomb_of_another_server(lone: Scene, fake: FakeServer) -> None:
     """It costs one attempt, in a process of its own."""
-    bob = await ours.user(ours.second, "bob")
+    bob = await lone.user(lone.second, "bob")
     fake.answers["get_media"] = always(whole(bomb(30_000, 30_000), Content_Type="image/png"))
 
     got = await get_as(bob, f"{THUMBNAIL}/{fake.name}/abc", width=96, height=96, method="crop")
@@ -248,9 +248,9 @@ async def test_a_bomb_of_another_server(ours: Scene, fake: FakeServer) -> None:
     assert (got.status, got.errcode) == (502, "M_TOO_LARGE")
 
 
-async def test_errors_of_another_server(ours: Scene, fake: FakeServer) -> None:
+async def test_errors_of_another_server(lone: Scene, fake: FakeServer) -> None:
     """The user learns why there is no picture."""
-    bob = await ours.user(ours.second, "bob")
+    bob = await lone.user(lone.second, "bob")
     for number, (status, errcode, expected) in enumerate(
         (
             (404, "M_NOT_FOUND", (404, "M_NOT_FOUND")),
@@ -268,9 +268,9 @@ async def test_errors_of_another_server(ours: Scene, fake: FakeServer) -> None:
         assert (got.status, got.errcode) == expected
 
 
-async def test_only_signed_requests_get_files(ours: Scene, fake: FakeServer) -> None:
+async def test_only_signed_requests_get_files(lone: Scene, fake: FakeServer) -> None:
     """And no file of a third server is passed on."""
-    alice = await ours.user(ours.first, "alice")
+    alice = await lone.user(lone.first, "alice")
     file = (await upload_as(alice, b"x" * 300_000, "image/png", filename="a.png")).split("/")[1]
     path = f"/_matrix/federation/v1/media/download/{file}"
 
@@ -281,9 +281,9 @@ async def test_only_signed_requests_get_files(ours: Scene, fake: FakeServer) -> 
     assert response.code == 401
 
 
-async def test_the_old_endpoint_fetches_nothing(ours: Scene, fake: FakeServer) -> None:
+async def test_the_old_endpoint_fetches_nothing(lone: Scene, fake: FakeServer) -> None:
     """Strangers cannot make this server send requests."""
-    bob = await ours.user(ours.second, "bob")
+    bob = await lone.user(lone.second, "bob")
     bob.token = None
 
     got = await get_as(bob, f"/_matrix/media/v3/download/{fake.name}/abc")

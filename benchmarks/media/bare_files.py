@@ -1,6 +1,6 @@
 """The barest file transfer of Twisted, for comparison.
 
-Its command is `python -m benchmarks.bare_files PORT FOLDER`.
+Its command is `python -m benchmarks.media.bare_files PORT FOLDER`.
 
 No HTTP, no database, no hash. A line `PUT name size` is followed by the bytes, which are written to
 a file and synced to the disk, and answered by a line; `GET name` is answered by the bytes.

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
-from pathlib import Path
 from typing import Any, Self
 
 from PIL import Image
@@ -25,7 +24,7 @@ from PIL import Image
 from benchmarks.figures import Figure
 from benchmarks.population import Account, Population
 from benchmarks.processes import resident_bytes
-from tests.support.program import free_port
+from tests.support.program import CHECKOUT, free_port
 
 FILES = 100
 FILE_SIZE = 50 * 1_048_576  # bytes
@@ -159,8 +158,8 @@ def bare_server(cpus: set[int]) -> Iterator[BareFiles]:
     """A process that transfers files, on these cores."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="bare-files-") as folder:
-        command = [sys.executable, "-m", "benchmarks.bare_files", str(port), folder]
-        process = subprocess.Popen(command, cwd=Path(__file__).parent.parent)
+        command = [sys.executable, "-m", "benchmarks.media.bare_files", str(port), folder]
+        process = subprocess.Popen(command, cwd=CHECKOUT)
         os.sched_setaffinity(process.pid, cpus)
         try:
             while True:
@@ -185,7 +184,7 @@ class Memory:
         self._thread = threading.Thread(target=self._sample)
 
     def grown(self) -> int:
-        """The growth since the beginning, in bytes; the next call begins anew."""
+        """The growth since the beginning, in bytes; the next call begins again."""
         grown = self._most - self._before
         self._most = resident_bytes(self._pid)
         return grown
