@@ -73,7 +73,7 @@ def server() -> Iterator[ServerProcess]:
 
 
 def test_acknowledged_files_survive(server: ServerProcess) -> None:
-    """A user who was told that a picture is sent finds it, and half a file is never served."""
+    """A picture whose upload was acknowledged is there, and half a file is never served."""
     user = register(server.url, SHARED_SECRET, "alice")
     clients = [Uploader(user, seed) for seed in range(CLIENTS)]
     for client in clients:
