@@ -12,8 +12,8 @@ from contextlib import aclosing
 import msgspec
 
 from federation.paths import V1
-from homeserver.concurrency.thread_pools import ThreadPool
 from homeserver.media.downloads import DEFAULT_WAIT_MS, Downloads
+from homeserver.media.files.disk import Disk
 from homeserver.media.files.stored_file import read_parts
 from homeserver.media.served_file import ServedFile
 from homeserver.media.thumbnails.thumbnails import Pixels, Thumbnails, Wish
@@ -35,10 +35,10 @@ class MediaThumbnailQuery(msgspec.Struct):
 
 
 class MediaApi:
-    def __init__(self, downloads: Downloads, thumbnails: Thumbnails, pool: ThreadPool) -> None:
+    def __init__(self, downloads: Downloads, thumbnails: Thumbnails, disk: Disk) -> None:
         self._downloads = downloads
         self._thumbnails = thumbnails
-        self._pool = pool
+        self._disk = disk
 
     def routes(self) -> list[Route]:
         download, thumbnail = (
@@ -75,7 +75,7 @@ class MediaApi:
         self, before: bytes, file: ServedFile, after: bytes
     ) -> AsyncGenerator[bytes, None]:
         is_first = True
-        async with aclosing(read_parts(self._pool, file.path, 0, file.size)) as parts:
+        async with aclosing(read_parts(self._disk, file.path, 0, file.size)) as parts:
             async for part in parts:
                 # An error of the first read is still an ordinary error response.
                 if is_first:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from homeserver.concurrency.thread_pools import ThreadPool
+from homeserver.media.files.disk import Disk
 from homeserver.media.files.stored_file import read_parts
 from homeserver.protocol.media.byte_ranges import parse_range
 from homeserver.protocol.media.content_disposition import format_disposition
@@ -64,7 +64,7 @@ class Conditions:
 
 
 def serve_file(
-    file: ServedFile, pool: ThreadPool, conditions: Conditions, *, is_public: bool
+    file: ServedFile, disk: Disk, conditions: Conditions, *, is_public: bool
 ) -> Streamed | Response:
     """The response with a file, or with the requested range of it.
 
@@ -84,11 +84,11 @@ def serve_file(
     if conditions.if_range in (None, tag):
         byte_range = parse_range(conditions.byte_range, file.size)
     if byte_range is None:
-        parts = read_parts(pool, file.path, 0, file.size)
+        parts = read_parts(disk, file.path, 0, file.size)
         return Streamed(parts, headers=headers, size=file.size)
     start, end = byte_range.start, byte_range.end
     headers["Content-Range"] = byte_range.content_range
-    return Streamed(read_parts(pool, file.path, start, end), 206, headers, end - start)
+    return Streamed(read_parts(disk, file.path, start, end), 206, headers, end - start)
 
 
 def _has_tag(header: str | None, tag: str) -> bool:

@@ -16,6 +16,7 @@ from homeserver.storage.database.database import Database
 from homeserver.storage.media.media import MediaUsage, usage_of
 
 MAX_CONCURRENT = 20  # uploads of one user
+MAX_CONCURRENT_IN_ALL = 1_000
 RETRY_AFTER_MS = 5_000
 
 
@@ -27,6 +28,7 @@ class UploadQuotas:
         self._max_bytes = settings.user_quota
         self._max_files = settings.user_files
         self._users: dict[str, _User] = {}  # those who are uploading
+        self._running = 0
         self._loading: KeyedLocks[str] = KeyedLocks()
 
     @asynccontextmanager
@@ -34,7 +36,7 @@ class UploadQuotas:
         """An upload of a user; `announced` are its bytes, if that is known.
 
         Raises `Forbidden` if the quota does not allow it, and `LimitExceeded` if too many uploads
-        of the user are in progress.
+        are in progress.
         """
         user = await self._begin(user_id)
         upload = Upload(self, user)
@@ -43,6 +45,7 @@ class UploadQuotas:
             yield upload
         finally:
             user.running -= 1
+            self._running -= 1
             user.uploading -= upload.reserved
             if not user.running:
                 self._users.pop(user_id, None)
@@ -60,9 +63,12 @@ class UploadQuotas:
             user = self._users.get(user_id)
             if user is None:
                 user = self._users[user_id] = _User(await self._db.run(usage_of, user_id))
-            if user.running >= MAX_CONCURRENT:
-                raise LimitExceeded(RETRY_AFTER_MS, "Too many uploads of this user are in progress")
+            if user.running >= MAX_CONCURRENT or self._running >= MAX_CONCURRENT_IN_ALL:
+                if not user.running:
+                    del self._users[user_id]
+                raise LimitExceeded(RETRY_AFTER_MS, "Too many uploads are in progress")
             user.running += 1
+            self._running += 1
             return user
 
 

@@ -11,6 +11,7 @@ from homeserver.concurrency.thread_pools import ThreadPool
 from homeserver.config.settings import Settings
 from homeserver.media.downloads import Downloads
 from homeserver.media.files.content_store import ContentStore, media_folder
+from homeserver.media.files.disk import Disk
 from homeserver.media.remote.remote_files import RemoteFiles
 from homeserver.media.remote.remote_media_port import RemoteMediaPort
 from homeserver.media.retention import MediaRetention
@@ -41,10 +42,9 @@ class MediaRepository:
     ) -> None:
         name, rules = settings.server_name, settings.media
         self._server_name, self._max_upload = name, rules.max_upload
-        self._pool = ThreadPool(reactor, "media files", size=DISK_THREADS, max_waiting=MAX_WAITING)
-        store = self.store = ContentStore(
-            media_folder(settings), db, self._pool, min_free_space=rules.min_free_space
-        )
+        threads = ThreadPool(reactor, "media files", size=DISK_THREADS, max_waiting=MAX_WAITING)
+        disk = self._disk = Disk(threads, min_free_space=rules.min_free_space)
+        store = self.store = ContentStore(media_folder(settings), db, disk)
         processes = rules.thumbnail_processes
         self.workers = ThumbnailWorkers(
             reactor, size=processes, max_pixels=rules.max_thumbnail_pixels
@@ -76,7 +76,7 @@ class MediaRepository:
 
     def routes(self) -> list[Route]:
         """The area's part of the client API."""
-        responses = FileResponses(self._pool)
+        responses = FileResponses(self._disk)
         apis: list[Any] = [
             MediaUploadsApi(self._uploads, self._max_upload),
             MediaDownloadsApi(self._downloads, responses),
@@ -86,4 +86,4 @@ class MediaRepository:
 
     def federation_routes(self) -> list[Route]:
         """The endpoints for other servers."""
-        return MediaApi(self._downloads, self._thumbnails, self._pool).routes()
+        return MediaApi(self._downloads, self._thumbnails, self._disk).routes()

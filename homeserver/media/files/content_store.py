@@ -11,14 +11,13 @@ crash between the two leaves a content that no row names, which `release_orphans
 import os
 import re
 import secrets
-import shutil
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from homeserver.concurrency.keyed_locks import KeyedLocks
-from homeserver.concurrency.thread_pools import ThreadPool
 from homeserver.config.settings import Settings
-from homeserver.media.files.incoming_file import IncomingFile, NoSpace
+from homeserver.media.files.disk import Disk
+from homeserver.media.files.incoming_file import IncomingFile
 from homeserver.storage.database.database import Database
 from homeserver.storage.media.media import contents_of_media
 from homeserver.storage.media.thumbnails import (
@@ -41,36 +40,31 @@ def media_folder(settings: Settings) -> Path:
 class ContentStore:
     """The stored contents of one media folder.
 
-    `min_free_space` bytes of the disk stay free. `pool` has the threads that wait for the disk.
+    Its users read from `disk`, too.
     """
 
-    def __init__(
-        self, folder: Path, db: Database, pool: ThreadPool, *, min_free_space: int
-    ) -> None:
-        self.pool = pool
+    def __init__(self, folder: Path, db: Database, disk: Disk) -> None:
+        self.disk = disk
         self._incoming = folder / INCOMING
         self._content = folder / CONTENT
         self._db = db
-        self._min_free_space = min_free_space
         self._locks: KeyedLocks[bytes] = KeyedLocks()
 
     async def open(self) -> None:
         """Make the folders, and delete files that a former run did not complete."""
-        await self.pool.run(self._prepare)
+        await self.disk.run(self._prepare)
 
     async def begin(self, announced: int | None = None) -> IncomingFile:
         """A new file, of `announced` bytes if that is known. Raises `NoSpace`."""
-        free = await self.pool.run(lambda: shutil.disk_usage(self._incoming).free)
-        if free < self._min_free_space + (announced or 0):
-            raise NoSpace
-        return IncomingFile(self.pool, self._incoming / secrets.token_hex(16))
+        await self.disk.run(self.disk.check_space, self._incoming, announced or 0)
+        return IncomingFile(self.disk, self._incoming / secrets.token_hex(16))
 
     async def keep(
         self, incoming: IncomingFile, sha256: bytes, record: Callable[[], Awaitable[None]]
     ) -> None:
         """Store a closed file, and then call `record`, which writes the row that names it."""
         async with self._locks.hold(sha256):
-            await self.pool.run(self._move, incoming, self.path_of(sha256))
+            await self.disk.run(self._move, incoming, self.path_of(sha256))
             await record()
 
     async def release(self, hashes: Iterable[bytes]) -> int:
@@ -84,7 +78,7 @@ class ContentStore:
                 waiting += await self._db.run(delete_thumbnails, sha256) - {sha256}
                 if await self._db.run(contents_of_thumbnails, [sha256]):
                     continue
-                await self.pool.run(self.path_of(sha256).unlink, missing_ok=True)
+                await self.disk.run(self.path_of(sha256).unlink, missing_ok=True)
                 deleted += 1
         return deleted
 
@@ -99,7 +93,7 @@ class ContentStore:
             known = await self._db.run(contents_of_media, sources)
             deleted += await self.release(set(sources) - known)
         for number in range(256):
-            stored = await self.pool.run(self._hashes_in, f"{number:02x}")
+            stored = await self.disk.run(self._hashes_in, f"{number:02x}")
             for start in range(0, len(stored), AT_ONCE):
                 if not is_wanted():
                     return deleted

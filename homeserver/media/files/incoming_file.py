@@ -4,58 +4,45 @@ It is in the folder `incoming` of the media folder, so on the same file system a
 to which it is renamed. What a crash leaves there is deleted at the next start.
 """
 
-import errno
 import hashlib
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec
 
-from homeserver.concurrency.thread_pools import PoolFull, ThreadPool
+from homeserver.media.files.disk import Disk
 from homeserver.protocol.errors import Unavailable
 
 HASHED_AT_ONCE = 1_048_576  # bytes
-
-P = ParamSpec("P")
-_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-
-class NoSpace(Unavailable):
-    """The disk is full, or nearly so."""
-
-    def __init__(self) -> None:
-        super().__init__("The server has no space for files at the moment")
+CHECKED_EVERY = 8_388_608  # bytes, after which the free space is checked again
 
 
 class IncomingFile:
     """A file that is being received; `size` bytes have been written.
 
-    Once it is stored, it is at its `final_path`.
-
-    All methods wait for the disk in a thread. One caller uses a file, and either has it stored by
-    `ContentStore` or calls `discard`.
+    Once it is stored, it is at its `final_path`. All methods but `move` wait for the disk in a
+    thread. One caller uses a file, and either has it stored by `ContentStore` or calls `discard`.
     """
 
-    def __init__(self, pool: ThreadPool, path: Path) -> None:
+    def __init__(self, disk: Disk, path: Path) -> None:
         self.path = path
         self.size = 0
         self.final_path: Path | None = None
-        self._pool = pool
+        self._disk = disk
         self._hash = hashlib.sha256()
         self._fd = -1
+        self._check_at = CHECKED_EVERY
 
     async def write(self, parts: list[bytes]) -> None:
         """Append some bytes. Raises `NoSpace`."""
-        await _run(self._pool, self._write, parts)
+        await self._disk.run(self._write, parts)
 
     async def close(self) -> bytes:
         """Have everything on disk; the SHA-256 of the content. Raises `NoSpace`."""
-        await _run(self._pool, self._sync)
+        await self._disk.run(self._sync)
         return self._hash.digest()
 
     async def close_written(self) -> bytes:
         """The same for a file that another process has written at `path`."""
-        await _run(self._pool, self._hash_written)
+        await self._disk.run(self._hash_written)
         return self._hash.digest()
 
     def move(self, target: Path) -> None:
@@ -66,7 +53,11 @@ class IncomingFile:
 
     async def discard(self) -> None:
         """Delete the file, unless it has been stored."""
-        await self._pool.run(self._discard)
+        try:
+            await self._disk.run(self._discard)
+        except Unavailable:
+            # No thread is free: better a short wait for the disk than a file that stays open.
+            self._discard()
 
     def _write(self, parts: list[bytes]) -> None:
         if self._fd < 0:
@@ -77,6 +68,9 @@ class IncomingFile:
             while view:
                 view = view[os.write(self._fd, view) :]
             self.size += len(part)
+        if self.size >= self._check_at:
+            self._check_at = self.size + CHECKED_EVERY
+            self._disk.check_space(self._fd)
 
     def _open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -103,16 +97,3 @@ class IncomingFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-
-async def _run(
-    pool: ThreadPool, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs
-) -> None:
-    try:
-        await pool.run(function, *args, **kwargs)
-    except OSError as error:
-        if error.errno in _DISK_FULL:
-            raise NoSpace from error
-        raise
-    except PoolFull as error:
-        raise Unavailable("The server has too much to write at the moment") from error

@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-from homeserver.concurrency.thread_pools import ThreadPool
+from homeserver.media.files.disk import Disk
 from homeserver.protocol.errors import NotFound
 
 PART_SIZE = 131_072  # bytes
@@ -19,29 +19,27 @@ class DamagedFile(Exception):
     """A file is shorter than its row says."""
 
 
-async def read_parts(
-    pool: ThreadPool, path: Path, start: int, end: int
-) -> AsyncGenerator[bytes, None]:
+async def read_parts(disk: Disk, path: Path, start: int, end: int) -> AsyncGenerator[bytes, None]:
     """The bytes of a file from `start` to `end`, which exist according to its row.
 
     Raises `NotFound` before the first part if the file is missing.
     """
     try:
-        fd = await pool.run(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = await disk.run(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise NotFound("The server has lost this media") from None
     try:
         while start < end:
-            part = await read_at(pool, fd, min(PART_SIZE, end - start), start)
+            part = await read_at(disk, fd, min(PART_SIZE, end - start), start)
             start += len(part)
             yield part
     finally:
         os.close(fd)
 
 
-async def read_at(pool: ThreadPool, fd: int, size: int, offset: int) -> bytes:
+async def read_at(disk: Disk, fd: int, size: int, offset: int) -> bytes:
     """At most `size` bytes of an open file, one at least. Raises `DamagedFile` at its end."""
-    part = _read_cached(fd, size, offset) or await pool.run(os.pread, fd, size, offset)
+    part = _read_cached(fd, size, offset) or await disk.run(os.pread, fd, size, offset)
     if not part:
         raise DamagedFile(f"a stored file ends at {offset} bytes")
     return part

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 
 from twisted.internet.defer import Deferred
 
-from homeserver.concurrency.thread_pools import ThreadPool
+from homeserver.media.files.disk import Disk
 from homeserver.media.files.incoming_file import IncomingFile
 from homeserver.media.files.stored_file import PART_SIZE, read_at
 from homeserver.media.served_file import ServedFile
@@ -25,13 +25,13 @@ class ArrivingFile:
     `progress` counts the events of the transfer, so that one that stalls is noticed.
     """
 
-    def __init__(self, pool: ThreadPool, max_size: int) -> None:
+    def __init__(self, disk: Disk, max_size: int) -> None:
         self.content_type = normal_content_type(None)
         self.filename: str | None = None
         self.size: int | None = None  # as the other server named it
         self.stored: ServedFile | None = None
         self.progress = 0
-        self._pool = pool
+        self._disk = disk
         self._max_size = max_size
         self._incoming: IncomingFile | None = None
         self._error: Exception | None = None
@@ -84,13 +84,13 @@ class ArrivingFile:
     async def parts(self) -> AsyncGenerator[bytes, None]:
         """The bytes of the file, as they arrive. Raises the error of the transfer."""
         await self.readable()
-        fd = await self._pool.run(self._open)
+        fd = await self._disk.run(self._open)
         place = 0
         try:
             while True:
                 while place < self._received:
                     size = min(PART_SIZE, self._received - place)
-                    part = await read_at(self._pool, fd, size, place)
+                    part = await read_at(self._disk, fd, size, place)
                     place += len(part)
                     yield part
                 if self.stored is not None:

@@ -112,7 +112,7 @@ class RemoteFiles:
             if failed is not None and failed.until > self._clock.seconds():
                 raise failed.error
             fetch = self._fetches[name] = _Fetch(
-                ArrivingFile(self._store.pool, self._settings.max_remote_file)
+                ArrivingFile(self._store.disk, self._settings.max_remote_file)
             )
             timeout_ms = min(max(timeout_ms, 0), MAX_WAIT_MS)
             running = Deferred.fromCoroutine(self._fetch(name, fetch.file, timeout_ms))

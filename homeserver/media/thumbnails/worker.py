@@ -35,6 +35,7 @@ ANIMATED_FORMATS = frozenset({"GIF", "PNG", "WEBP"})
 ORIENTATION = 0x0112  # the EXIF tag
 TRANSPOSED = frozenset({5, 6, 7, 8})  # orientations that exchange width and height
 MAX_FRAMES = 500
+MAX_MOVING_PIXELS = 40_000_000  # of all frames of an animated thumbnail; some seconds of work
 MAX_OUTPUT = 33_554_432  # bytes
 MAX_PROFILE = 65_536  # bytes of a colour profile that is kept
 SPARE = 1.25  # the decoded picture is at least that much larger than its thumbnail
@@ -104,7 +105,7 @@ def make(job: dict[str, Any], limits: Limits) -> dict[str, str]:
             return {"same": CONTENT_TYPES[name]}
         if wanted is None:
             wanted = Plan((0, 0, *image.size), *image.size)
-        if is_animated and job["is_animated"] and _may_move(image, limits):
+        if is_animated and job["is_animated"] and _may_move(image, wanted, limits):
             return _save_animated(image, wanted, job["target"])
         return _save_still(image, wanted, orientation, job["target"], limits)
 
@@ -167,10 +168,12 @@ def _save_animated(image: Image.Image, wanted: Plan, target: str) -> dict[str, s
     return {"made": "image/webp"}
 
 
-def _may_move(image: Image.Image, limits: Limits) -> bool:
+def _may_move(image: Image.Image, wanted: Plan, limits: Limits) -> bool:
     """Whether all frames can be decoded; of longer animations the first picture is shown."""
     frames = int(getattr(image, "n_frames", 1))
     pixels = image.size[0] * image.size[1]
+    if wanted.width * wanted.height * frames > MAX_MOVING_PIXELS:
+        return False
     return (
         bool(features.check("webp"))
         and frames <= MAX_FRAMES
