@@ -5,6 +5,7 @@ client sends from memory and discards what it receives.
 """
 
 import http.client
+import itertools
 import json
 import os
 import socket
@@ -41,8 +42,7 @@ PROBE_SECONDS = 0.002
 def measure(population: Population, size: float, cpus: set[int]) -> list[Figure]:
     """All figures; `size` scales the number of files."""
     count = max(4, int(FILES * size))
-    account = population.accounts(1)[0]
-    server = HttpFiles(population.server.port, account)
+    server = HttpFiles(population.server.port, population.accounts(AT_A_TIME))
     content = os.urandom(FILE_SIZE)
     server.upload(0, content[:1_000])  # what is made on first use is not memory of files
     with bare_server(cpus) as bare, Memory(population.server.pid) as memory:
@@ -71,11 +71,11 @@ def timed(transfer: Callable[[int], None], count: int) -> float:
 
 
 class HttpFiles:
-    """A client of the content repository."""
+    """Clients of the content repository, one in each thread."""
 
-    def __init__(self, port: int, account: Account) -> None:
+    def __init__(self, port: int, accounts: list[Account]) -> None:
         self._port = port
-        self._headers = {"Authorization": f"Bearer {account.token}"}
+        self._tokens = itertools.cycle([account.token for account in accounts])
         self._own = threading.local()
         self.names: dict[int, str] = {}
 
@@ -103,6 +103,14 @@ class HttpFiles:
     def get(self, path: str) -> bytes:
         """The body of a response."""
         return self._request("GET", path, None, self._headers)
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        """Each thread is a user of its own."""
+        if not hasattr(self._own, "headers"):
+            self._own.headers = {"Authorization": f"Bearer {next(self._tokens)}"}
+        headers: dict[str, str] = self._own.headers
+        return headers
 
     def _request(self, method: str, path: str, body: Any, headers: dict[str, str]) -> bytes:
         connection = self._connection()

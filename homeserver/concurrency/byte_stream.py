@@ -1,7 +1,8 @@
 """A stream of bytes from a connection to a slower reader, with back-pressure.
 
 Files never exist as a whole in memory. When the reader is slower than the sender, the connection is
-paused, so that no more than `MAX_BUFFERED` bytes and one read of the socket wait.
+paused, so that no more than `MAX_BUFFERED` bytes and one read of the socket wait; more only if the
+reader itself asks for more at a time.
 """
 
 from collections.abc import Callable
@@ -27,16 +28,20 @@ class ByteStream:
         self._resume = resume
         self._parts: list[bytes] = []
         self._buffered = 0
+        self._wanted = 1
         self._is_paused = False
         self._error: Exception | None = None
         self._waiting: Deferred[None] | None = None
 
-    async def read(self) -> list[bytes]:
-        """The parts that have arrived since the last call, one at least; none at the end.
+    async def read(self, at_least: int = 1) -> list[bytes]:
+        """The parts that have arrived since the last call; none at the end.
 
-        Raises the error with which `fail` was called.
+        Unless the body ends before, they have `at_least` so many bytes together: a reader for which
+        each call is expensive asks for many. Raises the error with which `fail` was called.
         """
-        if not self._parts and not self.is_complete and self._error is None:
+        self._wanted = at_least
+        if self._buffered < at_least and not self.is_complete and self._error is None:
+            self._continue()
             self._waiting = Deferred()
             try:
                 await self._waiting
@@ -45,9 +50,7 @@ class ByteStream:
         if self._error is not None:
             raise self._error
         parts, self._parts, self._buffered = self._parts, [], 0
-        if self._is_paused:
-            self._is_paused = False
-            self._resume()
+        self._continue()
         return parts
 
     def feed(self, data: bytes) -> None:
@@ -56,10 +59,11 @@ class ByteStream:
             return
         self._parts.append(data)
         self._buffered += len(data)
-        if self._buffered >= MAX_BUFFERED and not self._is_paused:
+        if self._buffered >= max(MAX_BUFFERED, self._wanted) and not self._is_paused:
             self._is_paused = True
             self._pause()
-        self._wake()
+        if self._buffered >= self._wanted:
+            self._wake()
 
     def end(self) -> None:
         """The body is complete."""
@@ -73,10 +77,13 @@ class ByteStream:
         self._error = error
         self._parts.clear()
         self._buffered = 0
+        self._continue()
+        self._wake()
+
+    def _continue(self) -> None:
         if self._is_paused:
             self._is_paused = False
             self._resume()
-        self._wake()
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.called:

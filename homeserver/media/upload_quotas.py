@@ -18,6 +18,8 @@ from homeserver.storage.media.media import MediaUsage, usage_of
 MAX_CONCURRENT = 20  # uploads of one user
 MAX_CONCURRENT_IN_ALL = 1_000
 RETRY_AFTER_MS = 5_000
+MEMORY = 25_165_824  # bytes for the buffers of all uploads, of which each has two
+MIN_BATCH, MAX_BATCH = 65_536, 1_048_576  # bytes
 
 
 class UploadQuotas:
@@ -49,6 +51,14 @@ class UploadQuotas:
             user.uploading -= upload.reserved
             if not user.running:
                 self._users.pop(user_id, None)
+
+    @property
+    def batch_size(self) -> int:
+        """Bytes that one upload should read at a time, so that all have a bounded memory together.
+
+        Each write costs a thread; larger ones are cheaper.
+        """
+        return min(max(MEMORY // (2 * max(self._running, 1)), MIN_BATCH), MAX_BATCH)
 
     def check(self, user: "_User", more: int) -> None:
         """Raise `Forbidden` if a user may not store `more` bytes beyond those in progress."""

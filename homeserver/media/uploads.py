@@ -50,8 +50,8 @@ class Body(Protocol):
     def announced(self) -> int | None:
         """Its size in bytes, if that is known in advance."""
 
-    async def read(self) -> list[bytes]:
-        """The next parts; none at the end."""
+    async def read(self, at_least: int = 1) -> list[bytes]:
+        """The next parts, of `at_least` so many bytes; none at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class Uploads:
         async with self._quotas.upload(caller.user_id, body.announced) as upload:
             incoming = await self._store.begin(body.announced)
             try:
-                while parts := await body.read():
+                while parts := await body.read(self._quotas.batch_size):
                     upload.add(sum(map(len, parts)))
                     await incoming.write(parts)
                 sha256 = await incoming.close()

@@ -113,6 +113,26 @@ class BodyStreamTests(ServerTestCase):
 
         self.assertIsInstance(self.failed[0], BodyIncomplete)
 
+    async def test_a_reader_that_asks_for_much_at_a_time(self) -> None:
+        """Each write to a slow disk is worth while, and a paused connection continues for it."""
+        paused: list[bool] = []
+        stream = ByteStream(None, lambda: paused.append(True), lambda: paused.append(False))
+        for _ in range(MAX_BUFFERED // 1_000 + 1):
+            stream.feed(b"x" * 1_000)
+        self.assertEqual(paused, [True])
+
+        reading = Deferred.fromCoroutine(stream.read(300_000))
+        self.assertEqual(paused, [True, False])
+        stream.feed(b"y" * 100_000)
+        self.assertFalse(reading.called)
+        stream.feed(b"z" * 100_000)
+        self.assertGreaterEqual(sum(map(len, self.successResultOf(reading))), 300_000)
+        rest = Deferred.fromCoroutine(stream.read(300_000))
+        stream.feed(b"end")
+        stream.end()
+
+        self.assertEqual(self.successResultOf(rest), [b"end"])
+
     async def test_a_handler_that_refuses_ends_the_connection(self) -> None:
         """The client is still sending: it gets the response, and then the connection ends."""
         wire = await self.begin("/never", 3_000_000)
