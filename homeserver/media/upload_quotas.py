@@ -23,14 +23,14 @@ MIN_BATCH, MAX_BATCH = 65_536, 1_048_576  # bytes
 
 
 class UploadQuotas:
-    """The quotas of all users. Uploads are in progress within `upload`."""
+    """The quotas of all users. Uploads are in progress within `upload`; `running` is their number."""
 
     def __init__(self, db: Database, settings: MediaSettings) -> None:
         self._db = db
         self._max_bytes = settings.user_quota
         self._max_files = settings.user_files
         self._users: dict[str, _User] = {}  # those who are uploading
-        self._running = 0
+        self.running = 0
         self._loading: KeyedLocks[str] = KeyedLocks()
 
     @asynccontextmanager
@@ -47,7 +47,7 @@ class UploadQuotas:
             yield upload
         finally:
             user.running -= 1
-            self._running -= 1
+            self.running -= 1
             user.uploading -= upload.reserved
             if not user.running:
                 self._users.pop(user_id, None)
@@ -58,7 +58,7 @@ class UploadQuotas:
 
         Each write costs a thread; larger ones are cheaper.
         """
-        return min(max(MEMORY // (2 * max(self._running, 1)), MIN_BATCH), MAX_BATCH)
+        return min(max(MEMORY // (2 * max(self.running, 1)), MIN_BATCH), MAX_BATCH)
 
     def check(self, user: "_User", more: int) -> None:
         """Raise `Forbidden` if a user may not store `more` bytes beyond those in progress."""
@@ -73,12 +73,12 @@ class UploadQuotas:
             user = self._users.get(user_id)
             if user is None:
                 user = self._users[user_id] = _User(await self._db.run(usage_of, user_id))
-            if user.running >= MAX_CONCURRENT or self._running >= MAX_CONCURRENT_IN_ALL:
+            if user.running >= MAX_CONCURRENT or self.running >= MAX_CONCURRENT_IN_ALL:
                 if not user.running:
                     del self._users[user_id]
                 raise LimitExceeded(RETRY_AFTER_MS, "Too many uploads are in progress")
             user.running += 1
-            self._running += 1
+            self.running += 1
             return user
 
 

@@ -53,8 +53,8 @@ class MediaRepository:
             ThumbnailSize(size.width, size.height, size.method) for size in rules.thumbnail_sizes
         ]
         self._thumbnails = Thumbnails(db, reactor, store, self.workers, sizes, processes)
-        waits, quotas = UploadWaits(reactor), UploadQuotas(db, rules)
-        self._uploads = Uploads(db, reactor, name, rules, store, quotas, waits)
+        waits, self.quotas = UploadWaits(reactor), UploadQuotas(db, rules)
+        self._uploads = Uploads(db, reactor, name, rules, store, self.quotas, waits)
         self.remote_files = RemoteFiles(db, reactor, rules, store, remote_media)
         self.retention = MediaRetention(db, reactor, rules, store)
         self._downloads = Downloads(

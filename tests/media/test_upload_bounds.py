@@ -27,7 +27,8 @@ class ConcurrentUploadTests(MediaTestCase):
         wires = [await connectProtocol(endpoint, Protocol()) for _ in range(MAX_CONCURRENT)]
         for wire in wires:
             wire.transport.write(f"{head}Content-Length: 1000\r\n\r\nx".encode())
-        while len(self.stored_files()) < MAX_CONCURRENT:
+        quotas = self.server.parts.media.quotas
+        while quotas.running < MAX_CONCURRENT:
             await deferLater(reactor, 0.01)
         bob = await self.register("bob")
 
@@ -35,7 +36,7 @@ class ConcurrentUploadTests(MediaTestCase):
         await self.upload(b"x", by=bob)
         for wire in wires:
             wire.transport.abortConnection()
-        while len(self.stored_files()) > 1:
+        while quotas.running:
             await deferLater(reactor, 0.01)
 
         self.assertEqual((refused.status, refused.errcode), (429, "M_LIMIT_EXCEEDED"))

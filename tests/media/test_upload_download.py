@@ -405,7 +405,7 @@ class StoreTests(MediaTestCase):
         head = f"POST {UPLOAD} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {self.alice.token}\r\n"
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.server.ports[0])
         wire = await connectProtocol(endpoint, Protocol())
-        wire.transport.write(f"{head}Content-Length: 1000000\r\n\r\n".encode() + b"x" * 500_000)
+        wire.transport.write(f"{head}Content-Length: 5000000\r\n\r\n".encode() + b"x" * 4_000_000)
         await self.until(self.stored_files)
 
         wire.transport.abortConnection()
