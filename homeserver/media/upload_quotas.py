@@ -23,7 +23,7 @@ MIN_BATCH, MAX_BATCH = 65_536, 1_048_576  # bytes
 
 
 class UploadQuotas:
-    """The quotas of all users. Uploads are in progress within `upload`; `running` is their number."""
+    """The quotas of all users. Uploads in progress, `running` of them, are within `upload`."""
 
     def __init__(self, db: Database, settings: MediaSettings) -> None:
         self._db = db
