@@ -30,6 +30,7 @@ from homeserver.protocol.errors import (
     NotFound,
     NotYetUploaded,
     RemoteServerFailed,
+    Unavailable,
 )
 from homeserver.protocol.media.media_ids import MediaId
 from homeserver.storage.database.database import Database
@@ -166,7 +167,8 @@ class RemoteFiles:
         elif not isinstance(error, MatrixError):
             log.failure("could not fetch {name}", failure, name=str(name))
             error = RemoteServerFailed("The media could not be fetched")
-        if not isinstance(error, LimitExceeded):
+        # What this server lacks for the moment says nothing of the file.
+        if not isinstance(error, LimitExceeded | Unavailable):
             seconds = NOT_YET_SECONDS if isinstance(error, NotYetUploaded) else FAILURE_SECONDS
             self._failed.put(name, _FailedFetch(error, self._clock.seconds() + seconds))
         file.fail(error)

@@ -19,6 +19,7 @@ from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.concurrency.thread_pools import ThreadPool
 from homeserver.media.thumbnails import worker
+from homeserver.protocol.errors import Unavailable
 
 MEMORY = 805_306_368  # bytes of address space of one process
 CPU_SECONDS = 15
@@ -61,7 +62,7 @@ class ThumbnailWorkers:
         await self._pool.run(self._reap)
 
     async def make(self, job: dict[str, Any]) -> dict[str, str]:
-        """The result of a job (see `worker.py`). Raises `WorkerFailed`."""
+        """The result of a job (see `worker.py`). Raises `WorkerFailed` or `Unavailable`."""
         return await self._pool.run(self._work, job)
 
     def _work(self, job: dict[str, Any]) -> dict[str, str]:
@@ -82,11 +83,17 @@ class ThumbnailWorkers:
         try:
             return self._idle.pop()
         except IndexError:
-            process = _Worker(self._arguments)
+            process = self._start()
             self._all.add(process)
             if self._is_stopped:
                 process.kill()
             return process
+
+    def _start(self) -> "_Worker":
+        try:
+            return _Worker(self._arguments)
+        except OSError as error:
+            raise Unavailable("The server cannot make thumbnails at the moment") from error
 
     def _end(self, process: "_Worker") -> None:
         process.kill()
