@@ -10,11 +10,13 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.clients.plain_client import User, register
+from tests.media.pictures import encode, halves
 from tests.support.process import SHARED_SECRET, ServerProcess, running_server
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
@@ -100,3 +102,30 @@ def test_acknowledged_files_survive(server: ServerProcess) -> None:
     # Beyond those with a row: one for each upload that a kill hit between its last two steps.
     assert len(files) <= len(stored) <= len(files) + (ROUNDS + 1) * CLIENTS
     assert server.new_errors() == []
+
+
+def test_processes_of_thumbnails_end_with_their_server(server: ServerProcess) -> None:
+    """A killed server leaves nothing behind that takes memory."""
+    user = register(server.url, SHARED_SECRET, "alice")
+    picture = encode(halves(1_000, 500), "JPEG")
+    _, body = ask(user, "POST", "/_matrix/media/v3/upload", picture)
+    name = json.loads(body)["content_uri"].removeprefix("mxc://")
+    path = f"/_matrix/client/v1/media/thumbnail/{name}?width=320&height=240"
+    status, _ = ask(user, "GET", path)
+    workers = [pid for pid in server.process_ids() if "worker.py" in command_of(pid)]
+
+    server.kill()
+
+    assert (status, len(workers)) == (200, 1)
+    deadline = time.monotonic() + 10
+    while command_of(workers[0]):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def command_of(pid: int) -> str:
+    """The command line of a process; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text("utf-8")
+    except OSError:
+        return ""
