@@ -18,9 +18,9 @@ from typing import Any
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.concurrency.thread_pools import ThreadPool
-from homeserver.media.thumbnails import worker
 from homeserver.protocol.errors import Unavailable
 
+PROGRAM = Path(__file__).resolve().with_name("worker.py")  # not imported: it loads the decoders
 MEMORY = 805_306_368  # bytes of address space of one process
 CPU_SECONDS = 15
 WALL_SECONDS = 30.0
@@ -125,7 +125,7 @@ class _Worker:
         self.idle_since = 0.0
         # Without the environment: it may have secrets, and names modules that would be imported.
         self._process = subprocess.Popen(  # noqa: S603  # nothing of it comes from a client
-            [sys.executable, "-I", str(Path(worker.__file__).resolve()), *arguments],
+            [sys.executable, "-I", str(PROGRAM), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
