@@ -22,18 +22,18 @@ from benchmarks import (
 from benchmarks.load.figures import Figure, table
 from benchmarks.load.loop import Loop
 from benchmarks.load.population import Population
+from benchmarks.media import transfers
 from tests.support.process import running_server
 
 PARTS = ("sending", "delivery", "initial_sync", "footprint")
 APPSERVICES = "appservices"  # servers of its own
 ENCRYPTION = "encryption"  # makes 1,000 accounts, on a server of its own
 PUSH = "push"  # with a gateway, on a server of its own
+MEDIA = "media"  # transfers 20 GB, and needs 10 GB of disk
 LARGE_SCALE = "scale"  # takes some minutes, and a server of its own
 MEMBERS = 100
-HELP = (
-    f"{', '.join(PARTS)}; all of these if none; {APPSERVICES}, {ENCRYPTION}, {PUSH} and"
-    f" {LARGE_SCALE} only if named"
-)
+NAMED = (APPSERVICES, ENCRYPTION, MEDIA, PUSH, LARGE_SCALE)
+HELP = f"{', '.join(PARTS)}; all of these if none; {', '.join(NAMED)} only if named"
 OVERRIDES = {"log": {"level": "WARN"}}
 
 
@@ -44,7 +44,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5, help="length of each load (5)")
     parser.add_argument("--scale", type=float, default=1, help="size of the named parts (1)")
     arguments = parser.parse_args()
-    unknown = set(arguments.parts) - {*PARTS, APPSERVICES, ENCRYPTION, PUSH, LARGE_SCALE}
+    unknown = set(arguments.parts) - {*PARTS, *NAMED}
     if unknown:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     parts = arguments.parts or list(PARTS)
@@ -53,6 +53,8 @@ def main() -> int:
         figures += run_appservices(arguments.scale)
     if ENCRYPTION in parts:
         figures += run_encryption(arguments.scale)
+    if MEDIA in parts:
+        figures += run_media(arguments.scale)
     if PUSH in parts:
         figures += run_push(arguments.scale)
     if LARGE_SCALE in parts:
@@ -101,6 +103,14 @@ def run_encryption(size: float) -> list[Figure]:
     os.sched_setaffinity(0, own_cores)
     with running_server(OVERRIDES, cpus=server_cores) as server:
         return encryption.measure(Population(server, Loop()), size)
+
+
+def run_media(size: float) -> list[Figure]:
+    """The figures of `benchmarks.media.transfers`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    with running_server(OVERRIDES, cpus=server_cores) as server:
+        return transfers.measure(Population(server, Loop()), size, server_cores)
 
 
 def run_push(size: float) -> list[Figure]:

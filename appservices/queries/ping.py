@@ -15,7 +15,12 @@ from appservices.requests.appservice_client import (
 from homeserver.concurrency.clock import Clock
 from homeserver.outbound.http_client import OutboundError, OutboundResponse, OutboundTimeout
 from homeserver.protocol.appservices.appservice import Appservice
-from homeserver.protocol.errors import BadStatus, ConnectionFailed, ConnectionTimeout, UrlNotSet
+from homeserver.protocol.appservices.errors import (
+    BadStatus,
+    ConnectionFailed,
+    ConnectionTimeout,
+    UrlNotSet,
+)
 
 PATH = f"{APP}/ping"
 TIMEOUT_SECONDS = 15.0

@@ -8,7 +8,7 @@ request before its pause is over, unless the caller has a reason to try.
 Spec: https://spec.matrix.org/v1.19/server-server-api/#request-authentication
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Protocol, TypeVar
@@ -43,6 +43,7 @@ from homeserver.outbound.http_client import (
     read_body,
     reason_of,
 )
+from homeserver.protocol.errors import MatrixError
 from homeserver.protocol.signing.canonical_json import encode_canonical_loose
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.protocol.signing.x_matrix import authorize
@@ -159,17 +160,63 @@ class FederationClient:
         already. `max_response` is in bytes, `timeout` in seconds. `despite_backoff`: try a server
         even though it failed lately, as when a user waits for it.
         """
-        self._check_permitted(server)
-        if not despite_backoff:
-            self._destinations.check(server)
         uri = path if not query else f"{path}?{urlencode(query, doseq=True, quote_via=quote)}"
         if content is not None and not isinstance(content, bytes):
             content = encode_canonical_loose(content)
         signer = self._signer if signed else None
         message = _Message(method, uri, content, signer, max_response)
+        return await self._run(
+            server,
+            lambda: self._exchange(server, message, response_type),
+            timeout,
+            despite_backoff=despite_backoff,
+        )
+
+    async def stream(
+        self,
+        server: str,
+        path: str,
+        query: Query,
+        receive: Callable[[IResponse], Coroutine[Deferred[Any], Any, ResponseT]],
+        *,
+        timeout: float,
+        signed: bool = True,
+    ) -> ResponseT:
+        """Send a GET request, and have `receive` read the body of its response.
+
+        It takes no slot of the server's other requests, which a long transfer would delay; the
+        caller bounds the number of transfers. A `MatrixError` of `receive` is passed on.
+        """
+        message = _Message(
+            "GET",
+            f"{path}?{urlencode(query, doseq=True, quote_via=quote)}",
+            None,
+            self._signer if signed else None,
+            MAX_ERROR,
+        )
+        result: ResponseT = await self._run(
+            server,
+            lambda: self._transfer(server, message, receive),
+            timeout,
+            despite_backoff=True,
+        )
+        return result
+
+    async def _run(
+        self,
+        server: str,
+        begin: Callable[[], Coroutine[Deferred[Any], Any, Any]],
+        timeout: float,
+        *,
+        despite_backoff: bool,
+    ) -> Any:
+        """The result of an exchange, within its timeout; the health of the server is recorded."""
+        self._check_permitted(server)
+        if not despite_backoff:
+            self._destinations.check(server)
         if self._ended:
             raise Unreachable(server, "this server is shutting down")
-        exchange = Deferred.fromCoroutine(self._exchange(server, message, response_type))
+        exchange = Deferred.fromCoroutine(begin())
         waiting = _unless_cancelled(exchange.addTimeout(timeout, self._reactor, _timed_out))
         self._waiting.add(waiting)
         try:
@@ -177,6 +224,8 @@ class FederationClient:
         except CancelledError:
             if self._ended:
                 raise Unreachable(server, "this server is shutting down") from None
+            raise
+        except MatrixError:
             raise
         except Exception as error:
             failure = _as_federation_error(server, error)
@@ -208,6 +257,18 @@ class FederationClient:
             return await decode_response(self._reactor, server, response_type, body)
         finally:
             memory.release()
+
+    async def _transfer(
+        self,
+        server: str,
+        message: _Message,
+        receive: Callable[[IResponse], Coroutine[Deferred[Any], Any, ResponseT]],
+    ) -> ResponseT:
+        peer = self._connections.to(server, await self._discovery.find(server))
+        response = await self._send(server, peer, message)
+        if response.code >= 300:
+            raise _error_in(server, response.code, await read_body(response, MAX_ERROR))
+        return await receive(response)
 
     async def _receive(
         self, server: str, peer: Peer, message: _Message, memory: Reservation

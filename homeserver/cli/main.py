@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_state(commands)
     _add_report(commands)
     _add_appservice(commands)
+    _add_media(commands)
     return parser
 
 
@@ -192,6 +193,21 @@ def _add_appservice(commands: Any) -> None:
         action.set_defaults(command=_appservice, action=name)
 
 
+def _add_media(commands: Any) -> None:
+    parser = commands.add_parser("media", help="show the use of storage, withdraw files")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    actions.add_parser("usage", help="show what users have stored, and what is cached")
+    actions.add_parser("quarantine", help="serve a file no more, nor others of the same content")
+    actions.add_parser("release", help="end the quarantine of a file")
+    actions.add_parser("delete", help="delete a file permanently")
+    for name, action in actions.choices.items():
+        if name != "usage":
+            action.add_argument("uri", nargs="?", metavar="URI", help="mxc://server/media_id")
+            action.add_argument("--user", metavar="USER_ID", help="all files of a local user")
+        _add_config(action)
+        action.set_defaults(command=_media, action=name)
+
+
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
@@ -246,6 +262,12 @@ def _report(options: argparse.Namespace) -> int:
     from homeserver.cli.reports import report
 
     return report(options)
+
+
+def _media(options: argparse.Namespace) -> int:
+    from homeserver.cli.media import media
+
+    return media(options)
 
 
 def _room(options: argparse.Namespace) -> int:

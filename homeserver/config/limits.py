@@ -129,7 +129,23 @@ class RateLimitSettings(Section, frozen=True, kw_only=True):
     search: Annotated[RateSettings, doc("Searching rooms, users and messages, for each user.")] = (
         RateSettings(per_second=2.0, burst=20)
     )
-
+    upload: Annotated[RateSettings, doc("Uploading files, for each user.")] = RateSettings(
+        per_second=1.0, burst=50
+    )
+    media: Annotated[
+        RateSettings,
+        doc(
+            "Downloading files and thumbnails, for each user or server, or each address if no"
+            " log-in is needed."
+        ),
+    ] = RateSettings(per_second=50.0, burst=1_000)
+    remote_media: Annotated[
+        RateSettings,
+        doc(
+            "Downloading files of other servers that are not cached, for each user, or each address"
+            " if no log-in is needed."
+        ),
+    ] = RateSettings(per_second=5.0, burst=200)
     key_query: Annotated[
         RateSettings, doc("Requesting the keys of other servers, for each address.")
     ] = RateSettings(per_second=10.0, burst=100)

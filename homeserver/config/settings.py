@@ -20,6 +20,7 @@ from homeserver.config.federation import FederationSettings
 from homeserver.config.fields import Mistake, Section, doc
 from homeserver.config.limits import LimitSettings, RateLimitSettings, WebSocketSettings
 from homeserver.config.listeners import Listener
+from homeserver.config.media import MediaSettings
 from homeserver.config.support import Support
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.protocol.room_versions import DEFAULT_ROOM_VERSION, find_room_version
@@ -345,6 +346,7 @@ class Settings(Section, frozen=True, kw_only=True):
     appservices_folder: Annotated[
         Path, doc("Folder whose YAML files are registrations, too; it need not exist.")
     ] = Path("appservices.d")
+    media: MediaSettings = MediaSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()
     limits: LimitSettings = LimitSettings()
     websocket: WebSocketSettings = WebSocketSettings()

@@ -10,10 +10,10 @@ redirects. Cookies are never stored. So `treq` sends the requests, but neither f
 reads bodies: its readers do not close the connection when the time is over.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit, urlunsplit
 
 from hyperlink import EncodedURL
@@ -39,6 +39,7 @@ from homeserver.config.settings import OutboundHttpSettings
 from homeserver.outbound.client_tls import ClientTls
 from homeserver.outbound.graceful_close import ConnectionTracker
 from homeserver.outbound.networks import Network, open_network
+from homeserver.protocol.errors import MatrixError
 from homeserver.version import VERSION
 
 TIMEOUT_SECONDS = 30.0  # of one exchange, redirects and body included
@@ -49,6 +50,7 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 IDLE_SECONDS = 30
 MAX_IDLE_PER_HOST = 2  # connections
 USER_AGENT = f"homeserver/{VERSION}"
+T = TypeVar("T")
 URL_CHARACTERS = "%/:=&?~+!$,;'@()*[]"
 
 
@@ -135,12 +137,43 @@ class OutboundClient:
         """
         names = {"User-Agent": USER_AGENT, **(headers or {})}
         sent = Headers({name: [value] for name, value in names.items()})
-        exchange = Deferred.fromCoroutine(
-            self._exchange(method, url, sent, body, max_body, only_https, follow_redirects)
+
+        async def receive(response: IResponse, final_url: str) -> OutboundResponse:
+            content = await read_body(response, max_body)
+            return OutboundResponse(response.code, response.headers, content, final_url)
+
+        return await self._run(
+            self._exchange(
+                method, url, sent, body, receive, only_https=only_https, follows=follow_redirects
+            ),
+            timeout,
         )
+
+    async def stream(
+        self,
+        url: str,
+        receive: Callable[[IResponse], Coroutine[Deferred[Any], Any, T]],
+        *,
+        timeout: float,
+        only_https: bool,
+    ) -> T:
+        """Send a GET request, follow redirects, and have `receive` read the body of the response.
+
+        Raises `OutboundError`. A `MatrixError` of `receive` is passed on.
+        """
+        sent = Headers({"User-Agent": [USER_AGENT]})
+        return await self._run(
+            self._exchange(
+                "GET", url, sent, None, lambda r, _: receive(r), only_https=only_https, follows=True
+            ),
+            timeout,
+        )
+
+    async def _run(self, exchange: Coroutine[Deferred[Any], Any, T], timeout: float) -> T:
+        running = Deferred.fromCoroutine(exchange)
         try:
-            return await exchange.addTimeout(timeout, self._reactor, _timed_out)
-        except (OutboundError, CancelledError):
+            return await running.addTimeout(timeout, self._reactor, _timed_out)
+        except (OutboundError, MatrixError, CancelledError):
             raise
         except ConnectTimeout as error:
             raise OutboundTimeout("there was no connection in time") from error
@@ -158,10 +191,11 @@ class OutboundClient:
         url: str,
         headers: Headers,
         body: bytes | None,
-        max_body: int,
+        receive: Callable[[IResponse, str], Coroutine[Deferred[Any], Any, T]],
+        *,
         only_https: bool,
-        follow_redirects: bool,
-    ) -> OutboundResponse:
+        follows: bool,
+    ) -> T:
         for _ in range(MAX_REDIRECTS + 1):
             url = normal_url(url)
             if only_https and not url.startswith("https:"):
@@ -176,11 +210,10 @@ class OutboundClient:
                 reactor=self._reactor,
             )
             target = response.headers.getRawHeaders("Location")
-            is_followed = follow_redirects and method == "GET"
+            is_followed = follows and method == "GET"
             if response.code not in REDIRECTS or not is_followed or not target:
-                content = await read_body(response, max_body)
-                return OutboundResponse(response.code, response.headers, content, url)
-            await read_body(response, max_body)
+                return await receive(response, url)
+            await read_body(response, MAX_BODY)
             url = urljoin(url, target[0])
             # It was meant for the requested server, not for the target of a redirect.
             headers.removeHeader("Authorization")

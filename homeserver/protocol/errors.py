@@ -156,33 +156,6 @@ class RequestTimeout(MatrixError):
     errcode, status = "M_UNKNOWN", 408
 
 
-class UrlNotSet(MatrixError):
-    """The application service has no address at which it can be reached.
-
-    Spec: https://spec.matrix.org/v1.19/application-service-api/#pinging
-    """
-
-    errcode, status = "M_URL_NOT_SET", 400
-
-
-class BadStatus(MatrixError):
-    """The application service answered with an error, which is part of the response."""
-
-    errcode, status = "M_BAD_STATUS", 502
-
-
-class ConnectionFailed(MatrixError):
-    """There was no usable response of the application service."""
-
-    errcode, status = "M_CONNECTION_FAILED", 502
-
-
-class ConnectionTimeout(MatrixError):
-    """The application service has not answered in time."""
-
-    errcode, status = "M_CONNECTION_TIMEOUT", 504
-
-
 class RemoteServerFailed(MatrixError):
     """Another server had to be asked, and gave no usable response; the client cannot fix that."""
 
@@ -229,6 +202,30 @@ class TooLarge(MatrixError):
     """The request, or the event made of it, is larger than allowed."""
 
     errcode, status = "M_TOO_LARGE", 413
+
+
+class CannotOverwriteMedia(MatrixError):
+    """The media has its content already."""
+
+    errcode, status = "M_CANNOT_OVERWRITE_MEDIA", 409
+
+
+class NotYetUploaded(MatrixError):
+    """The address of the media exists, but its content has not been uploaded."""
+
+    errcode, status = "M_NOT_YET_UPLOADED", 504
+
+
+class RemoteTooLarge(MatrixError):
+    """A file of another server has more bytes, or pixels, than this server allows."""
+
+    errcode, status = "M_TOO_LARGE", 502
+
+
+class CannotMakeThumbnail(MatrixError):
+    """The content is not a picture of a known kind."""
+
+    errcode, status = "M_UNKNOWN", 400
 
 
 class UserInUse(MatrixError):

@@ -12,6 +12,7 @@ from typing import Any, Protocol, get_origin, get_type_hints
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.concurrency.byte_stream import ByteStream
 from homeserver.protocol.errors import InvalidParam, MissingParam, NotJson
 from homeserver.web.bodies import (
     check_no_nul,
@@ -34,6 +35,10 @@ class RequestContent(Protocol):
         """The body of the request."""
 
     @property
+    def stream(self) -> ByteStream | None:
+        """The body while it arrives, if the handler asked for it."""
+
+    @property
     def parameters(self) -> dict[str, list[str]]:
         """The query parameters."""
 
@@ -45,8 +50,9 @@ class RequestContent(Protocol):
 class Arguments:
     """The arguments of one handler.
 
-    `path_names` are the names in braces of the route's path. Raises `TypeError` if the handler has
-    a parameter that cannot be filled, or lacks one of the path.
+    `path_names` are the names in braces of the route's path; `is_body_streamed` says that the
+    handler reads the body while it arrives. Raises `TypeError` if the handler has a parameter that
+    cannot be filled, or lacks one of the path.
     """
 
     def __init__(self, route: Route, path_names: list[str]) -> None:
@@ -66,7 +72,10 @@ class Arguments:
         self._caller = "caller" in parameters
         self._origin = "origin" in parameters
         self._request = "request" in parameters
-        self._body = _body_reader(route, parameters.get("body"), hints.get("body"))
+        self.is_body_streamed = hints.get("body") is ByteStream
+        self._body = None
+        if not self.is_body_streamed:
+            self._body = _body_reader(route, parameters.get("body"), hints.get("body"))
         self._query = _query_reader(hints["query"]) if "query" in parameters else None
 
     def fill(
@@ -85,6 +94,8 @@ class Arguments:
             arguments["query"] = self._query(request.parameters)
         if self._body is not None:
             arguments["body"] = self._body(request.body)
+        elif self.is_body_streamed:
+            arguments["body"] = request.stream
         if self._request:
             arguments["request"] = request
         return arguments

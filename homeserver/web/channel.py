@@ -120,6 +120,20 @@ class Channel(HTTPChannel):
         self._unsent = math.inf
         self.setTimeout(self._idle_timeout if is_awaited else None)
 
+    def pause_reading(self) -> None:
+        """Receive nothing more for now: the handler is slower than the client."""
+        self._networkProducer.pauseProducing()
+        self._deadline = None
+
+    def resume_reading(self) -> None:
+        """Continue after `pause_reading`, with a whole new deadline."""
+        if self not in self._connections:
+            return  # the connection was lost meanwhile
+        if not self._waitingForTransport:
+            self._networkProducer.resumeProducing()
+        if self._receiving and self.timeOut is not None:
+            self.setTimeout(self.timeOut)
+
     def close_when_idle(self) -> None:
         """Close now, or after the response in progress."""
         if self.requests:

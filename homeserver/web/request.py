@@ -1,5 +1,5 @@
 """One HTTP request: its head and body as values, and its response, written once and in one piece,
-or part by part.
+or part by part. The body may be a stream, too.
 
 Built on Twisted's request, without what a JSON API never needs: forms, cookies, temporary files.
 The sink gets a request as soon as its head has arrived, so that a body which is too large is
@@ -23,8 +23,9 @@ from twisted.web import http
 from twisted.web.http import HTTPChannel
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.concurrency.byte_stream import ByteStream
 from homeserver.concurrency.memory_budget import Reservation
-from homeserver.protocol.errors import LimitExceeded, TooLarge
+from homeserver.protocol.errors import LimitExceeded, MatrixError, TooLarge
 from homeserver.web.authentication import find_token
 from homeserver.web.channel import Channel
 from homeserver.web.query import parse_query
@@ -34,6 +35,12 @@ CLIENT_GONE = 499  # logged, never sent: the client has disconnected
 MAX_DRAINED = 16 * 1_048_576  # bytes of a refused body that are read before the abort
 DRAIN_SECONDS = 10.0
 RETRY_AFTER_MS = 2_000
+
+
+class BodyIncomplete(MatrixError):
+    """The connection was lost before the end of a streamed body; no client sees this error."""
+
+    errcode, status = "M_UNKNOWN", 400
 
 
 class RequestSink(Protocol):
@@ -57,10 +64,14 @@ class RequestSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BodyLimit:
-    """The maximum number of bytes of a body, and the error for larger ones."""
+    """The maximum number of bytes of a body, and the error for larger ones.
+
+    With `is_streamed` the request is handled while its body arrives (`routes.py`).
+    """
 
     size: int
     error: Exception
+    is_streamed: bool = False
 
 
 class Request(http.Request):
@@ -77,6 +88,7 @@ class Request(http.Request):
     context: Any = None
     content: Any = None
     body = b""
+    stream: ByteStream | None = None
     query = b""
     announced: int | None = None  # bytes of the body, according to the head
     running: Deferred[Any] | None = None
@@ -86,6 +98,7 @@ class Request(http.Request):
     _memory: Reservation | None = None
     _received = 0
     _refused = False
+    _is_received = False
 
     def __init__(
         self, connection: Channel, site: RequestSink, request_id: str, started: float
@@ -197,11 +210,16 @@ class Request(http.Request):
         return self.clientproto == b"HTTP/1.0"
 
     def release_body(self) -> None:
-        """Discard the body, and release the memory that was reserved for it."""
+        """Discard the body, and release the memory that was reserved for it.
+
+        If a part of it is still to come, the connection ends after the response.
+        """
         self.body = b""
         self._buffer = bytearray()
         if self._memory is not None:
             self._memory.release()
+        if self.stream is not None and not self._is_received and not self._disconnected:
+            self._stop_stream(BodyIncomplete("The request was handled without its whole body"))
 
     # The channel calls the following methods, in this order.
 
@@ -218,12 +236,22 @@ class Request(http.Request):
         self._limit = self.site.head_received(self)
         if length is not None and length > self._limit.size:
             self._refuse_body(self._limit.error)
+        elif self._limit.is_streamed:
+            connection = self.connection
+            self.clientproto = connection._version
+            self.stream = ByteStream(length, connection.pause_reading, connection.resume_reading)
+            self.site.body_received(self)
 
     def handleContentChunk(self, data: bytes) -> None:
         self._received += len(data)
         if self._refused:
             if self._received > MAX_DRAINED:
                 HTTPChannel.loseConnection(self.connection)
+        elif self.stream is not None:
+            if self._received > self._limit.size:
+                self._stop_stream(self._limit.error)
+            else:
+                self.stream.feed(data)
         elif self._received > self._limit.size:
             self._refuse_body(self._limit.error)
         elif not self._reserve(len(data)):
@@ -232,8 +260,12 @@ class Request(http.Request):
             self._buffer += data
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        self._is_received = True
         if self._refused:
-            http.Request.finish(self)
+            self._end_refused()
+            return
+        if self.stream is not None:
+            self.stream.end()
             return
         self.clientproto = version
         self.body, self._buffer = bytes(self._buffer), bytearray()
@@ -241,6 +273,8 @@ class Request(http.Request):
 
     def connectionLost(self, reason: Failure) -> None:
         http.Request.connectionLost(self, reason)
+        if self.stream is not None:
+            self.stream.fail(BodyIncomplete("The connection was lost"))
         if self.running is None or self.running.called:
             self.release_body()
         if not self.startedWriting:
@@ -253,13 +287,31 @@ class Request(http.Request):
         return self._memory.reserve(size)
 
     def _refuse_body(self, error: Exception) -> None:
-        self._refused = True
+        self._discard_rest()
         self.release_body()
+        self.site.refuse(self, error)
+
+    def _stop_stream(self, error: Exception) -> None:
+        """Pass nothing more on; a handler that reads gets `error`, which becomes its response."""
+        assert self.stream is not None, "the body is streamed"
+        if not self._refused:
+            self._discard_rest()
+            self.stream.fail(error)
+
+    def _discard_rest(self) -> None:
+        self._refused = True
         # A client that waits for "100 Continue" gets the response instead.
         self.requestHeaders.removeHeader(b"Expect")
         self.connection.persistent = 0
         self.connection.setTimeout(DRAIN_SECONDS)
-        self.site.refuse(self, error)
+
+    def _end_refused(self) -> None:
+        """The rest of a refused body was discarded: the request ends with its response."""
+        if self.startedWriting:
+            http.Request.finish(self)
+        else:
+            # The handler of a stream is still about to respond.
+            self._refused = False
 
 
 def no_room() -> LimitExceeded:

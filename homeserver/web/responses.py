@@ -1,9 +1,11 @@
 """Responses: a handler's result, or error, as the head and body of an HTTP response.
 
-Every response has the CORS headers, a length and a date. JSON is never cached: it depends on the
+Every response has a length, a date, and the headers with which web clients of any origin may use
+the API. JSON is never cached: it depends on the
 token, and most of it on the time.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
+Spec: https://spec.matrix.org/v1.19/client-server-api/#web-browser-clients
 """
 
 from collections.abc import Mapping
@@ -14,8 +16,17 @@ import msgspec
 from twisted.web.http import datetimeToString
 
 from homeserver.protocol.errors import MatrixError
-from homeserver.web.cors import CORS_HEADERS
 from homeserver.web.routes import Response
+
+CORS_HEADERS = (
+    b"Access-Control-Allow-Origin: *\r\n"
+    b"Access-Control-Allow-Methods: GET, POST, PUT, DELETE, OPTIONS\r\n"
+    b"Access-Control-Allow-Headers: X-Requested-With, Content-Type, Authorization\r\n"
+    b"X-Content-Type-Options: nosniff\r\n"
+)
+"""Header lines of every response, for cross-origin resource sharing."""
+
+_PREFLIGHT = Response(204, b"", {"Access-Control-Max-Age": "86400"})
 
 
 class BodyEnd(Enum):
@@ -28,6 +39,11 @@ class BodyEnd(Enum):
 _DEFAULTS = {"content-type": "application/json", "cache-control": "no-store"}
 _NO_HEADERS: Mapping[str, str] = {}
 _ENCODER = msgspec.json.Encoder()
+
+
+def preflight() -> Response:
+    """The response to OPTIONS, for all paths: browsers may cache it for a day."""
+    return _PREFLIGHT
 
 
 def error_response(error: MatrixError) -> Response:
@@ -77,7 +93,7 @@ class ResponseHeads:
             start += _header_lines({**_DEFAULTS, **{k.lower(): v for k, v in headers.items()}})
         else:
             start += _JSON_HEADERS
-        if status == HTTPStatus.NO_CONTENT:
+        if status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
             return start + b"\r\n"
         if isinstance(length, BodyEnd):
             return start + length.value

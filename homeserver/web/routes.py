@@ -7,16 +7,16 @@ the parameters of the handler by their names:
 - `caller`: the `Requester` behind the access token (`Caller | None` with `Auth.OPTIONAL`);
 - `origin`: with `Auth.SERVER`, the name of the server that signed the request;
 - `body`: the JSON body, decoded and checked by the parameter's annotation; `bytes` gets it
-  undecoded. An empty body is the parameter's default, or `{}` for a struct of optional members;
+  undecoded, and a `ByteStream` gets it while it arrives. An empty body is the parameter's default,
+  or `{}` for a struct of optional members;
 - `query`: the query parameters, converted by the annotation: a `msgspec.Struct`, or
   `dict[str, list[str]]` for all parameters;
 - `request`: the `Request`, for the few that need its address, its headers or its connection.
 
 The result of a handler becomes the response: `None` is `{}`, `msgspec.Raw` is JSON bytes as they
-are, a `Response` has its own status and headers, a `Streamed` is JSON that is sent while it is
-being made, an `Upgrade` (`websocket.py`) turns the connection into a WebSocket, and anything else
-is encoded as JSON with status 200. Errors are raised (`homeserver/protocol/errors.py`), never
-returned.
+are, a `Response` has its own status and headers, a `Streamed` is sent while it is being made, an
+`Upgrade` (`websocket.py`) turns the connection into a WebSocket, and anything else is encoded as
+JSON with status 200. Errors are raised (`homeserver/protocol/errors.py`), never returned.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 """
@@ -55,11 +55,16 @@ class Response:
 class Streamed:
     """A response that is sent part by part, as fast as the client reads (`Request.send_parts`).
 
-    `parts` are JSON together. An error before the first one is an ordinary error response; a later
-    one ends the connection, so that the client does not take what it has for the whole.
+    `parts` are JSON together, unless the `headers` have another `Content-Type`; `size` is the
+    number of their bytes, if it is known. An error before the first one is an ordinary error
+    response; a later one ends the connection, so that the client does not take what it has for the
+    whole.
     """
 
     parts: AsyncGenerator[bytes, None]
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

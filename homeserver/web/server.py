@@ -39,11 +39,10 @@ from homeserver.web.authentication import (
     check_caller,
 )
 from homeserver.web.channel import Channel
-from homeserver.web.cors import preflight
 from homeserver.web.html import Pages, accepts_html
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.request import CLIENT_GONE, BodyLimit, Request, no_room
-from homeserver.web.responses import BodyEnd, ResponseHeads, encode_body, error_response
+from homeserver.web.responses import BodyEnd, ResponseHeads, encode_body, error_response, preflight
 from homeserver.web.router import Endpoint, Router
 from homeserver.web.routes import Auth, Response, Streamed
 from homeserver.web.websocket import Socket, Upgrade, check_upgrade, upgrade
@@ -153,13 +152,14 @@ class HttpServer(ServerFactory):
             size = route.max_body
         elif route.auth is Auth.NONE:
             size = min(size, MAX_UNAUTHENTICATED_BODY)
-        if announced and announced <= size:
+        if announced and announced <= size and not endpoint.arguments.is_body_streamed:
             # No memory is reserved for an announced body: without room for it, it is only refused
             # sooner.
             network = network_of(request.address)
             if not self._gate.bodies.has_room(announced, network):
                 return BodyLimit(0, no_room())
-        return BodyLimit(size, TooLarge(f"The body may have at most {size} bytes"))
+        too_large = TooLarge(f"The body may have at most {size} bytes")
+        return BodyLimit(size, too_large, is_streamed=endpoint.arguments.is_body_streamed)
 
     def reservation(self, request: Request) -> Reservation:
         """The reservation of memory for the body of a request."""
@@ -349,11 +349,17 @@ class HttpServer(ServerFactory):
             first = await anext(parts, b"")
             if request.disconnected:
                 return
-            end = BodyEnd.CHUNKS
-            if request.is_http_1_0:
+            end: int | BodyEnd = BodyEnd.CHUNKS
+            if streamed.size is not None:
+                end = streamed.size
+            elif request.is_http_1_0:
                 end, request.connection.persistent = BodyEnd.CLOSE, 0
-            head = self._head(request, Response(), end)
-            request.begin(200, head, chunked=end is BodyEnd.CHUNKS)
+            shape = Response(streamed.status, headers=streamed.headers)
+            head = self._head(request, shape, end)
+            if request.method == b"HEAD":
+                request.send(streamed.status, head, b"")
+                return
+            request.begin(streamed.status, head, chunked=end is BodyEnd.CHUNKS)
             is_complete = await request.send_parts(first, parts)
         if not is_complete:
             request.code = CLIENT_GONE

@@ -42,11 +42,9 @@ class Federation:
         network = open_network(
             reactor, "federation", allow_private_addresses=rules.allow_private_addresses
         )
-        self._web = web_client(reactor, settings, tls, network)
+        self.web = web_client(reactor, settings, tls, network)
         self._connections = Connections(reactor, tls, network)
-        self.discovery = Discovery(
-            WellKnownDelegations(reactor, self._web), ServiceRecords(reactor)
-        )
+        self.discovery = Discovery(WellKnownDelegations(reactor, self.web), ServiceRecords(reactor))
         self.permitted = PermittedServers(rules.allow, rules.deny)
         self.destinations = DestinationHealth(db, reactor)
         self.client = FederationClient(
@@ -78,7 +76,7 @@ class Federation:
     async def stop(self) -> None:
         """Close the connections to other servers, and store their health."""
         await self._connections.stop()
-        await self._web.stop()
+        await self.web.stop()
         await self.destinations.stop()
 
     def routes(self, profiles: Profiles, aliases: Aliases, directory: RoomDirectory) -> list[Route]:

@@ -10,12 +10,14 @@ from federation.remote.backfill import Backfill
 from federation.remote.membership_requests import MembershipRequests
 from federation.remote.partial_state_resync import PartialStateResync
 from federation.remote.remote_keys import RemoteKeyRequests
+from federation.remote.remote_media import RemoteMedia
 from federation.remote.remote_memberships import RemoteMemberships
 from federation.remote.remote_queries import RemoteQueries
 from federation.remote.remote_spaces import RemoteSpaces
 from federation.remote.remote_timestamps import RemoteTimestamps
 from homeserver.accounts.user_data.profiles import FindRemoteProfile
 from homeserver.encryption.remote.remote_keys_port import RemoteKeysPort
+from homeserver.media.remote.remote_media_port import RemoteMediaPort
 from homeserver.rooms.discovery.aliases import FindRemoteAlias
 from homeserver.rooms.discovery.directory import FindRemoteRooms
 from homeserver.rooms.discovery.space_hierarchy import RemoteSpacesPort
@@ -43,6 +45,7 @@ class RemotePorts:
     find_rooms: FindRemoteRooms
     find_profile: FindRemoteProfile
     keys: RemoteKeysPort
+    media: RemoteMediaPort
 
 
 class Remote:
@@ -75,6 +78,7 @@ class Remote:
             find_rooms=queries.find_rooms,
             find_profile=queries.find_profile,
             keys=RemoteKeyRequests(client, reactor),
+            media=RemoteMedia(client, federation.web),
         )
 
     def end_waits(self) -> None:

@@ -30,6 +30,7 @@ from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation
 from homeserver.wiring.http import Http
+from homeserver.wiring.media import MediaRepository
 from homeserver.wiring.metrics import watch, watch_federation, watch_push
 from homeserver.wiring.moderation import Moderation
 from homeserver.wiring.rate_limits import rate_limits_of
@@ -76,6 +77,7 @@ class ServerParts:
             reactor, settings, db, log, readers, accounts, core, remote.ports.keys
         )
         self.accounts = self._account_services(reactor, settings, remote)
+        self.media = MediaRepository(reactor, settings, db, remote.ports.media, rate_limits)
         self.sync = Sync(
             reactor,
             settings,
@@ -194,6 +196,7 @@ class ServerParts:
             *self.federation.routes(
                 self.accounts.profiles, self.rooms.aliases, self.rooms.directory
             ),
+            *self.media.federation_routes(),
             *self.federated_rooms.routes(),
         ]
         health_checks = DatabaseHealth(self.db, log, reactor).checks()
@@ -214,6 +217,7 @@ class ServerParts:
             *self.rooms.routes(),
             *moderation.routes(),
             *self.encryption.routes(self.sync.engine, self.accounts.uia),
+            *self.media.routes(),
             *self.sync.routes(),
             *self.stream.routes(),
             *self.appservice_queries.routes(),

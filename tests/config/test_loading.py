@@ -156,10 +156,10 @@ def test_strange_yaml_is_refused_with_a_sentence(text: str) -> None:
 
 def test_unknown_keys_are_only_warned_of_if_the_file_says_so() -> None:
     """A configuration for a newer server still runs an older one."""
-    settings, unknown = parse_settings("unknown_keys: warn\nmedia: {}\nlog: {level: ERROR}")
+    settings, unknown = parse_settings("unknown_keys: warn\nvoice: {}\nlog: {level: ERROR}")
 
     assert settings.log.level == "ERROR"
-    assert unknown == ["line 2: media: unknown key; remove it"]
+    assert unknown == ["line 2: voice: unknown key; remove it"]
 
 
 def test_settings_are_still_known_by_their_former_names() -> None:

@@ -5,9 +5,11 @@ from typing import Any
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.encryption.remote.remote_keys_port import ClaimedKeys, KeysUnavailable
+from homeserver.media.remote.remote_media_port import FileSink
 from homeserver.protocol.encryption.remote_keys import RemoteDeviceList, RemoteKeys
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.events import Event
+from homeserver.protocol.media.media_ids import MediaId
 from homeserver.rooms.discovery.aliases import AliasTarget
 from homeserver.rooms.discovery.directory import DirectoryPage, DirectoryQuery
 from homeserver.rooms.discovery.space_children import RoomDescription
@@ -87,6 +89,13 @@ class NoKeys:
         raise KeysUnavailable(503, "No other server can be asked")
 
 
+class NoMedia:
+    """No file of another server can be fetched."""
+
+    async def fetch(self, name: MediaId, sink: FileSink, timeout_ms: int) -> None:
+        raise NotFound("No other server can be asked")
+
+
 async def find_no_alias(alias: str) -> AliasTarget:
     raise NotFound("No other server can be asked")
 
@@ -111,6 +120,7 @@ def no_remote(backfill: BackfillPort) -> RemotePorts:
         find_rooms=find_no_rooms,
         find_profile=find_no_profile,
         keys=NoKeys(),
+        media=NoMedia(),
     )
 
 

@@ -35,6 +35,32 @@ const flows = {
         await started(again);
     },
 
+    // A picture is uploaded, shown in small, and downloaded, with the authenticated endpoints.
+    async pictures() {
+        const [alice, bob] = [await register("alice"), await register("bob")];
+        const content = new Uint8Array(200_000).map((_, index) => index % 251);
+        const { content_uri: uri } = await alice.uploadContent(new Blob([content]), {
+            name: "Grüße.bin",
+            type: "application/octet-stream",
+        });
+        const { "m.upload.size": limit } = await alice.getMediaConfig(true);
+        const headers = { Authorization: `Bearer ${bob.getAccessToken()}` };
+
+        const url = bob.mxcUrlToHttp(uri, undefined, undefined, undefined, false, true, true);
+        const small = bob.mxcUrlToHttp(uri, 96, 96, "crop", false, true, true);
+        const [whole, thumbnail, stranger] = await Promise.all([
+            fetch(url, { headers }),
+            fetch(small, { headers }),
+            fetch(url),
+        ]);
+
+        assert.equal(limit, 100 * 1024 * 1024);
+        assert.deepEqual(new Uint8Array(await whole.arrayBuffer()), content);
+        assert.match(whole.headers.get("Content-Disposition"), /^attachment; filename\*=utf-8''Gr%C3/);
+        assert.equal(thumbnail.status, 400);
+        assert.equal(stranger.status, 401);
+    },
+
     // Two users talk, and each receives the messages of the other in order.
     async chat() {
         const [alice, bob] = [await register("alice"), await register("bob")];

@@ -28,8 +28,11 @@ class Received:
 class Answer:
     """A response with a status: JSON, or the given bytes unchanged."""
 
-    def __init__(self, status: int, body: Any) -> None:
+    def __init__(self, status: int, body: Any, **headers: str) -> None:
         self.status = status
+        self.headers = {"Content-Type": "application/json"} | {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
         self.body = body if isinstance(body, bytes) else msgspec.json.encode(body)
 
     def write(self, request: Request) -> None:
@@ -37,7 +40,8 @@ class Answer:
         if request.finished or request._disconnected:
             return
         request.setResponseCode(self.status)
-        request.setHeader("Content-Type", "application/json")
+        for name, value in self.headers.items():
+            request.setHeader(name, value)
         request.write(self.body)
         request.finish()
 

@@ -46,9 +46,11 @@ OPERATIONS = [
     ("GET", f"{FEDERATION}/v1/user/devices/{{user_id}}", "get_user_devices"),
     ("POST", f"{FEDERATION}/v1/user/keys/query", "query_user_encryption_keys"),
     ("POST", f"{FEDERATION}/v1/user/keys/claim", "claim_user_encryption_keys"),
+    ("GET", f"{FEDERATION}/v1/media/download/{{media_id}}", "get_media"),
+    ("GET", "/_matrix/media/v3/download/{server_name}/{media_id}", "get_old_media"),
     ("POST", "/_matrix/policy/v1/sign", "ask_policy_server_to_sign"),
 ]
-UNSIGNED = {"get_server_key", "get_well_known", "get_version"}
+UNSIGNED = {"get_server_key", "get_well_known", "get_version", "get_old_media"}
 ROUTES = [
     (method, re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path)), operation)
     for method, path, operation in OPERATIONS

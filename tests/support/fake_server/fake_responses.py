@@ -179,6 +179,14 @@ class DefaultResponses:
         profile = self._held.profiles.get(request.first("user_id"))
         return NOT_FOUND if profile is None else Answer(200, profile)
 
+    def get_media(self, request: Received) -> Answer:
+        """It has no files."""
+        return NOT_FOUND
+
+    def get_old_media(self, request: Received) -> Answer:
+        """Nor had it any."""
+        return NOT_FOUND
+
     def get_user_devices(self, request: Received) -> Answer:
         body = {"user_id": request.path["user_id"], "stream_id": 1, "devices": []}
         return Answer(200, body)

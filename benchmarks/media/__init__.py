@@ -1,0 +1,1 @@
+"""Media: large files up and down, and thumbnails."""

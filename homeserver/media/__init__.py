@@ -1,0 +1,1 @@
+"""The content repository: files of users and of other servers."""

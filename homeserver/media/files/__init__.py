@@ -1,0 +1,1 @@
+"""Files on disk: received, stored under the hash of their content, and read."""

@@ -1,0 +1,1 @@
+"""Files of other servers: fetched once, passed on while they arrive, and cached."""

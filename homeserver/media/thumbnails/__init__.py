@@ -1,0 +1,1 @@
+"""Thumbnails: made in separate processes, and stored like other contents."""

@@ -1,0 +1,175 @@
+"""Thumbnails of stored pictures: found, or made once and stored.
+
+A picture has at most one thumbnail of each configured size, still and animated. Requests for the
+same one that come while it is being made wait for it; a picture that cannot be decoded is not tried
+again for a while.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#thumbnails
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import msgspec
+from twisted.logger import Logger
+
+from homeserver.concurrency.clock import Clock
+from homeserver.concurrency.fair_slots import FairSlots, QueueFull
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.concurrency.single_flight import SingleFlight
+from homeserver.media.files.content_store import ContentStore
+from homeserver.media.served_file import ServedFile
+from homeserver.media.thumbnails.workers import ThumbnailWorkers, WorkerFailed
+from homeserver.protocol.errors import CannotMakeThumbnail, LimitExceeded, MatrixError, TooLarge
+from homeserver.protocol.media.thumbnail_sizes import UNBOUNDED, Method, ThumbnailSize, choose_size
+from homeserver.storage.database.database import Database
+from homeserver.storage.media.thumbnails import Thumbnail, add_thumbnail, find_thumbnail
+
+FAILURE_SECONDS = 3_600.0
+FAILURES_CACHED = 10_000
+MAX_WAITING = 200  # thumbnails for one party
+MAX_WAITING_IN_ALL = 2_000
+RETRY_AFTER_MS = 5_000
+
+Pixels = Annotated[int, msgspec.Meta(ge=1, le=UNBOUNDED)]
+"""A width or height that can be requested."""
+
+log = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a client requested."""
+
+    width: int
+    height: int
+    method: Method
+    is_animated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    source: bytes
+    size: ThumbnailSize
+    is_animated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    error: str
+    until: float
+
+
+class Thumbnails:
+    """The thumbnails of all stored pictures, in these `sizes`; `processes` make them."""
+
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        store: ContentStore,
+        workers: ThumbnailWorkers,
+        sizes: Sequence[ThumbnailSize],
+        processes: int,
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._store = store
+        self._workers = workers
+        self._sizes = sizes
+        self._making: SingleFlight[_Key, Thumbnail] = SingleFlight()
+        self._failed: LruCache[_Key, _Failed] = LruCache("failed_thumbnails", FAILURES_CACHED)
+        self._slots = FairSlots(
+            processes,
+            share=processes,
+            max_waiting=MAX_WAITING,
+            max_waiting_in_all=MAX_WAITING_IN_ALL,
+        )
+
+    async def find(self, picture: ServedFile, wish: Wish, party: str) -> ServedFile:
+        """The thumbnail for a wish, made for `party` if need be.
+
+        Raises `CannotMakeThumbnail`, `TooLarge` or `LimitExceeded`.
+        """
+        size = choose_size(self._sizes, ThumbnailSize(wish.width, wish.height, wish.method))
+        key = _Key(picture.sha256, size, wish.is_animated)
+        thumbnail = await self._db.run(
+            find_thumbnail,
+            key.source,
+            size.width,
+            size.height,
+            size.method,
+            is_animated=key.is_animated,
+        )
+        if thumbnail is None:
+            self._check_failed(key)
+            thumbnail = await self._making.join(key, lambda: self._make(key, picture, party))
+        kind = thumbnail.content_type.rpartition("/")[2]
+        return replace(
+            picture,
+            path=self._store.path_of(thumbnail.sha256),
+            sha256=thumbnail.sha256,
+            size=thumbnail.size,
+            content_type=thumbnail.content_type,
+            filename=f"thumbnail.{kind}",
+        )
+
+    async def _make(self, key: _Key, picture: ServedFile, party: str) -> Thumbnail:
+        incoming = await self._store.begin()
+        try:
+            async with self._slots.slot(party):
+                result = await self._workers.make(
+                    {
+                        "source": str(picture.path),
+                        "target": str(incoming.path),
+                        "width": key.size.width,
+                        "height": key.size.height,
+                        "method": key.size.method,
+                        "is_animated": key.is_animated,
+                    }
+                )
+            if "same" in result:
+                same = Thumbnail(picture.sha256, picture.size, result["same"])
+                await self._add(key, same)
+                return same
+            if "made" not in result:
+                raise self._fail(key, result.get("error", ""))
+            sha256 = await incoming.close_written()
+            thumbnail = Thumbnail(sha256, incoming.size, result["made"])
+            await self._store.keep(incoming, sha256, lambda: self._add(key, thumbnail))
+            return thumbnail
+        except QueueFull:
+            raise LimitExceeded(RETRY_AFTER_MS, "Too many thumbnails are being made") from None
+        except WorkerFailed as error:
+            log.warn("no thumbnail of {path}: {error}", path=picture.path.name, error=error)
+            raise self._fail(key, "too_large") from error
+        finally:
+            await incoming.discard()
+
+    async def _add(self, key: _Key, thumbnail: Thumbnail) -> None:
+        size = key.size
+        await self._db.run(
+            add_thumbnail,
+            key.source,
+            size.width,
+            size.height,
+            size.method,
+            thumbnail,
+            is_animated=key.is_animated,
+        )
+
+    def _fail(self, key: _Key, error: str) -> MatrixError:
+        self._failed.put(key, _Failed(error, self._clock.seconds() + FAILURE_SECONDS))
+        return _error_for(error)
+
+    def _check_failed(self, key: _Key) -> None:
+        failed = self._failed.get(key)
+        if failed is not None and failed.until > self._clock.seconds():
+            raise _error_for(failed.error)
+
+
+def _error_for(error: str) -> MatrixError:
+    if error == "too_large":
+        return TooLarge("The content is too large for a thumbnail")
+    return CannotMakeThumbnail("The server cannot make a thumbnail of this content")

@@ -1,0 +1,184 @@
+"""The processes that make thumbnails (`worker.py`): a few, started when they are needed.
+
+A job occupies a thread, which writes it to the process and waits for the result. A process that
+takes too long, or ends, costs its job and is replaced. Idle ones end after a minute; if this server
+is killed, they end with their input.
+"""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from homeserver.concurrency.clock import Clock
+from homeserver.concurrency.periodic import PeriodicTask
+from homeserver.concurrency.thread_pools import ThreadPool
+from homeserver.protocol.errors import Unavailable
+
+PROGRAM = Path(__file__).resolve().with_name("worker.py")  # not imported: it loads the decoders
+MEMORY = 805_306_368  # bytes of address space of one process
+CPU_SECONDS = 15
+WALL_SECONDS = 30.0
+MAX_JOBS = 200  # then a process is replaced: decoders leak
+IDLE_SECONDS = 60.0
+MAX_RESULT = 4_096  # bytes
+
+
+class WorkerFailed(Exception):
+    """The process ended, or took too long."""
+
+
+class ThumbnailWorkers:
+    """At most `size` processes. `max_pixels` are those of a decoded picture."""
+
+    def __init__(self, reactor: Any, *, size: int, max_pixels: int) -> None:
+        self._pool = ThreadPool(reactor, "thumbnails", size=size, max_waiting=10_000)
+        self._arguments = [str(max_pixels), str(MEMORY), str(CPU_SECONDS)]
+        self._idle: deque[_Worker] = deque()
+        self._all: set[_Worker] = set()
+        self._is_stopped = False
+        clock: Clock = reactor
+        self._end_idle = PeriodicTask(
+            clock, IDLE_SECONDS, self._end_unused, name="the end of idle thumbnail processes"
+        )
+
+    def start(self) -> None:
+        """Have idle processes end after a while."""
+        self._end_idle.start()
+
+    async def stop(self) -> None:
+        """End all processes, busy ones too."""
+        self._is_stopped = True
+        await self._end_idle.stop()
+        for each in list(self._all):
+            each.kill()
+        self._idle.clear()
+        # Their threads notice it; processes that were idle have none.
+        await self._pool.run(self._reap)
+
+    async def make(self, job: dict[str, Any]) -> dict[str, str]:
+        """The result of a job (see `worker.py`). Raises `WorkerFailed` or `Unavailable`."""
+        return await self._pool.run(self._work, job)
+
+    def _work(self, job: dict[str, Any]) -> dict[str, str]:
+        process = self._take()
+        try:
+            result = process.ask(job)
+        except BaseException:
+            self._end(process)
+            raise
+        if process.jobs >= MAX_JOBS or result.get("error") == "too_large" or self._is_stopped:
+            self._end(process)
+        else:
+            process.idle_since = time.monotonic()
+            self._idle.append(process)
+        return result
+
+    def _take(self) -> "_Worker":
+        try:
+            return self._idle.pop()
+        except IndexError:
+            process = self._start()
+            self._all.add(process)
+            if self._is_stopped:
+                process.kill()
+            return process
+
+    def _start(self) -> "_Worker":
+        try:
+            return _Worker(self._arguments)
+        except OSError as error:
+            raise Unavailable("The server cannot make thumbnails at the moment") from error
+
+    def _end(self, process: "_Worker") -> None:
+        process.kill()
+        process.wait()
+        self._all.discard(process)
+
+    def _end_unused(self) -> Any:
+        return self._pool.run(self._end_unused_in_thread)
+
+    def _end_unused_in_thread(self) -> None:
+        now = time.monotonic()
+        while self._idle and now - self._idle[0].idle_since >= IDLE_SECONDS:
+            try:
+                process = self._idle.popleft()
+            except IndexError:
+                return
+            self._end(process)
+
+    def _reap(self) -> None:
+        for each in list(self._all):
+            each.wait()
+
+
+class _Worker:
+    """One process; `jobs` is the number of its jobs so far."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.jobs = 0
+        self.idle_since = 0.0
+        # Without the environment: it may have secrets, and names modules that would be imported.
+        self._process = subprocess.Popen(  # noqa: S603  # nothing of it comes from a client
+            [sys.executable, "-I", str(PROGRAM), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={"PATH": os.defpath},
+            start_new_session=True,
+        )
+
+    def ask(self, job: dict[str, Any]) -> dict[str, str]:
+        self.jobs += 1
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None, "the input is a pipe"
+        assert stdout is not None, "the output is a pipe"
+        try:
+            stdin.write(json.dumps(job).encode() + b"\n")
+            stdin.flush()
+            line = _read_line(stdout.fileno())
+            result = json.loads(line)
+        except (OSError, ValueError) as error:
+            raise WorkerFailed(f"the process that makes thumbnails failed: {error}") from error
+        if not isinstance(result, dict):
+            raise WorkerFailed("the process that makes thumbnails wrote garbage")
+        return {str(key): str(value) for key, value in result.items()}
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self) -> None:
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except OSError:
+                    continue  # what was not written is of no use any more
+
+
+def _read_line(fd: int) -> bytes:
+    """One line from a pipe. Raises `OSError` or `ValueError` if it does not come."""
+    deadline = time.monotonic() + WALL_SECONDS
+    line = b""
+    while not line.endswith(b"\n"):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise ValueError(f"no result within {WALL_SECONDS} seconds")
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        if not poll.poll(left * 1000):
+            continue
+        part = os.read(fd, MAX_RESULT)
+        if not part:
+            raise ValueError("it has ended")
+        line += part
+        if len(line) > MAX_RESULT:
+            raise ValueError("its result is too long")
+    return line

@@ -1,0 +1,76 @@
+"""Bounds of uploads in progress: their number, and the space on the disk."""
+
+import tempfile
+import time
+from pathlib import Path
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from homeserver.concurrency.thread_pools import ThreadPool
+from homeserver.media.files.disk import Disk, NoSpace
+from homeserver.media.files.incoming_file import CHECKED_EVERY, IncomingFile
+from homeserver.media.upload_quotas import MAX_CONCURRENT
+from homeserver.protocol.errors import Unavailable
+from tests.media.media_client import UPLOAD, MediaTestCase
+
+
+class ConcurrentUploadTests(MediaTestCase):
+    async def test_one_user_cannot_hold_all_uploads(self) -> None:
+        """Slow uploads of one user cost a bounded number of files; others can still upload."""
+        head = f"POST {UPLOAD} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {self.alice.token}\r\n"
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.server.ports[0])
+        wires = [await connectProtocol(endpoint, Protocol()) for _ in range(MAX_CONCURRENT)]
+        for wire in wires:
+            wire.transport.write(f"{head}Content-Length: 1000\r\n\r\nx".encode())
+        quotas = self.server.parts.media.quotas
+        while quotas.running < MAX_CONCURRENT:
+            await deferLater(reactor, 0.01)
+        bob = await self.register("bob")
+
+        refused = await self.send("POST", UPLOAD, b"x", by=self.alice)
+        await self.upload(b"x", by=bob)
+        for wire in wires:
+            wire.transport.abortConnection()
+        while quotas.running:
+            await deferLater(reactor, 0.01)
+
+        self.assertEqual((refused.status, refused.errcode), (429, "M_LIMIT_EXCEEDED"))
+        await self.upload(b"again")
+
+
+class FullDiskTests(TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name) / "file"
+
+    def incoming(self, *, waiting: int = 10, min_free_space: int = 1 << 60) -> IncomingFile:
+        """A file on a disk that has less space than it should."""
+        pool = ThreadPool(reactor, "disk", size=1, max_waiting=waiting)
+        return IncomingFile(Disk(pool, min_free_space=min_free_space), self.path)
+
+    async def test_a_disk_that_fills_up_meanwhile(self) -> None:
+        """A file of unknown size does not take the last space from the database."""
+        file = self.incoming()
+        await file.write([b"x" * (CHECKED_EVERY - 1)])
+
+        with self.assertRaises(NoSpace):
+            await file.write([b"xx"])
+
+        await file.discard()
+        self.assertFalse(self.path.exists())
+
+    async def test_too_many_waiting_writes(self) -> None:
+        """A client is asked to come back, and its file does not stay."""
+        file = self.incoming(waiting=0)
+        running = Deferred.fromCoroutine(file._disk.run(time.sleep, 0.05))
+        with self.assertRaises(Unavailable):
+            await file.write([b"x"])
+
+        await file.discard()
+        await running
