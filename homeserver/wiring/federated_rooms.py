@@ -104,7 +104,12 @@ class FederatedRooms:
             reactor, federation.client, remote.pdu_checks, registry, room_core.out_of_room
         )
         pdu_queue = IncomingQueue(
-            registry, access, remote.pdu_checks, remote.event_fetcher, rescinded_invites
+            registry,
+            access,
+            remote.pdu_checks,
+            remote.event_fetcher,
+            rescinded_invites,
+            remote.joining,
         )
         self._apis = [
             TransactionsApi(reactor, pdu_queue, edus),
@@ -188,7 +193,13 @@ def _apis(
     chains = AuthChains(room_core.names, registry)
     return [
         MembershipApi(
-            registry, room_core.receiver, checks, access, chains, RestrictedJoins(registry)
+            registry,
+            room_core.receiver,
+            checks,
+            access,
+            chains,
+            RestrictedJoins(registry),
+            rooms.memberships,
         ),
         InvitesApi(registry, checks, access, room_core.out_of_room, account_core.invite_permission),
         EventsApi(

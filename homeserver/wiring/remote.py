@@ -15,6 +15,7 @@ from federation.remote.remote_queries import RemoteQueries
 from federation.remote.remote_spaces import RemoteSpaces
 from federation.remote.remote_timestamps import RemoteTimestamps
 from homeserver.accounts.user_data.profiles import FindRemoteProfile
+from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.encryption.remote.remote_keys_port import RemoteKeysPort
 from homeserver.rooms.discovery.aliases import FindRemoteAlias
 from homeserver.rooms.discovery.directory import FindRemoteRooms
@@ -57,6 +58,7 @@ class Remote:
         completion = PartialStateCompletion(room_core.storage, room_core.receiver, db)
         self.resync = PartialStateResync(registry, fetcher, completion, log, db, reactor)
         self._requests = MembershipRequests(client, room_core.local_server, checks)
+        self.joining: KeyedLocks[str] = KeyedLocks()  # ids of rooms
         queries = RemoteQueries(client)
         self.ports = RemotePorts(
             memberships=RemoteMemberships(
@@ -66,6 +68,7 @@ class Remote:
                 registry,
                 fetcher,
                 self.resync,
+                self.joining,
             ),
             third_party_exchange=ThirdPartyExchange(client),
             backfill=Backfill(registry, client, checks, fetcher),
