@@ -1,8 +1,5 @@
 """The servers, the IRC network and the bridges that the tests of this folder share."""
 
-import json
-import os
-import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -10,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.clients.bridges.heisenbridge import Heisenbridge, wait_until_registered
+from tests.clients.bridges.heisenbridge import Heisenbridge
 from tests.clients.bridges.irc import Ngircd
-from tests.support.sites import LOCAL, Site, Sites, show_logs
+from tests.clients.bridges.registrations import register
+from tests.support.sites import LOCAL, Sites, show_logs
 
 
 class IrcBridges:
@@ -34,7 +32,6 @@ class IrcBridges:
             site = self.sites[number]
             bridge = Heisenbridge(folder, site, self._sites.authority.path, websocket=number == 1)
             register(site, bridge.registration)
-            wait_until_registered(bridge, site)
             self._running[number] = bridge
             bridge.start()
         return self._running[number]
@@ -43,14 +40,6 @@ class IrcBridges:
         """End the bridges."""
         for bridge in self._running.values():
             bridge.close()
-
-
-def register(site: Site, registration: dict[str, Any]) -> None:
-    """Give a running server the registration of an application service."""
-    folder = site.program.directory / "appservices.d"
-    folder.mkdir(exist_ok=True)
-    (folder / f"{registration['id']}.yaml").write_text(json.dumps(registration))
-    os.kill(site.program.pid, signal.SIGHUP)
 
 
 @pytest.fixture(scope="session")

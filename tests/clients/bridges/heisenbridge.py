@@ -7,13 +7,12 @@ use it give it commands in rooms that it makes for them; on IRC each of them has
 import json
 import os
 import secrets
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.clients.bridges.irc import accepts
-from tests.support.program import CHECKOUT, Program, ServerDied
+from tests.support.program import CHECKOUT, Program
 from tests.support.proxy import Mode, Proxy
 from tests.support.sites import Site
 
@@ -92,13 +91,3 @@ class Heisenbridge(Program):
         """End it, and remove all that it stored."""
         super().close()
         self._way.close()
-
-
-def wait_until_registered(bridge: Heisenbridge, site: Site) -> None:
-    """Wait until a running server has read a registration that is new."""
-    deadline = time.monotonic() + START_SECONDS
-    log = site.program.directory / "server.log"
-    while f"application services: {bridge.registration['id']}" not in log.read_text():
-        if time.monotonic() > deadline:
-            raise ServerDied(f"{site.name} does not know its bridge")
-        time.sleep(0.05)

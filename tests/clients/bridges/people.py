@@ -11,7 +11,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple
 
-from nio import AsyncClient, AsyncClientConfig, MatrixRoom, RoomMessageFormatted, SyncResponse
+from nio import (
+    AsyncClient,
+    AsyncClientConfig,
+    MatrixRoom,
+    PresenceEvent,
+    ReceiptEvent,
+    RoomMessageFormatted,
+    SyncResponse,
+    TypingNoticeEvent,
+)
 
 from tests.clients.nio_client import ok
 
@@ -29,12 +38,20 @@ class Message(NamedTuple):
 
 
 class Person:
-    """A running client of one user; `heard` are the messages of each room, without their own."""
+    """A running client of one user; `heard` are the messages of each room, without their own.
+
+    `typed` are all who ever typed in a room, and `read` the users and events of its receipts.
+    """
 
     def __init__(self, client: AsyncClient) -> None:
         self.client = client
         self.heard: dict[str, list[Message]] = defaultdict(list)
+        self.typed: dict[str, set[str]] = defaultdict(set)
+        self.read: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        self.presence: dict[str, str] = {}
         self._news = asyncio.Event()
+        client.add_ephemeral_callback(self._see_ephemeral, (TypingNoticeEvent, ReceiptEvent))
+        client.add_presence_callback(self._see_presence, PresenceEvent)
         client.add_event_callback(self._hear, RoomMessageFormatted)
         client.add_response_callback(self._synced, SyncResponse)
         syncing = client.sync_forever(timeout=POLL_MS, sync_filter=FILTER)
@@ -116,6 +133,15 @@ class Person:
         if event.sender != self.client.user_id:
             localpart = event.sender[1:].partition(":")[0]
             self.heard[room.room_id].append(Message(localpart, event.body))
+
+    async def _see_ephemeral(self, room: MatrixRoom, event: Any) -> None:
+        if isinstance(event, ReceiptEvent):
+            self.read[room.room_id] |= {(each.user_id, each.event_id) for each in event.receipts}
+        else:
+            self.typed[room.room_id] |= {*event.users}
+
+    async def _see_presence(self, event: PresenceEvent) -> None:
+        self.presence[event.user_id] = event.presence
 
     async def _synced(self, _: Any) -> None:
         self._news.set()
