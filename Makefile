@@ -67,7 +67,8 @@ docs: $(VENV)/.installed-for-docs
 	@echo "To read it: $(BIN)/python -m http.server --directory build/site"
 
 clean:
-	rm -rf $(VENV) $(PEER) $(BRIDGE) build dist *.egg-info $(NODE_TESTS)/node_modules
+	rm -rf $(VENV) $(PEER) $(BRIDGE) build dist *.egg-info $(NODE_TESTS)/node_modules \
+		$(NODE_TESTS)/bridges/node_modules
 	rm -rf .coverage .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # Tests with a JavaScript client run where Node is installed, and are skipped elsewhere.
@@ -75,11 +76,11 @@ clean:
 node-packages:
 	@if ! command -v npm >/dev/null; then \
 		echo "Node is not installed: the tests with JavaScript clients are skipped"; \
-	elif [ -f $(NODE_TESTS)/package-lock.json ] \
-		&& [ ! $(NODE_TESTS)/node_modules/.package-lock.json -nt $(NODE_TESTS)/package-lock.json ]; then \
-		(cd $(NODE_TESTS) && npm ci --no-audit --no-fund) \
+	else for folder in $(NODE_TESTS) $(NODE_TESTS)/bridges; do \
+		[ $$folder/node_modules/.package-lock.json -nt $$folder/package-lock.json ] \
+			|| (cd $$folder && npm ci --no-audit --no-fund) \
 			|| echo "npm ci failed: the tests with JavaScript clients are skipped"; \
-	fi
+	done; fi
 
 # The homeserver of another make that tests of federation talk to, where it can be installed. It has an
 # environment of its own, as its dependencies are not ours.
