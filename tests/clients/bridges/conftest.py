@@ -40,6 +40,7 @@ class IrcBridges:
         """End the bridges."""
         for bridge in self._running.values():
             bridge.close()
+        self._directory.rmdir()
 
 
 @pytest.fixture(scope="session")
