@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 NODE_TESTS := tests/clients/js
 PEER := .venv-peer
 PEER_PACKAGES := tests/federation/peer-packages.txt
+BRIDGE := .venv-bridge
+BRIDGE_PACKAGES := tests/clients/bridges/bridge-packages.txt
 PYTEST_OPTIONS ?= -n auto --dist loadscope
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -35,7 +37,7 @@ unit: $(VENV)/.installed-for-tests
 
 # Slower: with real clients and with another homeserver, as processes. What fails is tried once more:
 # in the peer, too, things happen in an order of their own. What fails twice is a fault.
-interop: $(VENV)/.installed-for-tests node-packages peer
+interop: $(VENV)/.installed-for-tests node-packages peer bridge
 	$(BIN)/python -m pytest -n 2 --dist loadscope -m interop \
 		|| $(BIN)/python -m pytest -m interop --last-failed --last-failed-no-failures none
 
@@ -65,7 +67,8 @@ docs: $(VENV)/.installed-for-docs
 	@echo "To read it: $(BIN)/python -m http.server --directory build/site"
 
 clean:
-	rm -rf $(VENV) $(PEER) build dist *.egg-info $(NODE_TESTS)/node_modules
+	rm -rf $(VENV) $(PEER) $(BRIDGE) build dist *.egg-info $(NODE_TESTS)/node_modules \
+		$(NODE_TESTS)/bridges/node_modules
 	rm -rf .coverage .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # Tests with a JavaScript client run where Node is installed, and are skipped elsewhere.
@@ -73,11 +76,11 @@ clean:
 node-packages:
 	@if ! command -v npm >/dev/null; then \
 		echo "Node is not installed: the tests with JavaScript clients are skipped"; \
-	elif [ -f $(NODE_TESTS)/package-lock.json ] \
-		&& [ ! $(NODE_TESTS)/node_modules/.package-lock.json -nt $(NODE_TESTS)/package-lock.json ]; then \
-		(cd $(NODE_TESTS) && npm ci --no-audit --no-fund) \
+	else for folder in $(NODE_TESTS) $(NODE_TESTS)/bridges; do \
+		[ $$folder/node_modules/.package-lock.json -nt $$folder/package-lock.json ] \
+			|| (cd $$folder && npm ci --no-audit --no-fund) \
 			|| echo "npm ci failed: the tests with JavaScript clients are skipped"; \
-	fi
+	done; fi
 
 # The homeserver of another make that tests of federation talk to, where it can be installed. It has an
 # environment of its own, as its dependencies are not ours.
@@ -89,6 +92,17 @@ peer:
 			&& touch $(PEER)/.installed; } \
 			|| { rm -f $(PEER)/.installed; \
 				echo "The peer cannot be installed: the tests of federation with it are skipped"; }; \
+	fi
+
+# A bridge to IRC has an environment of its own, too: it needs an older mautrix than other tests.
+.PHONY: bridge
+bridge:
+	@if [ ! $(BRIDGE)/.installed -nt $(BRIDGE_PACKAGES) ]; then \
+		{ $(PYTHON) -m venv $(BRIDGE) \
+			&& $(BRIDGE)/bin/pip install --quiet --requirement $(BRIDGE_PACKAGES) \
+			&& touch $(BRIDGE)/.installed; } \
+			|| { rm -f $(BRIDGE)/.installed; \
+				echo "The bridge cannot be installed: the tests with it are skipped"; }; \
 	fi
 
 $(VENV)/bin/python:

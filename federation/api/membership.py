@@ -29,6 +29,7 @@ from homeserver.rooms.events.event_draft import member_draft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.event_checks import EventsMissing
 from homeserver.rooms.inbound.receiver import PduReceiver
+from homeserver.rooms.membership.memberships import Memberships
 from homeserver.rooms.membership.restricted_joins import RestrictedJoins
 from homeserver.rooms.room.preview import build_preview
 from homeserver.rooms.room.registry import RoomRegistry
@@ -59,6 +60,7 @@ class MembershipApi:
         access: RoomAccess,
         chains: AuthChains,
         restricted: RestrictedJoins,
+        memberships: Memberships,
     ) -> None:
         self._rooms = rooms
         self._local_server = rooms.local_server
@@ -67,6 +69,7 @@ class MembershipApi:
         self._access = access
         self._chains = chains
         self._restricted = restricted
+        self._memberships = memberships
 
     def routes(self) -> list[Route]:
         make, event = "/{room_id}/{user_id}", "/{room_id}/{event_id}"
@@ -87,6 +90,7 @@ class MembershipApi:
         """A template of the event by which a user of the requesting server joins."""
         room = await self._access.shared_with_full_state(origin, room_id)
         _check_version(room, query.ver)
+        await self._memberships.wait_for_invite(room_id, user_id)
         authoriser = await self._restricted.authoriser(room, user_id)
         return await self._template(origin, room, user_id, "join", authoriser)
 
@@ -125,6 +129,7 @@ class MembershipApi:
     async def make_leave(self, origin: str, room_id: str, user_id: str) -> dict[str, Any]:
         """A template of the event by which a user rejects an invite, or withdraws a knock."""
         room = await self._access.shared_with_full_state(origin, room_id)
+        await self._memberships.wait_for_invite(room_id, user_id)
         return await self._template(origin, room, user_id, "leave")
 
     async def send_leave_v1(

@@ -1,8 +1,9 @@
 """The queue of received PDUs: each room receives its events in order, independently of other rooms.
 
 Events with missing previous or auth events wait while these are fetched, and delay nothing but the
-events that the same server sends into the same room, for a bounded time. A server may have a
-bounded number of events in progress; beyond that it has to send again later.
+events that the same server sends into the same room, for a bounded time. So do events of a room
+that this server is joining: the others in the room know of the join before it is stored here. A
+server may have a bounded number of events in progress; beyond that it has to send again later.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
@@ -27,16 +28,18 @@ from federation.receiving.rescinded_invites import RescindedInvites
 from federation.receiving.room_access import RoomAccess
 from federation.transport.errors import FederationError
 from homeserver.concurrency.keyed_locks import KeyedLocks
-from homeserver.protocol.errors import LimitExceeded, MatrixError, Unavailable
+from homeserver.protocol.errors import LimitExceeded, MatrixError, NotFound, Unavailable
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.inbound.event_checks import EventsMissing
 from homeserver.rooms.inbound.received_event import ReceivedEvent
 from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
 
 MAX_IN_PROGRESS = 500  # events of one server
 RETRY_MS = 5_000
+JOIN_WAIT_SECONDS = 10.0  # for a join of this server that is in progress
 FETCH_SECONDS = 120.0  # for fetching what a batch of one origin and room refers to
 
 Outcome = dict[str, str]  # `{}`, or `{"error": the reason why it was not accepted}`
@@ -82,12 +85,14 @@ class IncomingQueue:
         checks: PduChecks,
         fetcher: EventFetcher,
         rescinded_invites: RescindedInvites,
+        joining: KeyedLocks[str],
     ) -> None:
         self._rooms = rooms
         self._access = access
         self._checks = checks
         self._fetcher = fetcher
         self._rescinded_invites = rescinded_invites
+        self._joining = joining
         self._in_progress: Counter[str] = Counter()
         self._origins: KeyedLocks[tuple[str, str]] = KeyedLocks()  # by origin and room
         self._rooms_in_progress: KeyedLocks[str] = KeyedLocks()
@@ -142,7 +147,7 @@ class IncomingQueue:
         self, origin: str, room_id: str, pdus: Sequence[ReceivedPdu]
     ) -> dict[str, Outcome]:
         try:
-            room = await self._access.present(origin, room_id)
+            room = await self._room(origin, room_id)
         except Unavailable:
             raise
         except MatrixError as error:
@@ -165,6 +170,17 @@ class IncomingQueue:
             if batch.done is not None:
                 await batch.done
         return batch.outcomes
+
+    async def _room(self, origin: str, room_id: str) -> Room:
+        """The room, after a join that is in progress. Raises as `RoomAccess.present` does."""
+        try:
+            return await self._access.present(origin, room_id)
+        except NotFound:
+            if not self._joining.is_held(room_id):
+                raise
+        clock = self._rooms.local_server.clock
+        await self._joining.wait_until_free(room_id, JOIN_WAIT_SECONDS, clock)
+        return await self._access.present(origin, room_id)
 
     async def _is_allowed(self, batch: _Batch, writer: RoomWriter, event: Event) -> bool:
         if event.sender_server == batch.origin or await self._access.is_allowed(

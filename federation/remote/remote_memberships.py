@@ -43,6 +43,7 @@ class RemoteMemberships:
         rooms: RoomRegistry,
         fetcher: EventFetcher,
         completion: PartialStateResync,
+        joining: KeyedLocks[str],
     ) -> None:
         self._requests = requests
         self._remote_join = remote_join
@@ -51,7 +52,7 @@ class RemoteMemberships:
         self._local_server = rooms.local_server
         self._fetcher = fetcher
         self._completion = completion
-        self._entering: KeyedLocks[str] = KeyedLocks()
+        self._joining = joining
 
     async def join(
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
@@ -61,7 +62,7 @@ class RemoteMemberships:
         If this server is in the room already, the other one has only authorised the join, which is
         then received like any other event.
         """
-        async with self._entering.hold(room_id):
+        async with self._joining.hold(room_id):
             stored = await self._requests.join(user_id, room_id, servers, content, self._admit)
             await self._out_of_room.forget(room_id, user_id)
             return stored

@@ -2,9 +2,13 @@
 
 from collections import deque
 from collections.abc import Hashable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from twisted.internet.defer import Deferred
+
+from homeserver.concurrency.clock import Clock
+from homeserver.concurrency.deferreds import TimedOut, with_timeout
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -25,6 +29,16 @@ class KeyedLocks(Generic[Key]):
     def is_held(self, key: Key) -> bool:
         """Whether a caller that wants the lock of a key must wait."""
         return key in self._waiting
+
+    async def wait_until_free(self, key: Key, seconds: float, clock: Clock) -> None:
+        """Wait at most `seconds` for the callers that hold the lock of a key, or wait for it."""
+        if key in self._waiting:
+            with suppress(TimedOut):
+                await with_timeout(self._hold_briefly(key), seconds, clock)
+
+    async def _hold_briefly(self, key: Key) -> None:
+        async with self.hold(key):
+            pass
 
     def __len__(self) -> int:
         """The number of locked keys."""

@@ -100,14 +100,10 @@ class FederatedRooms:
             },
             {DIRECT_TO_DEVICE: to_device.receive},
         )
-        rescinded_invites = RescindedInvites(
-            reactor, federation.client, remote.pdu_checks, registry, room_core.out_of_room
-        )
-        pdu_queue = IncomingQueue(
-            registry, access, remote.pdu_checks, remote.event_fetcher, rescinded_invites
-        )
         self._apis = [
-            TransactionsApi(reactor, pdu_queue, edus),
+            TransactionsApi(
+                reactor, _pdu_queue(reactor, federation, room_core, remote, access), edus
+            ),
             *_apis(db, account_core, room_core, remote, rooms, access),
             UserDevicesApi(db, encryption.directory, room_core.local_server),
             UserKeysApi(db, encryption.directory, encryption.queries, room_core.local_server),
@@ -142,6 +138,19 @@ class FederatedRooms:
     def routes(self) -> list[Route]:
         """The area's part of the Server-Server API."""
         return [route for api in self._apis for route in api.routes()]
+
+
+def _pdu_queue(
+    reactor: Any, federation: Federation, room_core: RoomCore, remote: Remote, access: RoomAccess
+) -> IncomingQueue:
+    """The queue of received PDUs."""
+    registry, checks = room_core.registry, remote.pdu_checks
+    rescinded_invites = RescindedInvites(
+        reactor, federation.client, checks, registry, room_core.out_of_room
+    )
+    return IncomingQueue(
+        registry, access, checks, remote.event_fetcher, rescinded_invites, remote.joining
+    )
 
 
 def _sender(
@@ -188,7 +197,13 @@ def _apis(
     chains = AuthChains(room_core.names, registry)
     return [
         MembershipApi(
-            registry, room_core.receiver, checks, access, chains, RestrictedJoins(registry)
+            registry,
+            room_core.receiver,
+            checks,
+            access,
+            chains,
+            RestrictedJoins(registry),
+            rooms.memberships,
         ),
         InvitesApi(registry, checks, access, room_core.out_of_room, account_core.invite_permission),
         EventsApi(

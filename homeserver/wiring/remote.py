@@ -16,6 +16,7 @@ from federation.remote.remote_queries import RemoteQueries
 from federation.remote.remote_spaces import RemoteSpaces
 from federation.remote.remote_timestamps import RemoteTimestamps
 from homeserver.accounts.user_data.profiles import FindRemoteProfile
+from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.encryption.remote.remote_keys_port import RemoteKeysPort
 from homeserver.media.remote.remote_media_port import RemoteMediaPort
 from homeserver.rooms.discovery.aliases import FindRemoteAlias
@@ -60,6 +61,7 @@ class Remote:
         completion = PartialStateCompletion(room_core.storage, room_core.receiver, db)
         self.resync = PartialStateResync(registry, fetcher, completion, log, db, reactor)
         self._requests = MembershipRequests(client, room_core.local_server, checks)
+        self.joining: KeyedLocks[str] = KeyedLocks()  # ids of rooms
         queries = RemoteQueries(client)
         self.ports = RemotePorts(
             memberships=RemoteMemberships(
@@ -69,6 +71,7 @@ class Remote:
                 registry,
                 fetcher,
                 self.resync,
+                self.joining,
             ),
             third_party_exchange=ThirdPartyExchange(client),
             backfill=Backfill(registry, client, checks, fetcher),

@@ -1,6 +1,7 @@
 """Locks by key: serialised work for the same key, and no waiting for others."""
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from homeserver.concurrency.keyed_locks import KeyedLocks
@@ -48,3 +49,21 @@ class KeyedLocksTests(SynchronousTestCase):
 
         self.successResultOf(third)
         self.assertEqual((self.done, len(self.locks)), (["first", "third"], 0))
+
+    def test_others_wait_a_bounded_time(self) -> None:
+        """Until the holder is done, or too slow; they leave no lock behind."""
+        clock = Clock()
+        first, held = self.work("a", "first")
+        patient = Deferred.fromCoroutine(self.locks.wait_until_free("a", 10.0, clock))
+        hasty = Deferred.fromCoroutine(self.locks.wait_until_free("a", 1.0, clock))
+        self.successResultOf(Deferred.fromCoroutine(self.locks.wait_until_free("b", 1.0, clock)))
+
+        clock.advance(1.0)
+        self.assertNoResult(patient)
+        self.successResultOf(hasty)
+        held.callback(None)
+
+        self.successResultOf(first)
+        self.successResultOf(patient)
+        self.assertEqual(len(self.locks), 0)
+        self.assertEqual(clock.getDelayedCalls(), [])

@@ -16,6 +16,7 @@ from typing import Any
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
 from homeserver.accounts.user_data.invite_permission import InvitePermission
+from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.protocol.client_events import STRIPPED_STATE_TYPES
 from homeserver.protocol.errors import (
     BadState,
@@ -45,6 +46,7 @@ from homeserver.storage.rooms.memberships import FORGET
 from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
 
+INVITE_WAIT_SECONDS = 10.0
 _SET_BY_SERVER = SERVER_FIELDS | {"membership", "displayname", "avatar_url"}
 
 
@@ -77,6 +79,7 @@ class Memberships:
         self._rooms = rooms
         self._user_rooms = user_rooms
         self._profiles = profiles
+        self._inviting: KeyedLocks[tuple[str, str]] = KeyedLocks()  # by room and remote user
 
     async def join(
         self,
@@ -182,9 +185,16 @@ class Memberships:
         return await self._invite(draft, room_id)
 
     async def _invite(self, draft: MemberDraft, room_id: str) -> StoredEvent:
-        if self._rooms.local_server.is_local(draft.state_key or ""):
+        user_id = draft.state_key or ""
+        if self._rooms.local_server.is_local(user_id):
             return await self._send_draft(room_id, draft)
-        return await self._invite_remote(draft, room_id)
+        async with self._inviting.hold((room_id, user_id)):
+            return await self._invite_remote(draft, room_id)
+
+    async def wait_for_invite(self, room_id: str, user_id: str) -> None:
+        """Wait for an invite in progress: the user's server knows it before it is stored here."""
+        clock = self._rooms.local_server.clock
+        await self._inviting.wait_until_free((room_id, user_id), INVITE_WAIT_SECONDS, clock)
 
     async def leave(
         self,
@@ -302,7 +312,8 @@ class Memberships:
         it.
         """
         if not room.joined_servers:
-            return bool(room.state) and not room.was_left_partial
+            is_whole = room.partial is None and not room.was_left_partial
+            return bool(room.state) and is_whole
         return self._rooms.local_server.server_name in room.joined_servers
 
     def _knows(self, room: Room, user_id: str) -> bool:

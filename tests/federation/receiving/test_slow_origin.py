@@ -6,14 +6,12 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrievin
 from time import monotonic
 from typing import Any
 
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.web.http import Request
 
 from federation.receiving import pdu_queue
 from homeserver.protocol.events import Event
 from tests.support.actors import bodies
-from tests.support.fake_server.fake_http import NOT_FOUND, Answer, Stall, always
+from tests.support.fake_server.fake_http import NOT_FOUND, Answer, Late, Stall, always
 from tests.support.fake_server.server import FakeServer
 from tests.support.organisations import FederationTestCase
 from tests.support.room_graph import RoomGraph
@@ -25,16 +23,6 @@ QUESTIONS = (
     "get_event",
     "get_event_auth",
 )
-
-
-class Late(Answer):
-    """An answer that takes its time."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.status, answer.body)
-
-    def write(self, request: Request) -> None:
-        reactor.callLater(1.0, super().write, request)  # type: ignore[attr-defined]
 
 
 class SlowOriginTests(FederationTestCase):

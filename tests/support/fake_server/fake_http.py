@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from twisted.internet import reactor
 from twisted.web.http import Request
 
 CHUNK = 65_536
@@ -55,6 +56,16 @@ class Stall(Answer):
     def write(self, request: Request) -> None:
         if self.body:
             request.write(self.body)
+
+
+class Late(Answer):
+    """An answer that takes its time."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status, answer.body)
+
+    def write(self, request: Request) -> None:
+        reactor.callLater(1.0, super().write, request)  # type: ignore[attr-defined]
 
 
 class Break(Answer):

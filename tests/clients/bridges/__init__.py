@@ -1,0 +1,1 @@
+"""Real bridges, which connect users of this server with other networks."""

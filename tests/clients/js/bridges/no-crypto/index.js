@@ -1,0 +1,1 @@
+module.exports = { StoreType: { Sqlite: 0, Sled: 1 } };
