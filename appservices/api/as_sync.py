@@ -35,19 +35,22 @@ class AsSyncApi:
         """Open the WebSocket of an application service, in place of an earlier one."""
         if caller.appservice is None:
             raise Forbidden("Only application services receive transactions")
-        appservice_id = caller.appservice
-        delivery = await self._transactions.delivery_for_socket(appservice_id)
-        former = self._sockets.get(appservice_id)
+        delivery = await self._transactions.delivery_for_socket(caller.appservice)
+        socket = AppserviceSocket(caller.appservice, delivery, self._clock, self)
+        return Upgrade(self._factory, socket)
 
-        def on_close(socket: AppserviceSocket) -> None:
-            if self._sockets.get(appservice_id) is socket:
-                del self._sockets[appservice_id]
-
-        socket = AppserviceSocket(delivery, self._clock, on_close)
-        self._sockets[appservice_id] = socket
+    def opened(self, socket: AppserviceSocket) -> None:
+        """A connection is open: it replaces an earlier one of its application service."""
+        former = self._sockets.get(socket.appservice_id)
+        self._sockets[socket.appservice_id] = socket
         if former is not None:
             former.close_with(REPLACED)
-        return Upgrade(self._factory, socket)
+        self._close_former()
+
+    def closed(self, socket: AppserviceSocket) -> None:
+        """A connection is closed."""
+        if self._sockets.get(socket.appservice_id) is socket:
+            del self._sockets[socket.appservice_id]
 
     def _close_former(self) -> None:
         """Close the connections of application services that are not registered any more."""

@@ -11,8 +11,10 @@ from twisted.logger import Logger
 from appservices.transactions.alias_interest import AliasInterest
 from appservices.transactions.delivery import DeliveryContext, TransactionDelivery
 from appservices.transactions.items import ItemGroup
+from appservices.transactions.room_interest import RoomInterest
 from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.protocol.appservices.appservice import Appservice
+from homeserver.protocol.errors import UnknownToken
 from homeserver.storage.appservices.transactions import finish_move, requested_moves
 from homeserver.storage.database.database import Connection
 from homeserver.storage.database.reader_positions import reader_position, set_reader_position
@@ -39,11 +41,13 @@ class AppserviceTransactions:
         readers: DurableReaders,
         make_source: MakeSource,
         aliases: AliasInterest,
+        interest: RoomInterest,
     ) -> None:
         self._context = context
         self._readers = readers
         self._make_source = make_source
         self._aliases = aliases
+        self._interest = interest
         self._workers: dict[str, _Worker] = {}
         self._changing: KeyedLocks[None] = KeyedLocks()
 
@@ -83,11 +87,16 @@ class AppserviceTransactions:
                 worker.delivery.wake()
 
     async def delivery_for_socket(self, appservice_id: str) -> TransactionDelivery:
-        """The delivery of an application service that opens a WebSocket."""
+        """The delivery of an application service that opens a WebSocket.
+
+        Raises `UnknownToken` if it is not registered any more.
+        """
         async with self._changing.hold(None):
+            if self._context.appservices.by_id(appservice_id) is None:
+                raise UnknownToken("The application service is not registered any more")
             if appservice_id not in self._workers:
                 await self._begin(appservice_id)
-        return self._workers[appservice_id].delivery
+            return self._workers[appservice_id].delivery
 
     def wake(self, appservice_id: str) -> None:
         """Try again at once: the application service has just shown that it is there."""
@@ -121,6 +130,7 @@ class AppserviceTransactions:
             delivery.first_unfinished,
         )
         worker = self._workers[appservice_id] = _Worker(delivery, reader)
+        self._interest.set_receivers(self._workers)
         return worker
 
     async def _begin(self, appservice_id: str) -> None:
@@ -130,6 +140,7 @@ class AppserviceTransactions:
 
     async def _remove(self, appservice_id: str) -> None:
         worker = self._workers.pop(appservice_id)
+        self._interest.set_receivers(self._workers)
         # The reader may be waiting for the delivery.
         await worker.delivery.stop()
         await self._readers.remove(worker.reader)

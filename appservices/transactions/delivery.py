@@ -313,9 +313,13 @@ class TransactionDelivery:
             return False
         try:
             await transport.deliver(appservice, transaction)
-        except NotDelivered as error:
+        except CancelledError:
+            raise
+        except Exception as error:
             if self._is_stopped:
                 raise CancelledError from error  # the client gives the cause as a failure
+            if not isinstance(error, NotDelivered):
+                log.failure("a transaction could not be sent")
             self.failures += 1
             if self.failures == 1:
                 log.warn(
@@ -340,5 +344,7 @@ class TransactionDelivery:
         try:
             await pause
         finally:
+            if self._pause == (pause, timer):
+                self._pause = None
             if timer is not None and timer.active():
                 timer.cancel()

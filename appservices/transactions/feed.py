@@ -3,8 +3,10 @@
 Each entry is examined once for all of them.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
+
+from twisted.logger import Logger
 
 from appservices.transactions.alias_interest import AliasInterest
 from appservices.transactions.items import (
@@ -18,7 +20,7 @@ from appservices.transactions.items import (
     TransactionItem,
     TypingItem,
 )
-from appservices.transactions.room_interest import NOBODY, RoomInterest
+from appservices.transactions.room_interest import RoomInterest
 from homeserver.accounts.appservices.appservices import Appservices
 from homeserver.encryption.changes import (
     ClaimableKeysChanged,
@@ -33,6 +35,8 @@ from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.room.changes import EventAppended, OutOfRoomMembershipChanged, StateChanged
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room_receipts import PRIVATE, ReceiptChanged
+
+log = Logger()
 
 Items = dict[str, list[ItemGroup]]  # by id of the application service
 
@@ -51,6 +55,10 @@ class Feed:
         self._rooms = rooms
         self._interest = interest
         self._aliases = aliases
+        self._with_ephemeral: Sequence[Appservice] = ()
+        self._with_encryption: Sequence[Appservice] = ()
+        appservices.subscribe(self._registrations_changed)
+        self._registrations_changed()
         self._latest: Sequence[Any] = ()
         self._items: Items = {}
         self._of_kind: dict[type, Callable[[Any], None]] = {
@@ -63,6 +71,10 @@ class Feed:
             ClaimableKeysChanged: self._key_counts,
         }
 
+    def _registrations_changed(self) -> None:
+        self._with_ephemeral = with_ephemeral(self._appservices.all)
+        self._with_encryption = with_encryption(self._appservices.all)
+
     def apply(self, entries: Sequence[Any]) -> None:
         """Find the items of a batch (called by the log)."""
         self._aliases.apply(entries)
@@ -70,10 +82,14 @@ class Feed:
         if not self._appservices.all:
             return
         for entry in entries:
-            if isinstance(entry, StateChanged):
-                self._change(entry)
-            elif (find := self._of_kind.get(type(entry))) is not None:
-                find(entry)
+            try:
+                if isinstance(entry, StateChanged):
+                    self._change(entry)
+                elif (find := self._of_kind.get(type(entry))) is not None:
+                    find(entry)
+            except Exception:
+                # One entry must not keep all later ones of the batch from every reader.
+                log.failure("application services do not receive {entry}", entry=entry)
 
     def items_of(self, appservice_id: str, entries: Sequence[Any]) -> Sequence[ItemGroup]:
         """The items of one application service in the batch that was published last."""
@@ -105,13 +121,13 @@ class Feed:
         self._add(services, EventItem(entry.position, entry.stored))
 
     def _typing(self, entry: TypingChanged) -> None:
-        room = self._rooms.loaded(entry.room)
+        room = self._rooms.loaded(entry.room) if self._with_ephemeral else None
         if room is not None:
             item = TypingItem(entry.position, entry.room, room.room_id)
             self._add(with_ephemeral(self._interest.of_room(room)), item)
 
     def _receipt(self, entry: ReceiptChanged) -> None:
-        room = self._rooms.loaded(entry.room)
+        room = self._rooms.loaded(entry.room) if self._with_ephemeral else None
         if room is None:
             return
         services: Collection[Appservice] = self._interest.of_room(room)
@@ -120,11 +136,8 @@ class Feed:
         self._add(with_ephemeral(services), ReceiptItem(entry.position, room.room_id, entry))
 
     def _presence(self, entry: PresenceChanged) -> None:
-        certain = with_ephemeral(self._sharing(entry.user_id, entry.rooms))
-        self._add(certain, PresenceItem(entry.position, entry, is_certain=True))
-        if not all(map(self._rooms.loaded, entry.rooms)):
-            others = [each for each in with_ephemeral(self._appservices.all) if each not in certain]
-            self._add(others, PresenceItem(entry.position, entry, is_certain=False))
+        for service, is_certain in self._sharing(entry, self._with_ephemeral):
+            self._add([service], PresenceItem(entry.position, entry, is_certain=is_certain))
 
     def _to_device(self, entry: ToDeviceMessagesSent) -> None:
         services = [
@@ -137,27 +150,37 @@ class Feed:
                 self._add(services, ToDeviceItem(entry.position, entry.user_id, device_id, message))
 
     def _device_list(self, entry: DeviceListChanged) -> None:
-        certain = set(with_encryption(self._sharing(entry.user_id, entry.rooms)))
-        for service in with_encryption(self._appservices.all):
-            is_certain = service in certain
-            if is_certain or not all(map(self._rooms.loaded, entry.rooms)):
-                item = DeviceListItem(
-                    entry.position, entry.user_id, entry.rooms, is_certain=is_certain
-                )
-                self._add([service], item)
+        for service, is_certain in self._sharing(entry, self._with_encryption):
+            item = DeviceListItem(entry.position, entry.user_id, entry.rooms, is_certain=is_certain)
+            self._add([service], item)
 
     def _key_counts(self, entry: ClaimableKeysChanged) -> None:
         services = with_encryption(self._appservices.covering_user(entry.user_id))
         self._add(services, KeyCountsItem(entry.position, entry.user_id, entry.device_ids))
 
-    def _sharing(self, user_id: str, room_nids: Iterable[int]) -> Collection[Appservice]:
-        """The application services to whom a user belongs, or who share a room in memory."""
-        services = dict.fromkeys(self._appservices.covering_user(user_id))
-        for room_nid in room_nids:
-            room = self._rooms.loaded(room_nid)
-            if room is not None:
-                services |= dict.fromkeys(self._interest.of_room(room))
-        return services or NOBODY
+    def _sharing(
+        self, entry: PresenceChanged | DeviceListChanged, services: Sequence[Appservice]
+    ) -> Iterator[tuple[Appservice, bool]]:
+        """Those of some application services that may share a room with a user.
+
+        With each, whether that is certain: the interest in some rooms may not be in memory, and is
+        not computed for all rooms of a user at once.
+        """
+        if not services:
+            return
+        certain = {*self._appservices.covering_user(entry.user_id)}
+        is_complete = True
+        for room_nid in entry.rooms:
+            interested = self._interest.known(room_nid)
+            if interested is None:
+                is_complete = False
+            else:
+                certain.update(interested)
+        for service in services:
+            if service in certain:
+                yield service, True
+            elif not is_complete:
+                yield service, False
 
 
 def joins(event: Event) -> bool:

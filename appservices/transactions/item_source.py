@@ -99,6 +99,6 @@ class AppserviceItemSource:
 
     async def _is_interested(self, service: Appservice, found: TimelineEvent) -> bool:
         room = await self._rooms.by_number(found.room_nid)
-        return room is not None and service in await self._past_interest.of_event(
-            self._id, room, found.stored
+        return room is not None and await self._past_interest.was_interested(
+            service, room, found.stored
         )

@@ -9,8 +9,7 @@ This is version 3 of the protocol, which no specification has; it is described i
 docs/appservices.md.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from autobahn.twisted.websocket import WebSocketServerProtocol
@@ -49,6 +48,14 @@ class Command(msgspec.Struct):
     data: Any = None
 
 
+class AppserviceConnections(Protocol):
+    """What keeps the open connections."""
+
+    def opened(self, socket: "AppserviceSocket") -> None: ...
+
+    def closed(self, socket: "AppserviceSocket") -> None: ...
+
+
 def socket_factory(reactor: IReactorTime) -> SocketFactory:
     """The configuration of these WebSockets."""
     return SocketFactory(reactor, max_message=MAX_MESSAGE, ping_interval=PING_SECONDS)
@@ -59,14 +66,16 @@ class AppserviceSocket(Socket):
 
     def __init__(
         self,
+        appservice_id: str,
         delivery: TransactionDelivery,
         clock: Clock,
-        on_close: Callable[["AppserviceSocket"], None],
+        connections: AppserviceConnections,
     ) -> None:
         super().__init__()
+        self.appservice_id = appservice_id
         self._delivery = delivery
         self._clock = clock
-        self._on_close = on_close
+        self._connections = connections
         self._requests = 0
         self._unanswered: tuple[int, Deferred[None]] | None = None
 
@@ -103,6 +112,7 @@ class AppserviceSocket(Socket):
     def onOpen(self) -> None:
         """Use this connection from now on."""
         self._send_command({"id": 0, "command": "connect", "status": "ok", "data": {}})
+        self._connections.opened(self)
         self._delivery.use_socket(self)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
@@ -122,7 +132,7 @@ class AppserviceSocket(Socket):
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         """The connection is closed: what was not acknowledged is sent again."""
-        self._on_close(self)
+        self._connections.closed(self)
         self._delivery.socket_closed(self)
         self._answer(NotDelivered("its WebSocket was closed"))
 

@@ -145,11 +145,12 @@ class AppserviceServices:
                 past_interest,
             ),
             aliases,
+            interest,
         )
         self.history_import = HistoryImport(db, registry, receipts, _importers(appservices))
-        self._as_sync = AsSyncApi(socket_factory(reactor), appservices, self.transactions, reactor)
+        self.as_sync = AsSyncApi(socket_factory(reactor), appservices, self.transactions, reactor)
         self._apis: list[Any] = [
-            self._as_sync,
+            self.as_sync,
             PingApi(appservices, queries.ping, self.transactions.wake),
             HistoryImportApi(self.history_import),
         ]
@@ -160,7 +161,7 @@ class AppserviceServices:
 
     def end_waits(self) -> None:
         """Close all sockets: the server is stopping."""
-        self._as_sync.end_waits()
+        self.as_sync.end_waits()
 
     async def stop(self) -> None:
         """Stop sending transactions."""

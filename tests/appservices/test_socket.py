@@ -8,6 +8,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 
+from homeserver.accounts.sessions.requester import Requester
 from tests.appservices.bridge import Bridge
 from tests.appservices.support import AS_TOKEN, HS_TOKEN, AppserviceTestCase, registration
 from tests.support.reactor import until
@@ -126,6 +127,15 @@ class SocketTests(SocketTestCase):
         code, reason = await first.closed
         self.assertEqual(code, 4001)
         self.assertEqual(msgspec.json.decode(reason or "")["status"], "conn_replaced")
+
+    async def test_a_connection_that_never_opens_is_in_nobodys_way(self) -> None:
+        """A bridge lost its network in the middle of the handshake."""
+        caller = Requester("@_irc_bot:example.org", None, appservice="irc")
+        await self.server.parts.appservices.as_sync.as_sync(caller)
+
+        socket = await self.open()
+
+        self.assertEqual(socket.frames[0]["command"], "connect")
 
     async def test_commands(self) -> None:
         """A ping is answered, and what is unknown gets an error."""

@@ -312,6 +312,22 @@ class EphemeralTests(TransactionTestCase):
             self.bridge.of("ephemeral"), self.bridge.of("de.sorunome.msc2409.ephemeral")
         )
 
+    async def test_presence_after_a_restart(self) -> None:
+        """Nothing was said since in the room that the ghost shares with her."""
+        alice = await self.register("alice")
+        room = await alice.create_room(public=True)
+        await (await self.ghost("_irc_bob")).join(room)
+        dave = await self.register("dave")
+        await self.restart_server(alice, dave)
+        self.bridge.transactions.clear()
+
+        for each in (dave, alice):
+            await each.put(f"/presence/{each.user_id}/status", {"presence": "unavailable"})
+
+        await self.bridge.until(lambda: self.bridge.of("ephemeral") != [])
+        senders = {each["sender"] for each in self.bridge.of("ephemeral")}
+        self.assertEqual(senders, {alice.user_id})
+
 
 class EncryptionTests(TransactionTestCase):
     registered = {"org.matrix.msc3202": True}  # noqa: RUF012
