@@ -1,52 +1,53 @@
-"""An application service: a real HTTP server that records what it is sent."""
+"""A bridge that takes transactions, and knows what it has received."""
 
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-from twisted.internet import reactor
-from twisted.internet.defer import Deferred
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Site
+from tests.appservices.fake_bridge import TRANSACTIONS, Answer, FakeBridge, never
+from tests.support.reactor import until
 
 
-class Bridge(Resource):
-    """Answers transactions with `status`; a repeated id is recorded, but not its events.
+class Bridge(FakeBridge):
+    """Answers transactions with `status` and `body`, and all else with success.
 
-    `requests` are (method, path, body); `events`, `ephemeral` and so on what was new, in order.
-    With `hangs` it does not answer; `answer(request)` may replace the answer to any request.
+    It refuses other tokens than its own.
+
+    `received` are the bodies of those that it has accepted, by their ids. With `hangs` it does not
+    answer. `most_in_flight` is the largest number of requests that it had at a time.
     """
-
-    isLeaf = True
 
     def __init__(self, hs_token: str) -> None:
         super().__init__()
         self.status = 200
+        self.body: Any = {}
         self.hangs = False
-        self.answer: Callable[[Any], bytes] | None = None
-        self.body = b"{}"
-        self.requests: list[tuple[str, str, Any]] = []
-        self.transactions: dict[str, Any] = {}
+        self.received: dict[str, Any] = {}
         self.most_in_flight = 0
         self._in_flight = 0
-        self._authorization = f"Bearer {hs_token}"
-        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
-        self.port: Any = None
+        self._hs_token = hs_token
 
-    def start(self, port: int = 0) -> str:
-        """Listen, and give the URL."""
-        site = Site(self)
-        site.noisy = False
-        self.port = reactor.listenTCP(port, site, interface="127.0.0.1")
-        return f"http://127.0.0.1:{self.port.getHost().port}"
-
-    async def stop(self) -> None:
-        """Listen no more."""
-        await self.port.stopListening()
+    async def answer(self, request: Any) -> Answer:
+        self._in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self._in_flight)
+        try:
+            if self.answers:
+                return await super().answer(request)
+            if not request.path.startswith(TRANSACTIONS):
+                return Answer()
+            self.transactions.append(request)
+            if request.token != self._hs_token:
+                return Answer(403)
+            if self.hangs:
+                return await never(request)
+            if self.status == 200:
+                self.received.setdefault(request.path.removeprefix(TRANSACTIONS), request.body)
+            return Answer(self.status, self.body)
+        finally:
+            self._in_flight -= 1
 
     def of(self, kind: str) -> list[Any]:
-        """All new items of one kind, in the order of their arrival."""
-        return [each for body in self.transactions.values() for each in body.get(kind, [])]
+        """All items of one kind, in the order of their arrival."""
+        return [each for body in self.received.values() for each in body.get(kind, [])]
 
     @property
     def events(self) -> list[Any]:
@@ -58,38 +59,4 @@ class Bridge(Resource):
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something was received."""
-        if not condition():
-            waiting: Deferred[None] = Deferred()
-            self._waiting.append((condition, waiting))
-            await waiting.addTimeout(20, reactor)
-
-    def render(self, request: Any) -> Any:
-        body = msgspec.json.decode(request.content.read() or b"{}")
-        path = request.path.decode()
-        self.requests.append((request.method.decode(), path, body))
-        self._in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self._in_flight)
-        request.notifyFinish().addBoth(self._finished)
-        if request.getHeader("Authorization") != self._authorization:
-            request.setResponseCode(403)
-            return b'{"errcode": "M_FORBIDDEN"}'
-        if self.answer is not None:
-            return self.answer(request)
-        if self.hangs:
-            return NOT_DONE_YET
-        request.setResponseCode(self.status)
-        if self.status == 200 and "/transactions/" in path:
-            self.transactions.setdefault(path.rpartition("/")[2], body)
-        self._notify()
-        return self.body
-
-    def _finished(self, _: object) -> None:
-        self._in_flight -= 1
-
-    def _notify(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for condition, done in waiting:
-            if condition():
-                done.callback(None)
-            else:
-                self._waiting.append((condition, done))
+        await until(condition)

@@ -179,7 +179,8 @@ class SocketTests(SocketTestCase):
 class SwitchTests(SocketTestCase):
     async def setUp(self) -> None:
         self.bridge = Bridge(f"{HS_TOKEN} irc")
-        self.registrations = (registration("irc", url=self.bridge.start()),)
+        self.bridge.listen()
+        self.registrations = (registration("irc", url=self.bridge.url),)
         self.addCleanup(self.bridge.stop)
         await super().setUp()
 

@@ -12,6 +12,7 @@ from homeserver.storage.appservices.transactions import request_move, requested_
 from homeserver.streams import durable_reader
 from homeserver.streams.positions import position_at
 from tests.appservices.bridge import Bridge
+from tests.appservices.fake_bridge import TRANSACTIONS, Answer
 from tests.appservices.support import HS_TOKEN, AppserviceTestCase, registration
 from tests.support.reactor import pause, until
 
@@ -23,7 +24,8 @@ class TransactionTestCase(AppserviceTestCase):
 
     async def setUp(self) -> None:
         self.bridge = Bridge(f"{HS_TOKEN} irc")
-        url = self.bridge.start()
+        self.bridge.listen()
+        url = self.bridge.url
         self.addCleanup(self.bridge.stop)
         self.registrations = (registration("irc", url=url, **self.registered),)
         await super().setUp()
@@ -74,7 +76,7 @@ class TransactionTests(TransactionTestCase):
         await self.bridge.until(lambda: len(self.bridge.events) == 1)
         self.bridge.status = 500
         await alice.say(room, "one")
-        await self.bridge.until(lambda: len(self.bridge.requests) == 2)
+        await self.bridge.until(lambda: len(self.bridge.transactions) == 2)
         await alice.say(room, "two")
         await self.restart_server(alice)
         self.bridge.status = 200
@@ -84,9 +86,9 @@ class TransactionTests(TransactionTestCase):
 
         self.assertEqual(self.bridge.messages(), ["one", "two", "three"])
         repeated = [
-            path
-            for _, path, body in self.bridge.requests
-            if body["events"][0]["content"].get("body") == "one"
+            each.path
+            for each in self.bridge.transactions
+            if each.body["events"][0]["content"].get("body") == "one"
         ]
         self.assertEqual(len(set(repeated)), 1)
         self.assertGreater(len(repeated), 1)
@@ -94,7 +96,8 @@ class TransactionTests(TransactionTestCase):
     async def test_a_dead_bridge_keeps_nothing_from_another(self) -> None:
         """Each application service has a queue of its own."""
         other = Bridge(f"{HS_TOKEN} other")
-        url = other.start()
+        other.listen()
+        url = other.url
         self.addCleanup(other.stop)
         (self._directory / "appservices.d" / "other.yaml").write_text(
             yaml.safe_dump(registration("other", url=url))
@@ -169,7 +172,7 @@ class TransactionTests(TransactionTestCase):
                 (position,),
             )
             connection.execute("DELETE FROM appservice_transactions")
-        self.bridge.transactions.clear()
+        self.bridge.received.clear()
         await self.start_server()
         await self.bridge.until(lambda: "two" in self.bridge.messages())
 
@@ -188,23 +191,19 @@ class TransactionTests(TransactionTestCase):
         await self.bridge.until(lambda: len(self.bridge.events) > 8)
 
         self.assertEqual(
-            len({path for _, path, _ in self.bridge.requests}), len(self.bridge.requests)
+            len({each.path for each in self.bridge.transactions}), len(self.bridge.transactions)
         )
 
     async def test_redirects_are_not_followed(self) -> None:
         """A bridge that sends us in circles gets its events once it stops that."""
-
-        def redirect(request: Any) -> bytes:
-            request.setResponseCode(307)
-            request.setHeader("Location", request.uri)
-            return b""
-
-        self.bridge.answer = redirect
+        self.bridge.answers[TRANSACTIONS] = lambda asked: Answer(
+            307, headers={"Location": asked.path}
+        )
         ghost = await self.ghost("_irc_bob")
         await ghost.create_room()
-        await until(lambda: len(self.bridge.requests) >= 2)
-        self.assertEqual(len({path for _, path, _ in self.bridge.requests}), 1)
-        self.bridge.answer = None
+        await until(lambda: len(self.bridge.transactions) >= 2)
+        self.assertEqual(len({each.path for each in self.bridge.transactions}), 1)
+        self.bridge.answers.clear()
 
         await self.bridge.until(lambda: self.bridge.events != [])
 
@@ -214,7 +213,7 @@ class TransactionTests(TransactionTestCase):
         self.bridge.status = 500
         ghost = await self.ghost("_irc_bob")
         await ghost.create_room()
-        await until(lambda: self.bridge.requests != [])
+        await until(lambda: self.bridge.transactions != [])
         self.bridge.status = 200
 
         await self.bot().request("POST", "/_matrix/client/v1/appservice/irc/ping", {})
@@ -232,7 +231,7 @@ class MoveTests(TransactionTestCase):
         began = time.time()
         self.bridge.status = 500
         await alice.say(room, "one")
-        await self.bridge.until(lambda: len(self.bridge.requests) > 1)
+        await self.bridge.until(lambda: len(self.bridge.transactions) > 1)
         db = self.server.parts.db
         await db.run(request_move, "irc", None)
         self.server.reload()
@@ -319,7 +318,7 @@ class EphemeralTests(TransactionTestCase):
         await (await self.ghost("_irc_bob")).join(room)
         dave = await self.register("dave")
         await self.restart_server(alice, dave)
-        self.bridge.transactions.clear()
+        self.bridge.received.clear()
 
         for each in (dave, alice):
             await each.put(f"/presence/{each.user_id}/status", {"presence": "unavailable"})
@@ -365,7 +364,7 @@ class EncryptionTests(TransactionTestCase):
                 "to_device_id": bot.device_id,
             },
         )
-        body = next(each for each in self.bridge.transactions.values() if "to_device" in each)
+        body = next(each for each in self.bridge.received.values() if "to_device" in each)
         for prefix in ("", "org.matrix.msc3202."):
             self.assertEqual(
                 body[f"{prefix}device_one_time_keys_count"],
@@ -374,7 +373,5 @@ class EncryptionTests(TransactionTestCase):
         await self.log_in(alice)
         changed = {"changed": [alice.user_id], "left": []}
         await self.bridge.until(
-            lambda: (
-                changed in [each.get("device_lists") for each in self.bridge.transactions.values()]
-            )
+            lambda: changed in [each.get("device_lists") for each in self.bridge.received.values()]
         )
