@@ -139,7 +139,7 @@ class JsonPostsTests(TestCase):
         await self.clean_up()
 
     async def test_a_connection_that_nobody_uses_is_closed(self) -> None:
-        """Any user can name a gateway, and its connection must not stay open for ever."""
+        """Any user can name a gateway, and its connection must not stay open for good."""
         self.patch(json_posts, "IDLE_SECONDS", 0.05)
         await self.post(PLAIN)
         self.assertEqual(self.server.open, 1)
