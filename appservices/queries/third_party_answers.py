@@ -14,6 +14,7 @@ import msgspec
 from msgspec import defstruct
 
 from homeserver.protocol.identifiers import InvalidIdentifier, is_valid_user_id, parse_room_alias
+from homeserver.rooms.discovery.network_lists import instance_id
 
 FieldType = defstruct("FieldType", [("regexp", str), ("placeholder", str)])
 ThirdPartyInstance = defstruct(
@@ -54,11 +55,6 @@ def parse_protocol(body: bytes, appservice_id: str) -> dict[str, Any] | None:
         if network := instance.get("network_id"):
             instance["instance_id"] = instance_id(appservice_id, network)
     return {**content, "instances": kept}
-
-
-def instance_id(appservice_id: str, network_id: str) -> str:
-    """The id of a network of an application service, unique on this server."""
-    return f"{appservice_id}|{network_id}"
 
 
 def merge_protocols(found: Sequence[dict[str, Any]]) -> dict[str, Any]:

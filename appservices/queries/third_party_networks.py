@@ -29,7 +29,12 @@ from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.single_flight import SingleFlight
 from homeserver.outbound.http_client import OutboundError
 from homeserver.protocol.appservices.appservice import Appservice
-from homeserver.protocol.errors import InvalidParam, NotFound, RemoteServerFailed
+from homeserver.protocol.errors import (
+    InvalidParam,
+    LimitExceeded,
+    NotFound,
+    RemoteServerFailed,
+)
 from homeserver.web.rate_limits import RateLimits
 
 NETWORKS = f"{APP}/thirdparty"
@@ -135,7 +140,7 @@ class ThirdPartyNetworks:
     async def _describe(self, appservice: Appservice, protocol: str) -> dict[str, Any] | None:
         path = f"/protocol/{quote(protocol, safe='')}"
         body = await self._ask(appservice, path, appservice.sender)
-        found = parse_protocol(body, appservice.id) if body else None
+        found = parse_protocol(body, appservice.id) if body and isinstance(body, bytes) else None
         seconds = SILENT_SECONDS if found is None else KEPT_SECONDS
         self._protocols.put((appservice.id, protocol), (self._clock.seconds() + seconds, found))
         return found
@@ -155,15 +160,24 @@ class ThirdPartyNetworks:
         self._limits.check(LIMIT, party)
         path = f"{path}?{urlencode(fields)}" if fields else path
         bodies = await gather_all([self._ask(each, path, party) for each in asked])
-        found = [each for body in bodies if body for each in parse(body)]
+        found = [each for body in bodies if isinstance(body, bytes) for each in parse(body)]
         if found:
             return found
+        for body in bodies:
+            if isinstance(body, LimitExceeded):
+                raise body
         if all(body is None for body in bodies):
             raise RemoteServerFailed("No bridge of this network has answered")
         raise NotFound("No bridge of this network knows it")
 
-    async def _ask(self, appservice: Appservice, path: str, party: Party) -> bytes | None:
-        """The body of a successful answer, empty for all other answers; `None` without one."""
+    async def _ask(
+        self, appservice: Appservice, path: str, party: Party
+    ) -> bytes | LimitExceeded | None:
+        """The body of a successful answer, empty for all other answers; `None` without one.
+
+        Where too many wait for this application service already, that is returned: others may
+        know the answer.
+        """
         sending = self._client.request(
             appservice,
             "GET",
@@ -181,6 +195,8 @@ class ThirdPartyNetworks:
                 error=error,
             )
             return None
+        except LimitExceeded as error:
+            return error
         if response.status >= 500:
             return None
         return response.body if is_success(response) else b""

@@ -28,7 +28,7 @@ from homeserver.concurrency.single_flight import SingleFlight
 from homeserver.config.limits import RateSettings
 from homeserver.outbound.http_client import OutboundError
 from homeserver.protocol.appservices.appservice import Appservice
-from homeserver.protocol.errors import NotFound, RequestTimeout
+from homeserver.protocol.errors import LimitExceeded, NotFound, RequestTimeout
 from homeserver.web.rate_limits import RateLimits
 
 TOTAL_SECONDS = 15.0  # for all attempts; the specification leaves it open
@@ -149,13 +149,19 @@ class UnknownNames:
         answered = await gather_all(self._ask(each, name, party) for each in asked)
         if await self._kind.exists(name):
             return
+        for each in answered:
+            if isinstance(each, LimitExceeded):
+                raise each
         if not all(answered):
             raise RequestTimeout(f"The bridge of the {self._kind.noun} {name} does not answer")
         self._unknown.put(name, self._clock.seconds() + UNKNOWN_SECONDS)
         raise self._not_found(name)
 
-    async def _ask(self, appservice: Appservice, name: str, party: Party) -> bool:
-        """Whether an application service has answered; what, is in the database."""
+    async def _ask(self, appservice: Appservice, name: str, party: Party) -> bool | LimitExceeded:
+        """Whether an application service has answered; what, is in the database.
+
+        Where too many wait for it already, that is returned: others may create the name.
+        """
         attempts = self._attempts(appservice, name, self._clock.seconds() + TOTAL_SECONDS)
         try:
             await self._requests.run(appservice, party, attempts, TOTAL_SECONDS)
@@ -167,6 +173,8 @@ class UnknownNames:
                 error=error,
             )
             return False
+        except LimitExceeded as error:
+            return error
         return True
 
     async def _attempts(self, appservice: Appservice, name: str, deadline: float) -> None:

@@ -126,12 +126,13 @@ class _RegistrationFile:
         name = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
         self.problems.append((self._file.line_of(place), f"{name[1:]}: {text}"))
 
-    def _text(self, key: str) -> str:
+    def _text(self, key: str, *, is_secret: bool = False) -> str:
         value = self._content.get(key)
         if value is None:
             self._problem((key,), "missing, but required")
         elif not isinstance(value, str):
-            self._problem((key,), f"expected text, got {value} (put it in quotes)")
+            got = "something else" if is_secret else value
+            self._problem((key,), f"expected text, got {got} (put it in quotes)")
         elif not value:
             self._problem((key,), "expected text that is not empty")
         else:
@@ -139,7 +140,7 @@ class _RegistrationFile:
         return ""
 
     def _token(self, key: str) -> str:
-        token = self._text(key)
+        token = self._text(key, is_secret=True)
         if token and (len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable()):
             self._problem(
                 (key,),

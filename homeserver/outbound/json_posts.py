@@ -17,6 +17,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import URI
 
+from homeserver.concurrency.clock import DelayedCall
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.config.settings import OutboundHttpSettings
 from homeserver.outbound.client_tls import ClientTls
@@ -32,8 +33,8 @@ from homeserver.outbound.networks import open_network
 from homeserver.outbound.response_parser import ResponseParser
 
 MAX_IDLE = 100  # connections of one service
-MAX_SERVICES = 1_000  # whose connections are kept
-IDLE_SECONDS = 30.0
+MAX_IDLE_IN_ALL = 1_000  # connections
+IDLE_SECONDS = 30.0  # after which a connection is not used again, and closed at the next look
 MAX_URLS = 5_000
 
 T = TypeVar("T")
@@ -68,13 +69,21 @@ class JsonPosts:
         tls = ClientTls(verify=settings.verify_certificates)
         self._endpoints = WebEndpoints(network, tls, self._open)
         self._targets: LruCache[str, _Target] = LruCache("post_targets", MAX_URLS)
+        # By service, the one that has been idle longest first.
         self._idle: LruCache[bytes, list[_Connection]] = LruCache(
-            "idle_post_connections", MAX_SERVICES, on_evict=_close_all
+            "idle_post_connections",
+            MAX_IDLE_IN_ALL,
+            size_of=lambda _, connections: max(1, len(connections)),
+            on_evict=_close_all,
         )
+        self._next_look: DelayedCall | None = None
 
     async def stop(self) -> None:
         """Close all connections."""
         await self._open.end()
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
 
     async def post(self, url: str, body: bytes, *, max_body: int, timeout: float) -> PostResponse:
         """Send JSON and read the response. Raises `OutboundError`.
@@ -129,25 +138,36 @@ class JsonPosts:
 
     def give_back(self, connection: "_Connection") -> None:
         """Keep a connection for the next request to its service."""
-        idle = self._idle.get(connection.service)
-        if idle is None:
-            idle = self._idle.put(connection.service, [])
+        idle = self._idle.get(connection.service) or []
         if len(idle) >= MAX_IDLE:
             connection.close()
-        else:
-            idle.append(connection)
-            connection.expire(self._reactor.seconds() + IDLE_SECONDS)
-            self._close_expired(idle)
+            return
+        idle.append(connection)
+        connection.expire(self._reactor.seconds() + IDLE_SECONDS)
+        self._idle.put(connection.service, idle)
+        self._look_later()
 
     def seconds(self) -> float:
         """The time of the reactor."""
         seconds: float = self._reactor.seconds()
         return seconds
 
-    def _close_expired(self, idle: "list[_Connection]") -> None:
-        """Close the connection that has been idle longest, if that is too long."""
-        if idle[0].is_expired:
-            idle.pop(0).close()
+    def _look_later(self) -> None:
+        if self._next_look is None:
+            self._next_look = self._reactor.callLater(IDLE_SECONDS, self._close_expired)
+
+    def _close_expired(self) -> None:
+        """Close what was idle too long: most services are not sent anything for hours."""
+        self._next_look = None
+        for service, idle in list(self._idle.items()):
+            while idle and idle[0].is_expired:
+                idle.pop(0).close()
+            if idle:
+                self._idle.measure(service)
+            else:
+                self._idle.pop(service)
+        if self._idle:
+            self._look_later()
 
 
 class _ClosedWhileIdle(Exception):

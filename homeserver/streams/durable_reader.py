@@ -94,7 +94,10 @@ class DurableReader(Generic[Item]):
         self._is_started = False
         self._running: Deferred[None] | None = None
         self._stored = 0
-        self._stored_at = self._idle_at = clock.seconds()
+        self._stored_at = clock.seconds()
+        self._marked = 0  # a position of the log; when it was handled, that of then is marked
+        self._marked_at = clock.seconds()
+        self._current_at = clock.seconds()  # everything up to this time is handled
         self._has_unstored = False
 
     @property
@@ -113,8 +116,11 @@ class DurableReader(Generic[Item]):
 
     @property
     def behind_seconds(self) -> float:
-        """The time since the reader had nothing to do; 0 if it has nothing to do now."""
-        return 0.0 if self.is_idle else self._clock.seconds() - self._idle_at
+        """The time since which the log has entries that are not handled; 0 if it has none.
+
+        It may be too long by two intervals of `DurableReaders`.
+        """
+        return 0.0 if self.is_idle else self._clock.seconds() - self._current_at
 
     async def load(self) -> None:
         """Find where to continue. A reader that is new begins with what happens from now on."""
@@ -156,12 +162,21 @@ class DurableReader(Generic[Item]):
         """The row with the position, if it has to be stored."""
         now = self._clock.seconds()
         position = self.position
-        if self.is_idle:
-            self._idle_at = now
+        self._mark(now, position)
         is_due = self._has_unstored or now - self._stored_at >= STORE_IDLE_SECONDS
         if not is_due or position <= self._stored:
             return []
         return [self._moved(position)]
+
+    def _mark(self, now: float, position: int) -> None:
+        """Note how current the reader is: on a busy server it is never idle."""
+        if self.is_idle:
+            self._current_at = now
+        elif position >= self._marked:
+            self._current_at = self._marked_at
+        else:
+            return
+        self._marked, self._marked_at = self._log.position, now
 
     def _moved(self, position: int) -> Row:
         self._stored, self._stored_at = position, self._clock.seconds()

@@ -24,7 +24,7 @@ def watch(
     registry = room_core.registry
     metrics.gauges(
         "reader_behind_seconds",
-        "Time since a reader of the log had nothing to do.",
+        "Time since which the log has entries that a reader has not handled.",
         "reader",
         lambda: {reader.name: reader.behind_seconds for reader in readers},
     )

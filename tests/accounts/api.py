@@ -70,7 +70,7 @@ class ApiTestCase(AccountsTestCase):
         return [
             AccountApi(reset, self.deactivation, self.bindings, self.uia),
             AccountDataApi(self.account_data),
-            AccountModerationApi(AccountModeration(self.db, SERVER, self.tokens)),
+            AccountModerationApi(AccountModeration(self.db, SERVER, self.tokens, _without_pushers)),
             CapabilitiesApi("12", with_password=True, with_third_party_ids=True),
             DevicesApi(self.devices, self.sessions, self.uia),
             DiscoveryApi(BASEURL, DELEGATED_TO, support),
@@ -121,3 +121,7 @@ class ApiTestCase(AccountsTestCase):
         body = {"auth": DUMMY, "username": name, "password": PASSWORD, **more}
         response: dict[str, Any] = await self.ok("POST", f"{V3}/register", body)
         return response
+
+
+async def _without_pushers(_: str) -> None:
+    """Locked accounts have no pushers to be stopped in these tests."""

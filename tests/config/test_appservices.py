@@ -85,6 +85,10 @@ def test_files_outside_of_the_folder(tmp_path: Path) -> None:
         (("url: http://127.0.0.1:9999/", "url: localhost"), "line 3: url: expected a web address"),
         (("url: http://127.0.0.1:9999/", "url: [1]"), "line 3: url: expected a web address"),
         (("as_token: the token of the bridge", "as_token: short"), "line 4: as_token: expected"),
+        (
+            ("as_token: the token of the bridge", "as_token: 123456789"),
+            "line 4: as_token: expected text, got something else (put it in quotes)",
+        ),
         (("_irc_bot", "'@_irc_bot:example.org'"), "line 6: sender_localpart: expected the part"),
         (("_irc_bot", "'a b'"), "line 6: sender_localpart: "),
         (("rate_limited: false", "rate_limited: 1"), "line 7: rate_limited: expected true"),

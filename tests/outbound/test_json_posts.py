@@ -5,13 +5,16 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from homeserver.concurrency.deferreds import gather_all
 from homeserver.config.settings import OutboundHttpSettings
+from homeserver.outbound import json_posts
 from homeserver.outbound.http_client import OutboundError
 from homeserver.outbound.json_posts import JsonPosts, PostResponse
-from tests.support.reactor import pause
+from tests.support.reactor import pause, until
 
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 MAX_BODY = 1_000
@@ -28,6 +31,10 @@ class ScriptedServer(Protocol):
 
     def connectionMade(self) -> None:
         self.factory.connections += 1
+        self.factory.open += 1
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.factory.open -= 1
 
     def dataReceived(self, data: bytes) -> None:
         self._buffer += data
@@ -60,7 +67,7 @@ class JsonPostsTests(TestCase):
         self.server.noisy = False
         self.server.responses = []
         self.server.requests = []
-        self.server.connections = 0
+        self.server.connections = self.server.open = 0
         self.server.is_slow = False
         port = reactor.listenTCP(0, self.server, interface="127.0.0.1")  # type: ignore[attr-defined]
         self.addCleanup(lambda: maybeDeferred(port.stopListening))
@@ -129,6 +136,34 @@ class JsonPostsTests(TestCase):
 
         self.assertEqual(self.server.connections, 2)
         await self.assert_fails(self.post(None, None))
+        await self.clean_up()
+
+    async def test_a_connection_that_nobody_uses_is_closed(self) -> None:
+        """Any user can name a gateway, and its connection must not stay open for good."""
+        self.patch(json_posts, "IDLE_SECONDS", 0.05)
+        await self.post(PLAIN)
+        self.assertEqual(self.server.open, 1)
+
+        await until(lambda: self.server.open == 0)
+
+        self.assertEqual(await self.post(PLAIN), PostResponse(200, b"{}"))
+        await self.clean_up()
+
+    async def test_idle_connections_are_bounded_in_all(self) -> None:
+        """A thousand gateways with a hundred connections each would be all that there may be."""
+        self.patch(json_posts, "MAX_IDLE_IN_ALL", 3)
+        self.posts = JsonPosts(reactor, OutboundHttpSettings(allow_private_addresses=True), "tests")
+        other = self.url.replace("127.0.0.1", "localhost")
+        for url in (self.url, other):
+            self.server.responses += [PLAIN] * 2
+            posts = [self.posts.post(url, b"{}", max_body=9, timeout=9.0) for _ in range(2)]
+            await gather_all(posts)
+        self.assertEqual(self.server.connections, 4)
+
+        await until(lambda: self.server.open == 2)
+
+        await self.post(PLAIN)
+        self.assertEqual(self.server.connections, 5)
         await self.clean_up()
 
     async def test_what_is_no_response_fails(self) -> None:

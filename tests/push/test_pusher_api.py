@@ -176,6 +176,24 @@ class PusherApiTests(PushTestCase):
 
         self.assertEqual(await self.pushkeys(), ["mine"])
 
+    async def test_a_locked_account_pushes_nothing_until_it_is_unlocked(self) -> None:
+        """A session that may read nothing is not shown messages by another door."""
+        admin = await self.register_admin("root")
+        lock = f"/_matrix/client/v1/admin/lock/{self.alice.user_id}"
+        await self.set_pusher()
+        await self.bob.say(self.room, "before")
+        await self.pushed(1)
+
+        await admin.request("PUT", lock, {"locked": True})
+        await self.bob.say(self.room, "while it is locked")
+        await self.assert_no_more(1)
+        await admin.request("PUT", lock, {"locked": False})
+        await self.bob.say(self.room, "after")
+
+        await self.pushed(2)
+        self.assertEqual(self.gateway.bodies(), ["before", "after"])
+        self.assertEqual(await self.pushkeys(), ["phone"])
+
     async def test_a_deactivated_account_has_no_pushers(self) -> None:
         """Nothing is sent for an account that is gone."""
         await self.set_pusher()

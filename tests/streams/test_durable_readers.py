@@ -295,6 +295,28 @@ class BacklogTests(ReaderTestCase):
         # The one that waited may be handled twice.
         self.assertEqual(list(dict.fromkeys(self.process.handled)), texts)
 
+    async def test_a_busy_reader_that_keeps_up_is_not_behind(self) -> None:
+        """An operator is alarmed by a reader that stands still, not by one that always works."""
+        gates: list[Deferred[None]] = [Deferred() for _ in range(11)]
+        waiting = list(gates)
+        self.process.before_handling = lambda _: waiting.pop(0)
+        await self.process.note("first")
+        for number in range(10):
+            await self.process.note(str(number))
+            gates[number].callback(None)
+            await until(lambda number=number: len(waiting) == 9 - number)
+            self.process.clock.advance(1)
+        self.assertFalse(self.process.reader.is_idle)
+        self.assertLessEqual(self.process.reader.behind_seconds, 2)
+
+        for _ in range(5):
+            self.process.clock.advance(1)
+        self.assertGreaterEqual(self.process.reader.behind_seconds, 5)
+
+        gates[10].callback(None)
+        await self.process.idle()
+        self.assertEqual(self.process.reader.behind_seconds, 0.0)
+
     async def test_entries_during_the_last_page_are_not_lost(self) -> None:
         """A busy server never stands still for a reader that catches up."""
         await self.process.note("before")

@@ -6,6 +6,8 @@ read and leave, but not write. Administrators cannot be moderated while they hav
 Spec: https://spec.matrix.org/v1.19/client-server-api/#account-moderation
 """
 
+from collections.abc import Awaitable, Callable
+
 from homeserver.accounts.sessions.access_tokens import AccessTokens
 from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound
 from homeserver.protocol.identifiers import InvalidIdentifier, parse_user_id
@@ -14,9 +16,19 @@ from homeserver.storage.database.database import Database
 
 
 class AccountModeration:
-    """Locks and suspends accounts. The callers check that the requester is an administrator."""
+    """Locks and suspends accounts. The callers check that the requester is an administrator.
 
-    def __init__(self, db: Database, server_name: str, access_tokens: AccessTokens) -> None:
+    `on_lock_changed(user_id)` is called after an account was locked or unlocked.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        server_name: str,
+        access_tokens: AccessTokens,
+        on_lock_changed: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._on_lock_changed = on_lock_changed
         self._db = db
         self._server_name = server_name
         self._access_tokens = access_tokens
@@ -45,6 +57,7 @@ class AccountModeration:
         await self.get(user_id)
         await self._db.run(set_locked, user_id, is_locked)
         self._access_tokens.forget_user(user_id)
+        await self._on_lock_changed(user_id)
 
     async def set_suspended(self, user_id: str, is_suspended: bool) -> None:
         """Suspend an account, or end its suspension. Raises what `get` raises."""

@@ -116,5 +116,5 @@ class PusherDirectory:
                 self.forget(entry.user_id)
 
 
-def _versions(pushers: UserPushers) -> list[tuple[int, int]]:
-    return [(pusher.number, pusher.row.set_position) for pusher in pushers]
+def _versions(pushers: UserPushers) -> list[tuple[int, int, bool]]:
+    return [(each.number, each.row.set_position, each.row.is_locked) for each in pushers]

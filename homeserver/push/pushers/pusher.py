@@ -69,8 +69,12 @@ class Pusher:
 
     @property
     def is_pushing(self) -> bool:
-        """Whether it is enabled, and one that sends requests."""
-        return self.row.enabled and self.row.kind == HTTP
+        """Whether it is enabled, one that sends requests, and not of a locked account.
+
+        The sessions of a locked account see no messages, so its phones do not, either.
+        """
+        row = self.row
+        return row.enabled and row.kind == HTTP and not row.is_locked
 
     @cached_property
     def url(self) -> str:

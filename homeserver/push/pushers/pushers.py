@@ -104,6 +104,10 @@ class Pushers:
         """Delete all pushers of a deactivated user."""
         await self._delete(user_id, await self._db.run(pushers_of, [user_id]))
 
+    async def lock_changed(self, user_id: str) -> None:
+        """Have the pushers of a user read again, whose account was locked or unlocked."""
+        await self._append(self._log.next_position(), (user_id,), ())
+
     async def prepare(self, user_id: str) -> None:
         """Load nothing: `follow` needs no data."""
 
@@ -166,6 +170,7 @@ def _new_row(caller: Requester, token: int | None, request: PusherRequest, now: 
         behind_since=None,
         failing_since_ms=None,
         badge=None,
+        is_locked=False,
     )
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.accounts.sessions.suspension import check_not_suspended
 from homeserver.concurrency.cooperative import build_cooperatively
 from homeserver.concurrency.fair_slots import FairSlots, QueueFull
 from homeserver.concurrency.not_in_memory import NotInMemory
@@ -93,14 +94,16 @@ class HistoryImport:
         try:
             async with self._slots.slot(importer.id), self._rooms.writing(room_id) as writer:
                 await self._check_room(writer, caller, request)
-                return await self._insert(writer, request)
+                return await self._insert(writer, caller, request)
         except QueueFull:
             raise LimitExceeded(RETRY_AFTER_MS, "Too many imports wait for others") from None
 
-    async def _insert(self, writer: RoomWriter, request: ImportRequest) -> list[str]:
+    async def _insert(
+        self, writer: RoomWriter, caller: Requester, request: ImportRequest
+    ) -> list[str]:
         await writer.inbound.lock.acquire()
         try:
-            ids, stored = await self._insert_new(writer, request)
+            ids, stored = await self._insert_new(writer, caller, request)
         finally:
             writer.inbound.lock.release()
         if request.mark_read_by is not None and ids:
@@ -108,6 +111,7 @@ class HistoryImport:
         return ids
 
     def _check_senders(self, caller: Requester, request: ImportRequest) -> Importer:
+        check_not_suspended(caller)
         importer = self._find_importer(caller)
         if importer is None:
             raise Forbidden(
@@ -146,7 +150,7 @@ class HistoryImport:
             raise InvalidParam(f"{reader} is no local member of the room")
 
     async def _insert_new(
-        self, writer: RoomWriter, request: ImportRequest
+        self, writer: RoomWriter, caller: Requester, request: ImportRequest
     ) -> tuple[list[str], Mapping[str, StoredEvent]]:
         """Insert the messages that the room does not have; returns all ids, and the events."""
         storage, room = writer.storage, writer.room
@@ -172,6 +176,8 @@ class HistoryImport:
             events = await build_cooperatively(
                 writer.local_server.clock, _events(writer, new, depth, silent=silent)
             )
+        # The caller may have waited long, and have been removed from the room meanwhile.
+        await self._check_room(writer, caller, request)
         while True:
             try:
                 for event in events:

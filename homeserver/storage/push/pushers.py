@@ -103,7 +103,8 @@ SET_PUSHER_PROGRESS = BatchStatement(
 _COLUMNS = """
     pusher, user_id, device_id, token, kind, app_id, pushkey, app_display_name,
     device_display_name, profile_tag, lang, data, enabled, set_position, set_ms, sent_upto,
-    behind_since, failing_since_ms, badge
+    behind_since, failing_since_ms, badge,
+    EXISTS (SELECT FROM users WHERE users.user_id = pushers.user_id AND is_locked) AS is_locked
 """
 _EXISTS = """
     (device_id IS NULL
@@ -115,7 +116,7 @@ _EXISTS = """
 
 @dataclass(frozen=True, slots=True)
 class PusherRow:
-    """One pusher."""
+    """One pusher. `is_locked` says that its user's account is, which is no column of the table."""
 
     pusher: int
     user_id: str
@@ -136,6 +137,7 @@ class PusherRow:
     behind_since: int | None
     failing_since_ms: int | None
     badge: int | None
+    is_locked: bool
 
 
 async def pushers_of(db: Connection, user_ids: Sequence[str]) -> list[PusherRow]:

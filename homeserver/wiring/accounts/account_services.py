@@ -142,7 +142,9 @@ class AccountServices:
         password_change = PasswordChange(
             db, self._passwords, core.sessions, allowed=settings.passwords.enabled
         )
-        moderation = AccountModeration(db, settings.server_name, core.access_tokens)
+        moderation = AccountModeration(
+            db, settings.server_name, core.access_tokens, core.pushers.lock_changed
+        )
         apis: list[Any] = [
             AccountApi(
                 third_party.password_reset(uia, password_change),

@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from appservices.queries import third_party_networks
+from twisted.internet.defer import ensureDeferred
+
+from appservices.queries import bounded_requests, third_party_networks
 from tests.appservices.fake_bridge import Answer, FakeBridge, never
 from tests.appservices.queries.support import BridgedTestCase
 from tests.appservices.support import registration
-from tests.support.reactor import together
+from tests.support.reactor import together, until
 
 NETWORKS = "/_matrix/app/v1/thirdparty"
 PROTOCOL = f"{NETWORKS}/protocol/irc"
@@ -142,6 +144,30 @@ class ThirdPartyNetworksTests(BridgedTestCase):
 
         await self.assert_refused("M_UNKNOWN", self.alice.get("/thirdparty/user/irc"), 502)
         self.assertEqual(await self.alice.get("/thirdparty/protocols"), {})
+
+    async def test_bridge_for_which_too_many_wait_hides_no_other(self) -> None:
+        """A bridge that hangs makes nobody miss what another one knows."""
+        self.patch(bounded_requests, "SLOTS_OF_PARTY", 1)
+        self.patch(bounded_requests, "MAX_WAITING_OF_PARTY", 1)
+        self.patch(third_party_networks, "TIMEOUT_SECONDS", 2.0)
+        path = f"{NETWORKS}/location/irc"
+        self.bridge.answers[path] = never
+        waiting = [
+            ensureDeferred(self.alice.get("/thirdparty/location/irc", channel="y"))
+            for _ in range(2)
+        ]
+        await until(lambda: len(self.bridge.asked(path)) == 1 and len(self.other.asked(path)) == 2)
+
+        await self.assert_refused(
+            "M_LIMIT_EXCEEDED", self.alice.get("/thirdparty/location/irc", channel="x"), 429
+        )
+        self.other.answers[path] = lambda _: Answer(200, [LOCATION])
+        found = await self.alice.get("/thirdparty/location/irc", channel="x")
+
+        self.assertEqual(found, [LOCATION])
+        self.assertEqual(len(self.bridge.asked(path)), 1)
+        for each in waiting:
+            await self.assert_refused("M_NOT_FOUND", each, 404)
 
     async def test_fields_are_bounded(self) -> None:
         """A client does not have this server send megabytes."""

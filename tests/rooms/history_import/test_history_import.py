@@ -1,5 +1,7 @@
 """Importing old messages into a room."""
 
+from dataclasses import replace
+
 import pytest
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
@@ -10,6 +12,7 @@ from homeserver.protocol.errors import (
     LimitExceeded,
     NotFound,
     TooLarge,
+    UserSuspended,
 )
 from homeserver.rooms.events.imported_events import OldMessage
 from homeserver.rooms.history_import.history_import import MAX_MESSAGES
@@ -256,6 +259,33 @@ class PermissionTests(ImportTestCase):
         await self.put("old")
 
         assert await self.all() == ["old", "new"]
+
+    async def test_importer_that_was_removed_while_it_waited_imports_nothing(self) -> None:
+        """A ban holds from the moment at which it is there."""
+        self.room_id = await self.create_room(ALICE)
+        await self.say(self.room_id, "new")
+        await self.memberships.join(BRIDGE, self.room_id)
+        levels = {"users": {BRIDGE.user_id: 50}}
+        await self.sending.set_state(ALICE, self.room_id, "m.room.power_levels", "", levels)
+        async with self.rooms.writing(self.room_id) as writer:
+            lock = writer.inbound.lock
+        await lock.acquire()
+        attempts = [Deferred.fromCoroutine(self.put("old", forward=end)) for end in (False, True)]
+        await self.memberships.kick(ALICE, self.room_id, BRIDGE.user_id)
+        lock.release()
+
+        for attempt in attempts:
+            with pytest.raises(Forbidden):
+                await attempt
+
+        assert await self.all() == ["new"]
+
+    async def test_suspended_importer_imports_nothing(self) -> None:
+        """It may not write in any other way, either."""
+        request = ImportRequest([old("x")], forward=True)
+
+        with pytest.raises(UserSuspended):
+            await self.imports.insert(replace(BRIDGE, is_suspended=True), self.room_id, request)
 
     async def test_old_room_versions_have_no_imports(self) -> None:
         """There an event with a chosen id could be one of the graph."""
