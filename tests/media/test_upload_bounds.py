@@ -1,11 +1,14 @@
-"""Bounds of uploads in progress: their number, and the space on the disk."""
+"""Bounds of uploads in progress: their number, the space on the disk, and open files."""
 
+import os
 import tempfile
 import time
 from pathlib import Path
+from threading import Event, current_thread
+from unittest.mock import patch
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
@@ -43,15 +46,17 @@ class ConcurrentUploadTests(MediaTestCase):
         await self.upload(b"again")
 
 
-class FullDiskTests(TestCase):
+class DiskTests(TestCase):
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.path = Path(folder.name) / "file"
 
-    def incoming(self, *, waiting: int = 10, min_free_space: int = 1 << 60) -> IncomingFile:
+    def incoming(
+        self, *, threads: int = 1, waiting: int = 10, min_free_space: int = 1 << 60
+    ) -> IncomingFile:
         """A file on a disk that has less space than it should."""
-        pool = ThreadPool(reactor, "disk", size=1, max_waiting=waiting)
+        pool = ThreadPool(reactor, "disk", size=threads, max_waiting=waiting)
         return IncomingFile(Disk(pool, min_free_space=min_free_space), self.path)
 
     async def test_a_disk_that_fills_up_meanwhile(self) -> None:
@@ -74,3 +79,35 @@ class FullDiskTests(TestCase):
 
         await file.discard()
         await running
+
+    async def test_a_write_that_is_given_up(self) -> None:
+        """What a thread still writes gets into no file that has been opened since."""
+        file, write = self.incoming(threads=2, min_free_space=0), os.write
+        begun, gate = Event(), Event()
+
+        def slow(fd: int, data: memoryview) -> int:
+            if current_thread().name == "disk":
+                begun.set()
+                gate.wait()
+            return write(fd, data)
+
+        with patch.object(os, "write", slow):
+            writing = Deferred.fromCoroutine(file.write([b"of another server"]))
+            while not begun.is_set():
+                await deferLater(reactor, 0.01)
+            writing.cancel()
+            await self.assertFailure(writing, CancelledError)
+            discarding = Deferred.fromCoroutine(file.discard())
+            await deferLater(reactor, 0.05)
+            other = self.path.with_name("other")
+            with other.open("wb"):
+                gate.set()
+                await discarding
+                await self.until_no_thread(file)
+                self.assertEqual(other.read_bytes(), b"")
+
+        self.assertFalse(self.path.exists())
+
+    async def until_no_thread(self, file: IncomingFile) -> None:
+        while file._disk._pool.running:
+            await deferLater(reactor, 0.01)
