@@ -5,6 +5,7 @@ import tempfile
 import time
 from pathlib import Path
 from threading import Event, current_thread
+from typing import Any
 from unittest.mock import patch
 
 from twisted.internet import reactor
@@ -17,6 +18,7 @@ from twisted.trial.unittest import TestCase
 from homeserver.concurrency.thread_pools import ThreadPool
 from homeserver.media.files.disk import Disk, NoSpace
 from homeserver.media.files.incoming_file import CHECKED_EVERY, IncomingFile
+from homeserver.media.files.stored_file import read_parts
 from homeserver.media.upload_quotas import MAX_CONCURRENT
 from homeserver.protocol.errors import Unavailable
 from tests.media.media_client import UPLOAD, MediaTestCase
@@ -107,6 +109,33 @@ class DiskTests(TestCase):
                 self.assertEqual(other.read_bytes(), b"")
 
         self.assertFalse(self.path.exists())
+
+    async def test_a_file_that_nobody_waits_for_is_closed(self) -> None:
+        """Clients that leave at once do not use up the descriptors of the process."""
+        self.path.write_bytes(b"x")
+        file, open_now = self.incoming(), os.open
+        begun, gate = Event(), Event()
+        opened: list[int] = []
+
+        def slow(*arguments: Any, **options: Any) -> int:
+            if current_thread().name == "disk":
+                begun.set()
+                gate.wait()
+                opened.append(open_now(*arguments, **options))
+                return opened[-1]
+            return open_now(*arguments, **options)
+
+        with patch.object(os, "open", slow):
+            reading = Deferred.fromCoroutine(anext(read_parts(file._disk, self.path, 0, 1)))
+            while not begun.is_set():
+                await deferLater(reactor, 0.01)
+            reading.cancel()
+            await self.assertFailure(reading, CancelledError)
+            gate.set()
+            await self.until_no_thread(file)
+
+        with self.assertRaises(OSError):
+            os.fstat(opened[0])
 
     async def until_no_thread(self, file: IncomingFile) -> None:
         while file._disk._pool.running:

@@ -84,7 +84,7 @@ class ArrivingFile:
     async def parts(self) -> AsyncGenerator[bytes, None]:
         """The bytes of the file, as they arrive. Raises the error of the transfer."""
         await self.readable()
-        fd = await self._disk.run(self._open)
+        fd = await self._disk.open(self._open)
         place = 0
         try:
             while True:
