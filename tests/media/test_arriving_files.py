@@ -1,6 +1,9 @@
 """Files of another server while they arrive: readers, breaks, stalls and bounds."""
 
+import gc
 import os
+import traceback
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
@@ -23,6 +26,10 @@ from tests.web.raw_http import Wire
 Script = Callable[[FileSink], Awaitable[None]]
 EARLY = 300_000
 WHOLE = 700_000
+
+
+class Piece:
+    """What has arrived of a file."""
 
 
 class ScriptedRemote:
@@ -140,6 +147,28 @@ class ArrivingFileTests(MediaTestCase):
         for got in (first, second):
             self.assertEqual((got.status, got.errcode), (502, "M_TOO_LARGE"))
         self.assertEqual(self.stored_files(), [])
+
+    async def test_a_failure_keeps_nothing_of_its_transfer(self) -> None:
+        """Other servers cannot fill the memory by transfers that fail, nor can those who ask."""
+        received: list[weakref.ref[Piece]] = []
+
+        async def broken(sink: FileSink) -> None:
+            piece = Piece()
+            received.append(weakref.ref(piece))
+            try:
+                raise ValueError(piece)
+            except ValueError as error:
+                raise RemoteServerFailed("it broke") from error
+
+        self.script(broken)
+        for _ in range(10):
+            self.assertEqual((await self.download("b.org/abc")).status, 502)
+        gc.collect()
+
+        self.assertEqual(len(self.remote.fetched), 1)
+        self.assertIsNone(received[0]())
+        [failed] = self.server.parts.media.remote_files._failed.values()
+        self.assertLess(len(list(traceback.walk_tb(failed.error.__traceback__))), 10)
 
     async def test_many_files_of_one_server(self) -> None:
         """It cannot make this server wait for it without bound."""

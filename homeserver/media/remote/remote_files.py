@@ -111,7 +111,7 @@ class RemoteFiles:
         if fetch is None:
             failed = self._failed.get(name)
             if failed is not None and failed.until > self._clock.seconds():
-                raise failed.error
+                raise failed.error.fresh()
             fetch = self._fetches[name] = _Fetch(
                 ArrivingFile(self._store.disk, self._settings.max_remote_file)
             )
@@ -170,7 +170,7 @@ class RemoteFiles:
         # What this server lacks for the moment says nothing of the file.
         if not isinstance(error, LimitExceeded | Unavailable):
             seconds = NOT_YET_SECONDS if isinstance(error, NotYetUploaded) else FAILURE_SECONDS
-            self._failed.put(name, _FailedFetch(error, self._clock.seconds() + seconds))
+            self._failed.put(name, _FailedFetch(error.fresh(), self._clock.seconds() + seconds))
         file.fail(error)
 
     def _end_stalled(self) -> None:
