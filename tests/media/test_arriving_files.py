@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.task import deferLater
 
+from homeserver.media.remote.arriving_file import ArrivingFile
 from homeserver.media.remote.remote_files import (
     MAX_FETCHES_OF_SERVER,
     MAX_STALLS,
@@ -101,6 +102,20 @@ class ArrivingFileTests(MediaTestCase):
         self.assertEqual((await self.download("b.org/abc")).status, 502)
         self.assertEqual(len(self.remote.fetched), 1)
         self.assertEqual(self.stored_files(), [])
+
+    async def test_a_transfer_that_breaks_off_before_a_reader_has_opened_it(self) -> None:
+        """The reader gets the error of the transfer, not an internal one."""
+        store = self.server.parts.media.store
+        incoming, file = await store.begin(), ArrivingFile(store.disk, 1_000_000)
+        file.receive_into(incoming)
+        await file.write([self.content])
+        await incoming.discard()
+
+        reading = Deferred.fromCoroutine(anext(file.parts()))
+        await deferLater(reactor, 0.05)
+        file.fail(RemoteServerFailed("it broke"))
+
+        await self.assertFailure(reading, RemoteServerFailed)
 
     async def test_a_client_that_leaves(self) -> None:
         """The others still get the file."""
