@@ -14,14 +14,16 @@ from twisted.internet.task import deferLater
 
 from homeserver.media.remote.arriving_file import ArrivingFile
 from homeserver.media.remote.remote_files import (
+    MAX_FETCHES,
     MAX_FETCHES_OF_SERVER,
     MAX_STALLS,
     MAX_WAITING_OF_SERVER,
 )
 from homeserver.media.remote.remote_media_port import FileSink
+from homeserver.media.upload_waits import MAX_WAIT_MS
 from homeserver.protocol.errors import RemoteServerFailed
 from homeserver.protocol.media.media_ids import MediaId
-from tests.media.media_client import DOWNLOAD, MediaTestCase
+from tests.media.media_client import DOWNLOAD, Got, MediaTestCase
 from tests.web.raw_http import Wire
 
 Script = Callable[[FileSink], Awaitable[None]]
@@ -203,6 +205,49 @@ class ArrivingFileTests(MediaTestCase):
         self.gate.callback(None)
         statuses = [got.status for got in await gatherResults(everyone)]
         self.assertEqual((statuses.count(200), statuses.count(429)), (count - 2, 2))
+
+    async def test_a_file_that_waits_for_other_servers(self) -> None:
+        """Their slowness is neither held against its server, nor taken from its time."""
+        everyone = [
+            Deferred.fromCoroutine(self.download(f"s{n}.org/file", by=self.alice))
+            for n in range(MAX_FETCHES)
+        ]
+        while len(self.remote.fetched) < MAX_FETCHES:
+            await deferLater(reactor, 0.01)
+        files = self.server.parts.media.remote_files
+        patience = MAX_STALLS + MAX_WAIT_MS // 10_000
+
+        async def wait_and_check(file: str, checks: int) -> Deferred[Got]:
+            waiting = Deferred.fromCoroutine(self.download(file))
+            while len(files._fetches) <= MAX_FETCHES:
+                await deferLater(reactor, 0.01)
+            for fetch in [*files._fetches.values()][:MAX_FETCHES]:
+                # This test is about the last one.
+                fetch.progress, fetch.stalls = fetch.file.progress, -1_000
+            for _ in range(checks):
+                files._end_stalled()
+            return waiting
+
+        refused = await (await wait_and_check("b.org/file", patience + 1))
+        waiting = await wait_and_check("b.org/file", patience)
+        slow: Deferred[None] = Deferred()
+        content = self.content
+
+        async def begin_late(sink: FileSink) -> None:
+            await slow
+            sink.begin(None, None, None)
+            await sink.write([content])
+
+        self.script(begin_late)
+        self.gate.callback(None)
+        while not self.remote.fetched:
+            await deferLater(reactor, 0.01)
+        files._end_stalled()
+        slow.callback(None)
+
+        self.assertEqual((refused.status, refused.errcode), (429, "M_LIMIT_EXCEEDED"))
+        self.assertEqual((await waiting).status, 200)
+        await gatherResults(everyone)
 
     async def test_no_internal_error(self) -> None:
         """A defect in the exchange is logged, and the client gets an ordinary error."""
