@@ -41,6 +41,7 @@ OLD_DOWNLOAD = "/_matrix/media/v3/download"
 TIMEOUT_SECONDS = 600.0  # of the whole transfer
 MAX_METADATA = 65_536  # bytes of the first part
 RETRY_AFTER_MS = 5_000  # if a server limits requests without naming a time
+MAX_RETRY_AFTER_MS = 60_000  # clients may stop all their requests for so long
 
 
 class RemoteMedia:
@@ -176,7 +177,7 @@ def _error_for(error: FederationError) -> MatrixError:
         return RemoteTooLarge("The other server cannot serve media of this size")
     if error.status == 429:
         wait = error.retry_after_ms
-        return LimitExceeded(RETRY_AFTER_MS if wait is None else wait)
+        return LimitExceeded(RETRY_AFTER_MS if wait is None else min(wait, MAX_RETRY_AFTER_MS))
     if error.status in (403, 404):
         return NotFound("The other server has no such media")
     return RemoteServerFailed(f"{error.server} refused: {error.error}"[:500])
