@@ -6,7 +6,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#asking-for-a-policy-serve
 from federation.remote.membership_requests import for_users
 from federation.transport.client import FederationClient
 from federation.transport.errors import FederationError, RemoteError
-from homeserver.protocol.errors import Forbidden, LimitExceeded, RefusedByRemote
+from homeserver.protocol.errors import Forbidden, RefusedByRemote
 from homeserver.protocol.events import Event
 from homeserver.protocol.policy_servers import KEY_ID
 from homeserver.protocol.signing.unpadded_base64 import decode_base64
@@ -14,7 +14,6 @@ from homeserver.protocol.signing.unpadded_base64 import decode_base64
 PATH = "/_matrix/policy/v1/sign"
 TIMEOUT_SECONDS = 10.0  # a user waits, or a room
 MAX_RESPONSE_BYTES = 65_536  # bytes
-RETRY_AFTER_MS = 5_000  # if a policy server limits requests without naming a time
 
 
 class PolicySigner:
@@ -41,8 +40,7 @@ class PolicySigner:
             )
         except RemoteError as error:
             if error.status == 429:
-                wait = error.retry_after_ms
-                raise LimitExceeded(RETRY_AFTER_MS if wait is None else wait) from error
+                raise error.limit_exceeded() from error
             if error.errcode == "M_FORBIDDEN":
                 raise RefusedByRemote(403, error.errcode, error.error[:500]) from error
             if error.errcode in ("", "M_UNRECOGNIZED"):

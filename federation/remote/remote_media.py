@@ -21,7 +21,6 @@ from homeserver.media.remote.remote_media_port import FileSink
 from homeserver.outbound.http_client import OutboundClient, OutboundError
 from homeserver.outbound.streamed_body import streamed_body
 from homeserver.protocol.errors import (
-    LimitExceeded,
     MatrixError,
     NotFound,
     NotYetUploaded,
@@ -40,7 +39,6 @@ from homeserver.protocol.media.multipart import (
 OLD_DOWNLOAD = "/_matrix/media/v3/download"
 TIMEOUT_SECONDS = 600.0  # of the whole transfer
 MAX_METADATA = 65_536  # bytes of the first part
-RETRY_AFTER_MS = 5_000  # if a server limits requests without naming a time
 
 
 class RemoteMedia:
@@ -175,8 +173,7 @@ def _error_for(error: FederationError) -> MatrixError:
     if error.errcode == "M_TOO_LARGE":
         return RemoteTooLarge("The other server cannot serve media of this size")
     if error.status == 429:
-        wait = error.retry_after_ms
-        return LimitExceeded(RETRY_AFTER_MS if wait is None else wait)
+        return error.limit_exceeded()
     if error.status in (403, 404):
         return NotFound("The other server has no such media")
     return RemoteServerFailed(f"{error.server} refused: {error.error}"[:500])

@@ -8,6 +8,12 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#api-standards
 
 from typing import Any
 
+from homeserver.protocol.errors import LimitExceeded
+
+MAX_RETRY_AFTER_MS = 3_600_000
+DEFAULT_RETRY_AFTER_MS = 5_000  # if the server limits requests without naming a time
+MAX_RETRY_AFTER_OF_CLIENT_MS = 60_000
+
 
 class FederationError(Exception):
     """A request to `server` brought no response that can be used."""
@@ -68,6 +74,17 @@ class RemoteError(FederationError):
 
     @property
     def retry_after_ms(self) -> int | None:
-        """The time after which to try again, if the server named one."""
+        """The time after which to try again, if the server named one; an hour if it named more."""
         value = self.body.get("retry_after_ms")
-        return value if isinstance(value, int) and value >= 0 else None
+        if not isinstance(value, int) or value < 0:
+            return None
+        return min(value, MAX_RETRY_AFTER_MS)
+
+    def limit_exceeded(self) -> LimitExceeded:
+        """The error for the client whose request the server has limited.
+
+        A client may stop all its requests until then, so the time is short, whatever was named.
+        """
+        wait = self.retry_after_ms
+        wait = DEFAULT_RETRY_AFTER_MS if wait is None else wait
+        return LimitExceeded(min(wait, MAX_RETRY_AFTER_OF_CLIENT_MS))

@@ -2,7 +2,8 @@
 
 Files never exist as a whole in memory. When the reader is slower than the sender, the connection is
 paused, so that no more than `MAX_BUFFERED` bytes and one read of the socket wait; more only if the
-reader itself asks for more at a time.
+reader itself asks for more at a time. Small parts are joined: a body may be sent in chunks of one
+byte, of which each would cost the memory of an object, and a call in each step of its way.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 
 MAX_BUFFERED = 131_072  # bytes that wait for the reader before the connection is paused
+SMALL = 4_096  # bytes; smaller parts are joined
+JOINED = 65_536  # bytes of which a joined part has no more
 
 
 class ByteStream:
@@ -27,6 +30,7 @@ class ByteStream:
         self._pause = pause
         self._resume = resume
         self._parts: list[bytes] = []
+        self._joined = bytearray()  # small parts that came after the last one of `_parts`
         self._buffered = 0
         self._wanted = 1
         self._is_paused = False
@@ -49,6 +53,7 @@ class ByteStream:
                 self._waiting = None
         if self._error is not None:
             raise self._error
+        self._end_joined()
         parts, self._parts, self._buffered = self._parts, [], 0
         self._continue()
         return parts
@@ -57,7 +62,12 @@ class ByteStream:
         """The next part has arrived."""
         if self._error is not None:
             return
-        self._parts.append(data)
+        if len(data) >= SMALL or len(self._joined) + len(data) > JOINED:
+            self._end_joined()
+        if len(data) >= SMALL:
+            self._parts.append(data)
+        else:
+            self._joined += data
         self._buffered += len(data)
         if self._buffered >= max(MAX_BUFFERED, self._wanted) and not self._is_paused:
             self._is_paused = True
@@ -76,9 +86,15 @@ class ByteStream:
             return
         self._error = error
         self._parts.clear()
+        self._joined.clear()
         self._buffered = 0
         self._continue()
         self._wake()
+
+    def _end_joined(self) -> None:
+        if self._joined:
+            self._parts.append(bytes(self._joined))
+            self._joined.clear()
 
     def _continue(self) -> None:
         if self._is_paused:

@@ -7,7 +7,7 @@ arguments. Any other exception that escapes is a defect, and the response is `M_
 Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 """
 
-from typing import Any
+from typing import Any, Self
 
 
 class MatrixError(Exception):
@@ -26,6 +26,15 @@ class MatrixError(Exception):
     def headers(self) -> dict[str, str]:
         """HTTP headers of the response."""
         return {}
+
+    def fresh(self) -> Self:
+        """The same error without traceback and cause, for a cache and for each that gets it.
+
+        A traceback grows with each `raise`, and keeps alive what its functions were working on.
+        """
+        error = type(self).__new__(type(self), *self.args)
+        error.__dict__.update(self.__dict__)
+        return error
 
 
 class Forbidden(MatrixError):

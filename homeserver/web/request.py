@@ -32,7 +32,7 @@ from homeserver.web.query import parse_query
 from homeserver.web.writing import Pacer, write_now
 
 CLIENT_GONE = 499  # logged, never sent: the client has disconnected
-MAX_DRAINED = 16 * 1_048_576  # bytes of a refused body that are read before the abort
+MAX_DRAINED = 16 * 1_048_576  # bytes of a body that are read after its refusal, before the abort
 DRAIN_SECONDS = 10.0
 RETRY_AFTER_MS = 2_000
 
@@ -97,6 +97,7 @@ class Request(http.Request):
     _limit = BodyLimit(0, TooLarge("The body must be empty"))
     _memory: Reservation | None = None
     _received = 0
+    _drained = 0
     _refused = False
     _is_received = False
 
@@ -245,7 +246,8 @@ class Request(http.Request):
     def handleContentChunk(self, data: bytes) -> None:
         self._received += len(data)
         if self._refused:
-            if self._received > MAX_DRAINED:
+            self._drained += len(data)
+            if self._drained > MAX_DRAINED:
                 HTTPChannel.loseConnection(self.connection)
         elif self.stream is not None:
             if self._received > self._limit.size:

@@ -1,6 +1,9 @@
 """Files of another server while they arrive: readers, breaks, stalls and bounds."""
 
+import gc
 import os
+import traceback
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
@@ -9,20 +12,27 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.task import deferLater
 
+from homeserver.media.remote.arriving_file import ArrivingFile
 from homeserver.media.remote.remote_files import (
+    MAX_FETCHES,
     MAX_FETCHES_OF_SERVER,
     MAX_STALLS,
     MAX_WAITING_OF_SERVER,
 )
 from homeserver.media.remote.remote_media_port import FileSink
+from homeserver.media.upload_waits import MAX_WAIT_MS
 from homeserver.protocol.errors import RemoteServerFailed
 from homeserver.protocol.media.media_ids import MediaId
-from tests.media.media_client import DOWNLOAD, MediaTestCase
+from tests.media.media_client import DOWNLOAD, Got, MediaTestCase
 from tests.web.raw_http import Wire
 
 Script = Callable[[FileSink], Awaitable[None]]
 EARLY = 300_000
 WHOLE = 700_000
+
+
+class Piece:
+    """What has arrived of a file."""
 
 
 class ScriptedRemote:
@@ -95,6 +105,20 @@ class ArrivingFileTests(MediaTestCase):
         self.assertEqual(len(self.remote.fetched), 1)
         self.assertEqual(self.stored_files(), [])
 
+    async def test_a_transfer_that_breaks_off_before_a_reader_has_opened_it(self) -> None:
+        """The reader gets the error of the transfer, not an internal one."""
+        store = self.server.parts.media.store
+        incoming, file = await store.begin(), ArrivingFile(store.disk, 1_000_000)
+        file.receive_into(incoming)
+        await file.write([self.content])
+        await incoming.discard()
+
+        reading = Deferred.fromCoroutine(anext(file.parts()))
+        await deferLater(reactor, 0.05)
+        file.fail(RemoteServerFailed("it broke"))
+
+        await self.assertFailure(reading, RemoteServerFailed)
+
     async def test_a_client_that_leaves(self) -> None:
         """The others still get the file."""
         first = await self.begin("b.org/abc")
@@ -141,6 +165,28 @@ class ArrivingFileTests(MediaTestCase):
             self.assertEqual((got.status, got.errcode), (502, "M_TOO_LARGE"))
         self.assertEqual(self.stored_files(), [])
 
+    async def test_a_failure_keeps_nothing_of_its_transfer(self) -> None:
+        """Other servers cannot fill the memory by transfers that fail, nor can those who ask."""
+        received: list[weakref.ref[Piece]] = []
+
+        async def broken(sink: FileSink) -> None:
+            piece = Piece()
+            received.append(weakref.ref(piece))
+            try:
+                raise ValueError(piece)
+            except ValueError as error:
+                raise RemoteServerFailed("it broke") from error
+
+        self.script(broken)
+        for _ in range(10):
+            self.assertEqual((await self.download("b.org/abc")).status, 502)
+        gc.collect()
+
+        self.assertEqual(len(self.remote.fetched), 1)
+        self.assertIsNone(received[0]())
+        [failed] = self.server.parts.media.remote_files._failed.values()
+        self.assertLess(len(list(traceback.walk_tb(failed.error.__traceback__))), 10)
+
     async def test_many_files_of_one_server(self) -> None:
         """It cannot make this server wait for it without bound."""
         count = MAX_FETCHES_OF_SERVER + MAX_WAITING_OF_SERVER + 2
@@ -159,6 +205,49 @@ class ArrivingFileTests(MediaTestCase):
         self.gate.callback(None)
         statuses = [got.status for got in await gatherResults(everyone)]
         self.assertEqual((statuses.count(200), statuses.count(429)), (count - 2, 2))
+
+    async def test_a_file_that_waits_for_other_servers(self) -> None:
+        """Their slowness is neither held against its server, nor taken from its time."""
+        everyone = [
+            Deferred.fromCoroutine(self.download(f"s{n}.org/file", by=self.alice))
+            for n in range(MAX_FETCHES)
+        ]
+        while len(self.remote.fetched) < MAX_FETCHES:
+            await deferLater(reactor, 0.01)
+        files = self.server.parts.media.remote_files
+        patience = MAX_STALLS + MAX_WAIT_MS // 10_000
+
+        async def wait_and_check(file: str, checks: int) -> Deferred[Got]:
+            waiting = Deferred.fromCoroutine(self.download(file))
+            while len(files._fetches) <= MAX_FETCHES:
+                await deferLater(reactor, 0.01)
+            for fetch in [*files._fetches.values()][:MAX_FETCHES]:
+                # This test is about the last one.
+                fetch.progress, fetch.stalls = fetch.file.progress, -1_000
+            for _ in range(checks):
+                files._end_stalled()
+            return waiting
+
+        refused = await (await wait_and_check("b.org/file", patience + 1))
+        waiting = await wait_and_check("b.org/file", patience)
+        slow: Deferred[None] = Deferred()
+        content = self.content
+
+        async def begin_late(sink: FileSink) -> None:
+            await slow
+            sink.begin(None, None, None)
+            await sink.write([content])
+
+        self.script(begin_late)
+        self.gate.callback(None)
+        while not self.remote.fetched:
+            await deferLater(reactor, 0.01)
+        files._end_stalled()
+        slow.callback(None)
+
+        self.assertEqual((refused.status, refused.errcode), (429, "M_LIMIT_EXCEEDED"))
+        self.assertEqual((await waiting).status, 200)
+        await gatherResults(everyone)
 
     async def test_no_internal_error(self) -> None:
         """A defect in the exchange is logged, and the client gets an ordinary error."""

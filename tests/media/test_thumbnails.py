@@ -4,9 +4,11 @@ import os
 import signal
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 from twisted.internet.defer import Deferred, gatherResults
 
+from homeserver.media.files.incoming_file import IncomingFile
 from tests.media.media_client import (
     OLD_THUMBNAIL,
     THUMBNAIL,
@@ -68,6 +70,37 @@ class ThumbnailTests(ThumbnailTestCase):
 
         self.assertEqual((got.body, got.headers["content-type"]), (content, "image/png"))
         self.assertEqual(len(self.stored_files()), 1)
+
+    async def test_a_full_disk_is_not_held_against_a_picture(self) -> None:
+        """There is a thumbnail as soon as there is space."""
+        file = await self.upload(encode(halves(1_000, 500)), "image/png")
+        store = self.server.parts.media.store
+        begin = store.begin
+
+        async def begin_on_full_disk(announced: int | None = None) -> IncomingFile:
+            incoming = await begin(announced)
+            incoming.path.symlink_to("/dev/full")
+            return incoming
+
+        with patch.object(store, "begin", begin_on_full_disk):
+            refused = await self.thumbnail(file, 64, 64, "crop")
+        got = await self.thumbnail(file, 64, 64, "crop")
+
+        self.assertEqual((refused.status, got.status), (503, 200))
+
+    async def test_a_lost_picture(self) -> None:
+        """It is as lost as its download, and back when the operator has restored it."""
+        content = encode(halves(1_000, 500))
+        file = await self.upload(content, "image/png")
+        stored = self._directory / "media" / self.stored_files()[0]
+        stored.unlink()
+
+        lost = await self.thumbnail(file, 64, 64, "crop")
+        stored.write_bytes(content)
+        restored = await self.thumbnail(file, 64, 64, "crop")
+
+        self.assertEqual((lost.status, lost.errcode), (404, "M_NOT_FOUND"))
+        self.assertEqual(restored.status, 200)
 
     async def test_a_wish_beyond_all_sizes_gets_the_picture(self) -> None:
         """A thumbnail is never smaller than the wish."""

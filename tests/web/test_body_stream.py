@@ -4,11 +4,12 @@ from twisted.internet.defer import Deferred
 
 from homeserver.concurrency.byte_stream import MAX_BUFFERED, ByteStream
 from homeserver.protocol.errors import Forbidden, TooLarge
-from homeserver.web.request import DRAIN_SECONDS, BodyIncomplete
+from homeserver.web.request import DRAIN_SECONDS, MAX_DRAINED, BodyIncomplete
 from homeserver.web.routes import Auth, Route
 from tests.web.raw_http import ServerTestCase, Wire
 
 LIMIT = 8_000_000
+MEBIBYTE = 1_048_576
 
 
 class BodyStreamTests(ServerTestCase):
@@ -20,6 +21,9 @@ class BodyStreamTests(ServerTestCase):
         self.begun = 0
         self.serve(
             Route("POST", "/upload", self.upload, Auth.USER, max_body=LIMIT),
+            Route(
+                "POST", "/large", self.upload_to_disk, Auth.USER, max_body=MAX_DRAINED + MEBIBYTE
+            ),
             Route("POST", "/never", self.never, Auth.USER, max_body=LIMIT),
         )
 
@@ -35,6 +39,13 @@ class BodyStreamTests(ServerTestCase):
             self.failed.append(error)
             raise
         return {"size": sum(map(len, self.read))}
+
+    async def upload_to_disk(self, body: ByteStream) -> dict[str, int]:
+        """An upload whose file is deleted before the response."""
+        try:
+            return await self.upload(body)
+        finally:
+            await self.turn(0.05)
 
     async def never(self, body: ByteStream) -> None:
         raise Forbidden("Not for you")
@@ -133,6 +144,21 @@ class BodyStreamTests(ServerTestCase):
 
         self.assertEqual(self.successResultOf(rest), [b"end"])
 
+    async def test_many_small_chunks(self) -> None:
+        """They cost no more memory and work than a few large ones, and stay in their order."""
+        stream = ByteStream(None, lambda: None, lambda: None)
+        reading = Deferred.fromCoroutine(stream.read(200_000))
+        sent = [bytes([number % 256]) * (number % 5) for number in range(100_000)]
+        sent[50_000] = b"large" * 10_000
+        for part in sent:
+            stream.feed(part)
+        stream.end()
+
+        parts = self.successResultOf(reading) + await stream.read(200_000)
+
+        self.assertEqual(b"".join(parts), b"".join(sent))
+        self.assertLess(len(parts), 20)
+
     async def test_a_handler_that_refuses_ends_the_connection(self) -> None:
         """The client is still sending: it gets the response, and then the connection ends."""
         wire = await self.begin("/never", 3_000_000)
@@ -175,6 +201,19 @@ class BodyStreamTests(ServerTestCase):
 
         self.assertEqual((answer.status, answer.json["errcode"]), (413, "M_TOO_LARGE"))
         self.assertIsInstance(self.failed[0], TooLarge)
+
+    async def test_a_large_body_beyond_the_limit_gets_its_response(self) -> None:
+        """Who has sent much before the refusal learns of it like all others."""
+        wire = await self.connect()
+        wire.request("POST", "/large", token="alice", headers=[("Transfer-Encoding", "chunked")])
+        for _ in range(MAX_DRAINED // MEBIBYTE + 8):
+            wire.write(b"100000\r\n" + b"x" * MEBIBYTE + b"\r\n")
+        wire.write(b"0\r\n\r\n")
+
+        answer = await wire.response()
+        await wire.closed
+
+        self.assertEqual((answer.status, answer.json["errcode"]), (413, "M_TOO_LARGE"))
 
     async def test_a_wrong_token_is_refused_before_the_body(self) -> None:
         """No stranger fills the disk."""

@@ -8,6 +8,9 @@ import os
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
 from homeserver.concurrency.thread_pools import PoolFull, ThreadPool
 from homeserver.protocol.errors import Unavailable
 
@@ -46,6 +49,22 @@ class Disk:
             if error.errno in _TOO_MANY:
                 raise Unavailable("The server has too many open files") from error
             raise
+
+    async def open(self, function: Callable[[], int]) -> int:
+        """The file descriptor that a call in a thread returns. Raises what `run` raises.
+
+        If the caller is cancelled, the descriptor is closed as soon as it exists.
+        """
+        opened: Deferred[int] = Deferred()
+
+        def pass_on(outcome: int | Failure) -> None:
+            if not opened.called:
+                opened.callback(outcome)
+            elif isinstance(outcome, int):
+                os.close(outcome)
+
+        Deferred.fromCoroutine(self.run(function)).addBoth(pass_on)
+        return await opened
 
     def check_space(self, place: int | str | os.PathLike[str], size: int = 0) -> None:
         """Raise `NoSpace` if there is no room for `size` more bytes; for threads."""

@@ -7,6 +7,7 @@ to which it is renamed. What a crash leaves there is deleted at the next start.
 import hashlib
 import os
 from pathlib import Path
+from threading import Lock
 
 from homeserver.media.files.disk import Disk
 from homeserver.protocol.errors import Unavailable
@@ -30,6 +31,10 @@ class IncomingFile:
         self._hash = hashlib.sha256()
         self._fd = -1
         self._check_at = CHECKED_EVERY
+        # A caller that is cancelled discards the file while a thread may still write to it: to a
+        # descriptor that is closed meanwhile, and perhaps that of another file or connection then.
+        self._lock = Lock()
+        self._is_discarded = False
 
     async def write(self, parts: list[bytes]) -> None:
         """Append some bytes. Raises `NoSpace`."""
@@ -60,6 +65,11 @@ class IncomingFile:
             self._discard()
 
     def _write(self, parts: list[bytes]) -> None:
+        with self._lock:
+            if not self._is_discarded:
+                self._append(parts)
+
+    def _append(self, parts: list[bytes]) -> None:
         if self._fd < 0:
             self._open()
         for part in parts:
@@ -77,10 +87,13 @@ class IncomingFile:
         self._fd = os.open(self.path, flags, 0o600)
 
     def _sync(self) -> None:
-        if self._fd < 0:
-            self._open()
-        os.fsync(self._fd)
-        self._close()
+        with self._lock:
+            if self._is_discarded:
+                return
+            if self._fd < 0:
+                self._open()
+            os.fsync(self._fd)
+            self._close()
 
     def _hash_written(self) -> None:
         with self.path.open("rb") as file:
@@ -90,8 +103,10 @@ class IncomingFile:
             os.fsync(file.fileno())
 
     def _discard(self) -> None:
-        self._close()
-        self.path.unlink(missing_ok=True)
+        with self._lock:
+            self._is_discarded = True
+            self._close()
+            self.path.unlink(missing_ok=True)
 
     def _close(self) -> None:
         if self._fd >= 0:

@@ -6,6 +6,7 @@ the file system does not know that flag, a thread waits for the disk.
 
 import os
 from collections.abc import AsyncGenerator
+from functools import partial
 from pathlib import Path
 
 from homeserver.media.files.disk import Disk
@@ -25,7 +26,7 @@ async def read_parts(disk: Disk, path: Path, start: int, end: int) -> AsyncGener
     Raises `NotFound` before the first part if the file is missing.
     """
     try:
-        fd = await disk.run(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = await disk.open(partial(os.open, path, os.O_RDONLY | os.O_CLOEXEC))
     except FileNotFoundError:
         raise NotFound("The server has lost this media") from None
     try:

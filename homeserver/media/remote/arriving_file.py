@@ -13,7 +13,7 @@ from homeserver.media.files.disk import Disk
 from homeserver.media.files.incoming_file import IncomingFile
 from homeserver.media.files.stored_file import PART_SIZE, read_at
 from homeserver.media.served_file import ServedFile
-from homeserver.protocol.errors import RemoteTooLarge
+from homeserver.protocol.errors import MatrixError, NotFound, RemoteTooLarge
 from homeserver.protocol.media.content_types import normal_content_type
 
 EARLY_SIZE = 262_144  # bytes after which readers begin; a smaller file is complete at once
@@ -34,7 +34,7 @@ class ArrivingFile:
         self._disk = disk
         self._max_size = max_size
         self._incoming: IncomingFile | None = None
-        self._error: Exception | None = None
+        self._error: MatrixError | None = None
         self._waiting: list[Deferred[None]] = []
 
     def receive_into(self, incoming: IncomingFile) -> None:
@@ -62,7 +62,7 @@ class ArrivingFile:
         self.stored = stored
         self._wake()
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: MatrixError) -> None:
         """The rest will not come."""
         self._error = error
         self._wake()
@@ -84,7 +84,12 @@ class ArrivingFile:
     async def parts(self) -> AsyncGenerator[bytes, None]:
         """The bytes of the file, as they arrive. Raises the error of the transfer."""
         await self.readable()
-        fd = await self._disk.run(self._open)
+        try:
+            fd = await self._disk.open(self._open)
+        except FileNotFoundError:
+            # It was discarded, and the error of its transfer is still to come; or it was deleted.
+            await self.completed()
+            raise NotFound("The server has lost this media") from None
         place = 0
         try:
             while True:
@@ -120,12 +125,12 @@ class ArrivingFile:
 
     async def _change(self) -> None:
         if self._error is not None:
-            raise self._error
+            raise self._error.fresh()
         waiting: Deferred[None] = Deferred()
         self._waiting.append(waiting)
         await waiting
         if self._error is not None:
-            raise self._error
+            raise self._error.fresh()
 
     def _wake(self) -> None:
         self.progress += 1

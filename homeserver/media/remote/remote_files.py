@@ -52,9 +52,10 @@ log = Logger()
 
 @dataclass(slots=True)
 class _Fetch:
-    """A fetch in progress."""
+    """A fetch in progress, or one that waits for a slot."""
 
     file: ArrivingFile
+    has_slot: bool = False
     running: Deferred[None] | None = None
     progress: int = 0
     stalls: int = 0
@@ -111,19 +112,21 @@ class RemoteFiles:
         if fetch is None:
             failed = self._failed.get(name)
             if failed is not None and failed.until > self._clock.seconds():
-                raise failed.error
+                raise failed.error.fresh()
             fetch = self._fetches[name] = _Fetch(
                 ArrivingFile(self._store.disk, self._settings.max_remote_file)
             )
             timeout_ms = min(max(timeout_ms, 0), MAX_WAIT_MS)
-            running = Deferred.fromCoroutine(self._fetch(name, fetch.file, timeout_ms))
-            running.addErrback(lambda failure: self._end_failed(name, fetch.file, failure))
+            running = Deferred.fromCoroutine(self._fetch(name, fetch, timeout_ms))
+            running.addErrback(lambda failure: self._end_failed(name, fetch, failure))
             fetch.running = running
         return fetch.file
 
-    async def _fetch(self, name: MediaId, file: ArrivingFile, timeout_ms: int) -> None:
+    async def _fetch(self, name: MediaId, fetch: _Fetch, timeout_ms: int) -> None:
+        file = fetch.file
         try:
             async with self._slots.slot(name.server_name):
+                fetch.has_slot, fetch.stalls = True, 0
                 incoming = await self._store.begin()
                 file.receive_into(incoming)
                 try:
@@ -158,11 +161,12 @@ class RemoteFiles:
             known.filename,
         )
 
-    def _end_failed(self, name: MediaId, file: ArrivingFile, failure: Failure) -> None:
+    def _end_failed(self, name: MediaId, fetch: _Fetch, failure: Failure) -> None:
         error: Any = failure.value
-        if isinstance(error, QueueFull):
+        is_cancelled = isinstance(error, CancelledError)
+        if isinstance(error, QueueFull) or (is_cancelled and not fetch.has_slot):
             error = LimitExceeded(RETRY_AFTER_MS, "Too many media are being fetched")
-        elif isinstance(error, CancelledError):
+        elif is_cancelled:
             error = RemoteServerFailed(f"{name.server_name} is too slow")
         elif not isinstance(error, MatrixError):
             log.failure("could not fetch {name}", failure, name=str(name))
@@ -170,8 +174,8 @@ class RemoteFiles:
         # What this server lacks for the moment says nothing of the file.
         if not isinstance(error, LimitExceeded | Unavailable):
             seconds = NOT_YET_SECONDS if isinstance(error, NotYetUploaded) else FAILURE_SECONDS
-            self._failed.put(name, _FailedFetch(error, self._clock.seconds() + seconds))
-        file.fail(error)
+            self._failed.put(name, _FailedFetch(error.fresh(), self._clock.seconds() + seconds))
+        fetch.file.fail(error)
 
     def _end_stalled(self) -> None:
         for fetch in list(self._fetches.values()):

@@ -21,7 +21,14 @@ from homeserver.concurrency.single_flight import SingleFlight
 from homeserver.media.files.content_store import ContentStore
 from homeserver.media.served_file import ServedFile
 from homeserver.media.thumbnails.workers import ThumbnailWorkers, WorkerFailed
-from homeserver.protocol.errors import CannotMakeThumbnail, LimitExceeded, MatrixError, TooLarge
+from homeserver.protocol.errors import (
+    CannotMakeThumbnail,
+    LimitExceeded,
+    MatrixError,
+    NotFound,
+    TooLarge,
+    Unavailable,
+)
 from homeserver.protocol.media.thumbnail_sizes import UNBOUNDED, Method, ThumbnailSize, choose_size
 from homeserver.storage.database.database import Database
 from homeserver.storage.media.thumbnails import Thumbnail, add_thumbnail, find_thumbnail
@@ -134,7 +141,7 @@ class Thumbnails:
                 await self._add(key, same)
                 return same
             if "made" not in result:
-                raise self._fail(key, result.get("error", ""))
+                raise self._error_of(key, result.get("error", ""))
             sha256 = await incoming.close_written()
             thumbnail = Thumbnail(sha256, incoming.size, result["made"])
             await self._store.keep(incoming, sha256, lambda: self._add(key, thumbnail))
@@ -158,6 +165,14 @@ class Thumbnails:
             thumbnail,
             is_animated=key.is_animated,
         )
+
+    def _error_of(self, key: _Key, error: str) -> MatrixError:
+        # What this server lacks says nothing of the picture.
+        if error == "lost":
+            return NotFound("The server has lost this media")
+        if error == "no_disk":
+            return Unavailable("The server has no space for thumbnails at the moment")
+        return self._fail(key, error)
 
     def _fail(self, key: _Key, error: str) -> MatrixError:
         self._failed.put(key, _Failed(error, self._clock.seconds() + FAILURE_SECONDS))

@@ -11,14 +11,19 @@ Each line of the input is a job, a JSON object, and each line of the output its 
     {"made": "image/jpeg"}       the thumbnail is at the target
     {"same": "image/jpeg"}       the picture itself is small enough
     {"error": "too_large"} or {"error": "unreadable"}
+    {"error": "lost"}            there is no source
+    {"error": "no_disk"}         the disk is full, or cannot be read
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#thumbnails
 """
 
+import errno
 import json
 import resource
 import sys
 from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps, features
@@ -137,9 +142,9 @@ def _save_still(
     if isinstance(profile, bytes) and len(profile) <= MAX_PROFILE:
         options["icc_profile"] = profile
     if small.mode == "RGBA":
-        small.save(target, "PNG", exif=b"", **options)
+        _save(small, target, "PNG", exif=b"", **options)
         return {"made": "image/png"}
-    small.save(target, "JPEG", quality=82, optimize=True, exif=b"", **options)
+    _save(small, target, "JPEG", quality=82, optimize=True, exif=b"", **options)
     return {"made": "image/jpeg"}
 
 
@@ -155,7 +160,8 @@ def _save_animated(image: Image.Image, wanted: Plan, target: str) -> dict[str, s
         )
     first, *others = frames
     loop = int(image.info.get("loop", 0) or 0)
-    first.save(
+    _save(
+        first,
         target,
         "WEBP",
         save_all=True,
@@ -166,6 +172,13 @@ def _save_animated(image: Image.Image, wanted: Plan, target: str) -> dict[str, s
         method=2,
     )
     return {"made": "image/webp"}
+
+
+def _save(picture: Image.Image, target: str, kind: str, **options: Any) -> None:
+    """Encode a picture, and then write it: errors of encoders do not say that the disk is full."""
+    encoded = BytesIO()
+    picture.save(encoded, kind, **options)
+    Path(target).write_bytes(encoded.getbuffer())
 
 
 def _may_move(image: Image.Image, wanted: Plan, limits: Limits) -> bool:
@@ -210,6 +223,13 @@ def answer(job: dict[str, Any], limits: Limits) -> dict[str, str]:
         return make(job, limits)
     except (PictureTooLarge, MemoryError, Image.DecompressionBombError):
         return {"error": "too_large"}
+    except FileNotFoundError:
+        return {"error": "lost"}
+    except OSError as error:
+        # Errors of decoders have no number.
+        if error.errno is None:
+            return {"error": "unreadable"}
+        return {"error": "too_large" if error.errno == errno.EFBIG else "no_disk"}
     except Exception:
         # Decoders raise errors of many kinds for what is not a picture.
         return {"error": "unreadable"}

@@ -268,6 +268,18 @@ async def test_errors_of_another_server(lone: Scene, fake: FakeServer) -> None:
         assert (got.status, got.errcode) == expected
 
 
+async def test_another_server_cannot_stop_a_client(lone: Scene, fake: FakeServer) -> None:
+    """A client that waits for as long as the response says comes back."""
+    bob = await lone.user(lone.second, "bob")
+    error = {"errcode": "M_LIMIT_EXCEEDED", "error": "later", "retry_after_ms": 2**63}
+    fake.answers["get_media"] = always(Answer(429, error))
+
+    got = await download(bob, f"{fake.name}/file")
+
+    assert (got.status, got.json["retry_after_ms"]) == (429, 60_000)
+    assert got.headers["retry-after"] == "60"
+
+
 async def test_only_signed_requests_get_files(lone: Scene, fake: FakeServer) -> None:
     """And no file of a third server is passed on."""
     alice = await lone.user(lone.first, "alice")

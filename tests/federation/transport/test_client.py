@@ -193,6 +193,16 @@ class MisbehaviourTests(ClientTestCase):
         self.assertEqual(refused.retry_after_ms, 1_000)
         self.assertTrue(refused.is_alive)
 
+    async def test_a_server_cannot_name_a_time_without_end(self) -> None:
+        """Nothing would be sent to it any more, and clients would stop all their requests."""
+        there = self.peer()
+        there.answers[PATH] = error(429, "M_LIMIT_EXCEEDED", retry_after_ms=2**63)
+
+        refused = await self.fails(RemoteError, self.client.get(there.name, PATH))
+
+        self.assertEqual(refused.retry_after_ms, 3_600_000)
+        self.assertEqual(refused.limit_exceeded().retry_after_ms, 60_000)
+
     async def test_invalid_responses_are_recognised(self) -> None:
         """Any program may respond in place of the server."""
         for behaviour in (
