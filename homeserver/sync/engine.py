@@ -343,6 +343,8 @@ class SyncEngine:
         whole = since is None or request.full_state
         left_since = since is not None and place.position > since
         if not left_since and not request.filter.room.include_leave:
+            if since is None:
+                update.span.has_room(number, place.position)  # or the next one would have it
             return
         room = await self._rooms.by_number(number)
         if room is None or not request.filter.room.matches_room(room.room_id):

@@ -215,6 +215,17 @@ class TwoOwnersLawTests(DatabaseTestCase):
 
         await deferToThread(law)
 
+    async def test_a_room_left_before_an_initial_sync_is_no_news_after_it(self) -> None:
+        """Not even if its owner is ahead of another: the token covers what was left out."""
+        world = World(self, 0)
+        await world.start()
+        await world.populate()
+        await world.do(("leave", "alice", 0))
+        client, alice = world.clients["alice"], world.users["alice"]
+        client.apply(await world.server.update(alice))
+        self.assertNotIn("rooms", await world.server.update(alice, client.since))
+        await world.stop()
+
 
 async def _tried(action: Coroutine[Any, Any, None]) -> None:
     # The authorisation rules refuse many actions of a random plan.
