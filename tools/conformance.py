@@ -77,6 +77,9 @@ REASONS = {
     r"(GET|POST) /_matrix/client/unstable/io\.homeserver/email/validate": (
         "the page behind the link of a mail that validates an address"
     ),
+    r"(GET|POST) /_matrix/client/unstable/io\.homeserver/pushers/unsubscribe": (
+        "the page by which mails about unread messages are ended without logging in"
+    ),
     r"POST /_matrix/client/unstable/"
     r"(account/3pid/(un)?bind|keys/(device_signing|signatures)/upload)": (
         "the paths of these endpoints before they were released, which some clients use"

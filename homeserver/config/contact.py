@@ -6,6 +6,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#adding-account-administra
 from collections.abc import Iterator
 from email.utils import parseaddr
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -76,6 +77,38 @@ class EmailSettings(Section, frozen=True, kw_only=True):
         ),
     ] = ()
 
+    notifications: Annotated[
+        bool,
+        doc(
+            "Let users have a mail about unread messages sent to their e-mail address, which their"
+            " clients can switch on. The mails contain messages that are not encrypted."
+        ),
+    ] = True
+    notification_delay: Annotated[
+        float,
+        doc(
+            "The time after which an unread message is mailed, and for which a room then causes no"
+            " further mail; this doubles with each mail, up to a day, until the user reads the"
+            " room.",
+            unit="seconds",
+            ge=0,
+            le=86_400,
+        ),
+    ] = 600.0
+    client_baseurl: Annotated[
+        str | None,
+        doc(
+            "The web client to which the links in notifications lead.",
+            default="none; they lead to matrix.to, where users choose a client",
+            example="https://app.element.io/",
+        ),
+    ] = None
+
+    @property
+    def notifies(self) -> bool:
+        """Whether users can have notifications by mail."""
+        return self.enabled and self.notifications
+
     @property
     def enabled(self) -> bool:
         """Whether the server can send mails."""
@@ -88,6 +121,10 @@ class EmailSettings(Section, frozen=True, kw_only=True):
             yield Mistake("email.from is missing", ("from", "smtp_host"))
         elif not _is_email(parseaddr(self.sender)[1]):
             yield Mistake("email.from: not an e-mail address", ("from",))
+        if self.client_baseurl is not None and not _is_web_address(self.client_baseurl):
+            yield Mistake(
+                "email.client_baseurl: not an https:// or http:// address", ("client_baseurl",)
+            )
         credentials = ("smtp_user", "smtp_password")
         if (self.smtp_user is None) != (self.smtp_password is None):
             yield Mistake(
@@ -127,3 +164,8 @@ def _is_email(address: str) -> bool:
     except InvalidThirdPartyId:
         return False
     return True
+
+
+def _is_web_address(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme in ("https", "http") and bool(parts.netloc)

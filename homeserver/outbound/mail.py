@@ -7,6 +7,7 @@ does not respond blocks no caller for long.
 https://www.rfc-editor.org/rfc/rfc5321 https://www.rfc-editor.org/rfc/rfc3207 (STARTTLS)
 """
 
+from collections.abc import Mapping
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import formatdate, make_msgid, parseaddr
@@ -24,7 +25,7 @@ from twisted.python.failure import Failure
 from homeserver.config.contact import EmailSettings
 from homeserver.outbound.client_tls import ClientTls, TlsTo
 from homeserver.outbound.networks import open_network
-from homeserver.protocol.errors import InvalidParam, MailNotSent
+from homeserver.protocol.errors import InvalidParam, MailNotSent, MailRefused
 
 MAX_CONNECTIONS = 4
 MAX_WAITING = 50
@@ -61,8 +62,19 @@ class Mailer:
         for delivery in deliveries:
             await delivery.closed
 
-    async def send(self, recipient: str, subject: str, text: str, html: str) -> None:
+    async def send(
+        self,
+        recipient: str,
+        subject: str,
+        text: str,
+        html: str,
+        *,
+        name: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         """Send a mail in two forms; returns when the mail server has accepted it.
+
+        `name` is the first part of its Message-ID, if it has to be the same when it is sent again.
 
         Raises `InvalidParam` for an address to which no mail can be sent, and `MailNotSent`.
         """
@@ -72,7 +84,7 @@ class Mailer:
             raise InvalidParam("This server cannot send mail to this address") from None
         if len(self._connections.waiting) >= MAX_WAITING:
             raise MailNotSent("Too many mails are waiting to be sent")
-        content = self._compose(envelope, subject, text, html)
+        content = self._compose(envelope, subject, text, html, name, headers or {})
         sending = self._connections.run(self._begin, envelope, content)
         try:
             await sending.addTimeout(self._settings.timeout, self._reactor)
@@ -101,15 +113,26 @@ class Mailer:
         delivery.closed.addCallback(lambda _: self._open.discard(delivery))
         await delivery.done
 
-    def _compose(self, recipient: str, subject: str, text: str, html: str) -> bytes:
+    def _compose(
+        self,
+        recipient: str,
+        subject: str,
+        text: str,
+        html: str,
+        name: str | None,
+        headers: Mapping[str, str],
+    ) -> bytes:
         message = EmailMessage(SMTP)
         message["From"] = self._sender
         message["To"] = recipient
         message["Subject"] = subject
         message["Date"] = formatdate()
-        message["Message-ID"] = make_msgid(domain=parseaddr(self._sender)[1].rpartition("@")[2])
+        domain = parseaddr(self._sender)[1].rpartition("@")[2]
+        message["Message-ID"] = f"<{name}@{domain}>" if name else make_msgid(domain=domain)
         # Asks for no automatic replies, such as out-of-office messages.
         message["Auto-Submitted"] = "auto-generated"
+        for header, value in headers.items():
+            message[header] = value
         message.set_content(text)
         message.add_alternative(html, subtype="html")
         # The client adds the carriage returns.
@@ -204,6 +227,8 @@ def _explained(error: Exception) -> InvalidParam | MailNotSent:
         codes = [code for _, code, _ in addresses]
         if any(code in NO_SUCH_MAILBOX for code in codes):
             return InvalidParam("The mail server does not know this address")
+        log.warn("a mail was refused: {code} {reason!r}", code=error.code, reason=error.resp)
+        return MailRefused("The mail server did not accept the mail")
     reason = f"{error.code} {error.resp!r}" if isinstance(error, SMTPClientError) else str(error)
     log.warn("a mail was not sent: {kind}: {reason}", kind=type(error).__name__, reason=reason)
     return MailNotSent("The mail could not be sent")

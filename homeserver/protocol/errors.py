@@ -394,3 +394,7 @@ class MailNotSent(Unavailable):
     """The mail server did not accept a mail; trying again later makes sense."""
 
     errcode = "M_EMAIL_SEND_ERROR"
+
+
+class MailRefused(MailNotSent):
+    """The mail server responded, and did not accept this mail; it may accept others."""

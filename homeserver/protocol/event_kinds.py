@@ -7,7 +7,7 @@ authorisation rules and the redaction algorithm use the type alone where the spe
 Spec: https://spec.matrix.org/v1.19/client-server-api/#types-of-room-events
 """
 
-from homeserver.protocol.event_types import ENCRYPTED, MEMBER, REDACTION
+from homeserver.protocol.event_types import ENCRYPTED, MEMBER, MESSAGE, REDACTION
 from homeserver.protocol.events import Event
 
 
@@ -34,6 +34,11 @@ def is_member_event(event: Event, user_id: str | None = None) -> bool:
 def is_encrypted(event: Event) -> bool:
     """Whether an event is an encrypted message."""
     return event.type == ENCRYPTED and event.state_key is None
+
+
+def is_message(event: Event) -> bool:
+    """Whether an event is a message that is not encrypted."""
+    return event.type == MESSAGE and event.state_key is None
 
 
 def is_redaction(event: Event) -> bool:

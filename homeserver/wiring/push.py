@@ -5,6 +5,7 @@ from typing import Any
 from homeserver.client_api.push.notifications import NotificationsApi
 from homeserver.client_api.push.push_rules import PushRulesApi
 from homeserver.client_api.push.pushers import PushersApi
+from homeserver.client_api.push.unsubscribe import UnsubscribeApi
 from homeserver.config.settings import Settings
 from homeserver.push.compiled_rules import UserRules
 from homeserver.push.members import Members
@@ -44,6 +45,7 @@ class Push:
         self._local_server = room_core.local_server
         self._rules = account_core.push_rules
         self._account_pushers = account_core.pushers
+        self._pages = account_core.pages
         user_rules = UserRules(self._rules)
         members = Members(room_core.events, user_rules, account_core.account_data)
         evaluator = RuleEvaluator(room_core.visibility)
@@ -83,7 +85,8 @@ class Push:
         """The area's part of the client API."""
         apis: list[Any] = [
             PushRulesApi(self._rules),
-            PushersApi(self._account_pushers),
+            PushersApi(self._account_pushers, has_emails=self.pushers.digests is not None),
+            UnsubscribeApi(self._account_pushers, self._pages),
             NotificationsApi(self._notifications, self._local_server),
         ]
         return [route for api in apis for route in api.routes()]

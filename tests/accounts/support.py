@@ -207,7 +207,9 @@ class AccountsTestCase(DatabaseTestCase):
             self.couriers,
             lambda address: limits.check("mail", address),
         )
-        self.ids = ThirdPartyIds(self.db, self.clock, self.validation, changes_allowed=True)
+        self.ids = ThirdPartyIds(
+            self.db, self.clock, self.validation, self.email_removed, changes_allowed=True
+        )
         self.identity_servers = PretendedIdentityServers()
         self.bindings = IdentityBindings(self.db, self.identity_servers)
 
@@ -218,6 +220,9 @@ class AccountsTestCase(DatabaseTestCase):
     async def find_remote_profile(self, user_id: str, field: str | None) -> Profile:
         """The profile of a user of another server."""
         raise NotFound("No other server can be asked")
+
+    async def email_removed(self, user_id: str, address: str) -> None:
+        """What pushers do when an address was removed."""
 
     async def profile_changed(self, user_id: str, field: str) -> None:
         """What rooms do where a profile has changed."""

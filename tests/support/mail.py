@@ -55,7 +55,8 @@ class MailServer:
 
     With `certificate`, options for TLS, it offers STARTTLS, or begins with TLS if it is `implicit`;
     with `users` it requires a name and a password; if `silent` it never sends a byte. Mails to an
-    address in `unknown` are refused.
+    address in `unknown` are refused, those in `deferred` for now; while `is_down`, connections end
+    at once, and while `is_mute`, mails are accepted without a response.
     """
 
     def __init__(
@@ -68,6 +69,9 @@ class MailServer:
     ) -> None:
         self.mails: list[Mail] = []
         self.unknown: set[str] = set()
+        self.deferred: set[str] = set()
+        self.is_down = False
+        self.is_mute = False
         self.connections = 0
         self._open: list[Deferred[None]] = []
         self._starttls = None if implicit else certificate
@@ -110,7 +114,10 @@ class MailServer:
         silence: Protocol = self._opened(Protocol())
         return silence
 
-    def _protocol(self) -> ESMTP:
+    def _protocol(self) -> Protocol:
+        if self.is_down:
+            dropping: Protocol = self._opened(_Dropped())
+            return dropping
         ways = {b"PLAIN": PLAINCredentials, b"LOGIN": LOGINCredentials} if self._portal else {}
         protocol: Any = ESMTP(ways, self._starttls)  # type: ignore[no-untyped-call]
         protocol.portal = self._portal
@@ -119,6 +126,14 @@ class MailServer:
             protocol.delivery = Mailbox(self, None)
         speaking: ESMTP = self._opened(protocol)
         return speaking
+
+
+class _Dropped(Protocol):
+    """A connection that ends at once."""
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        transport.abortConnection()
 
 
 @implementer(IMessageDelivery)
@@ -141,6 +156,8 @@ class Mailbox:
         recipient = str(user.dest)
         if recipient in self._server.unknown:
             raise SMTPBadRcpt(user)
+        if recipient in self._server.deferred:
+            raise SMTPBadRcpt(user, code=451, resp="Try again later")
         encrypted = ISSLTransport.providedBy(user.protocol.transport)
         return lambda: Incoming(
             self._server, self._sender, recipient, encrypted=encrypted, user=self._user
@@ -170,7 +187,7 @@ class Incoming:
         sender, recipient = self._envelope
         mail = Mail(sender, recipient, message, self._encrypted, self._user)
         self._server.mails.append(mail)
-        return succeed(None)
+        return Deferred() if self._server.is_mute else succeed(None)
 
     def connectionLost(self) -> None:
         """An unfinished mail is not kept."""

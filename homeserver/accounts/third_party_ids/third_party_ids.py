@@ -5,6 +5,8 @@ Each change is logged, so that an administrator can find the user who had an add
 Spec: https://spec.matrix.org/v1.19/client-server-api/#adding-account-administrative-contact-information
 """
 
+from collections.abc import Awaitable, Callable
+
 from twisted.logger import Logger
 
 from homeserver.accounts.appservices.account_management import check_may_manage_account
@@ -14,7 +16,11 @@ from homeserver.accounts.third_party_ids.address_validation import AddressValida
 from homeserver.concurrency.clock import Clock, now_ms
 from homeserver.protocol.errors import Forbidden, InvalidParam, ThreepidInUse, ThreepidNotFound
 from homeserver.protocol.third_party_ids.address_validation import ADD, ThreepidCredentials
-from homeserver.protocol.third_party_ids.addresses import InvalidThirdPartyId, canonical_address
+from homeserver.protocol.third_party_ids.addresses import (
+    EMAIL,
+    InvalidThirdPartyId,
+    canonical_address,
+)
 from homeserver.storage.accounts.third_party_ids import (
     ThirdPartyId,
     delete_third_party_id,
@@ -24,23 +30,29 @@ from homeserver.storage.accounts.third_party_ids import (
 )
 from homeserver.storage.database.database import Database
 
+OnEmailRemoved = Callable[[str, str], Awaitable[None]]
 log = Logger()
 
 
 class ThirdPartyIds:
-    """Adds and removes addresses. `changes_allowed`: users may change their own."""
+    """Adds and removes addresses. `changes_allowed`: users may change their own.
+
+    `on_email_removed(user_id, address)` is called after an e-mail address was removed.
+    """
 
     def __init__(
         self,
         db: Database,
         clock: Clock,
         validation: AddressValidation,
+        on_email_removed: OnEmailRemoved,
         *,
         changes_allowed: bool,
     ) -> None:
         self._db = db
         self._clock = clock
         self._validation = validation
+        self._on_email_removed = on_email_removed
         self._changes_allowed = changes_allowed
 
     def check_allowed(self) -> None:
@@ -95,6 +107,8 @@ class ThirdPartyIds:
                 medium=medium,
                 address=address,
             )
+            if medium == EMAIL:
+                await self._on_email_removed(caller.user_id, address)
         return address
 
     async def get_owner(self, medium: str, address: str) -> str:

@@ -10,12 +10,15 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import InvalidParam, MissingParam
-from homeserver.push.pushers.pusher import HTTP
+from homeserver.protocol.third_party_ids.addresses import InvalidThirdPartyId, canonical_email
+from homeserver.push.pushers.pusher import EMAIL, HTTP
 from homeserver.push.pushers.pushers import PusherRequest, Pushers
 from homeserver.web.routes import Route
 
 GATEWAY_PATH = "/_matrix/push/v1/notify"
+EMAIL_APP_ID = "m.email"
 MAX_PUSHKEY_BYTES = 512
+MAX_BRAND = 64  # characters
 MAX_APP_ID = 64  # characters
 MAX_NAME_BYTES = 1_024  # of a display name, a profile tag or a language
 MAX_URL_BYTES = 2_048
@@ -39,8 +42,11 @@ class SetPusher(msgspec.Struct):
 
 
 class PushersApi:
-    def __init__(self, pushers: Pushers) -> None:
+    """`has_emails`: this server sends notifications by e-mail."""
+
+    def __init__(self, pushers: Pushers, *, has_emails: bool) -> None:
         self._pushers = pushers
+        self._has_emails = has_emails
 
     def routes(self) -> list[Route]:
         path = "/_matrix/client/v3/pushers"
@@ -58,12 +64,14 @@ class PushersApi:
         """Set or delete a pusher."""
         if body.kind is None:
             _check_present(body, "app_id", "pushkey")
-            await self._pushers.delete(caller.user_id, str(body.app_id), str(body.pushkey))
+            app_id = str(body.app_id)
+            pushkey = _pushkey(app_id, str(body.pushkey))
+            await self._pushers.delete(caller.user_id, app_id, pushkey)
         else:
-            await self._pushers.set(caller, _checked(body))
+            await self._pushers.set(caller, _checked(body, has_emails=self._has_emails))
 
 
-def _checked(body: SetPusher) -> PusherRequest:
+def _checked(body: SetPusher, *, has_emails: bool) -> PusherRequest:
     """The request in a body. Raises `MissingParam` and `InvalidParam`."""
     _check_present(
         body,
@@ -73,7 +81,7 @@ def _checked(body: SetPusher) -> PusherRequest:
     request = PusherRequest(
         kind=str(body.kind),
         app_id=body.app_id or "",
-        pushkey=body.pushkey or "",
+        pushkey=_pushkey(body.app_id or "", body.pushkey or ""),
         app_display_name=body.app_display_name or "",
         device_display_name=body.device_display_name or "",
         profile_tag=body.profile_tag or "",
@@ -83,10 +91,37 @@ def _checked(body: SetPusher) -> PusherRequest:
         append=body.append,
     )
     _check_sizes(request)
-    if request.kind != HTTP:
-        raise InvalidParam("The kind of a pusher is http, or null to delete it")
-    _check_url((body.data or {}).get("url"))
+    if request.kind == EMAIL and has_emails:
+        _check_email(request, body.data or {})
+    elif request.kind == HTTP:
+        _check_url((body.data or {}).get("url"))
+    else:
+        kinds = "http or email" if has_emails else "http"
+        raise InvalidParam(f"The kind of a pusher is {kinds}, or null to delete it")
     return request
+
+
+def _pushkey(app_id: str, pushkey: str) -> str:
+    """A pushkey, which is a canonical address if it is one of the app of e-mails."""
+    if app_id == EMAIL_APP_ID:
+        try:
+            return canonical_email(pushkey)
+        except InvalidThirdPartyId:
+            pass
+    return pushkey
+
+
+def _check_email(request: PusherRequest, data: dict[str, Any]) -> None:
+    """Raise `InvalidParam` for a pusher by e-mail that is not as the specification has it."""
+    if request.app_id != EMAIL_APP_ID:
+        raise InvalidParam(f"The app_id of a pusher by e-mail is {EMAIL_APP_ID}")
+    try:
+        canonical_email(request.pushkey)
+    except InvalidThirdPartyId as error:
+        raise InvalidParam(f"The pushkey is not an e-mail address: {error}") from None
+    brand = data.get("brand")
+    if brand is not None and not (isinstance(brand, str) and len(brand) <= MAX_BRAND):
+        raise InvalidParam(f"A brand is a string of at most {MAX_BRAND} characters")
 
 
 def _check_present(body: SetPusher, *names: str) -> None:

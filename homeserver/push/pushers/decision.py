@@ -133,7 +133,7 @@ class PushDecision:
 
     async def _decide_invite(self, item: PushItem, user_id: str, room: Room | None) -> None:
         """Give an invite to the pushers of the invited user, who is no member yet."""
-        pushers = [each for each in await self._directory.of(user_id) if each.is_pushing]
+        pushers = [each for each in await self._directory.of(user_id) if each.is_notifying]
         if not pushers or item.stored.redaction is not None:
             return
         outcome = await self._invites.outcome(item.stored, user_id, room)

@@ -1,7 +1,7 @@
 """Missed pushes: the events that a pusher could not send, as far as they still notify the user.
 
 They are looked for among the events of the user's rooms, a page at a time. What is older than a day
-is not pushed any more: the count of unread messages says that it is there.
+(or `max_age_seconds`) is not pushed any more: the count of unread messages says that it is there.
 """
 
 from collections.abc import Sequence
@@ -40,6 +40,7 @@ class FoundMissedPushes:
         push_actions: PushActions,
         unread_counts: UnreadCounts,
         invites: Invites,
+        max_age_seconds: float | None = None,
     ) -> None:
         self._log = log
         self._clock = clock
@@ -50,6 +51,7 @@ class FoundMissedPushes:
         self._push_actions = push_actions
         self._unread_counts = unread_counts
         self._invites = invites
+        self._max_age = max_age_seconds
 
     @property
     def position(self) -> int:
@@ -64,7 +66,8 @@ class FoundMissedPushes:
         There are none if this position is `upto`.
         """
         user_id = pusher.row.user_id
-        oldest = position_at(wall_seconds(self._clock) - MAX_AGE_SECONDS)
+        max_age = MAX_AGE_SECONDS if self._max_age is None else self._max_age
+        oldest = position_at(wall_seconds(self._clock) - max_age)
         at: int | None = max(after, min(oldest, upto))
         while at is not None:
             chunk = await self._recent.chunk_after(user_id, at, upto, CHUNK_EVENTS)

@@ -10,10 +10,17 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from homeserver.push.email.digest_state import (
+    NO_MAILS,
+    DigestState,
+    decode_state,
+    encode_state,
+)
 from homeserver.storage.database.batch import Row
-from homeserver.storage.push.pushers import SET_PUSHER_PROGRESS, PusherRow
+from homeserver.storage.push.pushers import SET_DIGEST_PROGRESS, SET_PUSHER_PROGRESS, PusherRow
 
 HTTP = "http"
+EMAIL = "email"
 EVENT_ID_ONLY = "event_id_only"
 
 
@@ -39,12 +46,25 @@ class PusherProgress:
     Everything up to `sent_upto` was sent, or need not be. `behind_since` is the position of the
     first event that is not sent and not in memory either, since the gateway does not answer.
     `badge` is the count of unread messages that was sent last.
+
+    For a pusher by e-mail, `behind_since` is the first event that waits to be mailed.
     """
 
     sent_upto: int
     badge: int | None = None
     behind_since: int | None = None
     failing_since_ms: int | None = None
+    digest: DigestState = NO_MAILS
+
+    def digest_row(self, pusher: int) -> Row:
+        """The row of the progress of a pusher by e-mail."""
+        return SET_DIGEST_PROGRESS.row(
+            pusher,
+            self.sent_upto,
+            self.behind_since,
+            self.failing_since_ms,
+            encode_state(self.digest),
+        )
 
     def row(self, pusher: int) -> Row:
         """The row of a pusher's progress."""
@@ -59,7 +79,11 @@ class Pusher:
     def __init__(self, row: PusherRow, progress: PusherProgress | None = None) -> None:
         self.row = row
         self.progress = progress or PusherProgress(
-            row.sent_upto, row.badge, row.behind_since, row.failing_since_ms
+            row.sent_upto,
+            row.badge,
+            row.behind_since,
+            row.failing_since_ms,
+            decode_state(row.digest),
         )
 
     @property
@@ -68,13 +92,23 @@ class Pusher:
         return self.row.pusher
 
     @property
-    def is_pushing(self) -> bool:
-        """Whether it is enabled, one that sends requests, and not of a locked account.
+    def is_notifying(self) -> bool:
+        """Whether it is enabled, of a kind that events are given to, and not of a locked account.
 
-        The sessions of a locked account see no messages, so its phones do not, either.
+        The sessions of a locked account see no messages, so its phones and mailbox do not, either.
         """
         row = self.row
-        return row.enabled and row.kind == HTTP and not row.is_locked
+        return row.enabled and row.kind in (HTTP, EMAIL) and not row.is_locked
+
+    @property
+    def is_pushing(self) -> bool:
+        """Whether it notifies by requests to a gateway."""
+        return self.row.kind == HTTP and self.is_notifying
+
+    @property
+    def is_mailing(self) -> bool:
+        """Whether it notifies by mails."""
+        return self.row.kind == EMAIL and self.is_notifying
 
     @cached_property
     def url(self) -> str:

@@ -8,6 +8,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3pusher
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from secrets import token_urlsafe
 
 from twisted.internet.defer import Deferred
 
@@ -15,9 +16,10 @@ from homeserver.accounts.sessions.devices import DeviceChange, DevicesRemoved
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.clock import Clock, now_ms
 from homeserver.concurrency.keyed_locks import KeyedLocks
-from homeserver.protocol.errors import UserLimitExceeded
+from homeserver.protocol.errors import ThreepidNotFound, UserLimitExceeded
 from homeserver.push.pushers.directory import PusherDirectory
-from homeserver.push.pushers.pusher import Pusher, PushersChanged
+from homeserver.push.pushers.pusher import EMAIL, Pusher, PushersChanged
+from homeserver.storage.accounts.third_party_ids import third_party_ids_of
 from homeserver.storage.database.batch import Row
 from homeserver.storage.database.database import Database
 from homeserver.storage.push.pushers import (
@@ -26,12 +28,15 @@ from homeserver.storage.push.pushers import (
     DELETE_PUSHERS_OF_OTHERS,
     UPSERT_PUSHER,
     PusherRow,
+    all_pushers_of,
     other_users_with,
+    pusher_by_unsubscribe_token,
     pushers_of,
 )
 from homeserver.streams.log import Log
 
 MAX_PUSHERS = 100  # of one user
+TOKEN_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,8 @@ class Pushers:
     async def set(self, caller: Requester, request: PusherRequest) -> None:
         """Add a pusher, or replace the one with the same app id and pushkey.
 
-        Raises `UserLimitExceeded`.
+        Raises `UserLimitExceeded` and, for an e-mail address that is not the user's,
+        `ThreepidNotFound`.
         """
         user_id, app_id, pushkey = caller.user_id, request.app_id, request.pushkey
         async with self._locks.hold(user_id), self._locks.hold(f"{app_id} {pushkey}"):
@@ -78,6 +84,8 @@ class Pushers:
             others: list[str] = []
             if not request.append:
                 others = await self._db.run(other_users_with, app_id, pushkey, user_id)
+            if request.kind == EMAIL:
+                await self._check_address(user_id, pushkey)
             after = self._row(caller, request, before)
             if after == before and not others:
                 return  # many clients set their pusher whenever they start
@@ -100,9 +108,27 @@ class Pushers:
         """Delete a pusher whose gateway does not know its pushkey, unless it was set since."""
         await self._delete(pusher.row.user_id, [pusher.row])
 
+    async def address_removed(self, user_id: str, address: str) -> None:
+        """Delete the pushers to an e-mail address that was removed from the account."""
+        rows = await self._db.run(all_pushers_of, user_id)
+        await self._delete(
+            user_id, [row for row in rows if (row.kind, row.pushkey) == (EMAIL, address)]
+        )
+
+    async def find_by_unsubscribe_token(self, token: str) -> Pusher | None:
+        """The pusher that a link in a mail names."""
+        row = await self._db.run(pusher_by_unsubscribe_token, token)
+        return None if row is None else Pusher(row)
+
+    async def unsubscribe(self, token: str) -> None:
+        """Delete the pusher that a link in a mail names, if it is still there."""
+        row = await self._db.run(pusher_by_unsubscribe_token, token)
+        if row is not None:
+            await self._delete(row.user_id, [row])
+
     async def deactivated(self, user_id: str, erase: bool) -> None:
         """Delete all pushers of a deactivated user."""
-        await self._delete(user_id, await self._db.run(pushers_of, [user_id]))
+        await self._delete(user_id, await self._db.run(all_pushers_of, user_id))
 
     async def lock_changed(self, user_id: str) -> None:
         """Have the pushers of a user read again, whose account was locked or unlocked."""
@@ -128,6 +154,12 @@ class Pushers:
             deleted = [DELETE_PUSHER.row(row.pusher, row.set_position) for row in rows]
             await self._append(self._log.next_position(), (user_id,), deleted)
 
+    async def _check_address(self, user_id: str, address: str) -> None:
+        """Raise `ThreepidNotFound` unless an e-mail address is that of the user's account."""
+        addresses = await self._db.run(third_party_ids_of, user_id)
+        if not any((each.medium, each.address) == (EMAIL, address) for each in addresses):
+            raise ThreepidNotFound("Your account does not have this e-mail address")
+
     def _append(
         self, position: int, user_ids: tuple[str, ...], rows: Sequence[Row]
     ) -> "Deferred[None]":
@@ -138,22 +170,28 @@ class Pushers:
     ) -> PusherRow:
         """The row after a request; the row before, if the request changes nothing."""
         now = now_ms(self._clock)
+        is_email = request.kind == EMAIL
+        # A mailbox is no device: its pusher stays when the device that set it is logged out.
+        device_id = None if is_email else caller.device_id
         token = caller.token if caller.device_id is None and caller.token else None
+        token = None if is_email else token
         if before is None:
-            return _requested(_new_row(caller, token, request, now), request)
+            return _requested(_new_row(caller.user_id, device_id, token, request, now), request)
         after = _requested(before, request)
         if after == before and request.enabled != before.enabled:
             # Any device may switch the pusher of another one on and off (MSC3881).
             return replace(after, enabled=request.enabled)
-        after = replace(after, enabled=request.enabled, device_id=caller.device_id, token=token)
+        after = replace(after, enabled=request.enabled, device_id=device_id, token=token)
         return after if after == before else replace(after, set_ms=now)
 
 
-def _new_row(caller: Requester, token: int | None, request: PusherRequest, now: int) -> PusherRow:
+def _new_row(
+    user_id: str, device_id: str | None, token: int | None, request: PusherRequest, now: int
+) -> PusherRow:
     return PusherRow(
         pusher=0,
-        user_id=caller.user_id,
-        device_id=caller.device_id,
+        user_id=user_id,
+        device_id=device_id,
         token=token,
         kind="",
         app_id=request.app_id,
@@ -170,6 +208,8 @@ def _new_row(caller: Requester, token: int | None, request: PusherRequest, now: 
         behind_since=None,
         failing_since_ms=None,
         badge=None,
+        digest=None,
+        unsubscribe_token=None,
         is_locked=False,
     )
 
@@ -184,6 +224,9 @@ def _requested(row: PusherRow, request: PusherRequest) -> PusherRow:
         profile_tag=request.profile_tag,
         lang=request.lang,
         data=request.data,
+        unsubscribe_token=(row.unsubscribe_token or token_urlsafe(TOKEN_BYTES))
+        if request.kind == EMAIL
+        else None,
     )
 
 
@@ -208,4 +251,5 @@ def _upserted(row: PusherRow, position: int) -> Row:
         row.enabled,
         position,
         row.set_ms,
+        row.unsubscribe_token,
     )

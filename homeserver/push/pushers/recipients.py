@@ -126,7 +126,7 @@ class Recipients:
         members: dict[str, Member] = {}
         groups: dict[tuple[CompiledRules, frozenset[str]], list[Recipient]] = {}
         for number, user_id in enumerate(user_ids, 1):
-            pushing = [pusher for pusher in pushers[user_id] if pusher.is_pushing]
+            pushing = [pusher for pusher in pushers[user_id] if pusher.is_notifying]
             if not pushing or room.membership(user_id) != "join":
                 continue
             member = known.get(user_id)

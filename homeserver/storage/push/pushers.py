@@ -1,7 +1,8 @@
 """Pushers: where each user's notifications are sent, and how far they were sent.
 
-Owns the table `pushers` (migrations/0031_pushers.sql). A pusher whose device or access token is
-gone is not read any more, even where its row is still there.
+Owns the table `pushers` (migrations/0031_pushers.sql, 0033_email_pushers.sql). A pusher whose
+device, access token or e-mail address is gone is not read any more, even where its row is still
+there.
 """
 
 from collections.abc import Sequence
@@ -19,13 +20,14 @@ UPSERT_PUSHER = BatchStatement(
     """
     INSERT INTO pushers (pusher, user_id, device_id, token, kind, app_id, pushkey,
                          app_display_name, device_display_name, profile_tag, lang, data, enabled,
-                         set_position, set_ms, sent_upto)
+                         set_position, set_ms, unsubscribe_token, sent_upto)
     SELECT given.*, given.set_position
       FROM unnest(%s::int8[], %s::text[], %s::text[], %s::int8[], %s::text[], %s::text[],
                   %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bytea[],
-                  %s::bool[], %s::int8[], %s::int8[])
+                  %s::bool[], %s::int8[], %s::int8[], %s::text[])
            AS given (pusher, user_id, device_id, token, kind, app_id, pushkey, app_display_name,
-                     device_display_name, profile_tag, lang, data, enabled, set_position, set_ms)
+                     device_display_name, profile_tag, lang, data, enabled, set_position, set_ms,
+                     unsubscribe_token)
      WHERE device_id IS NULL
         OR EXISTS (SELECT FROM devices
                     WHERE devices.user_id = given.user_id
@@ -36,14 +38,14 @@ UPSERT_PUSHER = BatchStatement(
            device_display_name = EXCLUDED.device_display_name,
            profile_tag = EXCLUDED.profile_tag, lang = EXCLUDED.lang, data = EXCLUDED.data,
            enabled = EXCLUDED.enabled, set_position = EXCLUDED.set_position,
-           set_ms = EXCLUDED.set_ms,
+           set_ms = EXCLUDED.set_ms, unsubscribe_token = EXCLUDED.unsubscribe_token,
            behind_since = CASE WHEN EXCLUDED.enabled THEN pushers.behind_since END,
            failing_since_ms = NULL
      WHERE pushers.set_position < EXCLUDED.set_position
     """,
     columns=(
         *("int8", "text", "text", "int8", "text", "text", "text", "text", "text", "text"),
-        *("text", "bytea", "bool", "int8", "int8"),
+        *("text", "bytea", "bool", "int8", "int8", "text"),
     ),
     key=(1, 5, 6),
     late=True,
@@ -100,10 +102,24 @@ SET_PUSHER_PROGRESS = BatchStatement(
     key=(0,),
 )
 
+SET_DIGEST_PROGRESS = BatchStatement(
+    "set_digest_progress",
+    """
+    UPDATE pushers
+       SET sent_upto = GREATEST(pushers.sent_upto, now.sent_upto), behind_since = now.behind_since,
+           failing_since_ms = now.failing_since_ms, digest = now.digest
+      FROM unnest(%s::int8[], %s::int8[], %s::int8[], %s::int8[], %s::bytea[])
+           AS now (pusher, sent_upto, behind_since, failing_since_ms, digest)
+     WHERE pushers.pusher = now.pusher
+    """,
+    columns=("int8", "int8", "int8", "int8", "bytea"),
+    key=(0,),
+)
+
 _COLUMNS = """
     pusher, user_id, device_id, token, kind, app_id, pushkey, app_display_name,
     device_display_name, profile_tag, lang, data, enabled, set_position, set_ms, sent_upto,
-    behind_since, failing_since_ms, badge,
+    behind_since, failing_since_ms, badge, digest, unsubscribe_token,
     EXISTS (SELECT FROM users WHERE users.user_id = pushers.user_id AND is_locked) AS is_locked
 """
 _EXISTS = """
@@ -111,6 +127,9 @@ _EXISTS = """
      OR EXISTS (SELECT FROM devices WHERE devices.user_id = pushers.user_id
                                       AND devices.device_id = pushers.device_id))
     AND (token IS NULL OR EXISTS (SELECT FROM access_tokens WHERE access_tokens.id = token))
+    AND (kind <> 'email' OR EXISTS (SELECT FROM third_party_ids
+                                     WHERE third_party_ids.user_id = pushers.user_id
+                                       AND medium = 'email' AND address = pushkey))
 """
 
 
@@ -137,6 +156,8 @@ class PusherRow:
     behind_since: int | None
     failing_since_ms: int | None
     badge: int | None
+    digest: bytes | None
+    unsubscribe_token: str | None
     is_locked: bool
 
 
@@ -151,6 +172,13 @@ async def pushers_of(db: Connection, user_ids: Sequence[str]) -> list[PusherRow]
             """,
             (list(user_ids),),
         )
+        return await cursor.fetchall()
+
+
+async def all_pushers_of(db: Connection, user_id: str) -> list[PusherRow]:
+    """The pushers of a user, with those whose device or address is gone."""
+    async with db.cursor(row_factory=class_row(PusherRow)) as cursor:
+        await cursor.execute(f"SELECT {_COLUMNS} FROM pushers WHERE user_id = %s", (user_id,))
         return await cursor.fetchall()
 
 
@@ -173,3 +201,12 @@ async def other_users_with(db: Connection, app_id: str, pushkey: str, user_id: s
         (app_id, pushkey, user_id),
     )
     return [other for (other,) in await cursor.fetchall()]
+
+
+async def pusher_by_unsubscribe_token(db: Connection, token: str) -> PusherRow | None:
+    """The pusher by e-mail that a token names."""
+    async with db.cursor(row_factory=class_row(PusherRow)) as cursor:
+        await cursor.execute(
+            f"SELECT {_COLUMNS} FROM pushers WHERE unsubscribe_token = %s", (token,)
+        )
+        return await cursor.fetchone()

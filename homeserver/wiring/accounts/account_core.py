@@ -62,7 +62,9 @@ class AccountCore:
         self.filters = Filters(db)
         self.erased_users = ErasedUsers(db, log)
         self.outbound = OutboundClient(reactor, settings.outbound_http)
-        self.third_party = ThirdParty(reactor, settings, key, db, self.outbound, self.pages)
+        self.third_party = ThirdParty(
+            reactor, settings, key, db, self.outbound, self.pages, self.pushers.address_removed
+        )
         for reader in (
             self.access_tokens,
             self.local_profiles,

@@ -12,7 +12,7 @@ from homeserver.accounts.third_party_ids.address_validation import (
     ValidationSender,
 )
 from homeserver.accounts.third_party_ids.identity_bindings import IdentityBindings
-from homeserver.accounts.third_party_ids.third_party_ids import ThirdPartyIds
+from homeserver.accounts.third_party_ids.third_party_ids import OnEmailRemoved, ThirdPartyIds
 from homeserver.client_api.accounts.address_validation import AddressValidationApi
 from homeserver.client_api.accounts.third_party_ids import ThirdPartyIdsApi
 from homeserver.client_api.accounts.validation_page import ValidationPageApi
@@ -41,11 +41,12 @@ class ThirdParty:
         db: Database,
         outbound: OutboundClient,
         pages: Pages,
+        on_email_removed: OnEmailRemoved,
     ) -> None:
         self._settings = settings
         self._pages = pages
         self._db = db
-        self._mailer = _mailer(reactor, settings)
+        self.mailer = _mailer(reactor, settings)
         rates = settings.rate_limits
         # Counted by the recipient's address, not by the requester.
         limits = RateLimits(reactor, rates.actions() if rates.enabled else {})
@@ -60,6 +61,7 @@ class ThirdParty:
             db,
             reactor,
             self._validation,
+            on_email_removed,
             changes_allowed=settings.third_party_ids.enable_changes,
         )
         servers = IdentityServers(outbound, settings.server_name, key)
@@ -102,15 +104,15 @@ class ThirdParty:
 
     async def stop(self) -> None:
         """Send no more mails."""
-        if self._mailer is not None:
-            await self._mailer.stop()
+        if self.mailer is not None:
+            await self.mailer.stop()
 
     def _validation_senders(self) -> dict[str, ValidationSender]:
-        if self._mailer is None:
+        if self.mailer is None:
             return {}
         name, public_baseurl = self._settings.server_name, self._settings.public_baseurl
         assert public_baseurl is not None, "as the settings have checked"
-        return {EMAIL: ValidationMails(self._mailer, name, public_baseurl)}
+        return {EMAIL: ValidationMails(self.mailer, name, public_baseurl)}
 
 
 def _mailer(reactor: Any, settings: Settings) -> Mailer | None:

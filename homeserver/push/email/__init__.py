@@ -1,0 +1,1 @@
+"""Notifications by e-mail: the unread messages of all rooms in one mail, now and then."""

@@ -1,0 +1,51 @@
+"""The slots in which mails about unread messages are sent: few at a time, one to a domain.
+
+They leave connections for mails that a user waits for. When the mail server cannot be reached, all
+pause together: what it would have been sent waits in the database.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from twisted.internet.defer import DeferredSemaphore
+
+from homeserver.concurrency.backoff import RetrySchedule
+from homeserver.concurrency.clock import Clock, wall_seconds
+from homeserver.concurrency.keyed_locks import KeyedLocks
+
+MAX_AT_ONCE = 2
+RETRIES = RetrySchedule((30.0, 60.0, 300.0, 900.0, 1_800.0, 3_600.0), jitter=0.2)
+
+
+class MailSlots:
+    """Slots by the domain of an address. `paused_until` is in seconds since the epoch."""
+
+    def __init__(self, clock: Clock, chance: Callable[[], float]) -> None:
+        self._clock = clock
+        self._chance = chance
+        self._domains: KeyedLocks[str] = KeyedLocks()
+        self._all = DeferredSemaphore(MAX_AT_ONCE)
+        self._failures = 0
+        self.paused_until = 0.0
+
+    @asynccontextmanager
+    async def hold(self, address: str) -> AsyncIterator[None]:
+        """A context in which a mail may be sent to an address."""
+        async with self._domains.hold(address.rpartition("@")[2]):
+            await self._all.acquire()
+            try:
+                yield
+            finally:
+                self._all.release()
+
+    def failed(self) -> None:
+        """The mail server could not be reached."""
+        now = wall_seconds(self._clock)
+        if self.paused_until <= now:
+            self._failures += 1
+            self.paused_until = now + RETRIES.pause(self._failures, self._chance())
+
+    def succeeded(self) -> None:
+        """The mail server has accepted a mail."""
+        self._failures = 0
+        self.paused_until = 0.0
