@@ -30,6 +30,9 @@ from homeserver.protocol.errors import InvalidParam, MailNotSent, MailRefused
 MAX_CONNECTIONS = 4
 MAX_WAITING = 50
 NO_SUCH_MAILBOX = (550, 551, 553)
+SERVER_CLOSES = 421
+# Refusals by a policy, such as "relaying denied", say nothing about the mailbox (RFC 3463).
+OF_POLICY = b"5.7."
 log = Logger()
 
 
@@ -76,7 +79,8 @@ class Mailer:
 
         `name` is the first part of its Message-ID, if it has to be the same when it is sent again.
 
-        Raises `InvalidParam` for an address to which no mail can be sent, and `MailNotSent`.
+        Raises `InvalidParam` for an address to which no mail can be sent, `MailRefused` for a mail
+        that the mail server does not accept, and otherwise `MailNotSent`.
         """
         try:
             envelope = _ascii_address(recipient)
@@ -188,7 +192,8 @@ class Delivery(ESMTPClient):
     def sentMail(self, code: int, resp: Any, numOk: int, addresses: Any, log: Any) -> None:
         if self.done.called:
             return
-        if numOk:
+        # Recipients count as accepted also if the mail itself was refused.
+        if numOk and 200 <= code < 300:
             self.done.callback(None)
         else:
             self.done.errback(SMTPDeliveryError(code, resp, None, addresses))
@@ -223,11 +228,14 @@ def _ascii_address(address: str) -> str:
 def _explained(error: Exception) -> InvalidParam | MailNotSent:
     """The error for the client. The mail server's reason is only logged."""
     if isinstance(error, SMTPDeliveryError):
-        addresses: Any = error.addresses or ()
-        codes = [code for _, code, _ in addresses]
-        if any(code in NO_SUCH_MAILBOX for code in codes):
-            return InvalidParam("The mail server does not know this address")
+        recipients: Any = error.addresses or ()
         log.warn("a mail was refused: {code} {reason!r}", code=error.code, reason=error.resp)
+        if not recipients or error.code == SERVER_CLOSES:
+            # It refused the sender, or everything: no mail would have been accepted.
+            return MailNotSent("The mail could not be sent")
+        for _, code, reason in recipients:
+            if code in NO_SUCH_MAILBOX and not reason.startswith(OF_POLICY):
+                return InvalidParam("The mail server does not know this address")
         return MailRefused("The mail server did not accept the mail")
     reason = f"{error.code} {error.resp!r}" if isinstance(error, SMTPClientError) else str(error)
     log.warn("a mail was not sent: {kind}: {reason}", kind=type(error).__name__, reason=reason)

@@ -148,7 +148,7 @@ def _digests(
     assert public_baseurl is not None, "as the settings have checked"
     digests = MailDigests(
         DigestMails(mailer, settings.server_name, public_baseurl, email.client_baseurl),
-        DigestContents(room_core.registry, room_core.out_of_room, titles),
+        DigestContents(room_core.registry, room_core.out_of_room, titles, reactor),
         account_core.pusher_directory,
         account_core.pushers,
         unread,

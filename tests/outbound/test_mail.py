@@ -5,13 +5,14 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.ssl import PrivateCertificate
+from twisted.mail.smtp import SMTPServerError
 from twisted.trial.unittest import TestCase
 
 from homeserver.config.contact import EmailSettings
 from homeserver.outbound import mail
 from homeserver.outbound.client_tls import ClientTls
 from homeserver.outbound.mail import Mailer
-from homeserver.protocol.errors import InvalidParam, MailNotSent
+from homeserver.protocol.errors import InvalidParam, MailNotSent, MailRefused
 from tests.storage.test_tls import make_certificate
 from tests.support.folders import temporary_folder
 from tests.support.mail import MailServer
@@ -97,6 +98,38 @@ class SendingTests(MailTestCase):
         self.serve().unknown.add("bob@example.com")
 
         await self.assertFailure(self.sending(self.mailer()), InvalidParam)
+
+    async def test_a_mail_whose_contents_are_refused_is_not_sent(self) -> None:
+        """Its recipient was accepted before, so only the last response tells."""
+        self.serve().refuses_contents = True
+
+        await self.assertFailure(self.sending(self.mailer()), MailRefused)
+
+        self.flushLoggedErrors(SMTPServerError)
+
+    async def test_a_mailbox_that_is_full_refuses_one_mail(self) -> None:
+        """The mail server takes others."""
+        self.serve().deferred.add("bob@example.com")
+        await self.assertFailure(self.sending(self.mailer()), MailRefused)
+
+    async def test_a_policy_does_not_make_a_mailbox_unknown(self) -> None:
+        """A mail server that relays nothing uses the code of unknown mailboxes."""
+        self.serve()
+        mailer = self.mailer()
+        for sender_refused, relays in ((None, False), (451, True), (550, True)):
+            self.server.sender_refused = sender_refused
+            self.server.refuses_relaying = not relays
+            error = await self.assertFailure(self.sending(mailer), MailNotSent)
+            self.assertEqual(type(error), MailNotSent if relays else MailRefused)
+
+    async def test_a_mail_server_that_takes_nothing_refuses_no_single_mail(self) -> None:
+        """Its greeting or its response to the sender says so, for now or by a wrong setting."""
+        self.serve()
+        mailer = self.mailer()
+        for greeting in (b"421 busy", b"450 later", b"554 no", b"nonsense"):
+            self.server.greeting = greeting
+            error = await self.assertFailure(self.sending(mailer), MailNotSent)
+            self.assertEqual(type(error), MailNotSent)
 
     async def test_an_unavailable_mail_server_is_reported(self) -> None:
         """The client may try again later."""

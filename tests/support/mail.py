@@ -10,11 +10,18 @@ from typing import Any
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import Portal
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred, succeed
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import Factory, Protocol
 from twisted.mail.imap4 import LOGINCredentials, PLAINCredentials
-from twisted.mail.smtp import ESMTP, IMessage, IMessageDelivery, SMTPBadRcpt
+from twisted.mail.smtp import (
+    ESMTP,
+    IMessage,
+    IMessageDelivery,
+    SMTPBadRcpt,
+    SMTPBadSender,
+    SMTPServerError,
+)
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -56,7 +63,9 @@ class MailServer:
     With `certificate`, options for TLS, it offers STARTTLS, or begins with TLS if it is `implicit`;
     with `users` it requires a name and a password; if `silent` it never sends a byte. Mails to an
     address in `unknown` are refused, those in `deferred` for now; while `is_down`, connections end
-    at once, and while `is_mute`, mails are accepted without a response.
+    at once, and while `is_mute`, mails are accepted without a response. `greeting` is sent instead
+    of one that begins a dialogue; `sender_refused` is a code, and with `refuses_contents`, mails
+    are refused once their contents are there.
     """
 
     def __init__(
@@ -72,6 +81,10 @@ class MailServer:
         self.deferred: set[str] = set()
         self.is_down = False
         self.is_mute = False
+        self.greeting: bytes | None = None
+        self.sender_refused: int | None = None
+        self.refuses_contents = False
+        self.refuses_relaying = False
         self.connections = 0
         self._open: list[Deferred[None]] = []
         self._starttls = None if implicit else certificate
@@ -115,8 +128,8 @@ class MailServer:
         return silence
 
     def _protocol(self) -> Protocol:
-        if self.is_down:
-            dropping: Protocol = self._opened(_Dropped())
+        if self.is_down or self.greeting is not None:
+            dropping: Protocol = self._opened(_Dropped(self.greeting))
             return dropping
         ways = {b"PLAIN": PLAINCredentials, b"LOGIN": LOGINCredentials} if self._portal else {}
         protocol: Any = ESMTP(ways, self._starttls)  # type: ignore[no-untyped-call]
@@ -129,11 +142,18 @@ class MailServer:
 
 
 class _Dropped(Protocol):
-    """A connection that ends at once."""
+    """A connection that ends at once, or after a line."""
+
+    def __init__(self, line: bytes | None) -> None:
+        self._line = line
 
     def connectionMade(self) -> None:
         transport: Any = self.transport
-        transport.abortConnection()
+        if self._line is None:
+            transport.abortConnection()
+        else:
+            transport.write(self._line + b"\r\n")
+            transport.loseConnection()
 
 
 @implementer(IMessageDelivery)
@@ -149,11 +169,15 @@ class Mailbox:
         return b"Received: by mail.test"
 
     def validateFrom(self, helo: Any, origin: Any) -> Any:
+        if self._server.sender_refused is not None:
+            raise SMTPBadSender(origin, self._server.sender_refused, "Not now")
         self._sender = str(origin)
         return origin
 
     def validateTo(self, user: Any) -> Any:
         recipient = str(user.dest)
+        if self._server.refuses_relaying:
+            raise SMTPBadRcpt(user, code=550, resp="5.7.1 Relaying denied")
         if recipient in self._server.unknown:
             raise SMTPBadRcpt(user)
         if recipient in self._server.deferred:
@@ -184,6 +208,8 @@ class Incoming:
         message: Any = email.message_from_bytes(
             b"\r\n".join(self._lines) + b"\r\n", policy=email.policy.default
         )
+        if self._server.refuses_contents:
+            return fail(SMTPServerError(550, "Not this one"))
         sender, recipient = self._envelope
         mail = Mail(sender, recipient, message, self._encrypted, self._user)
         self._server.mails.append(mail)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from homeserver.concurrency.clock import Clock, now_ms
 from homeserver.outbound.digest_mails import Digest, DigestMessage, DigestRoom
 from homeserver.push.email.digest_texts import MAX_NAME, clean, said_by
 from homeserver.push.pushers.invites import invites_user
@@ -11,7 +12,6 @@ from homeserver.push.pushers.room_titles import RoomTitles, title_of_stripped_st
 from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
-from homeserver.streams.positions import seconds_at
 
 MAX_ROOMS = 10  # in a mail
 MAX_MESSAGES = 5  # of a room
@@ -22,11 +22,16 @@ class DigestContents:
     """Makes the contents of mails."""
 
     def __init__(
-        self, rooms: RoomRegistry, out_of_room: OutOfRoomMemberships, titles: RoomTitles
+        self,
+        rooms: RoomRegistry,
+        out_of_room: OutOfRoomMemberships,
+        titles: RoomTitles,
+        clock: Clock,
     ) -> None:
         self._rooms = rooms
         self._out_of_room = out_of_room
         self._titles = titles
+        self._clock = clock
 
     async def build(self, user_id: str, pushes: Sequence[QueuedPush]) -> Digest:
         """What a user is shown of events; the rooms with the newest ones come first."""
@@ -49,7 +54,7 @@ class DigestContents:
         return DigestRoom(
             newest.stored.event.room_id,
             clean(title or "", MAX_NAME) or NAMELESS,
-            [_message(user_id, push, names) for push in shown],
+            [self._message(user_id, push, names) for push in shown],
             len(newest_first),
             invites_user(newest.stored, user_id),
         )
@@ -66,15 +71,18 @@ class DigestContents:
         title, name = title_of_stripped_state(stripped, sender)
         return title.shown_to(user_id), {sender: name}
 
-
-def _message(user_id: str, push: QueuedPush, names: dict[str, str | None]) -> DigestMessage:
-    event = push.stored.event
-    text, quotes = said_by(event, user_id)
-    moment = datetime.fromtimestamp(seconds_at(push.position), UTC)
-    return DigestMessage(
-        clean(names.get(event.sender) or "", MAX_NAME) or clean(event.sender, MAX_NAME),
-        text,
-        quotes,
-        moment.strftime("%a %H:%M"),
-        event.event_id,
-    )
+    def _message(
+        self, user_id: str, push: QueuedPush, names: dict[str, str | None]
+    ) -> DigestMessage:
+        event = push.stored.event
+        text, quotes = said_by(event, user_id)
+        # The sender's server chooses the time.
+        sent_ms = min(max(event.origin_server_ts, 0), now_ms(self._clock))
+        moment = datetime.fromtimestamp(sent_ms / 1000, UTC)
+        return DigestMessage(
+            clean(names.get(event.sender) or "", MAX_NAME) or clean(event.sender, MAX_NAME),
+            text,
+            quotes,
+            moment.strftime("%a %H:%M"),
+            event.event_id,
+        )

@@ -30,17 +30,18 @@ class DigestState(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `mailing` is the position up to which the mail goes that is being sent. It is stored before the
     mail is sent, so that a mail whose delivery the server did not live to record is sent once more
-    as the same mail.
+    as the same mail. `waiting_since` is when the first event began to wait.
     """
 
     mailing: int | None = None
+    waiting_since: float | None = None
     rooms: dict[int, RoomPause] = {}
 
     def mailed(self, pauses: dict[int, float], upto: int, now: float) -> "DigestState":
         """The state after a mail up to a position, with the next pause of each room in it."""
         rooms = {**self.rooms, **{nid: RoomPause(upto, now, each) for nid, each in pauses.items()}}
         latest = sorted(rooms, key=lambda nid: rooms[nid].mailed_at)[-MAX_ROOMS:]
-        return DigestState(None, {nid: rooms[nid] for nid in latest})
+        return DigestState(rooms={nid: rooms[nid] for nid in latest})
 
 
 NO_MAILS = DigestState()
@@ -54,6 +55,12 @@ def decode_state(encoded: bytes | None) -> DigestState:
 def encode_state(state: DigestState) -> bytes | None:
     """The state to be stored."""
     return None if state == NO_MAILS else msgspec.json.encode(state)
+
+
+def noted_at(sent_ms: int, waiting_since: float, now: float) -> float:
+    """When an event began to wait. The time of its sender counts only where it can be true."""
+    sent_at = sent_ms / 1000
+    return sent_at if waiting_since <= sent_at <= now else min(waiting_since, now)
 
 
 def is_quiet(pause: RoomPause, first_unread_at: float) -> bool:

@@ -23,6 +23,7 @@ from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.room.changes import EventAppended
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room_receipts import ReceiptChanged
+from homeserver.storage.accounts.users import find_user
 from homeserver.storage.database.database import Database
 from homeserver.storage.push.pushers import users_with_pushers_behind
 from homeserver.streams.log import Log
@@ -164,6 +165,10 @@ class MailDigests:
                 del self._of_user[user_id]
 
     async def _current(self, pusher: Pusher) -> Pusher | None:
+        """The pusher as it is now; None if it is gone, or its user is to get no mails."""
+        user = await self._db.run(find_user, pusher.row.user_id)
+        if user is None or user.is_deactivated or user.is_locked or user.is_suspended:
+            return None
         for each in await self._directory.fresh(pusher.row.user_id):
             if each.number == pusher.number:
                 return each

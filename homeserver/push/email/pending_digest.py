@@ -19,12 +19,11 @@ from twisted.logger import Logger
 from homeserver.concurrency.backoff import RetrySchedule
 from homeserver.concurrency.clock import Clock, DelayedCall, now_ms, wall_seconds
 from homeserver.protocol.errors import InvalidParam, MailNotSent, MailRefused, Unavailable
-from homeserver.push.email.digest_state import RoomPause, is_quiet, next_pause
+from homeserver.push.email.digest_state import RoomPause, is_quiet, next_pause, noted_at
 from homeserver.push.email.mail_slots import MailSlots
 from homeserver.push.pushers.pusher import Pusher
 from homeserver.push.pushers.queued_push import QueuedPush
 from homeserver.storage.database.database import DatabaseUnavailable
-from homeserver.streams.positions import seconds_at
 
 MAX_EVENTS = 200  # that a mail is about
 MAX_CHUNKS = 50  # of events that are looked at for one mail
@@ -80,7 +79,6 @@ class PendingDigest:
         self._context = context
         self._newest = 0  # the position of the newest event that was put
         self._seen_upto = 0  # the position at which the user was active last
-        self._waiting_since = self._now
         self._paused_until: dict[int, float] = {}  # by room nid
         self._refusals = 0
         self._crashes = 0
@@ -97,15 +95,14 @@ class PendingDigest:
         is_first = progress.behind_since is None
         if is_first:
             progress.behind_since = position
-            self._waiting_since = self._now
+            progress.digest = replace(progress.digest, waiting_since=self._now)
         self._newest = max(self._newest, position)
         self._wake_at(max(self._now + self._context.delay, self._paused_until.get(room_nid, 0.0)))
         return is_first
 
     def resume(self, seconds: float) -> None:
         """Continue with what a former process has left, after some seconds at the earliest."""
-        since = min(self._now, seconds_at(self.pusher.progress.behind_since or 0))
-        self._wake_at(max(self._now + seconds, since + self._context.delay))
+        self._wake_at(max(self._now + seconds, self._waiting_since + self._context.delay))
 
     def seen(self, position: int) -> bool:
         """The user was active: nothing before needs a mail. True if that is to be stored."""
@@ -136,6 +133,15 @@ class PendingDigest:
     @property
     def _now(self) -> float:
         return wall_seconds(self._context.clock)
+
+    @property
+    def _waiting_since(self) -> float:
+        since = self.pusher.progress.digest.waiting_since
+        return self._now if since is None else min(since, self._now)
+
+    def _noted_at(self, push: QueuedPush) -> float:
+        sent_ms = push.stored.event.origin_server_ts
+        return noted_at(sent_ms, self._waiting_since, self._now)
 
     def _wake_at(self, due: float) -> None:
         if self._is_stopped or (self._alarm is not None and self._due <= due):
@@ -169,8 +175,8 @@ class PendingDigest:
         except (InvalidParam, MailRefused) as error:
             await self._refused(error)
         except MailNotSent:
+            # This says nothing about the mail: it is tried until the mail server is back.
             self._context.slots.failed()
-            await self._note_failure()
             self._wake_at(self._context.slots.paused_until)
         except (Unavailable, DatabaseUnavailable) as error:
             log.warn("a mail waits: {error}", error=error)
@@ -250,13 +256,13 @@ class PendingDigest:
 
     async def _pauses_of(self, pushes: Sequence[QueuedPush]) -> dict[int, RoomPause]:
         """The pauses of rooms, without those of rooms that were read, or quiet for a day."""
-        firsts: dict[int, int] = {}
+        firsts: dict[int, QueuedPush] = {}
         for push in pushes:
-            firsts.setdefault(push.room_nid, push.position)
+            firsts.setdefault(push.room_nid, push)
         pauses: dict[int, RoomPause] = {}
         for room_nid, first in firsts.items():
             pause = self.pusher.progress.digest.rooms.get(room_nid)
-            if pause is None or is_quiet(pause, seconds_at(first)):
+            if pause is None or is_quiet(pause, self._noted_at(first)):
                 continue
             user_id = self.pusher.row.user_id
             if not await self._context.was_read(user_id, room_nid, pause.position):
@@ -267,11 +273,7 @@ class PendingDigest:
     def _due_of(self, push: QueuedPush, pauses: Mapping[int, RoomPause]) -> float:
         """When an event may cause a mail."""
         pause = pauses.get(push.room_nid)
-        sent_at = seconds_at(push.position)
-        if sent_at > self._now:
-            # For a while after a start, positions are ahead of the wall clock.
-            sent_at = self._waiting_since
-        due = sent_at + self._context.delay
+        due = self._noted_at(push) + self._context.delay
         return due if pause is None else max(due, pause.ends_at)
 
     def _settle(self, upto: int, *, has_more: bool = False) -> None:
@@ -280,9 +282,9 @@ class PendingDigest:
         progress.sent_upto = max(progress.sent_upto, upto)
         is_behind = has_more or self._newest > upto
         progress.behind_since = upto + 1 if is_behind else None
-        self._waiting_since = self._now
         progress.failing_since_ms = None
-        progress.digest = replace(progress.digest, mailing=None)
+        since = self._now if is_behind else None
+        progress.digest = replace(progress.digest, mailing=None, waiting_since=since)
         if not is_behind:
             self._cancel_alarm()
 
@@ -294,7 +296,8 @@ class PendingDigest:
         if now_ms(self._context.clock) - since < GIVE_UP_MS:
             self._refusals += 1
             progress.digest = replace(progress.digest, mailing=None)
-            await self._note_failure()
+            progress.failing_since_ms = since
+            await self._context.record(self.pusher)
             pause = REFUSED.pause(self._refusals, self._context.chance())
             self._wake_at(self._now + pause)
         elif isinstance(error, InvalidParam):
@@ -306,12 +309,6 @@ class PendingDigest:
             log.info("a mail to {user_id} was refused too often", user_id=user_id)
             self._settle(upto)
             await self._context.record(self.pusher)
-
-    async def _note_failure(self) -> None:
-        progress = self.pusher.progress
-        if progress.failing_since_ms is None:
-            progress.failing_since_ms = now_ms(self._context.clock)
-        await self._context.record(self.pusher)
 
     async def _after_crash(self) -> None:
         """A mail that can never be made must not keep all others from being sent."""

@@ -83,6 +83,22 @@ class EmailPusherTests(EmailTestCase):
 
         await self.assert_no_more(0)
 
+    async def test_a_locked_or_suspended_user_gets_no_mail(self) -> None:
+        """They cannot read it in a client either, and get mails again afterwards."""
+        await self.set_pusher()
+        admin = await self.register_admin("admin")
+        for action, key in (("lock", "locked"), ("suspend", "suspended")):
+            path = f"/_matrix/client/v1/admin/{action}/{self.alice.user_id}"
+            await admin.request("PUT", path, {key: True})
+            await self.bob.say(self.room, f"while {key}")
+            await self.assert_no_more(0)
+            await admin.request("PUT", path, {key: False})
+
+        await self.bob.say(self.room, "free again")
+        (mail,) = await self.mailed(1)
+
+        self.assertIn("free again", mail.body())
+
     async def test_a_pusher_can_be_switched_off(self) -> None:
         """As those of phones (MSC3881)."""
         await self.set_pusher(enabled=False)

@@ -2,6 +2,9 @@
 
 from unittest.mock import patch
 
+import psycopg
+from twisted.mail.smtp import SMTPServerError
+
 from homeserver.concurrency.backoff import RetrySchedule
 from homeserver.push.email import mail_slots, pending_digest
 from tests.push.email.email_case import ALICE, DELAY, EmailTestCase
@@ -44,6 +47,37 @@ class MailFailureTests(EmailTestCase):
         texts = "".join(mail.body() for mail in self.mails.mails)
         self.assertEqual(texts.count("while it is down"), 1)
         self.assertEqual(texts.count("still down"), 1)
+
+    async def test_a_mail_server_that_is_down_for_long_costs_no_mail(self) -> None:
+        """What the server as a whole refuses says nothing about a mail, however long it lasts."""
+        self.patch(pending_digest, "GIVE_UP_MS", 0)
+        await self.bob.say(self.room, "while it is down")
+        for name, value in (("is_down", True), ("greeting", b"421 busy"), ("sender_refused", 451)):
+            setattr(self.mails, name, value)
+            tried = self.mails.connections
+            await until(lambda tried=tried: self.mails.connections > tried + 2)
+            with psycopg.connect(self.dsn) as connection:
+                ((failing,),) = connection.execute("SELECT failing_since_ms FROM pushers")
+            self.assertIsNone(failing)
+            setattr(self.mails, name, False if value is True else None)
+
+        (mail,) = await self.mailed(1)
+
+        self.assertIn("while it is down", mail.body())
+        await self.assert_no_more(1)
+
+    async def test_a_mail_whose_contents_are_refused_is_tried_again(self) -> None:
+        """A spam filter that was mistaken may learn."""
+        self.mails.refuses_contents = True
+        tried = self.mails.connections
+        await self.bob.say(self.room, "hello")
+        await until(lambda: self.mails.connections > tried + 1)
+        self.mails.refuses_contents = False
+
+        (mail,) = await self.mailed(1)
+
+        self.assertIn("hello", mail.body())
+        self.flushLoggedErrors(SMTPServerError)
 
     async def test_a_mail_in_doubt_is_sent_again_as_the_same_mail(self) -> None:
         """It was accepted, and the server did not live to hear it."""
