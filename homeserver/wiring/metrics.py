@@ -1,6 +1,7 @@
 """Metrics that are read from the server's objects at each scrape."""
 
 from homeserver.observability.metrics import Metrics
+from homeserver.push.email.mail_digests import MailDigests
 from homeserver.push.pushers.pusher_queues import PusherQueues
 from homeserver.storage.database.database import Database
 from homeserver.streams.durable_readers import DurableReaders
@@ -95,4 +96,29 @@ def watch_push(metrics: Metrics, queues: PusherQueues) -> None:
         "pushers_behind",
         "Pushers whose gateways do not accept what they have to send.",
         lambda: queues.behind,
+    )
+
+
+def watch_mails(metrics: Metrics, digests: MailDigests) -> None:
+    """Register the metrics of mails about unread messages."""
+    slots = digests.slots
+    metrics.counter(
+        "mails_accepted",
+        "Mails about unread messages that the mail server accepted.",
+        lambda: slots.accepted_mails,
+    )
+    metrics.counter(
+        "mails_refused",
+        "Mails about unread messages that the mail server refused.",
+        lambda: slots.refused_mails,
+    )
+    metrics.counter(
+        "mails_failed",
+        "Mails about unread messages for which the mail server was not available.",
+        lambda: slots.failed_mails,
+    )
+    metrics.gauge(
+        "mails_waiting",
+        "Mailboxes for which unread messages wait.",
+        lambda: len(digests),
     )

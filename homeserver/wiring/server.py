@@ -31,7 +31,7 @@ from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation
 from homeserver.wiring.http import Http
 from homeserver.wiring.media import MediaRepository
-from homeserver.wiring.metrics import watch, watch_federation, watch_push
+from homeserver.wiring.metrics import watch, watch_federation, watch_mails, watch_push
 from homeserver.wiring.moderation import Moderation
 from homeserver.wiring.rate_limits import rate_limits_of
 from homeserver.wiring.remote import Remote
@@ -120,7 +120,10 @@ class ServerParts:
         core, rooms = self.room_core, self.rooms
         watch(metrics, self.db, self.readers, core, rooms, self.sync, self.stream)
         watch_federation(metrics, self.federated_rooms)
-        watch_push(metrics, self.sync.push.pushers.queues)
+        pushers = self.sync.push.pushers
+        watch_push(metrics, pushers.queues)
+        if pushers.digests is not None:
+            watch_mails(metrics, pushers.digests)
         metrics.show_caches(caches_of(self))
 
     def _appservices(self, reactor: Any, log: Log) -> AppserviceServices:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.plain_client import CLIENT, User, password_of, register
-from tests.support.process import CHECKOUT, SHARED_SECRET, ServerProcess, free_port, running_server
+from tests.support.process import CHECKOUT, SHARED_SECRET, ServerProcess, running_server
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 ALICE = "alice@example.com"
@@ -33,7 +33,7 @@ class Mailbox:
         self._directory = directory
         command = [sys.executable, "-m", "tests.crash.mail_process", str(directory)]
         self._process = subprocess.Popen(command, cwd=CHECKOUT)
-        wait(lambda: (directory / "port").exists())
+        wait((directory / "port").exists)
         self.port = int((directory / "port").read_text())
 
     @property
@@ -95,6 +95,11 @@ class Scene:
         """A message that no other contains."""
         self.said.append(f"<message {len(self.said)}>")
         self.bob.send(room, self.said[-1], f"{len(self.said)}")
+
+    def kill(self) -> None:
+        """Kill the server."""
+        self.server.kill()
+        self.bob.close()
 
     @property
     def mails(self) -> list[tuple[str, str, str]]:
@@ -172,7 +177,7 @@ def test_killed_while_messages_wait(scene: Scene) -> None:
     rooms = [scene.make_room() for _ in range(CRASHES)]
     for room in rooms:
         scene.say(room)
-        scene.server.kill()
+        scene.kill()
         scene.server.start()
     scene.check(CRASHES)
 
@@ -184,7 +189,7 @@ def test_killed_between_storing_and_sending(scene: Scene) -> None:
     tried = scene.mailbox.connections
     scene.say(room)
     wait(lambda: scene.mailbox.connections > tried)
-    scene.server.kill()
+    scene.kill()
     scene.mailbox.set("down", False)
     scene.server.start()
 
@@ -200,7 +205,7 @@ def test_killed_after_sending(scene: Scene) -> None:
     scene.mailbox.set("mute", True)
     scene.say(room)
     scene.wait_for(1)
-    scene.server.kill()
+    scene.kill()
     scene.mailbox.set("mute", False)
     scene.server.start()
     scene.say(other)
@@ -218,7 +223,7 @@ def test_killed_after_recording(scene: Scene) -> None:
     scene.say(room)
     scene.wait_for(1)
     time.sleep(QUIET_SECONDS)
-    scene.server.kill()
+    scene.kill()
     scene.server.start()
 
     scene.check(0)

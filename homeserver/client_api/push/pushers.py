@@ -94,6 +94,9 @@ def _checked(body: SetPusher, *, has_emails: bool) -> PusherRequest:
     if request.kind == EMAIL and has_emails:
         _check_email(request, body.data or {})
     elif request.kind == HTTP:
+        # It would take the pusher by e-mail from the user whose address it is.
+        if request.app_id == EMAIL_APP_ID:
+            raise InvalidParam(f"The app_id {EMAIL_APP_ID} is that of pushers by e-mail")
         _check_url((body.data or {}).get("url"))
     else:
         kinds = "http or email" if has_emails else "http"

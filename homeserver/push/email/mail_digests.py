@@ -71,9 +71,10 @@ class MailDigests:
         self._is_storing = False
         self._is_stopped = False
         self._starting: Deferred[None] | None = None
+        self.slots = MailSlots(clock, chance)
         self._context = DigestContext(
             unread,
-            MailSlots(clock, chance),
+            self.slots,
             clock,
             chance,
             delay,

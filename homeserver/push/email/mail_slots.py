@@ -18,7 +18,10 @@ RETRIES = RetrySchedule((30.0, 60.0, 300.0, 900.0, 1_800.0, 3_600.0), jitter=0.2
 
 
 class MailSlots:
-    """Slots by the domain of an address. `paused_until` is in seconds since the epoch."""
+    """Slots by the domain of an address. `paused_until` is in seconds since the epoch.
+
+    `accepted_mails`, `refused_mails` and `failed_mails` count what was tried since the start.
+    """
 
     def __init__(self, clock: Clock, chance: Callable[[], float]) -> None:
         self._clock = clock
@@ -27,6 +30,9 @@ class MailSlots:
         self._all = DeferredSemaphore(MAX_AT_ONCE)
         self._failures = 0
         self.paused_until = 0.0
+        self.accepted_mails = 0
+        self.refused_mails = 0
+        self.failed_mails = 0
 
     @asynccontextmanager
     async def hold(self, address: str) -> AsyncIterator[None]:
@@ -39,7 +45,8 @@ class MailSlots:
                 self._all.release()
 
     def failed(self) -> None:
-        """The mail server could not be reached."""
+        """The mail server could not be reached, or refused everything."""
+        self.failed_mails += 1
         now = wall_seconds(self._clock)
         if self.paused_until <= now:
             self._failures += 1
@@ -47,5 +54,14 @@ class MailSlots:
 
     def succeeded(self) -> None:
         """The mail server has accepted a mail."""
+        self.accepted_mails += 1
+        self._resume()
+
+    def refused(self) -> None:
+        """The mail server has refused a mail; it may accept others."""
+        self.refused_mails += 1
+        self._resume()
+
+    def _resume(self) -> None:
         self._failures = 0
         self.paused_until = 0.0

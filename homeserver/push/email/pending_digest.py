@@ -169,10 +169,12 @@ class PendingDigest:
 
     async def _run(self) -> None:
         try:
-            if await self._read_again() and self.pusher.progress.behind_since is not None:
-                async with self._context.slots.hold(self.pusher.row.pushkey):
+            # Everything is read in a slot, so that many mails at once leave the database to others.
+            async with self._context.slots.hold(self.pusher.row.pushkey):
+                if await self._read_again() and self.pusher.progress.behind_since is not None:
                     await self._mail()
         except (InvalidParam, MailRefused) as error:
+            self._context.slots.refused()
             await self._refused(error)
         except MailNotSent:
             # This says nothing about the mail: it is tried until the mail server is back.

@@ -36,6 +36,7 @@ class EmailPusherTests(EmailTestCase):
             {"pushkey": f"{ALICE}\r\nBcc: all@example.com"},
             {"data": {"brand": 7}},
             {"data": {"brand": "b" * 65}},
+            {"kind": "http", "data": {"url": "https://example.com/_matrix/push/v1/notify"}},
         ):
             body = email_pusher() | change
             await self.assert_refused("M_INVALID_PARAM", self.alice.post("/pushers/set", body), 400)

@@ -1,5 +1,7 @@
 """Mails about unread messages: when they are sent, and what is in them."""
 
+from typing import Any, ClassVar
+
 from tests.push.email.email_case import ALICE, DELAY, EmailTestCase
 from tests.support.reactor import until
 
@@ -7,27 +9,6 @@ HOSTILE = "\u202eevil\r\nBcc: all@example.com\u2066 <img src=https://evil.exampl
 
 
 class MailTests(EmailTestCase):
-    async def test_unread_messages_of_all_rooms_are_one_mail(self) -> None:
-        """A mailbox is not flooded."""
-        await self.set_pusher()
-        garden = await self.bob.create_room(invite=[self.alice], name="Garden")
-        events = [await self.bob.say(self.room, f"message {number}") for number in range(7)]
-
-        (mail,) = await self.mailed(1)
-
-        self.assertEqual((mail.sender, mail.recipient), ("noreply@example.org", ALICE))
-        self.assertEqual(mail.subject, "[Element] 8 unread messages in Kitchen and 1 other room")
-        text, html = mail.body(), mail.body("html")
-        for body in (text, html):
-            shown = [number for number in range(7) if f"message {number}" in body]
-            self.assertEqual(shown, [2, 3, 4, 5, 6])
-            self.assertIn("2 earlier", body)
-            self.assertIn("invites you", body)
-            self.assertIn(f"https://matrix.to/#/{garden}", body)
-        self.assertIn(f"https://matrix.to/#/{self.room}/{events[-1]}", html)
-        self.assertIn("bob: message 6", text)
-        await self.assert_no_more(1)
-
     async def test_what_was_read_or_taken_back_is_not_mailed(self) -> None:
         """A mail that a user has no use for is spam."""
         await self.set_pusher()
@@ -98,15 +79,16 @@ class MailTests(EmailTestCase):
 
     async def test_hostile_names_and_messages_are_text(self) -> None:
         """No header, markup or direction mark gets from a message into a mail."""
-        await self.set_pusher()
+        await self.set_pusher(data={"brand": HOSTILE[:64]})
         await self.bob.put(f"/profile/{self.bob.user_id}/displayname", {"displayname": HOSTILE})
-        await self.bob.set_state(self.room, "m.room.name", {"name": HOSTILE})
+        await self.bob.set_state(self.room, "m.room.name", {"name": HOSTILE + "n" * 60_000})
         await self.bob.say(self.room, HOSTILE + "x" * 60_000)
 
         (mail,) = await self.mailed(1)
 
-        shown = "evil Bcc: all@example.com <img src=https://evil.example/x> 👩\u200d💻"
-        self.assertIn(f"in {shown}", mail.subject)
+        self.assertIn(" in evil Bcc: all@example.com <img src=", mail.subject)
+        self.assertTrue(mail.subject.startswith("[evil Bcc: all@example.com <img src="))
+        self.assertLess(len(mail.subject), 200)
         self.assertIsNone(mail.message["Bcc"])
         for kind in ("plain", "html"):
             body = mail.body(kind)
@@ -115,11 +97,38 @@ class MailTests(EmailTestCase):
         self.assertNotIn("<img", mail.body("html"))
         self.assertIn("&lt;img", mail.body("html"))
 
+
+class GatheredMailTests(EmailTestCase):
+    # Long enough for all that a test does before the mail.
+    email: ClassVar[dict[str, Any]] = {"notification_delay": 3.0}
+
+    async def test_unread_messages_of_all_rooms_are_one_mail(self) -> None:
+        """A mailbox is not flooded."""
+        await self.set_pusher()
+        garden = await self.bob.create_room(invite=[self.alice], name="Garden")
+        events = [await self.bob.say(self.room, f"message {number}") for number in range(7)]
+
+        (mail,) = await self.mailed(1)
+
+        self.assertEqual((mail.sender, mail.recipient), ("noreply@example.org", ALICE))
+        self.assertEqual(mail.subject, "[Element] 8 unread messages in Kitchen and 1 other room")
+        text, html = mail.body(), mail.body("html")
+        for body in (text, html):
+            shown = [number for number in range(7) if f"message {number}" in body]
+            self.assertEqual(shown, [2, 3, 4, 5, 6])
+            self.assertIn("2 earlier messages", body)
+            self.assertIn("invites you", body)
+            self.assertIn(f"https://matrix.to/#/{garden}", body)
+        self.assertIn(f"https://matrix.to/#/{self.room}/{events[-1]}", html)
+        self.assertIn("bob: message 6", text)
+        await self.assert_no_more(1)
+
     async def test_a_busy_server_makes_bounded_mails(self) -> None:
         """Ten rooms are shown, and the others are counted."""
+        rooms = [await self.bob.create_room(name=f"Room {number}") for number in range(12)]
         await self.set_pusher()
-        for number in range(12):
-            await self.bob.create_room(invite=[self.alice], name=f"Room {number}")
+        for room in rooms:
+            await self.bob.invite(room, self.alice)
 
         (mail,) = await self.mailed(1)
 
