@@ -8,8 +8,9 @@ https://www.rfc-editor.org/rfc/rfc5321 https://www.rfc-editor.org/rfc/rfc3207 (S
 """
 
 from collections.abc import Mapping
+from email.headerregistry import BaseHeader, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import SMTP, Policy
 from email.utils import formatdate, make_msgid, parseaddr
 from io import BytesIO
 from typing import IO, Any
@@ -34,6 +35,22 @@ SERVER_CLOSES = 421
 # Refusals by a policy, such as "relaying denied", say nothing about the mailbox (RFC 3463).
 OF_POLICY = b"5.7."
 log = Logger()
+
+
+class UrlHeader(UnstructuredHeader, BaseHeader):
+    """A header of a URL, which mail programs find only if it is neither encoded nor broken."""
+
+    def fold(self, *, policy: Policy) -> str:
+        return (
+            f"{self.name}: {self}{policy.linesep}"
+            if self.isascii()
+            else super().fold(policy=policy)
+        )
+
+
+HEADERS = HeaderRegistry()
+HEADERS.map_to_type("list-unsubscribe", UrlHeader)
+POLICY = SMTP.clone(header_factory=HEADERS)
 
 
 class Mailer:
@@ -126,7 +143,7 @@ class Mailer:
         name: str | None,
         headers: Mapping[str, str],
     ) -> bytes:
-        message = EmailMessage(SMTP)
+        message = EmailMessage(POLICY)
         message["From"] = self._sender
         message["To"] = recipient
         message["Subject"] = subject

@@ -55,8 +55,8 @@ def said_by(event: Event, user_id: str) -> tuple[str, bool]:
         return "changed the room", False
     if not is_message(event):
         return OF_EVENTS.get(event.type, "did something that your client shows"), False
-    msgtype = content.get("msgtype")
-    if msgtype in OF_MESSAGES:
+    msgtype: Any = content.get("msgtype")
+    if isinstance(msgtype, str) and msgtype in OF_MESSAGES:
         return OF_MESSAGES[msgtype], False
     body: Any = content.get("body")
     text = clean(body, MAX_TEXT) if isinstance(body, str) else ""

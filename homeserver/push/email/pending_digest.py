@@ -170,8 +170,11 @@ class PendingDigest:
     async def _run(self) -> None:
         try:
             # Everything is read in a slot, so that many mails at once leave the database to others.
-            async with self._context.slots.hold(self.pusher.row.pushkey):
-                if await self._read_again() and self.pusher.progress.behind_since is not None:
+            slots = self._context.slots
+            async with slots.hold(self.pusher.row.pushkey):
+                if slots.paused_until > self._now:
+                    self._wake_at(slots.paused_until + self._context.chance() * ERROR_SECONDS)
+                elif await self._read_again() and self.pusher.progress.behind_since is not None:
                     await self._mail()
         except (InvalidParam, MailRefused) as error:
             self._context.slots.refused()
@@ -211,9 +214,6 @@ class PendingDigest:
     async def _mail(self) -> None:
         """Send a mail, if it is time."""
         context, progress = self._context, self.pusher.progress
-        if context.slots.paused_until > self._now:
-            self._wake_at(context.slots.paused_until + context.chance() * ERROR_SECONDS)
-            return
         interrupted = progress.digest.mailing
         upto = interrupted or context.unread.position
         pushes = await self._find(upto)

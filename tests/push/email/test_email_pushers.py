@@ -117,7 +117,10 @@ class UnsubscribeTests(EmailTestCase):
 
     async def test_a_mail_program_ends_the_mails_with_one_click(self) -> None:
         """RFC 8058: a POST request without cookies, which may come twice."""
-        self.assertEqual(self.mail.message["List-Unsubscribe-Post"], "List-Unsubscribe=One-Click")
+        headers = dict(self.mail.message.raw_items())
+        self.assertEqual(headers["List-Unsubscribe-Post"], "List-Unsubscribe=One-Click")
+        # Mail programs take it as it is, so it must be neither encoded nor in several lines.
+        self.assertEqual(headers["List-Unsubscribe"], f"<{self.link}>")
         path = urlsplit(self.link)
 
         for _ in range(2):

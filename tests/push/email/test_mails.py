@@ -97,6 +97,16 @@ class MailTests(EmailTestCase):
         self.assertNotIn("<img", mail.body("html"))
         self.assertIn("&lt;img", mail.body("html"))
 
+    async def test_garbage_in_messages_keeps_no_mail_back(self) -> None:
+        """Clients and other servers can send any JSON."""
+        await self.set_pusher()
+        garbage: list[Any] = [None, 7, True, [], {}, [{"m.text": []}]]
+        for value in garbage:
+            await self.bob.send(self.room, "m.room.message", {"msgtype": value, "body": value})
+        await self.bob.send(self.room, "m.room.message", {"msgtype": "m.text", "body": "in order"})
+
+        await until(lambda: any("in order" in mail.body() for mail in self.mails.mails))
+
 
 class GatheredMailTests(EmailTestCase):
     # Long enough for all that a test does before the mail.
