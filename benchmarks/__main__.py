@@ -16,6 +16,7 @@ from benchmarks import (
     footprint,
     initial_sync,
     large_scale,
+    mails,
     push,
     sending,
 )
@@ -28,11 +29,12 @@ from tests.support.process import running_server
 PARTS = ("sending", "delivery", "initial_sync", "footprint")
 APPSERVICES = "appservices"  # servers of its own
 ENCRYPTION = "encryption"  # makes 1,000 accounts, on a server of its own
+MAILS = "mails"  # with a mail server, on a server of its own
 PUSH = "push"  # with a gateway, on a server of its own
 MEDIA = "media"  # transfers 20 GB, and needs 10 GB of disk
 LARGE_SCALE = "scale"  # takes some minutes, and a server of its own
 MEMBERS = 100
-NAMED = (APPSERVICES, ENCRYPTION, MEDIA, PUSH, LARGE_SCALE)
+NAMED = (APPSERVICES, ENCRYPTION, MAILS, MEDIA, PUSH, LARGE_SCALE)
 HELP = f"{', '.join(PARTS)}; all of these if none; {', '.join(NAMED)} only if named"
 OVERRIDES = {"log": {"level": "WARN"}}
 
@@ -53,6 +55,8 @@ def main() -> int:
         figures += run_appservices(arguments.scale)
     if ENCRYPTION in parts:
         figures += run_encryption(arguments.scale)
+    if MAILS in parts:
+        figures += run_mails()
     if MEDIA in parts:
         figures += run_media(arguments.scale)
     if PUSH in parts:
@@ -103,6 +107,17 @@ def run_encryption(size: float) -> list[Figure]:
     os.sched_setaffinity(0, own_cores)
     with running_server(OVERRIDES, cpus=server_cores) as server:
         return encryption.measure(Population(server, Loop()), size)
+
+
+def run_mails() -> list[Figure]:
+    """The figures of `benchmarks.mails`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    with (
+        mails.mail_process() as directory,
+        running_server(mails.overrides(directory), cpus=server_cores) as server,
+    ):
+        return mails.measure(Population(server, Loop()), directory)
 
 
 def run_media(size: float) -> list[Figure]:
