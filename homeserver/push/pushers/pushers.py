@@ -170,11 +170,8 @@ class Pushers:
     ) -> PusherRow:
         """The row after a request; the row before, if the request changes nothing."""
         now = now_ms(self._clock)
-        is_email = request.kind == EMAIL
         # A mailbox is no device: its pusher stays when the device that set it is logged out.
-        device_id = None if is_email else caller.device_id
-        token = caller.token if caller.device_id is None and caller.token else None
-        token = None if is_email else token
+        device_id, token = (None, None) if request.kind == EMAIL else _session(caller)
         if before is None:
             return _requested(_new_row(caller.user_id, device_id, token, request, now), request)
         after = _requested(before, request)
@@ -183,6 +180,13 @@ class Pushers:
             return replace(after, enabled=request.enabled)
         after = replace(after, enabled=request.enabled, device_id=device_id, token=token)
         return after if after == before else replace(after, set_ms=now)
+
+
+def _session(caller: Requester) -> tuple[str | None, int | None]:
+    """The device of a session, or the number of its access token if it has none."""
+    if caller.device_id is not None:
+        return caller.device_id, None
+    return None, caller.token or None
 
 
 def _new_row(
@@ -216,6 +220,7 @@ def _new_row(
 
 def _requested(row: PusherRow, request: PusherRequest) -> PusherRow:
     """A row as a request has it, except who sets it, and whether it is enabled."""
+    token = row.unsubscribe_token or token_urlsafe(TOKEN_BYTES)
     return replace(
         row,
         kind=request.kind,
@@ -224,9 +229,7 @@ def _requested(row: PusherRow, request: PusherRequest) -> PusherRow:
         profile_tag=request.profile_tag,
         lang=request.lang,
         data=request.data,
-        unsubscribe_token=(row.unsubscribe_token or token_urlsafe(TOKEN_BYTES))
-        if request.kind == EMAIL
-        else None,
+        unsubscribe_token=token if request.kind == EMAIL else None,
     )
 
 

@@ -78,6 +78,14 @@ class MailFailureTests(EmailTestCase):
 
         self.assertIn("hello", mail.body())
         self.flushLoggedErrors(SMTPServerError)
+        await until(lambda: self.metric("accepted_total") == 1)
+        self.assertGreaterEqual(self.metric("refused_total"), 1)
+        self.assertEqual(self.metric("failed_total"), 0)
+
+    def metric(self, name: str) -> float:
+        """A metric of mails."""
+        lines = self.server.metrics.exposition().decode().splitlines()
+        return float(dict(line.rsplit(" ", 1) for line in lines)[f"homeserver_mails_{name}"])
 
     async def test_a_mail_in_doubt_is_sent_again_as_the_same_mail(self) -> None:
         """It was accepted, and the server did not live to hear it."""
