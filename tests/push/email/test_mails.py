@@ -2,39 +2,13 @@
 
 from typing import Any, ClassVar
 
-from tests.push.email.email_case import ALICE, DELAY, EmailTestCase
+from tests.push.email.email_case import ALICE, DELAY, LONG_DELAY, EmailTestCase
 from tests.support.reactor import until
 
 HOSTILE = "\u202eevil\r\nBcc: all@example.com\u2066 <img src=https://evil.example/x> 👩\u200d💻"
 
 
 class MailTests(EmailTestCase):
-    async def test_what_was_read_or_taken_back_is_not_mailed(self) -> None:
-        """A mail that a user has no use for is spam."""
-        await self.set_pusher()
-        read = await self.bob.say(self.room, "read")
-        await self.alice.read(self.room, read)
-        await self.assert_no_more(0)
-        gone = await self.bob.say(self.room, "taken back")
-        await self.bob.redact(self.room, gone)
-
-        await self.assert_no_more(0)
-        self.assertIsNone(self.stored()[0])
-
-    async def test_who_is_active_gets_no_mail(self) -> None:
-        """Somebody who writes in another room has a client open."""
-        await self.set_pusher()
-        other = await self.alice.create_room(name="Notes")
-        await self.bob.say(self.room, "not read")
-        await self.alice.say(other, "I am here")
-
-        await self.assert_no_more(0)
-        await self.bob.say(self.room, "later")
-        (mail,) = await self.mailed(1)
-
-        self.assertNotIn("not read", mail.body())
-        self.assertIn("later", mail.body())
-
     async def test_silent_messages_cause_no_mail(self) -> None:
         """The rules that keep a phone quiet keep a mailbox quiet."""
         await self.set_pusher()
@@ -108,9 +82,34 @@ class MailTests(EmailTestCase):
         await until(lambda: any("in order" in mail.body() for mail in self.mails.mails))
 
 
-class GatheredMailTests(EmailTestCase):
-    # Long enough for all that a test does before the mail.
-    email: ClassVar[dict[str, Any]] = {"notification_delay": 3.0}
+class BeforeTheMailTests(EmailTestCase):
+    delay: ClassVar[float] = LONG_DELAY
+
+    async def test_what_was_read_or_taken_back_is_not_mailed(self) -> None:
+        """A mail that a user has no use for is spam."""
+        await self.set_pusher()
+        read = await self.bob.say(self.room, "read")
+        await self.alice.read(self.room, read)
+        await self.assert_no_more(0)
+        gone = await self.bob.say(self.room, "taken back")
+        await self.bob.redact(self.room, gone)
+
+        await self.assert_no_more(0)
+        self.assertIsNone(self.stored()[0])
+
+    async def test_who_is_active_gets_no_mail(self) -> None:
+        """Somebody who writes in another room has a client open."""
+        await self.set_pusher()
+        other = await self.alice.create_room(name="Notes")
+        await self.bob.say(self.room, "not read")
+        await self.alice.say(other, "I am here")
+
+        await self.assert_no_more(0)
+        await self.bob.say(self.room, "later")
+        (mail,) = await self.mailed(1)
+
+        self.assertNotIn("not read", mail.body())
+        self.assertIn("later", mail.body())
 
     async def test_unread_messages_of_all_rooms_are_one_mail(self) -> None:
         """A mailbox is not flooded."""
