@@ -7,6 +7,7 @@ from federation.api.openid import OpenIdUserInfoApi
 from homeserver.accounts.credentials.passwords import Passwords
 from homeserver.accounts.credentials.registration_tokens import RegistrationTokens
 from homeserver.accounts.credentials.shared_secret import SharedSecret
+from homeserver.accounts.credentials.turn_credentials import TurnCredentials
 from homeserver.accounts.credentials.user_identifier import UserIdentifiers
 from homeserver.accounts.credentials.verification import PasswordAndTokenVerifier
 from homeserver.accounts.interactive_auth.authentication_sessions import AuthenticationSessions
@@ -46,6 +47,7 @@ from homeserver.client_api.accounts.tags import TagsApi
 from homeserver.client_api.accounts.user_interactive_auth import FallbackApi
 from homeserver.client_api.server.capabilities import CapabilitiesApi
 from homeserver.client_api.server.discovery import DiscoveryApi
+from homeserver.client_api.server.turn import TurnApi
 from homeserver.client_api.server.versions import VersionsApi
 from homeserver.config.settings import Settings
 from homeserver.outbound.recaptcha import Recaptcha
@@ -173,6 +175,7 @@ class AccountServices:
             RegistrationApi(sign_up, self._registration_tokens, core.appservices),
             SessionApi(core.sessions, core.access_tokens),
             TagsApi(Tags(core.account_data)),
+            TurnApi(TurnCredentials(settings.turn, clock), allow_guests=settings.turn.allow_guests),
             VersionsApi(unstable_features, core.appservices),
             WhoIsApi(WhoIs(db, core.devices)),
             *third_party.apis(uia, sign_up, password_change),
