@@ -127,7 +127,7 @@ class AccountServices:
         await self._deactivation.stop()
         await self._core.stop()
 
-    def routes(self, unstable_features: Mapping[str, bool]) -> list[Route]:
+    def routes(self, conditional_features: Mapping[str, bool]) -> list[Route]:
         """The area's part of the client API."""
         settings, core, db, clock = self._settings, self._core, self._db, self._reactor
         credentials, uia, third_party = self._credentials, self.uia, core.third_party
@@ -176,7 +176,7 @@ class AccountServices:
             SessionApi(core.sessions, core.access_tokens),
             TagsApi(Tags(core.account_data)),
             TurnApi(TurnCredentials(settings.turn, clock), allow_guests=settings.turn.allow_guests),
-            VersionsApi(unstable_features, core.appservices),
+            VersionsApi(conditional_features, core.appservices),
             WhoIsApi(WhoIs(db, core.devices)),
             *third_party.apis(uia, sign_up, password_change),
         ]
