@@ -12,9 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from homeserver.protocol.event_types import INVITE_PERMISSION_CONFIG
+
 UNSTABLE_USE_STATE_AFTER: Final = "org.matrix.msc4222.use_state_after"
 UNSTABLE_STATE_AFTER: Final = "org.matrix.msc4222.state_after"
 UNSTABLE_FALLBACK_KEYS: Final = "org.matrix.msc2732.fallback_keys"
+UNSTABLE_INVITE_PERMISSIONS: Final = (
+    "org.matrix.msc4155.invite_permission_config",
+    "org.matrix.msc4380.invite_permission_config",
+)
 PUSHER_PREFIX: Final = "org.matrix.msc3881."
 PUSHER_ENABLED: Final = f"{PUSHER_PREFIX}enabled"
 LOCAL_NOTIFICATIONS_PREFIX: Final = "org.matrix.msc3890.local_notification_settings."
@@ -139,6 +145,12 @@ PROPOSALS: Final = (
         endpoints=tuple(f"{method} {PROFILE_FIELD}" for method in ("GET", "PUT", "DELETE")),
     ),
     Proposal(
+        msc=4155,
+        subject="filtering invites",
+        flags=("org.matrix.msc4155",),
+        names={UNSTABLE_INVITE_PERMISSIONS[0]: INVITE_PERMISSION_CONFIG},
+    ),
+    Proposal(
         msc=4169,
         subject="redactions that are sent as events, in all room versions",
         flags=("com.beeper.msc4169",),
@@ -158,8 +170,9 @@ PROPOSALS: Final = (
     Proposal(
         msc=4380,
         subject="blocking all invites",
-        flags=("org.matrix.msc4380.stable",),
+        flags=("org.matrix.msc4380", "org.matrix.msc4380.stable"),
         specified="v1.18",
+        names={UNSTABLE_INVITE_PERMISSIONS[1]: INVITE_PERMISSION_CONFIG},
     ),
     Proposal(
         msc=0,
