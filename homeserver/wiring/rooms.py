@@ -50,6 +50,7 @@ from homeserver.rooms.membership.profile_propagation import (
 )
 from homeserver.rooms.membership.server_notice_rooms import ServerNoticeRooms
 from homeserver.rooms.membership.third_party_invites import ThirdPartyInvites
+from homeserver.rooms.sending.related_redactions import RelatedRedactions
 from homeserver.rooms.sending.relation_checks import RelationChecks
 from homeserver.rooms.sending.sending import Sending
 from homeserver.rooms.sending.transaction_ids import Transactions
@@ -112,6 +113,7 @@ class RoomServices:
             RelationChecks(db, names, registry),
             MembershipStateEvents(registry, self.memberships, rate_limits),
         )
+        self._related_redactions = RelatedRedactions(db, registry)
         self._read_rooms(db, room_core, remote)
         self._describe_rooms(
             reactor, settings, db, log, account_core.appservices, room_core, remote
@@ -264,7 +266,7 @@ class RoomServices:
             RoomMembershipApi(
                 self.memberships, self.third_party_invites, self.aliases, self.reader
             ),
-            SendingApi(self.sending),
+            SendingApi(self.sending, self._related_redactions),
             RoomStateApi(self.sending, self.reader, local_server),
             RoomHistoryApi(
                 self.history, self.reader, self.relations, self._account_data, local_server

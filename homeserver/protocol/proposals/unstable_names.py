@@ -25,6 +25,7 @@ PUSHER_PREFIX: Final = "org.matrix.msc3881."
 PUSHER_ENABLED: Final = f"{PUSHER_PREFIX}enabled"
 LOCAL_NOTIFICATIONS_PREFIX: Final = "org.matrix.msc3890.local_notification_settings."
 MASQUERADED_DEVICE: Final = "org.matrix.msc3202.device_id"
+WITH_RELATIONS: Final = "org.matrix.msc3912.with_relations"
 DEHYDRATED_DEVICE: Final = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
 MUTUAL_ROOMS: Final = "/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms"
 PROFILE_FIELD: Final = "/_matrix/client/unstable/uk.tcpip.msc4133/profile/{user_id}/{key_name}"
@@ -130,6 +131,12 @@ PROPOSALS: Final = (
         msc=3890,
         subject="account data of one device, which ends with the device",
         names={f"{LOCAL_NOTIFICATIONS_PREFIX}DEVICE": "m.local_notification_settings.DEVICE"},
+    ),
+    Proposal(
+        msc=3912,
+        subject="redactions that include related events",
+        flags=("org.matrix.msc3912",),
+        names={WITH_RELATIONS: "with_rel_types"},
     ),
     Proposal(
         msc=3916,
