@@ -113,7 +113,6 @@ class RoomServices:
             RelationChecks(db, names, registry),
             MembershipStateEvents(registry, self.memberships, rate_limits),
         )
-        self._related_redactions = RelatedRedactions(db, registry)
         self._read_rooms(db, room_core, remote)
         self._describe_rooms(
             reactor, settings, db, log, account_core.appservices, room_core, remote
@@ -173,8 +172,9 @@ class RoomServices:
         )
 
     def _read_rooms(self, db: Database, room_core: RoomCore, remote: RemotePorts) -> None:
-        """Make the objects that read rooms for users who are or were in them."""
+        """Make the objects that read rooms for users who are or were in them, and their relations."""
         names, registry, visibility = room_core.names, room_core.registry, room_core.visibility
+        self._related_redactions = RelatedRedactions(db, registry)
         self.reader = reader = RoomReader(db, names, registry, room_core.user_rooms, visibility)
         self.relations = BundledAggregations(db, names, registry, reader, visibility)
         self._relation_pages = RelationPages(
