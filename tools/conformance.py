@@ -20,6 +20,7 @@ import msgspec
 from homeserver.app import Homeserver
 from homeserver.cli.reactor import run_in_reactor
 from homeserver.config.loading import parse_settings
+from homeserver.protocol.proposals.unstable_names import PROPOSALS, Proposal
 from homeserver.web.routes import Route
 
 HERE = Path(__file__).resolve().parent
@@ -54,6 +55,17 @@ BEYOND = """## Endpoints beyond the specification
 |---|---|
 """
 
+UNSTABLE = """## Unstable names
+
+Names that clients, bridges and servers use for what is specified by now, or only proposed. Flags
+are those of `GET /_matrix/client/versions`; the other names are parameters, members and types, each
+with what it is called here.
+
+| proposal | flags | names | |
+|---|---|---|---|
+"""
+MSC = "https://github.com/matrix-org/matrix-spec-proposals/pull/"
+
 # Endpoints in the definitions of the two APIs that policy servers serve.
 OF_POLICY_SERVERS = {"askPolicyServerToSign", "getWellknownPolicy"}
 
@@ -62,6 +74,12 @@ OF_POLICY_SERVERS = {"askPolicyServerToSign", "getWellknownPolicy"}
 REASONS = {
     r"\w+ /_matrix/client/unstable/org\.matrix\.msc3814\.v1/dehydrated_device(/\{\}/events)?": (
         "dehydrated devices ([MSC3814](https://github.com/matrix-org/matrix-spec-proposals/pull/3814))"
+    ),
+    r"\w+ /_matrix/client/unstable/uk\.tcpip\.msc4133/profile/\{\}/\{\}": (
+        "fields of profiles, at the path before they were released, which clients use"
+    ),
+    r"GET /_matrix/client/unstable/uk\.half-shot\.msc2666/user/mutual_rooms": (
+        "mutual rooms, at the path before they were released, which clients use"
     ),
     r"GET /": "the landing page, for people",
     r"GET /health": "tells a supervisor whether the server can do its work",
@@ -204,7 +222,7 @@ def render(table: Table) -> str:
     for api, title in APIS.items():
         endpoints = [endpoint for endpoint in table.endpoints if endpoint.api == api]
         parts += [f"## {title}\n", _sections(table, endpoints), _endpoints(table, endpoints)]
-    return "\n".join([*parts, BEYOND + _beyond(table)])
+    return "\n".join([*parts, BEYOND + _beyond(table), UNSTABLE + _proposals()])
 
 
 def _summary(table: Table) -> str:
@@ -246,6 +264,19 @@ def _beyond(table: Table) -> str:
     for key in table.beyond():
         by_reason.setdefault(reason_for(key) or "", []).append(f"`{key}`")
     return "".join(f"| {', '.join(keys)} | {reason} |\n" for reason, keys in by_reason.items())
+
+
+def _proposals() -> str:
+    """A row for each proposal of which this server knows the names."""
+    return "".join(f"| {' | '.join(_cells(each))} |\n" for each in PROPOSALS)
+
+
+def _cells(proposal: Proposal) -> list[str]:
+    number = f"[MSC{proposal.msc}]({MSC}{proposal.msc}): " if proposal.msc else ""
+    flags = ", ".join(f"`{flag}`" for flag in proposal.flags)
+    names = ", ".join(f"`{name}` for `{meaning}`" for name, meaning in proposal.names.items())
+    state = f"specified in {proposal.specified}" if proposal.specified else ""
+    return [f"{number}{proposal.subject}", flags, names, state]
 
 
 def _by_path(key: str) -> list[str]:

@@ -105,7 +105,7 @@ class InvitesApi:
         stripped = stripped[:MAX_STRIPPED]
         if version.room_id_is_create_hash:
             await self._check_stripped(version, room_id, stripped)
-        await self._permission.check(user_id, origin)
+        await self._permission.check(user_id, event.sender, origin)
         key = self._local_server.key
         signed = event.with_signature(
             self._local_server.server_name, key.key_id, key.sign(event.signing_bytes())

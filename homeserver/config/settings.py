@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from homeserver.config.calls import TurnSettings
 from homeserver.config.contact import EmailSettings, ThirdPartyIdSettings
 from homeserver.config.federation import FederationSettings
 from homeserver.config.fields import Mistake, Section, doc
@@ -347,6 +348,7 @@ class Settings(Section, frozen=True, kw_only=True):
         Path, doc("Folder whose YAML files are registrations, too; it need not exist.")
     ] = Path("appservices.d")
     media: MediaSettings = MediaSettings()
+    turn: TurnSettings = TurnSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()
     limits: LimitSettings = LimitSettings()
     websocket: WebSocketSettings = WebSocketSettings()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from homeserver.accounts.user_data.account_data import AccountData
+from homeserver.protocol.proposals.invite_filter import InviteAction
 from homeserver.protocol.push_rules.evaluation import CompiledRules
 from homeserver.push.compiled_rules import UserRules
 from homeserver.rooms.events.event_store import EventStore
@@ -41,9 +42,10 @@ class Members:
             and self._account_data.find_ignored_users(user_id) == member.ignored
         )
 
-    async def ignored_by(self, user_id: str) -> frozenset[str]:
-        """The users whom a user ignores."""
-        return await self._account_data.ignored_users(user_id)
+    async def allows_invite(self, user_id: str, inviter: str) -> bool:
+        """Whether invites by a user are shown to another one."""
+        action = await self._account_data.invite_action(user_id, inviter)
+        return action is InviteAction.ALLOW
 
     async def load(self, room: Room, user_id: str) -> Member:
         """Load a user as a member of a room."""

@@ -17,13 +17,12 @@ from twisted.internet.defer import Deferred, DeferredList
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.accounts.user_data.filters import Filters
-from homeserver.accounts.user_data.invite_permission import is_blocking
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import TimeSlice
 from homeserver.presence.presence_changed import PresenceUpdate
 from homeserver.protocol import event_types
-from homeserver.protocol.event_types import INVITE_PERMISSION_CONFIG
 from homeserver.protocol.filters import Filter
+from homeserver.protocol.proposals.invite_filter import InviteAction
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import MemberRooms, Membership, UserRooms
@@ -284,12 +283,11 @@ class SyncEngine:
     async def _add_invitation(
         self, update: Update, request: SyncRequest, number: int, place: Membership
     ) -> None:
-        """Add a room that the user knocks at, or is invited to, unless they block such invites."""
+        """Add a room that the user knocks at, or is invited to by somebody whom they allow."""
         sections = update.invited if place.membership == "invite" else update.knocked
         if place.membership == "invite":
-            permission = await self._user_data.content(request.user_id, INVITE_PERMISSION_CONFIG)
-            blocked = permission is not None and is_blocking(permission)
-            if blocked or place.sender in request.ignored:
+            action = await self._user_data.invite_action(request.user_id, place.sender)
+            if action is not InviteAction.ALLOW:
                 return
         room = await self._rooms.by_number(number)
         if room is not None and request.filter.room.matches_room(room.room_id):

@@ -13,6 +13,7 @@ import msgspec
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.event_types import RECEIPT
+from homeserver.protocol.proposals.invite_filter import InviteAction
 from homeserver.rooms.history.history import History, PageRequest
 from homeserver.rooms.history.room_reader import ReadAccess, RoomReader
 from homeserver.rooms.room.room import Room
@@ -44,15 +45,17 @@ class Snapshots:
         """All rooms that the user is in or is invited to, and with `archived` those they left."""
         end = stream_token(self._sources.log.seen.snapshot().base)
         places = await self._sources.user_rooms.of(caller.user_id)
-        ignored = await self._sources.account_data.ignored_users(caller.user_id)
+        account_data = self._sources.account_data
         rooms: list[_Snapshot] = []
         receipts: list[_Snapshot] = []
         for number, place in list(places.items()):
             room = await self._rooms.by_number(number)
             if room is None:
                 continue
-            if place.membership == "invite" and place.sender not in ignored:
-                rooms.append(await self._invited(caller, room, place))
+            if place.membership == "invite":
+                action = await account_data.invite_action(caller.user_id, place.sender)
+                if action is InviteAction.ALLOW:
+                    rooms.append(await self._invited(caller, room, place))
             elif place.membership == "join" or (
                 archived and place.membership in ("leave", "ban") and not place.forgotten
             ):

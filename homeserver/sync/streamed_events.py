@@ -14,10 +14,11 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.presence.presence_changed import PresenceUpdate
+from homeserver.protocol.proposals.invite_filter import InviteAction
 from homeserver.rooms.history.room_reader import ReadAccess
 from homeserver.rooms.history.visibility import Visibility, VisibleEvent
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.room.user_rooms import MemberRooms
+from homeserver.rooms.room.user_rooms import MemberRooms, Membership
 from homeserver.storage.rooms.events import events_after
 from homeserver.streams.sync_tokens import SyncToken
 from homeserver.sync.engine import Sources
@@ -116,7 +117,7 @@ class StreamedEvents:
         found: list[VisibleEvent] = []
         for room_nid in {room_nid for _, room_nid, _ in rows}:
             room, place = await self._rooms.by_number(room_nid), places[room_nid]
-            if room is None or (place.membership == "invite" and place.sender in ignored):
+            if room is None or not await self._is_shown(caller, place):
                 continue
             events = [event for _, at, event in rows if at == room_nid]
             if place.membership in ("invite", "knock"):
@@ -134,6 +135,13 @@ class StreamedEvents:
             ]
         found.sort(key=lambda each: each.stored.position or 0)
         return [room_event(each, caller, now_ms) for each in found]
+
+    async def _is_shown(self, caller: Requester, place: Membership) -> bool:
+        """Whether a room is shown to a user: all but those of invites that they do not want."""
+        if place.membership != "invite":
+            return True
+        action = await self._sources.account_data.invite_action(caller.user_id, place.sender)
+        return action is InviteAction.ALLOW
 
     async def _seen(
         self, room: Room, caller: Requester, numbers: Sequence[int]

@@ -9,11 +9,6 @@ DEFAULT_TIMELINE = 10  # events
 MAX_TIMELINE = 100
 
 STATE_AFTER = "state_after"
-UNSTABLE_STATE_AFTER = "org.matrix.msc4222.state_after"
-"""The name of the same member before it was part of the specification; some clients know no other.
-
-Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
-"""
 
 
 @dataclass(frozen=True, slots=True)

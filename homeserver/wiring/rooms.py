@@ -50,6 +50,7 @@ from homeserver.rooms.membership.profile_propagation import (
 )
 from homeserver.rooms.membership.server_notice_rooms import ServerNoticeRooms
 from homeserver.rooms.membership.third_party_invites import ThirdPartyInvites
+from homeserver.rooms.sending.related_redactions import RelatedRedactions
 from homeserver.rooms.sending.relation_checks import RelationChecks
 from homeserver.rooms.sending.sending import Sending
 from homeserver.rooms.sending.transaction_ids import Transactions
@@ -171,8 +172,9 @@ class RoomServices:
         )
 
     def _read_rooms(self, db: Database, room_core: RoomCore, remote: RemotePorts) -> None:
-        """Make the objects that read rooms for users who are or were in them."""
+        """Make the objects that read rooms and relations for users who are or were members."""
         names, registry, visibility = room_core.names, room_core.registry, room_core.visibility
+        self._related_redactions = RelatedRedactions(db, registry)
         self.reader = reader = RoomReader(db, names, registry, room_core.user_rooms, visibility)
         self.relations = BundledAggregations(db, names, registry, reader, visibility)
         self._relation_pages = RelationPages(
@@ -264,7 +266,7 @@ class RoomServices:
             RoomMembershipApi(
                 self.memberships, self.third_party_invites, self.aliases, self.reader
             ),
-            SendingApi(self.sending),
+            SendingApi(self.sending, self._related_redactions),
             RoomStateApi(self.sending, self.reader, local_server),
             RoomHistoryApi(
                 self.history, self.reader, self.relations, self._account_data, local_server

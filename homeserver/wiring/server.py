@@ -14,6 +14,7 @@ from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_signing_keys
 from homeserver.observability.caches import caches_of
 from homeserver.observability.metrics import Metrics
+from homeserver.protocol.proposals.unstable_names import STREAM
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.storage.database.database import Database
 from homeserver.streams.durable_readers import DurableReaders
@@ -209,14 +210,7 @@ class ServerParts:
 
     def _client_routes(self, settings: Settings, moderation: Moderation) -> list[Route]:
         return [
-            *self.accounts.routes(
-                {
-                    "io.homeserver.stream": settings.websocket.enabled,
-                    "org.matrix.msc3814": True,
-                    "org.matrix.msc3881": True,
-                    "org.matrix.msc3881.stable": True,
-                }
-            ),
+            *self.accounts.routes({STREAM: settings.websocket.enabled}),
             *self.rooms.routes(),
             *moderation.routes(),
             *self.encryption.routes(self.sync.engine, self.accounts.uia),

@@ -5,7 +5,7 @@ from hashlib import sha1
 
 import treq
 
-from homeserver.client_api.server.versions import PROPOSED_FEATURES, SPECIFIED_FEATURES
+from homeserver.protocol.proposals.unstable_names import flags_of
 from tests.accounts.api import BASEURL, DELEGATED_TO, V3, ApiTestCase
 from tests.accounts.support import ALICE, PASSWORD, SERVER
 
@@ -18,7 +18,7 @@ class ServerOverHttpTests(ApiTestCase):
         self.assertIn("v1.19", response["versions"])
         self.assertIn("r0.6.1", response["versions"])
         features = response["unstable_features"]
-        self.assertEqual(features, {"org.example": True, **SPECIFIED_FEATURES, **PROPOSED_FEATURES})
+        self.assertEqual(features, {"org.example": True, **flags_of()})
 
     async def test_discovery(self) -> None:
         """Clients and servers find the server, and its support contacts, by a user id."""

@@ -2,6 +2,7 @@
 
 import re
 
+from homeserver.protocol.proposals.unstable_names import PROPOSALS
 from homeserver.web.routes import Route
 from tests.architecture.source import TOP
 from tests.support.server import ServerTestCase
@@ -62,6 +63,27 @@ class ConformanceTests(ServerTestCase):
         ]
 
         self.assertEqual(idle, [])
+
+    async def test_every_flag_has_a_served_meaning(self) -> None:
+        """A client that finds a flag finds the endpoints that the proposal promises."""
+        response = await self.anybody.request("GET", "/_matrix/client/versions")
+        by_flag = {flag: proposal for proposal in PROPOSALS for flag in proposal.flags}
+        served = {key_of(route.method, route.path) for route in self.server.routes}
+
+        self.assertLessEqual(set(response["unstable_features"]), set(by_flag))
+        for proposal in PROPOSALS:
+            with self.subTest(proposal.subject):
+                promised = {key_of(*each.split(" ", 1)) for each in proposal.endpoints}
+                self.assertLessEqual(promised, served)
+                if proposal.specified is not None:
+                    self.assertIn(proposal.specified, response["versions"])
+
+    def test_no_flag_belongs_to_two_proposals(self) -> None:
+        """Each name has one meaning."""
+        flags = [flag for proposal in PROPOSALS for flag in proposal.flags]
+        names = [name for proposal in PROPOSALS for name in proposal.names]
+
+        self.assertEqual(len(flags + names), len({*flags, *names}))
 
     def test_endpoints_of_the_specification_are_listed_once(self) -> None:
         """A count that has an endpoint twice says more than is true."""

@@ -190,6 +190,18 @@ class PushedKindsTests(PushTestCase):
         await self.assert_no_more(1)
         self.assertEqual(self.gateway.bodies(), ["hello"])
 
+    async def test_filtered_invites_are_not_pushed(self) -> None:
+        """The user has asked not to hear of them."""
+        path = f"/user/{self.alice.user_id}/account_data/m.invite_permission_config"
+        await self.alice.put(path, {"ignored_users": [self.bob.user_id]})
+        await self.bob.create_room(invite=[self.alice])
+        await self.carol.create_room(invite=[self.alice], name="Cellar")
+
+        (notification,) = await self.pushed(1)
+
+        await self.assert_no_more(1)
+        self.assertEqual(notification["room_name"], "Cellar")
+
     async def test_a_muted_room_is_silent(self) -> None:
         """From the moment on that it was muted, and no longer."""
         await self.bob.say(self.room, "before")

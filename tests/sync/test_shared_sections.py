@@ -3,8 +3,9 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 """
 
+from homeserver.protocol.proposals.unstable_names import UNSTABLE_STATE_AFTER
 from homeserver.streams.sync_tokens import parse_sync_token
-from homeserver.sync.sync_request import STATE_AFTER, UNSTABLE_STATE_AFTER
+from homeserver.sync.sync_request import STATE_AFTER
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.sync_server import SyncServer
 

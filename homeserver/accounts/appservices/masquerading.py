@@ -17,11 +17,12 @@ from homeserver.protocol.errors import (
     UnknownDevice,
     UserLocked,
 )
+from homeserver.protocol.proposals.unstable_names import MASQUERADED_DEVICE
 from homeserver.storage.accounts.devices import find_device
 from homeserver.storage.accounts.users import find_user
 from homeserver.storage.database.database import Connection
 
-DEVICE_PARAMETERS = ("device_id", "org.matrix.msc3202.device_id")
+DEVICE_PARAMETERS = ("device_id", MASQUERADED_DEVICE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,14 @@ import msgspec
 
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import BadJson, InvalidParam, TooLarge, UserLimitExceeded
-from homeserver.protocol.event_types import FULLY_READ, IGNORED_USER_LIST, PUSH_RULES
+from homeserver.protocol.event_types import (
+    FULLY_READ,
+    IGNORED_USER_LIST,
+    INVITE_PERMISSION_CONFIG,
+    PUSH_RULES,
+)
+from homeserver.protocol.proposals.invite_filter import InviteAction, InviteFilter
+from homeserver.protocol.proposals.unstable_names import UNSTABLE_INVITE_PERMISSIONS
 from homeserver.storage.accounts.account_data import (
     DELETE_ACCOUNT_DATA,
     SET_ACCOUNT_DATA,
@@ -29,9 +36,11 @@ from homeserver.streams.log import Log
 from homeserver.streams.log_cache import LogCache
 
 MANAGED_BY_SERVER = frozenset({FULLY_READ, PUSH_RULES})
+INVITE_FILTERS = (INVITE_PERMISSION_CONFIG, *UNSTABLE_INVITE_PERMISSIONS)
 
 MAX_TYPE_BYTES = 255
 MAX_CONTENT_BYTES = 262_144  # of one type
+MAX_FILTER_BYTES = 65_536  # of a filter of invites, which has to be compiled
 MAX_TYPES = 50_000  # of one user, those of all rooms together
 MAX_BYTES = 16_777_216  # of one user
 MAX_CACHED = 5_000  # users
@@ -73,6 +82,7 @@ class _Entry:
 
     data: dict[Key, tuple[int, bytes]]
     ignored: frozenset[str]
+    invite_filter: InviteFilter | None = None  # compiled when it is needed
 
 
 class AccountData:
@@ -164,6 +174,15 @@ class AccountData:
         entry = self._cache.find(user_id)
         return None if entry is None else entry.ignored
 
+    async def invite_action(self, user_id: str, inviter: str) -> InviteAction:
+        """What becomes of an invite of a local user; only those that are allowed are shown."""
+        entry = await self._cache.get(user_id)
+        if entry.invite_filter is None:
+            stored = (entry.data.get((None, name)) for name in INVITE_FILTERS)
+            contents = [msgspec.json.decode(each[1]) for each in stored if each is not None]
+            entry.invite_filter = InviteFilter(contents)
+        return entry.invite_filter.action(inviter, entry.ignored)
+
     async def set(
         self, user_id: str, room_id: str | None, type_: str, content: Mapping[str, Any] | bytes
     ) -> None:
@@ -182,8 +201,9 @@ class AccountData:
 
     async def _check_size(self, user_id: str, key: Key, content: bytes) -> None:
         """Raise `TooLarge` or `UserLimitExceeded` where a user would have too much account data."""
-        if len(content) > MAX_CONTENT_BYTES:
-            raise TooLarge(f"One type of account data has at most {MAX_CONTENT_BYTES} bytes")
+        most = MAX_FILTER_BYTES if key[1] in INVITE_FILTERS else MAX_CONTENT_BYTES
+        if len(content) > most:
+            raise TooLarge(f"This type of account data has at most {most} bytes")
         data = (await self._cache.get(user_id)).data
         size = sum(len(stored) for _, stored in data.values())
         before = data.get(key)
@@ -224,6 +244,7 @@ def _apply(entry: _Entry, change: AccountDataChanged | AccountDataErased) -> Non
         # The entry may have been loaded after the erasure.
         later = {key: each for key, each in entry.data.items() if each[0] > change.position}
         entry.data = later
+        entry.invite_filter = None
         if (None, IGNORED_USER_LIST) not in later:
             entry.ignored = frozenset()
         return
@@ -234,6 +255,8 @@ def _apply(entry: _Entry, change: AccountDataChanged | AccountDataErased) -> Non
         entry.data[key] = stored
         return
     entry.data[key] = (change.position, change.content)
+    if change.type in INVITE_FILTERS:
+        entry.invite_filter = None
     if key == (None, IGNORED_USER_LIST):
         entry.ignored = _ignored(change.user_id, change.content)
 

@@ -1,21 +1,17 @@
-"""Invite permission: whether local users can be invited, and users who accept no invites at all.
+"""Invite permission: whether local users can be invited, and by whom.
 
-A user who sets `default_action` to `block` in the account data `m.invite_permission_config` cannot
-be invited: the invite is refused before there is an event. The invited user's own server refuses,
-so invites to remote users pass here. Any value but `block` blocks nothing. A user whom an
-application service would create is created first.
+A user who blocks an inviter by the account data `m.invite_permission_config` is not invited: the
+invite is refused before there is an event. The invited user's own server refuses, so invites to
+remote users pass here. Invites that are ignored pass, too; sync and push leave them out
+(`AccountData.invite_action`). A user whom an application service would create is created first.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#invite-permission
 """
 
-import msgspec
-
 from homeserver.accounts.appservices.provisioning import Party, Provision, ask_nobody
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.protocol.errors import InviteBlocked
-from homeserver.protocol.event_types import INVITE_PERMISSION_CONFIG
-
-BLOCK = "block"
+from homeserver.protocol.proposals.invite_filter import InviteAction
 
 
 class InvitePermission:
@@ -28,24 +24,14 @@ class InvitePermission:
         self._account_data = account_data
         self._server_name = server_name
 
-    async def check(self, user_id: str, party: Party) -> None:
-        """Raise `InviteBlocked` where a local user accepts no invites; `party` is the inviter.
+    async def check(self, user_id: str, inviter: str, party: Party) -> None:
+        """Raise `InviteBlocked` where a local user accepts no invites of the inviter.
 
-        Raises what `Provision` raises, too.
+        `party` requests the invite, which may be the inviter's server. Raises what `Provision`
+        raises, too.
         """
         await self._provision(user_id, party)
-        if await self.blocks(user_id):
-            raise InviteBlocked(f"{user_id} does not accept invites")
-
-    async def blocks(self, user_id: str) -> bool:
-        """Whether a local user accepts no invites."""
         if user_id.partition(":")[2] != self._server_name:
-            return False
-        content = await self._account_data.content(user_id, INVITE_PERMISSION_CONFIG)
-        return content is not None and is_blocking(content)
-
-
-def is_blocking(content: bytes) -> bool:
-    """Whether `m.invite_permission_config` with this content, which is JSON, blocks invites."""
-    permission = msgspec.json.decode(content)
-    return isinstance(permission, dict) and permission.get("default_action") == BLOCK
+            return
+        if await self._account_data.invite_action(user_id, inviter) is InviteAction.BLOCK:
+            raise InviteBlocked(f"{user_id} does not accept invites of {inviter}")

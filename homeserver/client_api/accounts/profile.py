@@ -15,6 +15,7 @@ from homeserver.accounts.user_data.profiles import (
     check_may_change,
 )
 from homeserver.protocol.errors import MissingParam, NotFound
+from homeserver.protocol.proposals.unstable_names import PROFILE_FIELD
 from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Route
 
@@ -26,13 +27,14 @@ class ProfileApi:
         self._profiles = profiles
 
     def routes(self) -> list[Route]:
-        field = f"{PROFILE}/{{key_name}}"
-        return [
-            Route("GET", PROFILE, self.get_user_profile, auth=Auth.NONE, limit="lookup"),
-            Route("GET", field, self.get_profile_field, auth=Auth.NONE, limit="lookup"),
-            Route("PUT", field, self.set_profile_field, auth=Auth.GUEST, limit="profile"),
-            Route("DELETE", field, self.delete_profile_field, auth=Auth.GUEST, limit="profile"),
-        ]
+        routes = [Route("GET", PROFILE, self.get_user_profile, auth=Auth.NONE, limit="lookup")]
+        for field in (f"{PROFILE}/{{key_name}}", PROFILE_FIELD):
+            routes += [
+                Route("GET", field, self.get_profile_field, auth=Auth.NONE, limit="lookup"),
+                Route("PUT", field, self.set_profile_field, auth=Auth.GUEST, limit="profile"),
+                Route("DELETE", field, self.delete_profile_field, auth=Auth.GUEST, limit="profile"),
+            ]
+        return routes
 
     async def get_user_profile(self, user_id: str, request: Request) -> dict[str, msgspec.Raw]:
         """A whole profile."""

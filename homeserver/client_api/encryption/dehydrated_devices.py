@@ -10,9 +10,8 @@ import msgspec
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.encryption.dehydrated_devices import DehydratedDevices, NewDehydratedDevice
 from homeserver.protocol.errors import InvalidParam
+from homeserver.protocol.proposals.unstable_names import DEHYDRATED_DEVICE
 from homeserver.web.routes import Route
-
-PATH = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
 
 
 class PutDehydratedDevice(msgspec.Struct):
@@ -43,11 +42,11 @@ class DehydratedDevicesApi:
         self._devices = devices
 
     def routes(self) -> list[Route]:
-        events = f"{PATH}/{{device_id}}/events"
+        events = f"{DEHYDRATED_DEVICE}/{{device_id}}/events"
         return [
-            Route("PUT", PATH, self.put_dehydrated_device, limit="keys"),
-            Route("GET", PATH, self.get_dehydrated_device, limit="lookup"),
-            Route("DELETE", PATH, self.delete_dehydrated_device, limit="keys"),
+            Route("PUT", DEHYDRATED_DEVICE, self.put_dehydrated_device, limit="keys"),
+            Route("GET", DEHYDRATED_DEVICE, self.get_dehydrated_device, limit="lookup"),
+            Route("DELETE", DEHYDRATED_DEVICE, self.delete_dehydrated_device, limit="keys"),
             Route("GET", events, self.get_dehydrated_events, limit="lookup"),
             Route("POST", events, self.post_dehydrated_events, limit="lookup"),
         ]

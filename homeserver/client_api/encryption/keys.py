@@ -10,6 +10,7 @@ import msgspec
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.encryption.key_queries import KeyQueries
 from homeserver.encryption.key_uploads import KeyUploads
+from homeserver.protocol.proposals.unstable_names import UNSTABLE_FALLBACK_KEYS
 from homeserver.streams.sync_tokens import parse_sync_token
 from homeserver.sync.engine import SyncEngine
 from homeserver.web.routes import Route
@@ -26,7 +27,7 @@ class UploadKeys(msgspec.Struct):
     one_time_keys: dict[str, Any] | None = None
     fallback_keys: dict[str, Any] | None = None
     unstable_fallback_keys: dict[str, Any] | None = msgspec.field(
-        name="org.matrix.msc2732.fallback_keys", default=None
+        name=UNSTABLE_FALLBACK_KEYS, default=None
     )
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import InvalidParam, MissingParam
+from homeserver.protocol.proposals.unstable_names import PUSHER_ENABLED
 from homeserver.protocol.third_party_ids.addresses import InvalidThirdPartyId, canonical_email
 from homeserver.push.pushers.pusher import EMAIL, HTTP
 from homeserver.push.pushers.pushers import PusherRequest, Pushers
@@ -38,7 +39,7 @@ class SetPusher(msgspec.Struct):
     data: dict[str, Any] | None = None
     append: bool = False
     enabled: bool | None = None
-    unstable_enabled: bool | None = msgspec.field(default=None, name="org.matrix.msc3881.enabled")
+    unstable_enabled: bool | None = msgspec.field(default=None, name=PUSHER_ENABLED)
 
 
 class PushersApi:

@@ -9,6 +9,11 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.client_api.rooms.timestamp_massaging import with_timestamp
+from homeserver.protocol.proposals.unstable_names import WITH_RELATIONS
+from homeserver.rooms.sending.related_redactions import (
+    RelatedRedactions,
+    check_relation_types,
+)
 from homeserver.rooms.sending.sending import Sending
 from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Route
@@ -16,15 +21,18 @@ from homeserver.web.routes import Auth, Route
 ROOM = "/_matrix/client/v3/rooms/{room_id}"
 
 
-class Redaction(msgspec.Struct, omit_defaults=True):
-    """The reason for a redaction."""
+class Redaction(msgspec.Struct):
+    """The reason for a redaction, and the relation types of children to redact as well."""
 
     reason: str | None = None
+    with_rel_types: list[str] | None = None
+    unstable_rel_types: list[str] | None = msgspec.field(default=None, name=WITH_RELATIONS)
 
 
 class SendingApi:
-    def __init__(self, sending: Sending) -> None:
+    def __init__(self, sending: Sending, related: RelatedRedactions) -> None:
         self._sending = sending
+        self._related = related
 
     def routes(self) -> list[Route]:
         send, send_once = f"{ROOM}/send/{{event_type}}", f"{ROOM}/send/{{event_type}}/{{txn_id}}"
@@ -60,7 +68,11 @@ class SendingApi:
         body: Redaction,
         txn_id: str | None = None,
     ) -> dict[str, str]:
-        """Redact an event."""
-        content = msgspec.to_builtins(body)
+        """Redact an event, and with it those that relate to it, if the client wishes."""
+        content = {} if body.reason is None else {"reason": body.reason}
+        rel_types = body.with_rel_types or body.unstable_rel_types or ()
+        check_relation_types(rel_types)
         redaction_id = await self._sending.redact(caller, room_id, event_id, content, txn_id)
+        if rel_types:
+            await self._related.redact(caller, room_id, event_id, content, rel_types)
         return {"event_id": redaction_id}

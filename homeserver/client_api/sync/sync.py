@@ -8,9 +8,13 @@ import msgspec
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.presence.tracker import PresenceTracker
 from homeserver.presence.user_presence import State
+from homeserver.protocol.proposals.unstable_names import (
+    UNSTABLE_STATE_AFTER,
+    UNSTABLE_USE_STATE_AFTER,
+)
 from homeserver.streams.sync_tokens import parse_sync_token
 from homeserver.sync.engine import SyncEngine
-from homeserver.sync.sync_request import STATE_AFTER, UNSTABLE_STATE_AFTER
+from homeserver.sync.sync_request import STATE_AFTER
 from homeserver.web.routes import Auth, Route
 
 
@@ -18,7 +22,7 @@ class StateAfterQuery(msgspec.Struct):
     """The parameter for the state at the end of timelines, under its two names."""
 
     use_state_after: bool = False
-    unstable: bool = msgspec.field(name="org.matrix.msc4222.use_state_after", default=False)
+    unstable: bool = msgspec.field(name=UNSTABLE_USE_STATE_AFTER, default=False)
 
     @property
     def state_after(self) -> str | None:

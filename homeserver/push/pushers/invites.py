@@ -25,9 +25,9 @@ class Invites:
     async def outcome(self, stored: StoredEvent, user_id: str, room: Room | None) -> Outcome:
         """The outcome of an invited user's rules for the invite.
 
-        Invites of users whom they ignore are not shown to them.
+        Invites that they block or ignore are not shown to them.
         """
-        if stored.event.sender in await self._members.ignored_by(user_id):
+        if not await self._members.allows_invite(user_id, stored.event.sender):
             return NOTHING
         if room is not None:
             member = await self._members.load(room, user_id)

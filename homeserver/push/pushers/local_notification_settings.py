@@ -8,11 +8,12 @@ Spec: https://github.com/matrix-org/matrix-spec-proposals/pull/3890
 
 from homeserver.accounts.sessions.devices import DeviceChange, DevicesRemoved
 from homeserver.accounts.user_data.account_data import AccountData, AccountDataChanged
+from homeserver.protocol.proposals.unstable_names import LOCAL_NOTIFICATIONS_PREFIX
 from homeserver.storage.accounts.account_data import SET_ACCOUNT_DATA
 from homeserver.streams.log import Log
 
 PREFIXES = (
-    "org.matrix.msc3890.local_notification_settings.",
+    LOCAL_NOTIFICATIONS_PREFIX,
     "m.local_notification_settings.",
 )
 EMPTY = b"{}"

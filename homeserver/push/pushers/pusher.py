@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from homeserver.protocol.proposals.unstable_names import PUSHER_PREFIX
 from homeserver.push.email.digest_state import (
     NO_MAILS,
     DigestState,
@@ -160,7 +161,7 @@ class Pusher:
         }
         if row.profile_tag:
             shown["profile_tag"] = row.profile_tag
-        for prefix in ("", "org.matrix.msc3881."):
+        for prefix in ("", PUSHER_PREFIX):
             shown[f"{prefix}enabled"] = row.enabled
             if row.device_id is not None:
                 shown[f"{prefix}device_id"] = row.device_id

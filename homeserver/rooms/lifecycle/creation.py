@@ -92,7 +92,7 @@ class RoomCreation:
         self._check_invites(request.invite)
         _check_initial_state(request.initial_state)
         for user_id in request.invite:
-            await self._permission.check(user_id, caller)
+            await self._permission.check(user_id, caller.user_id, caller)
         alias = None
         if request.alias_name is not None:
             alias = f"#{request.alias_name}:{self._origin.server_name}"

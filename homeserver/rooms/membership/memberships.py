@@ -169,7 +169,7 @@ class Memberships:
     ) -> StoredEvent:
         """Invite a user. The server of a remote user has to agree, and may refuse."""
         await self._room_of_other(caller, room_id, user_id)
-        await self._permission.check(user_id, caller)
+        await self._permission.check(user_id, caller.user_id, caller)
         if content is None and self._rooms.local_server.is_local(user_id):
             content = await self._content("invite", user_id, reason)
         elif content is None:
@@ -181,7 +181,7 @@ class Memberships:
 
     async def issue_invite(self, draft: MemberDraft, room_id: str) -> StoredEvent:
         """Send an invite that the authorisation rules allow, to a local or remote user."""
-        await self._permission.check(draft.state_key or "", draft.sender)
+        await self._permission.check(draft.state_key or "", draft.sender, draft.sender)
         return await self._invite(draft, room_id)
 
     async def _invite(self, draft: MemberDraft, room_id: str) -> StoredEvent:

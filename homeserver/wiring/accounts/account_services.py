@@ -7,6 +7,7 @@ from federation.api.openid import OpenIdUserInfoApi
 from homeserver.accounts.credentials.passwords import Passwords
 from homeserver.accounts.credentials.registration_tokens import RegistrationTokens
 from homeserver.accounts.credentials.shared_secret import SharedSecret
+from homeserver.accounts.credentials.turn_credentials import TurnCredentials
 from homeserver.accounts.credentials.user_identifier import UserIdentifiers
 from homeserver.accounts.credentials.verification import PasswordAndTokenVerifier
 from homeserver.accounts.interactive_auth.authentication_sessions import AuthenticationSessions
@@ -46,6 +47,7 @@ from homeserver.client_api.accounts.tags import TagsApi
 from homeserver.client_api.accounts.user_interactive_auth import FallbackApi
 from homeserver.client_api.server.capabilities import CapabilitiesApi
 from homeserver.client_api.server.discovery import DiscoveryApi
+from homeserver.client_api.server.turn import TurnApi
 from homeserver.client_api.server.versions import VersionsApi
 from homeserver.config.settings import Settings
 from homeserver.outbound.recaptcha import Recaptcha
@@ -125,7 +127,7 @@ class AccountServices:
         await self._deactivation.stop()
         await self._core.stop()
 
-    def routes(self, unstable_features: Mapping[str, bool]) -> list[Route]:
+    def routes(self, conditional_features: Mapping[str, bool]) -> list[Route]:
         """The area's part of the client API."""
         settings, core, db, clock = self._settings, self._core, self._db, self._reactor
         credentials, uia, third_party = self._credentials, self.uia, core.third_party
@@ -173,7 +175,8 @@ class AccountServices:
             RegistrationApi(sign_up, self._registration_tokens, core.appservices),
             SessionApi(core.sessions, core.access_tokens),
             TagsApi(Tags(core.account_data)),
-            VersionsApi(unstable_features, core.appservices),
+            TurnApi(TurnCredentials(settings.turn, clock), allow_guests=settings.turn.allow_guests),
+            VersionsApi(conditional_features, core.appservices),
             WhoIsApi(WhoIs(db, core.devices)),
             *third_party.apis(uia, sign_up, password_change),
         ]

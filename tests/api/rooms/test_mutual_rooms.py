@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from homeserver.protocol.proposals.unstable_names import MUTUAL_ROOMS
 from homeserver.rooms.discovery import mutual_rooms
 from tests.support.actors import CLIENT, Actor
 from tests.support.server import ServerTestCase
@@ -48,6 +49,23 @@ class MutualRoomsTests(ServerTestCase):
 
         self.assertEqual(sorted(found), sorted(rooms))
         self.assertIsNone(query["from"])
+
+    async def test_clients_of_the_proposal_get_all_pages(self) -> None:
+        """They know the path and the names of the tokens from before the release."""
+        self.patch(mutual_rooms, "PAGE", 1)
+        rooms = [await self.alice.create_room(public=True) for _ in range(2)]
+        for room in rooms:
+            await self.bob.join(room)
+
+        first = await self.unstable(user_id=self.bob.user_id)
+        last = await self.unstable(user_id=self.bob.user_id, batch_token=first["next_batch_token"])
+
+        self.assertEqual(sorted(first["joined"] + last["joined"]), sorted(rooms))
+        self.assertNotIn("next_batch_token", last)
+
+    async def unstable(self, **query: Any) -> Any:
+        """A page, as Alice's client of the proposal requests it."""
+        return await self.alice.request("GET", MUTUAL_ROOMS, query=query)
 
     async def test_unknown_user_shares_no_rooms(self) -> None:
         """The response does not reveal whether an account exists."""

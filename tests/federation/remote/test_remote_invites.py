@@ -103,6 +103,20 @@ class RemoteInviteTests(FederationTestCase):
 
         self.assertEqual(await self.shown(self.bob), {})
 
+    async def test_a_filter_blocks_and_ignores_remote_users(self) -> None:
+        """An ignored invite is signed like any other, and nobody sees it before the filter goes."""
+        path = f"/user/{self.bob.user_id}/account_data/m.invite_permission_config"
+        filtered = {"blocked_users": ["@mallory:*"], "ignored_users": [self.alice]}
+        await self.bob.put(path, filtered)
+        event = self.member(self.evil, "invite")
+
+        self.assertEqual(await self.send_invite(self.evil, event), 403)
+        await self.invite(self.good, sender=self.alice)
+
+        self.assertEqual(await self.shown(self.bob), {})
+        await self.bob.put(path, {**filtered, "enabled": False})
+        self.assertEqual(await self.shown(self.bob), {self.room.room_id: self.alice})
+
     async def test_a_third_party_invite_comes_from_the_inviters_server(self) -> None:
         """This server has asked that server to turn it into an invite."""
         proof = {"display_name": "b...", "signed": {"mxid": self.bob.user_id, "token": "t"}}

@@ -1,0 +1,1 @@
+"""What is proposed for the specification: its names, and rules that are not in it yet."""

@@ -1,0 +1,203 @@
+"""Unstable names: what clients, bridges and servers call what is specified, or only proposed.
+
+A proposal has names of its own until it is specified, and clients keep using them for years: they
+look for flags in `/versions`, and send and read members under the proposal's names. All such names
+that this server knows are here, with what they mean; `PROPOSALS` makes `/versions` and a table in
+docs/conformance.md. Where a name is a constant, the module that reads or writes it imports it.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#api-versions
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from homeserver.protocol.event_types import INVITE_PERMISSION_CONFIG
+
+UNSTABLE_USE_STATE_AFTER: Final = "org.matrix.msc4222.use_state_after"
+UNSTABLE_STATE_AFTER: Final = "org.matrix.msc4222.state_after"
+UNSTABLE_FALLBACK_KEYS: Final = "org.matrix.msc2732.fallback_keys"
+UNSTABLE_INVITE_PERMISSIONS: Final = (
+    "org.matrix.msc4155.invite_permission_config",
+    "org.matrix.msc4380.invite_permission_config",
+)
+PUSHER_PREFIX: Final = "org.matrix.msc3881."
+PUSHER_ENABLED: Final = f"{PUSHER_PREFIX}enabled"
+LOCAL_NOTIFICATIONS_PREFIX: Final = "org.matrix.msc3890.local_notification_settings."
+MASQUERADED_DEVICE: Final = "org.matrix.msc3202.device_id"
+WITH_RELATIONS: Final = "org.matrix.msc3912.with_relations"
+DEHYDRATED_DEVICE: Final = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
+MUTUAL_ROOMS: Final = "/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms"
+PROFILE_FIELD: Final = "/_matrix/client/unstable/uk.tcpip.msc4133/profile/{user_id}/{key_name}"
+MUTUAL_ROOMS_FROM: Final = "batch_token"
+MUTUAL_ROOMS_NEXT: Final = "next_batch_token"
+
+STREAM: Final = "io.homeserver.stream"
+IMPORT: Final = "com.beeper.batch_sending"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A proposal with names of its own. `msc` is its number; 0 if it is no numbered proposal.
+
+    `flags` are shown in `/versions`, unless `is_conditional`: then only where the feature is on.
+    `specified` is the version of the specification that has it. `endpoints` are those that the
+    flags promise beyond the specification's, as "METHOD path". `names` are parameters, members and
+    types, by unstable name; the value is the specified name, or what the name means.
+    """
+
+    msc: int
+    subject: str
+    flags: tuple[str, ...] = ()
+    is_conditional: bool = False
+    specified: str | None = None
+    endpoints: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+PROPOSALS: Final = (
+    Proposal(
+        msc=2246,
+        subject="uploads to an address that was created before",
+        flags=("fi.mau.msc2246.stable",),
+        specified="v1.7",
+    ),
+    Proposal(
+        msc=2285,
+        subject="private read receipts",
+        flags=("org.matrix.msc2285.stable",),
+        specified="v1.4",
+    ),
+    Proposal(
+        msc=2659,
+        subject="pings of application services",
+        flags=("fi.mau.msc2659.stable",),
+        specified="v1.7",
+    ),
+    Proposal(
+        msc=2666,
+        subject="mutual rooms",
+        flags=(
+            "uk.half-shot.msc2666.query_mutual_rooms",
+            "uk.half-shot.msc2666.query_mutual_rooms.stable",
+        ),
+        specified="v1.19",
+        endpoints=(f"GET {MUTUAL_ROOMS}",),
+        names={MUTUAL_ROOMS_FROM: "from", MUTUAL_ROOMS_NEXT: "next_batch"},
+    ),
+    Proposal(
+        msc=2732,
+        subject="fallback keys",
+        specified="v1.2",
+        names={UNSTABLE_FALLBACK_KEYS: "fallback_keys"},
+    ),
+    Proposal(
+        msc=3202,
+        subject="devices of users of application services",
+        names={MASQUERADED_DEVICE: "device_id"},
+        specified="v1.17",
+    ),
+    Proposal(
+        msc=3440,
+        subject="threads",
+        flags=("org.matrix.msc3440.stable",),
+        specified="v1.4",
+    ),
+    Proposal(
+        msc=3715,
+        subject="relations in both directions",
+        flags=("org.matrix.msc3715.stable",),
+        specified="v1.4",
+    ),
+    Proposal(
+        msc=3814,
+        subject="dehydrated devices",
+        flags=("org.matrix.msc3814",),
+        endpoints=tuple(f"{method} {DEHYDRATED_DEVICE}" for method in ("GET", "PUT", "DELETE")),
+    ),
+    Proposal(
+        msc=3856,
+        subject="the list of threads",
+        flags=("org.matrix.msc3856.stable",),
+        specified="v1.4",
+    ),
+    Proposal(
+        msc=3881,
+        subject="switching pushers off from other devices",
+        flags=("org.matrix.msc3881", "org.matrix.msc3881.stable"),
+        names={PUSHER_ENABLED: "enabled", f"{PUSHER_PREFIX}device_id": "device_id"},
+    ),
+    Proposal(
+        msc=3890,
+        subject="account data of one device, which ends with the device",
+        names={f"{LOCAL_NOTIFICATIONS_PREFIX}DEVICE": "m.local_notification_settings.DEVICE"},
+    ),
+    Proposal(
+        msc=3912,
+        subject="redactions that include related events",
+        flags=("org.matrix.msc3912",),
+        names={WITH_RELATIONS: "with_rel_types"},
+    ),
+    Proposal(
+        msc=3916,
+        subject="authenticated media",
+        flags=("org.matrix.msc3916.stable",),
+        specified="v1.11",
+    ),
+    Proposal(
+        msc=4133,
+        subject="fields of profiles",
+        flags=("uk.tcpip.msc4133", "uk.tcpip.msc4133.stable"),
+        specified="v1.16",
+        endpoints=tuple(f"{method} {PROFILE_FIELD}" for method in ("GET", "PUT", "DELETE")),
+    ),
+    Proposal(
+        msc=4155,
+        subject="filtering invites",
+        flags=("org.matrix.msc4155",),
+        names={UNSTABLE_INVITE_PERMISSIONS[0]: INVITE_PERMISSION_CONFIG},
+    ),
+    Proposal(
+        msc=4169,
+        subject="redactions that are sent as events, in all room versions",
+        flags=("com.beeper.msc4169",),
+    ),
+    Proposal(
+        msc=4222,
+        subject="the state at the end of a timeline",
+        specified="v1.16",
+        names={UNSTABLE_USE_STATE_AFTER: "use_state_after", UNSTABLE_STATE_AFTER: "state_after"},
+    ),
+    Proposal(
+        msc=4323,
+        subject="suspending and locking accounts",
+        flags=("uk.timedout.msc4323.stable",),
+        specified="v1.18",
+    ),
+    Proposal(
+        msc=4380,
+        subject="blocking all invites",
+        flags=("org.matrix.msc4380", "org.matrix.msc4380.stable"),
+        specified="v1.18",
+        names={UNSTABLE_INVITE_PERMISSIONS[1]: INVITE_PERMISSION_CONFIG},
+    ),
+    Proposal(
+        msc=0,
+        subject="the [WebSocket transport](websocket.md)",
+        flags=(STREAM,),
+        is_conditional=True,
+        endpoints=("GET /_matrix/client/v3/stream",),
+    ),
+    Proposal(
+        msc=0,
+        subject="[importing history](history-import.md), shown to application services that may",
+        flags=(IMPORT,),
+        is_conditional=True,
+        endpoints=("POST /_matrix/client/unstable/com.beeper.backfill/rooms/{room_id}/batch_send",),
+    ),
+)
+
+
+def flags_of(proposals: tuple[Proposal, ...] = PROPOSALS) -> dict[str, bool]:
+    """The flags that every client sees in `/versions`."""
+    return {flag: True for each in proposals if not each.is_conditional for flag in each.flags}
