@@ -108,7 +108,7 @@ class ArrivingFileTests(MediaTestCase):
     async def test_a_transfer_that_breaks_off_before_a_reader_has_opened_it(self) -> None:
         """The reader gets the error of the transfer, not an internal one."""
         store = self.server.parts.media.store
-        incoming, file = await store.begin(), ArrivingFile(store.disk, 1_000_000)
+        incoming, file = await store.begin(), ArrivingFile(store, 1_000_000)
         file.receive_into(incoming)
         await file.write([self.content])
         await incoming.discard()
