@@ -84,7 +84,10 @@ class Bucket:
         self._uploads: set[str] = set()  # ids of uploads in parts that are in progress
 
     async def put(self, key: str, path: Path, size: int) -> None:
-        """Store a file, of `size` bytes, under a key: the whole of it or nothing."""
+        """Store a file, of `size` bytes, under a key: the whole of it or nothing.
+
+        Raises `FileNotFoundError`.
+        """
         if size <= PART_SIZE:
             await self._run(self._put, key, path, size, seconds=PART_SECONDS)
         else:
@@ -239,6 +242,8 @@ class Bucket:
             if code in MISSING or code == "NoSuchUpload":
                 raise NoSuchObject from None
             raise BucketUnavailable(str(error)) from None
+        except FileNotFoundError:
+            raise  # the file that was to be stored
         except (BotoCoreError, OSError) as error:
             raise BucketUnavailable(str(error) or type(error).__name__) from None
 

@@ -51,15 +51,27 @@ class S3Storage:
         starting.
         """
         try:
-            await self._claim()
+            await self.claim()
         except BucketOfAnother as error:
             raise ConfigError(f"media.s3: {error.reason}; choose another prefix") from None
         except Unavailable:
             log.warn("media are not available until the bucket is")
 
+    async def claim(self) -> None:
+        """Write this server's name into the bucket. Raises `BucketUnavailable`."""
+        if self._is_claimed:
+            return
+        names = {each.key.removeprefix(OWNER) for each in await self._bucket.list(OWNER)}
+        if names - {self._server_name}:
+            others = ", ".join(sorted(names))
+            raise BucketOfAnother(f"{self._bucket.place} is the storage of {others}")
+        if not names:
+            await self._bucket.put_bytes(OWNER + self._server_name, b"")
+        self._is_claimed = True
+
     async def put(self, incoming: IncomingFile, sha256: bytes) -> None:
         """Store a file (`ContentStorage`)."""
-        await self._claim()
+        await self.claim()
         await self._bucket.put(path_in_storage(sha256), incoming.path, incoming.size)
 
     async def read(self, sha256: bytes, start: int, end: int) -> AsyncGenerator[bytes, None]:
@@ -97,33 +109,21 @@ class S3Storage:
 
     async def delete(self, sha256: bytes) -> None:
         """Delete a content (`ContentStorage`)."""
-        await self._claim()
+        await self.claim()
         await self._bucket.delete(path_in_storage(sha256))
 
     async def delete_unfinished(self) -> None:
         """Abort uploads that a crash has left (`ContentStorage`)."""
-        await self._claim()
+        await self.claim()
         aborted = await self._bucket.abort_unfinished(f"{CONTENT}/", UNFINISHED)
         if aborted:
             log.info("aborted {count} uploads in parts that a crash has left", count=aborted)
 
     async def pages(self) -> AsyncGenerator[list[bytes], None]:
         """The hashes of all contents (`ContentStorage`)."""
-        await self._claim()
+        await self.claim()
         after = ""
         while page := await self._bucket.list(f"{CONTENT}/", after):
             after = page[-1].key
             hashes = [hash_in(each.key) for each in page]
             yield [sha256 for sha256 in hashes if sha256 is not None]
-
-    async def _claim(self) -> None:
-        """Write this server's name into the bucket. Raises `BucketUnavailable`."""
-        if self._is_claimed:
-            return
-        names = {each.key.removeprefix(OWNER) for each in await self._bucket.list(OWNER)}
-        if names - {self._server_name}:
-            others = ", ".join(sorted(names))
-            raise BucketOfAnother(f"{self._bucket.place} is the storage of {others}")
-        if not names:
-            await self._bucket.put_bytes(OWNER + self._server_name, b"")
-        self._is_claimed = True
