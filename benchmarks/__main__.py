@@ -23,6 +23,7 @@ from benchmarks.load.figures import Figure, table
 from benchmarks.load.loop import Loop
 from benchmarks.load.population import Population
 from benchmarks.media import transfers
+from tests.media.s3.fake_s3 import new_bucket
 from tests.support.process import running_server
 
 PARTS = ("sending", "delivery", "initial_sync", "footprint")
@@ -43,6 +44,9 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=HELP)
     parser.add_argument("--seconds", type=float, default=5, help="length of each load (5)")
     parser.add_argument("--scale", type=float, default=1, help="size of the named parts (1)")
+    parser.add_argument(
+        "--storage", choices=("local", "s3"), default="local", help="where the files of media are"
+    )
     arguments = parser.parse_args()
     unknown = set(arguments.parts) - {*PARTS, *NAMED}
     if unknown:
@@ -54,7 +58,7 @@ def main() -> int:
     if ENCRYPTION in parts:
         figures += run_encryption(arguments.scale)
     if MEDIA in parts:
-        figures += run_media(arguments.scale)
+        figures += run_media(arguments.scale, arguments.storage)
     if PUSH in parts:
         figures += run_push(arguments.scale)
     if LARGE_SCALE in parts:
@@ -105,11 +109,12 @@ def run_encryption(size: float) -> list[Figure]:
         return encryption.measure(Population(server, Loop()), size)
 
 
-def run_media(size: float) -> list[Figure]:
-    """The figures of `benchmarks.media.transfers`."""
+def run_media(size: float, storage: str) -> list[Figure]:
+    """The figures of `benchmarks.media.transfers`; a bucket is that of a simulated service."""
     server_cores, own_cores = cores()
     os.sched_setaffinity(0, own_cores)
-    with running_server(OVERRIDES, cpus=server_cores) as server:
+    media = {"storage": "s3", "s3": new_bucket()} if storage == "s3" else {}
+    with running_server({**OVERRIDES, "media": media}, cpus=server_cores) as server:
         return transfers.measure(Population(server, Loop()), size, server_cores)
 
 

@@ -215,7 +215,7 @@ class ReaderTests(BucketTestCase):
         await deferLater(reactor, 0.1)
 
         self.assertEqual(len(self.s3.requests), 1)
-        self.assertEqual(self.bucket._pool.running, 0)
+        self.assertEqual(self.bucket._reads.running, 0)
         await parts.aclose()
 
     async def test_many_readers_fetch_less_each(self) -> None:

@@ -1,8 +1,8 @@
 """A bucket: its objects are written, read, listed and deleted in threads of its own.
 
-So neither the disk nor anything else waits for a slow or unreachable service. The number of threads
-is that of the connections. A connection is held for one short request, never for a client: an
-object is read range by range.
+So neither the disk nor anything else waits for a slow or unreachable service, and reads do not wait
+for uploads. The number of threads is that of the connections. A connection is held for one short
+request, never for a client: an object is read range by range.
 
 A large object is written in parts; a part that fails is sent again by itself.
 
@@ -27,8 +27,8 @@ from homeserver.media.files.s3.client import check_installed, connect
 from homeserver.media.files.s3.file_section import FileSection
 from homeserver.protocol.errors import Unavailable
 
-CONNECTIONS = 16
-MAX_WAITING = 2_000  # requests that wait for a thread
+READS, WRITES = 16, 8  # requests at a time, of which those that write move much data
+MAX_WAITING_READS, MAX_WAITING_WRITES = 2_000, 5_000
 PART_SIZE = 8_388_608  # bytes; a larger object is written in parts of this size
 MAX_PARTS = 10_000  # of one object, according to the API
 PARALLEL_PARTS = 4
@@ -77,7 +77,10 @@ class Bucket:
         self._reactor = reactor
         self._settings = settings
         self._credentials = settings.credentials()
-        self._pool = ThreadPool(reactor, "S3", size=CONNECTIONS, max_waiting=MAX_WAITING)
+        self._reads = ThreadPool(reactor, "S3", size=READS, max_waiting=MAX_WAITING_READS)
+        self._writes = ThreadPool(
+            reactor, "S3 uploads", size=WRITES, max_waiting=MAX_WAITING_WRITES
+        )
         self._client: Any = None
         self._connecting = Lock()
         self._is_failing = False
@@ -89,7 +92,7 @@ class Bucket:
         Raises `FileNotFoundError`.
         """
         if size <= PART_SIZE:
-            await self._run(self._put, key, path, size, seconds=PART_SECONDS)
+            await self._write(self._put, key, path, size)
         else:
             await self._put_in_parts(key, path, size)
 
@@ -175,9 +178,7 @@ class Bucket:
                     number, start = waiting.popleft()
                     count = min(part_size, size - start)
                     more = {"UploadId": upload_id, "PartNumber": number}
-                    tags[number] = await self._run(
-                        self._put_part, key, path, start, count, more, seconds=PART_SECONDS
-                    )
+                    tags[number] = await self._write(self._put_part, key, path, start, count, more)
             except BaseException:
                 waiting.clear()  # the others end as soon as they can
                 raise
@@ -207,12 +208,19 @@ class Bucket:
             seconds=seconds,
         )
 
+    async def _write(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await self._run(function, *arguments, pool=self._writes, seconds=PART_SECONDS)
+
     async def _run(
-        self, function: Callable[..., T], *arguments: Any, seconds: float | None = QUICK_SECONDS
+        self,
+        function: Callable[..., T],
+        *arguments: Any,
+        pool: ThreadPool | None = None,
+        seconds: float | None = QUICK_SECONDS,
     ) -> T:
         """The result of a function of the client, in a thread. Raises `NoSuchObject`, too."""
         try:
-            running = self._pool.run(self._in_thread, function, arguments)
+            running = (pool or self._reads).run(self._in_thread, function, arguments)
             if seconds is None:
                 result = await running
             else:
@@ -251,7 +259,7 @@ class Bucket:
         with self._connecting:
             if self._client is None:
                 try:
-                    self._client = connect(self._settings, self._credentials, CONNECTIONS)
+                    self._client = connect(self._settings, self._credentials, READS + WRITES)
                 except ValueError as error:  # such as an endpoint that is not a URL
                     raise BucketUnavailable(str(error)) from None
             return self._client
