@@ -18,7 +18,7 @@ from homeserver.config.fields import WrongSettings
 from homeserver.config.media import MediaSettings
 from homeserver.config.s3 import S3Settings
 from homeserver.media.files.s3.bucket import PART_SIZE, Bucket
-from homeserver.media.files.s3.s3_storage import FIRST_READ
+from homeserver.media.files.s3.s3_storage import MAX_READ
 from homeserver.storage.media.media import usage_of
 from tests.media.media_client import CREATE, THUMBNAIL, UPLOAD, path_of
 from tests.media.pictures import encode, halves
@@ -71,7 +71,7 @@ class BucketFailureTests(OnS3):
         """No client takes the first part of a film for the whole."""
         content = os.urandom(LARGE)
         file = await self.upload(content)
-        first_range = f"bytes=0-{FIRST_READ - 1}"
+        first_range = f"bytes=0-{MAX_READ - 1}"
         self.s3.fault = lambda relay: (
             relay.headers.get("Range") != first_range and fails_with(500)(relay)
         )

@@ -23,8 +23,8 @@ from homeserver.media.files.stored_file import PART_SIZE
 from homeserver.protocol.errors import NotFound, Unavailable
 
 OWNER = "owner/"
-READ_MEMORY = 67_108_864  # bytes for what all readers have fetched
-MIN_READ, FIRST_READ, MAX_READ = PART_SIZE, 1_048_576, 4_194_304  # bytes of one request
+READ_MEMORY = 33_554_432  # bytes for what all readers have fetched
+MIN_READ, MAX_READ = PART_SIZE, 1_048_576  # bytes of one request
 UNFINISHED = timedelta(days=1)  # after which an upload in parts is not in progress any more
 
 log = Logger()
@@ -78,15 +78,13 @@ class S3Storage:
         """Some bytes of a content (`ContentStorage`).
 
         What a slow client has not read yet is in memory, so the more readers there are, the less
-        each of them fetches at a time. Most clients read pictures, or leave early: a reader begins
-        with less.
+        each of them fetches at a time.
         """
-        key, most = path_in_storage(sha256), FIRST_READ
+        key = path_in_storage(sha256)
         self._readers += 1
         try:
             while start < end:
-                size = min(max(READ_MEMORY // self._readers, MIN_READ), most, end - start)
-                most = min(most * 2, MAX_READ)
+                size = min(max(READ_MEMORY // self._readers, MIN_READ), MAX_READ, end - start)
                 fetched = await self._bucket.get(key, start, start + size)
                 start += size
                 for place in range(0, size, PART_SIZE):
