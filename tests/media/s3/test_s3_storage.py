@@ -102,15 +102,27 @@ class FailureTests(BucketTestCase):
     async def test_a_part_that_fails(self) -> None:
         """A large upload that fails leaves nothing in the bucket."""
         content = os.urandom(LARGE)
-        self.s3.fault = only("partNumber=3", fails_with(403, "AccessDenied"))
+        for status, code in ((403, "AccessDenied"), (404, "NoSuchUpload")):
+            self.s3.fault = only("partNumber=3", fails_with(status, code))
 
-        with self.assertRaises(Unavailable):
-            await self.put(content)
+            with self.assertRaises(Unavailable):
+                await self.put(content)
 
         self.assertEqual((await self.stored(), unfinished_in(self.name)), ([], []))
         self.s3.fault = None
         sha256 = await self.put(content)
         self.assertEqual(await self.read(sha256, 0, LARGE), content)
+
+    async def test_a_large_object_whose_end_fails(self) -> None:
+        """All parts are there, but they are no object."""
+        self.s3.fault = lambda relay: (
+            relay.command == "POST" and "uploadId" in relay.path and fails_with(500)(relay)
+        )
+
+        with self.assertRaises(Unavailable):
+            await self.put(os.urandom(LARGE))
+
+        self.assertEqual((await self.stored(), unfinished_in(self.name)), ([], []))
 
     async def test_an_upload_that_is_cancelled(self) -> None:
         """The parts that are in the bucket already do not stay."""

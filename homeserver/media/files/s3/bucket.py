@@ -36,14 +36,10 @@ PAGE = 500  # objects that are listed by one request
 QUICK_SECONDS = 60.0  # for a request that moves little data
 PART_SECONDS = 600.0  # for one that writes a part
 GET_ATTEMPTS = 2  # beside those of the client, which end with the head of the response
-MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
+MISSING = frozenset({"NoSuchKey", "NoSuchUpload", "NotFound", "404"})
 
 T = TypeVar("T")
 log = Logger()
-
-
-class NoSuchObject(Exception):
-    """There is no object with this key."""
 
 
 class BucketUnavailable(Unavailable):
@@ -52,6 +48,10 @@ class BucketUnavailable(Unavailable):
     def __init__(self, reason: str) -> None:
         super().__init__("The server cannot reach its storage of files at the moment")
         self.reason = reason
+
+
+class NoSuchObject(BucketUnavailable):
+    """There is no such object, or no such upload in parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Bucket:
         """Delete an object, if there is one; no request is in progress when the call ends."""
         await self._call("delete_object", key, seconds=None)
 
-    async def list(self, prefix: str, after: str = "") -> list[StoredObject]:
+    async def list_page(self, prefix: str, after: str = "") -> list[StoredObject]:
         """A page of the objects whose keys begin so, in the order of the keys, after one key."""
         more = {"StartAfter": self._prefix + after} if after else {}
         page = await self._run(
@@ -136,12 +136,10 @@ class Bucket:
                 if upload["Initiated"] < until and upload["UploadId"] not in self._uploads:
                     await self._abort(upload["Key"].removeprefix(self._prefix), upload["UploadId"])
                     aborted += 1
-            if not page.get("IsTruncated"):
+            markers = ("KeyMarker", "UploadIdMarker")
+            place = {each: page[f"Next{each}"] for each in markers if page.get(f"Next{each}")}
+            if not page.get("IsTruncated") or not place:
                 return aborted
-            place = {
-                "KeyMarker": page["NextKeyMarker"],
-                "UploadIdMarker": page["NextUploadIdMarker"],
-            }
 
     async def _put_in_parts(self, key: str, path: Path, size: int) -> None:
         part_size = max(PART_SIZE, -(-size // MAX_PARTS))
@@ -227,6 +225,8 @@ class Bucket:
                 result = await with_timeout(running, seconds, self._reactor)
         except (PoolFull, TimedOut) as error:
             raise self._failed(str(error)) from error
+        except NoSuchObject:
+            raise  # the bucket itself is well
         except BucketUnavailable as error:
             raise self._failed(error.reason) from error
         if self._is_failing:
@@ -247,8 +247,8 @@ class Bucket:
             return function(self._connected(), *arguments)
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code"))
-            if code in MISSING or code == "NoSuchUpload":
-                raise NoSuchObject from None
+            if code in MISSING:
+                raise NoSuchObject(str(error)) from None
             raise BucketUnavailable(str(error)) from None
         except FileNotFoundError:
             raise  # the file that was to be stored

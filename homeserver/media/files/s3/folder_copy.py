@@ -83,7 +83,7 @@ class FolderCopy:
     async def _sizes_in_bucket(self, prefix: str) -> dict[str, int]:
         sizes: dict[str, int] = {}
         after = ""
-        while page := await self._bucket.list(prefix, after):
+        while page := await self._bucket.list_page(prefix, after):
             sizes |= {each.key: each.size for each in page}
             after = page[-1].key
         return sizes

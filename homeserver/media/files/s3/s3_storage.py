@@ -61,7 +61,7 @@ class S3Storage:
         """Write this server's name into the bucket. Raises `BucketUnavailable`."""
         if self._is_claimed:
             return
-        names = {each.key.removeprefix(OWNER) for each in await self._bucket.list(OWNER)}
+        names = {each.key.removeprefix(OWNER) for each in await self._bucket.list_page(OWNER)}
         if names - {self._server_name}:
             others = ", ".join(sorted(names))
             raise BucketOfAnother(f"{self._bucket.place} is the storage of {others}")
@@ -126,7 +126,7 @@ class S3Storage:
         """The hashes of all contents (`ContentStorage`)."""
         await self.claim()
         after = ""
-        while page := await self._bucket.list(f"{CONTENT}/", after):
+        while page := await self._bucket.list_page(f"{CONTENT}/", after):
             after = page[-1].key
             hashes = [hash_in(each.key) for each in page]
             yield [sha256 for sha256 in hashes if sha256 is not None]
