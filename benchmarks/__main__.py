@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from benchmarks import (
     appservices,
@@ -23,7 +24,6 @@ from benchmarks.load.figures import Figure, table
 from benchmarks.load.loop import Loop
 from benchmarks.load.population import Population
 from benchmarks.media import transfers
-from tests.media.s3.fake_s3 import new_bucket
 from tests.support.process import running_server
 
 PARTS = ("sending", "delivery", "initial_sync", "footprint")
@@ -110,11 +110,17 @@ def run_encryption(size: float) -> list[Figure]:
 
 
 def run_media(size: float, storage: str) -> list[Figure]:
-    """The figures of `benchmarks.media.transfers`; a bucket is that of a simulated service."""
+    """The figures of `benchmarks.media.transfers`; a bucket is on the cores of the load."""
     server_cores, own_cores = cores()
     os.sched_setaffinity(0, own_cores)
-    media = {"storage": "s3", "s3": new_bucket()} if storage == "s3" else {}
-    with running_server({**OVERRIDES, "media": media}, cpus=server_cores) as server:
+    with ExitStack() as stack:
+        media = {}
+        if storage == "s3":
+            s3 = stack.enter_context(transfers.bare_bucket(own_cores))
+            media = {"storage": "s3", "s3": s3}
+        server = stack.enter_context(
+            running_server({**OVERRIDES, "media": media}, cpus=server_cores)
+        )
         return transfers.measure(Population(server, Loop()), size, server_cores)
 
 

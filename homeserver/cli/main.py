@@ -267,10 +267,10 @@ def _report(options: argparse.Namespace) -> int:
 
 def _media(options: argparse.Namespace) -> int:
     if options.action == "copy-to-s3":
-        from homeserver.cli.media_copy import copy_to_s3
+        from homeserver.cli.media.copy_to_s3 import copy_to_s3
 
         return copy_to_s3(options.config)
-    from homeserver.cli.media import media
+    from homeserver.cli.media.commands import media
 
     return media(options)
 
