@@ -45,6 +45,8 @@ async def _copy(reactor: Any, settings: Settings) -> CopyCount:
         return await FolderCopy(folder, disk, bucket, _report).run()
     except BucketUnavailable as error:
         raise CommandError(f"{error.reason}. Run the command again: it continues") from None
+    except OSError as error:
+        raise CommandError(f"cannot read {error.filename}: {error.strerror}") from None
 
 
 def _report(line: str) -> None:

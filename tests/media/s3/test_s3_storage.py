@@ -17,7 +17,7 @@ from homeserver.media.files.s3 import bucket as bucket_module
 from homeserver.media.files.s3 import s3_storage
 from homeserver.media.files.s3.bucket import PART_SIZE, Bucket, BucketUnavailable
 from homeserver.media.files.s3.s3_storage import MAX_READ, MIN_READ, S3Storage
-from homeserver.protocol.errors import Unavailable
+from homeserver.protocol.errors import NotFound, Unavailable
 from tests.media import test_content_storage
 from tests.media.s3.fake_s3 import (
     FailingS3,
@@ -98,6 +98,18 @@ class FailureTests(BucketTestCase):
 
             with self.assertRaises(Unavailable):
                 await self.read(sha256, 0, 4)
+
+    async def test_a_damaged_object(self) -> None:
+        """What is not what its hash says becomes no thumbnail."""
+        sha256 = await self.put(b"right")
+        key = f"tests/{path_in_storage(sha256)}"
+        s3_client().put_object(Bucket=self.name, Key=key, Body=b"wrong")
+
+        with self.assertRaises(NotFound):
+            async with self.storage.local_copy(sha256, 5):
+                pass
+
+        self.assertEqual(list((self.folder / "incoming").iterdir()), [])
 
     async def test_a_part_that_fails(self) -> None:
         """A large upload that fails leaves nothing in the bucket."""

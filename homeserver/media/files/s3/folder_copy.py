@@ -43,7 +43,7 @@ class FolderCopy:
         self._count = CopyCount()
 
     async def run(self) -> CopyCount:
-        """Copy all contents that the bucket lacks. Raises `BucketUnavailable`."""
+        """Copy all contents that the bucket lacks. Raises `BucketUnavailable` or `OSError`."""
         for number in range(256):
             await self._copy_folder(f"{CONTENT}/{number:02x}/")
         return self._count
@@ -90,15 +90,19 @@ class FolderCopy:
 
     def _contents(self, name: str) -> dict[str, int]:
         """The sizes of the contents in a folder by their paths."""
-        sizes = {}
-        for entry in sorted(self._folder.joinpath(name).glob("*")):
-            path = f"{name}{entry.name}"
-            if hash_in(path) is not None:
-                try:
-                    sizes[path] = entry.stat().st_size
-                except FileNotFoundError:
-                    continue
-        return sizes
+        try:
+            names = sorted(entry.name for entry in (self._folder / name).iterdir())
+        except FileNotFoundError:
+            return {}
+        paths = [path for each in names if hash_in(path := name + each) is not None]
+        return {path: _size(self._folder / path) for path in paths}
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return -1  # the running server has deleted it
 
 
 def _hash(file: Path) -> tuple[int, bytes]:

@@ -102,7 +102,8 @@ class S3Storage:
             async with aclosing(self.read(sha256, 0, size)) as parts:
                 async for part in parts:
                     await copy.write([part])
-            await copy.close()
+            if await copy.close() != sha256:
+                raise NotFound("The server has lost this media")
             yield copy.path
         finally:
             await copy.discard()
