@@ -1,6 +1,5 @@
 """S3 for tests: moto's server in a process of its own, and a relay before it that can fail."""
 
-import atexit
 import functools
 import http.client
 import os
@@ -18,7 +17,15 @@ from tests.support.program import free_port
 
 ACCESS_KEY = {"access_key_id": "tests", "secret_access_key": "a secret of tests"}
 START_SECONDS = 60.0
+# However the tests end, their end of its input is closed then, and the server ends, too.
+PROGRAM = """
+import os, sys, threading
+from moto.server import main
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+main(sys.argv[1:])
+"""
 _numbers = count(1)
+_processes: list[subprocess.Popen[bytes]] = []  # kept: their input is open as long
 
 Fault = Callable[["Relay"], bool]
 """Handles a request wrongly, and returns true; or returns false for what is to be relayed."""
@@ -28,12 +35,15 @@ Fault = Callable[["Relay"], bool]
 def s3_endpoint() -> str:
     """The web address of a server that is started once, and ends with the process."""
     port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    environment = {**os.environ, "MOTO_S3_DEFAULT_KEY_BUFFER_SIZE": "1048576"}
+    command = [sys.executable, "-c", PROGRAM, "-H", "127.0.0.1", "-p", str(port)]
     process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        env={**os.environ, "MOTO_S3_DEFAULT_KEY_BUFFER_SIZE": "1048576"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
-    atexit.register(process.kill)
+    _processes.append(process)
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
