@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from benchmarks import (
     appservices,
@@ -45,6 +46,9 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=HELP)
     parser.add_argument("--seconds", type=float, default=5, help="length of each load (5)")
     parser.add_argument("--scale", type=float, default=1, help="size of the named parts (1)")
+    parser.add_argument(
+        "--storage", choices=("local", "s3"), default="local", help="where the files of media are"
+    )
     arguments = parser.parse_args()
     unknown = set(arguments.parts) - {*PARTS, *NAMED}
     if unknown:
@@ -58,7 +62,7 @@ def main() -> int:
     if MAILS in parts:
         figures += run_mails()
     if MEDIA in parts:
-        figures += run_media(arguments.scale)
+        figures += run_media(arguments.scale, arguments.storage)
     if PUSH in parts:
         figures += run_push(arguments.scale)
     if LARGE_SCALE in parts:
@@ -120,11 +124,18 @@ def run_mails() -> list[Figure]:
         return mails.measure(Population(server, Loop()), directory)
 
 
-def run_media(size: float) -> list[Figure]:
-    """The figures of `benchmarks.media.transfers`."""
+def run_media(size: float, storage: str) -> list[Figure]:
+    """The figures of `benchmarks.media.transfers`; a bucket is on the cores of the load."""
     server_cores, own_cores = cores()
     os.sched_setaffinity(0, own_cores)
-    with running_server(OVERRIDES, cpus=server_cores) as server:
+    with ExitStack() as stack:
+        media = {}
+        if storage == "s3":
+            s3 = stack.enter_context(transfers.bare_bucket(own_cores))
+            media = {"storage": "s3", "s3": s3}
+        server = stack.enter_context(
+            running_server({**OVERRIDES, "media": media}, cpus=server_cores)
+        )
         return transfers.measure(Population(server, Loop()), size, server_cores)
 
 

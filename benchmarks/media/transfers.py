@@ -186,9 +186,29 @@ class BareFiles:
 @contextmanager
 def bare_server(cpus: set[int]) -> Iterator[BareFiles]:
     """A process that transfers files, on these cores."""
+    with _program("bare_files", cpus) as port:
+        yield BareFiles(port)
+
+
+@contextmanager
+def bare_bucket(cpus: set[int]) -> Iterator[dict[str, Any]]:
+    """The settings of a bucket, whose service is a process on these cores."""
+    with _program("bare_bucket", cpus) as port:
+        yield {
+            "bucket": "bare",
+            "endpoint": f"http://127.0.0.1:{port}",
+            "path_style": True,
+            "access_key_id": "any",
+            "secret_access_key": "any",
+        }
+
+
+@contextmanager
+def _program(name: str, cpus: set[int]) -> Iterator[int]:
+    """A program of this folder, which has a folder of its own; its port."""
     port = free_port()
-    with tempfile.TemporaryDirectory(prefix="bare-files-") as folder:
-        command = [sys.executable, "-m", "benchmarks.media.bare_files", str(port), folder]
+    with tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
+        command = [sys.executable, "-m", f"benchmarks.media.{name}", str(port), folder]
         process = subprocess.Popen(command, cwd=CHECKOUT)
         os.sched_setaffinity(process.pid, cpus)
         try:
@@ -198,7 +218,7 @@ def bare_server(cpus: set[int]) -> Iterator[BareFiles]:
                     break
                 except ConnectionRefusedError:
                     time.sleep(0.05)
-            yield BareFiles(port)
+            yield port
         finally:
             process.kill()
             process.wait()

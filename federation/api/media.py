@@ -13,8 +13,7 @@ import msgspec
 
 from federation.paths import V1
 from homeserver.media.downloads import DEFAULT_WAIT_MS, Downloads
-from homeserver.media.files.disk import Disk
-from homeserver.media.files.stored_file import read_parts
+from homeserver.media.files.content_store import ContentStore
 from homeserver.media.served_file import ServedFile
 from homeserver.media.thumbnails.thumbnails import Pixels, Thumbnails, Wish
 from homeserver.protocol.media.multipart import after_file, before_file
@@ -35,10 +34,10 @@ class MediaThumbnailQuery(msgspec.Struct):
 
 
 class MediaApi:
-    def __init__(self, downloads: Downloads, thumbnails: Thumbnails, disk: Disk) -> None:
+    def __init__(self, downloads: Downloads, thumbnails: Thumbnails, store: ContentStore) -> None:
         self._downloads = downloads
         self._thumbnails = thumbnails
-        self._disk = disk
+        self._store = store
 
     def routes(self) -> list[Route]:
         download, thumbnail = (
@@ -75,7 +74,7 @@ class MediaApi:
         self, before: bytes, file: ServedFile, after: bytes
     ) -> AsyncGenerator[bytes, None]:
         is_first = True
-        async with aclosing(read_parts(self._disk, file.path, 0, file.size)) as parts:
+        async with aclosing(self._store.read(file.sha256, 0, file.size)) as parts:
             async for part in parts:
                 # An error of the first read is still an ordinary error response.
                 if is_first:

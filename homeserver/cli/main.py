@@ -194,14 +194,15 @@ def _add_appservice(commands: Any) -> None:
 
 
 def _add_media(commands: Any) -> None:
-    parser = commands.add_parser("media", help="show the use of storage, withdraw files")
+    parser = commands.add_parser("media", help="show the use of storage, withdraw or copy files")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     actions.add_parser("usage", help="show what users have stored, and what is cached")
     actions.add_parser("quarantine", help="serve a file no more, nor others of the same content")
     actions.add_parser("release", help="end the quarantine of a file")
     actions.add_parser("delete", help="delete a file permanently")
+    actions.add_parser("copy-to-s3", help="copy all files from the media folder to the bucket")
     for name, action in actions.choices.items():
-        if name != "usage":
+        if name not in ("usage", "copy-to-s3"):
             action.add_argument("uri", nargs="?", metavar="URI", help="mxc://server/media_id")
             action.add_argument("--user", metavar="USER_ID", help="all files of a local user")
         _add_config(action)
@@ -265,7 +266,11 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _media(options: argparse.Namespace) -> int:
-    from homeserver.cli.media import media
+    if options.action == "copy-to-s3":
+        from homeserver.cli.media.copy_to_s3 import copy_to_s3
+
+        return copy_to_s3(options.config)
+    from homeserver.cli.media.commands import media
 
     return media(options)
 

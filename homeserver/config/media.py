@@ -1,11 +1,13 @@
 """The settings of the content repository: where files are stored, and how many."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
-from homeserver.config.fields import Section, doc
+from homeserver.config.fields import Mistake, Section, doc
+from homeserver.config.s3 import S3Settings
 
 MEBIBYTE = 1_048_576
 GIBIBYTE = 1_073_741_824
@@ -29,10 +31,16 @@ def _size(width: int, height: int, method: Literal["crop", "scale"]) -> Thumbnai
 class MediaSettings(Section, frozen=True, kw_only=True):
     """Files that users upload, and those of other servers that they download."""
 
+    storage: Annotated[
+        Literal["local", "s3"],
+        doc("Where files are stored: in `folder`, or in the bucket that `s3` describes."),
+    ] = "local"
+    s3: S3Settings = S3Settings()
     folder: Annotated[
         Path | None,
         doc(
-            "Directory of the files. Nothing else may be in it, and back it up with the database.",
+            "Directory of the files; with `storage: s3`, of those that are being received. Nothing"
+            " else may be in it, and back it up with the database.",
             default="`media` in `data_dir`",
             example="/srv/homeserver/media",
         ),
@@ -122,3 +130,7 @@ class MediaSettings(Section, frozen=True, kw_only=True):
             " were stored before stay accessible there, and new ones are not."
         ),
     ] = False
+
+    def mistakes(self) -> Iterator[Mistake]:
+        if self.storage == "s3" and self.s3.bucket is None:
+            yield Mistake("media.storage: s3 needs a bucket", ("storage", "s3"))

@@ -9,7 +9,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#content-repo-client-behav
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.clock import Clock, now_ms
 from homeserver.config.media import MediaSettings
-from homeserver.media.files.content_store import ContentStore
 from homeserver.media.remote.arriving_file import ArrivingFile
 from homeserver.media.remote.remote_files import RemoteFiles
 from homeserver.media.served_file import ServedFile
@@ -35,7 +34,6 @@ class Downloads:
         clock: Clock,
         server_name: str,
         settings: MediaSettings,
-        store: ContentStore,
         waits: UploadWaits,
         remote: RemoteFiles,
         rate_limits: RateLimits,
@@ -44,7 +42,6 @@ class Downloads:
         self._clock = clock
         self._server_name = server_name
         self._is_open = settings.unauthenticated_access
-        self._store = store
         self._waits = waits
         self._remote = remote
         self._rate_limits = rate_limits
@@ -124,7 +121,6 @@ class Downloads:
         if known.used_at < now - USED_GRAIN_MS:
             await self._db.run(mark_used, name, now)
         return ServedFile(
-            self._store.path_of(known.sha256),
             known.sha256,
             known.size,
             known.content_type,

@@ -7,11 +7,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#content-repository
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Self
 
-from homeserver.media.files.disk import Disk
-from homeserver.media.files.stored_file import read_parts
+from homeserver.media.files.content_store import ContentStore
 from homeserver.protocol.media.byte_ranges import parse_range
 from homeserver.protocol.media.content_disposition import format_disposition
 from homeserver.protocol.media.content_types import UNKNOWN, may_be_inline
@@ -31,7 +29,6 @@ CACHE_SECONDS = 86_400  # the content of an address never changes, but it may be
 class ServedFile:
     """A stored content with the type and name under which it is served."""
 
-    path: Path
     sha256: bytes
     size: int
     content_type: str | None
@@ -64,7 +61,7 @@ class Conditions:
 
 
 def serve_file(
-    file: ServedFile, disk: Disk, conditions: Conditions, *, is_public: bool
+    file: ServedFile, store: ContentStore, conditions: Conditions, *, is_public: bool
 ) -> Streamed | Response:
     """The response with a file, or with the requested range of it.
 
@@ -84,11 +81,11 @@ def serve_file(
     if conditions.if_range in (None, tag):
         byte_range = parse_range(conditions.byte_range, file.size)
     if byte_range is None:
-        parts = read_parts(disk, file.path, 0, file.size)
+        parts = store.read(file.sha256, 0, file.size)
         return Streamed(parts, headers=headers, size=file.size)
     start, end = byte_range.start, byte_range.end
     headers["Content-Range"] = byte_range.content_range
-    return Streamed(read_parts(disk, file.path, start, end), 206, headers, end - start)
+    return Streamed(store.read(file.sha256, start, end), 206, headers, end - start)
 
 
 def _has_tag(header: str | None, tag: str) -> bool:

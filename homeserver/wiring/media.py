@@ -10,8 +10,13 @@ from homeserver.client_api.media.uploads import MediaUploadsApi
 from homeserver.concurrency.thread_pools import ThreadPool
 from homeserver.config.settings import Settings
 from homeserver.media.downloads import Downloads
+from homeserver.media.files.content_storage import ContentStorage
 from homeserver.media.files.content_store import ContentStore, media_folder
 from homeserver.media.files.disk import Disk
+from homeserver.media.files.local_storage import LocalStorage
+from homeserver.media.files.s3.bucket import Bucket
+from homeserver.media.files.s3.s3_storage import S3Storage
+from homeserver.media.files.staging import Staging
 from homeserver.media.remote.remote_files import RemoteFiles
 from homeserver.media.remote.remote_media_port import RemoteMediaPort
 from homeserver.media.retention import MediaRetention
@@ -43,8 +48,9 @@ class MediaRepository:
         name, rules = settings.server_name, settings.media
         self._server_name, self._max_upload = name, rules.max_upload
         threads = ThreadPool(reactor, "media files", size=DISK_THREADS, max_waiting=MAX_WAITING)
-        disk = self._disk = Disk(threads, min_free_space=rules.min_free_space)
-        store = self.store = ContentStore(media_folder(settings), db, disk)
+        disk = Disk(threads, min_free_space=rules.min_free_space)
+        staging = Staging(media_folder(settings), disk)
+        store = self.store = ContentStore(db, staging, _storage(reactor, settings, staging))
         processes = rules.thumbnail_processes
         self.workers = ThumbnailWorkers(
             reactor, size=processes, max_pixels=rules.max_thumbnail_pixels
@@ -57,9 +63,7 @@ class MediaRepository:
         self._uploads = Uploads(db, reactor, name, rules, store, self.quotas, waits)
         self.remote_files = RemoteFiles(db, reactor, rules, store, remote_media)
         self.retention = MediaRetention(db, reactor, rules, store)
-        self._downloads = Downloads(
-            db, reactor, name, rules, store, waits, self.remote_files, rate_limits
-        )
+        self._downloads = Downloads(db, reactor, name, rules, waits, self.remote_files, rate_limits)
 
     async def start(self) -> None:
         """Prepare the folders, and start background work."""
@@ -76,7 +80,7 @@ class MediaRepository:
 
     def routes(self) -> list[Route]:
         """The area's part of the client API."""
-        responses = FileResponses(self._disk)
+        responses = FileResponses(self.store)
         apis: list[Any] = [
             MediaUploadsApi(self._uploads, self._max_upload),
             MediaDownloadsApi(self._downloads, responses),
@@ -86,4 +90,11 @@ class MediaRepository:
 
     def federation_routes(self) -> list[Route]:
         """The endpoints for other servers."""
-        return MediaApi(self._downloads, self._thumbnails, self._disk).routes()
+        return MediaApi(self._downloads, self._thumbnails, self.store).routes()
+
+
+def _storage(reactor: Any, settings: Settings, staging: Staging) -> ContentStorage:
+    """The configured storage. Raises `ConfigError`."""
+    if settings.media.storage == "local":
+        return LocalStorage(media_folder(settings), staging.disk)
+    return S3Storage(Bucket(reactor, settings.media.s3), staging, settings.server_name)

@@ -47,6 +47,7 @@ CALLED_BY_AUTOBAHN = {
     "wasClean",
 }
 CALLED_BY_TREQ = {"to_uri"}
+CALLED_BY_BOTOCORE = {"seekable", "tell"}
 CALLED_BY_PSYCOPG = {"_autocommit", "dump"}
 CALLED_BY_THE_LANGUAGE = {"__call__"}
 SENT_TO_CLIENTS = {"encryption", "guest_can_join"}
@@ -54,6 +55,7 @@ ALLOWED = {
     *CALLED_BY_TWISTED,
     *CALLED_BY_AUTOBAHN,
     *CALLED_BY_TREQ,
+    *CALLED_BY_BOTOCORE,
     *CALLED_BY_PSYCOPG,
     *CALLED_BY_THE_LANGUAGE,
     *SENT_TO_CLIENTS,

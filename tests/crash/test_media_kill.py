@@ -28,10 +28,11 @@ MAX_SIZE = 3_000_000
 class Uploader(threading.Thread):
     """A client that uploads one file after the other, and knows which ones were acknowledged."""
 
-    def __init__(self, user: User, seed: int) -> None:
+    def __init__(self, user: User, seed: int, max_size: int = MAX_SIZE) -> None:
         super().__init__(daemon=True)
         self.acknowledged: dict[str, bytes] = {}
         self._user = user
+        self._max_size = max_size
         self._random = random.Random(seed)
         self._ended = threading.Event()
 
@@ -43,7 +44,7 @@ class Uploader(threading.Thread):
 
     def run(self) -> None:
         while not self._ended.is_set():
-            content = os.urandom(self._random.randrange(MAX_SIZE))
+            content = os.urandom(self._random.randrange(self._max_size))
             try:
                 status, body = ask(self._user, "POST", "/_matrix/media/v3/upload", content)
             except (OSError, http.client.HTTPException):

@@ -91,6 +91,14 @@ class MediaTestCase(ServerTestCase):
         folder = self._directory / "media"
         return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
+    def lose(self, name: str) -> None:
+        """Delete one of the stored files, as an accident would."""
+        (self._directory / "media" / name).unlink()
+
+    def restore(self, name: str, content: bytes) -> None:
+        """Have a file at a place that `stored_files` has named."""
+        (self._directory / "media" / name).write_bytes(content)
+
 
 def path_of(uri: str) -> str:
     """The server name and the media ID of a URI, as in a path."""

@@ -5,7 +5,8 @@ import os
 import traceback
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import ClassVar
+from typing import Any, ClassVar
+from unittest.mock import patch
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
@@ -20,6 +21,7 @@ from homeserver.media.remote.remote_files import (
     MAX_WAITING_OF_SERVER,
 )
 from homeserver.media.remote.remote_media_port import FileSink
+from homeserver.media.served_file import ServedFile
 from homeserver.media.upload_waits import MAX_WAIT_MS
 from homeserver.protocol.errors import RemoteServerFailed
 from homeserver.protocol.media.media_ids import MediaId
@@ -108,7 +110,7 @@ class ArrivingFileTests(MediaTestCase):
     async def test_a_transfer_that_breaks_off_before_a_reader_has_opened_it(self) -> None:
         """The reader gets the error of the transfer, not an internal one."""
         store = self.server.parts.media.store
-        incoming, file = await store.begin(), ArrivingFile(store.disk, 1_000_000)
+        incoming, file = await store.begin(), ArrivingFile(store, 1_000_000)
         file.receive_into(incoming)
         await file.write([self.content])
         await incoming.discard()
@@ -118,6 +120,48 @@ class ArrivingFileTests(MediaTestCase):
         file.fail(RemoteServerFailed("it broke"))
 
         await self.assertFailure(reading, RemoteServerFailed)
+
+    async def test_a_reader_that_comes_when_it_is_stored(self) -> None:
+        """A client that was slow to begin gets the file from where it is then."""
+        store = self.server.parts.media.store
+        incoming, file = await store.begin(), ArrivingFile(store, 1_000_000)
+        file.receive_into(incoming)
+        await file.write([self.content])
+        sha256 = await incoming.close()
+        await store.keep(incoming, sha256, self.nothing)
+        await incoming.discard()
+
+        reading = Deferred.fromCoroutine(self.all_of(file))
+        file.complete(ServedFile(sha256, WHOLE, None, None))
+
+        self.assertEqual(await reading, self.content)
+
+    async def test_a_storage_that_is_slow(self) -> None:
+        """A file that has arrived is not given up while it is being stored."""
+        store, stored = self.server.parts.media.store, Deferred[None]()
+        keep = store.keep
+
+        async def keep_slowly(*arguments: Any) -> None:
+            await stored
+            await keep(*arguments)
+
+        with patch.object(store, "keep", keep_slowly):
+            wire = await self.begin("b.org/abc")
+            self.gate.callback(None)
+            await wire.until(lambda data: self.content[-1_000:] in data)
+            for _ in range(MAX_STALLS + MAX_WAIT_MS // 10_000 + 2):
+                self.server.parts.media.remote_files._end_stalled()
+            stored.callback(None)
+            await wire.until(lambda data: data.endswith(b"0\r\n\r\n"))
+
+        self.assertEqual((await self.download("b.org/abc")).body, self.content)
+
+    async def nothing(self) -> None:
+        """Write no row."""
+
+    async def all_of(self, file: ArrivingFile) -> bytes:
+        """The bytes that a reader gets."""
+        return b"".join([part async for part in file.parts()])
 
     async def test_a_client_that_leaves(self) -> None:
         """The others still get the file."""

@@ -35,6 +35,7 @@ class CacheTestCase(MediaTestCase):
         used_at = int(wall_seconds(reactor) * 1000 - days_ago * DAY_MS)
         new = NewMedia(name, None, used_at, sha256, len(content), "image/png", None, False)
         await media.store.keep(incoming, sha256, lambda: self.query(add_media, new))
+        await incoming.discard()
         return f"elsewhere.org/{media_id}"
 
     async def query(self, function: Any, *arguments: Any, **more: Any) -> Any:
@@ -126,14 +127,13 @@ class RetentionTests(CacheTestCase):
         """A content that was stored before its row was written does not stay."""
         content = b"no row"
         digits = hashlib.sha256(content).hexdigest()
-        orphan = self._directory / "media" / "content" / digits[:2] / digits[2:]
-        orphan.write_bytes(content)
-        other = orphan.with_name("README")
-        other.write_bytes(b"of somebody else")
+        other = f"content/{digits[:2]}/README"
+        self.restore(f"content/{digits[:2]}/{digits[2:]}", content)
+        self.restore(other, b"of somebody else")
 
         await self.clean_up_orphans()
 
-        self.assertEqual([orphan.exists(), other.exists()], [False, True])
+        self.assertEqual(self.stored_files(), [other])
 
     async def test_expired_addresses_go(self) -> None:
         """They would stay in the database otherwise."""

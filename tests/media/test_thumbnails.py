@@ -92,11 +92,11 @@ class ThumbnailTests(ThumbnailTestCase):
         """It is as lost as its download, and back when the operator has restored it."""
         content = encode(halves(1_000, 500))
         file = await self.upload(content, "image/png")
-        stored = self._directory / "media" / self.stored_files()[0]
-        stored.unlink()
+        stored = self.stored_files()[0]
+        self.lose(stored)
 
         lost = await self.thumbnail(file, 64, 64, "crop")
-        stored.write_bytes(content)
+        self.restore(stored, content)
         restored = await self.thumbnail(file, 64, 64, "crop")
 
         self.assertEqual((lost.status, lost.errcode), (404, "M_NOT_FOUND"))

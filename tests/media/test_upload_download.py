@@ -13,7 +13,7 @@ from twisted.internet.task import deferLater
 from twisted.web.client import FileBodyProducer
 from twisted.web.iweb import UNKNOWN_LENGTH
 
-from homeserver.media.files import content_store
+from homeserver.media.files import staging
 from tests.media.media_client import (
     CREATE,
     DOWNLOAD,
@@ -168,7 +168,7 @@ class UploadTests(MediaTestCase):
     async def test_a_lost_file_is_not_found(self) -> None:
         """A damaged disk is no internal error."""
         file = await self.upload(b"lost")
-        (self._directory / "media" / self.stored_files()[0]).unlink()
+        self.lose(self.stored_files()[0])
 
         got = await self.download(file)
 
@@ -393,7 +393,7 @@ class AsynchronousUploadTests(MediaTestCase):
 class StoreTests(MediaTestCase):
     async def test_what_a_crash_left_is_deleted_at_the_start(self) -> None:
         """A crash leaves no file that nobody can find."""
-        left = self._directory / "media" / content_store.INCOMING / "left"
+        left = self._directory / "media" / staging.INCOMING / "left"
         left.write_bytes(b"half a file")
 
         await self.restart_server(self.alice)

@@ -19,6 +19,7 @@ from homeserver.cli.doctor.federation_checks import check_federation, own_name_t
 from homeserver.cli.doctor.file_checks import check_config_file, check_data_dir, check_signing_key
 from homeserver.cli.doctor.findings import Finding, Severity, ok, problem, warning
 from homeserver.cli.doctor.mail_checks import check_mail
+from homeserver.cli.doctor.media_checks import check_bucket
 from homeserver.cli.doctor.network_checks import check_listeners, check_well_known
 from homeserver.cli.doctor.turn_checks import check_turn
 from homeserver.cli.reactor import run_in_reactor
@@ -83,6 +84,7 @@ def examine(config: Path | None, *, repair: bool = False) -> Iterator[Finding]:
     yield from check_well_known(settings)
     yield from check_mail(settings)
     yield from check_turn(settings)
+    yield from check_bucket(settings)
     yield from check_registrations(settings)
 
 

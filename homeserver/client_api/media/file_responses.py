@@ -4,7 +4,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#content-repository
 """
 
 from homeserver.media.downloads import FoundFile
-from homeserver.media.files.disk import Disk
+from homeserver.media.files.content_store import ContentStore
 from homeserver.media.remote.arriving_file import ArrivingFile
 from homeserver.media.served_file import (
     SECURITY_HEADERS,
@@ -18,10 +18,10 @@ from homeserver.web.routes import Response, Streamed
 
 
 class FileResponses:
-    """Makes the responses; they read files from `disk`."""
+    """Makes the responses; they read files from `store`."""
 
-    def __init__(self, disk: Disk) -> None:
-        self._disk = disk
+    def __init__(self, store: ContentStore) -> None:
+        self._store = store
 
     def respond(
         self,
@@ -43,4 +43,4 @@ class FileResponses:
         conditions = Conditions(
             request.header(b"Range"), request.header(b"If-Range"), request.header(b"If-None-Match")
         )
-        return serve_file(file.named(name), self._disk, conditions, is_public=is_public)
+        return serve_file(file.named(name), self._store, conditions, is_public=is_public)

@@ -1,7 +1,7 @@
 """An incoming file: written to disk and hashed while it arrives, and not yet visible to anyone.
 
-It is in the folder `incoming` of the media folder, so on the same file system as its final place,
-to which it is renamed. What a crash leaves there is deleted at the next start.
+It is in the folder `incoming` of the media folder (`staging.py`). What a crash leaves there is
+deleted at the next start.
 """
 
 import hashlib
@@ -19,14 +19,13 @@ CHECKED_EVERY = 8_388_608  # bytes, after which the free space is checked again
 class IncomingFile:
     """A file that is being received; `size` bytes have been written.
 
-    Once it is stored, it is at its `final_path`. All methods but `move` wait for the disk in a
-    thread. One caller uses a file, and either has it stored by `ContentStore` or calls `discard`.
+    All methods wait for the disk in a thread. One caller uses a file, and has it stored by
+    `ContentStore` or not, and calls `discard` at the end.
     """
 
     def __init__(self, disk: Disk, path: Path) -> None:
         self.path = path
         self.size = 0
-        self.final_path: Path | None = None
         self._disk = disk
         self._hash = hashlib.sha256()
         self._fd = -1
@@ -50,14 +49,8 @@ class IncomingFile:
         await self._disk.run(self._hash_written)
         return self._hash.digest()
 
-    def move(self, target: Path) -> None:
-        """Move the file to its final place, in a thread of the caller."""
-        # The same content replaces itself: the new file is surely on disk.
-        self.final_path = target
-        self.path.replace(target)
-
     async def discard(self) -> None:
-        """Delete the file, unless it has been stored."""
+        """Delete the file, unless it has been moved to its place in the storage."""
         try:
             await self._disk.run(self._discard)
         except Unavailable:

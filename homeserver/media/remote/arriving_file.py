@@ -6,14 +6,15 @@ the transfer nor other readers, and costs no memory.
 
 import os
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from twisted.internet.defer import Deferred
 
-from homeserver.media.files.disk import Disk
+from homeserver.media.files.content_store import ContentStore
 from homeserver.media.files.incoming_file import IncomingFile
 from homeserver.media.files.stored_file import PART_SIZE, read_at
 from homeserver.media.served_file import ServedFile
-from homeserver.protocol.errors import MatrixError, NotFound, RemoteTooLarge
+from homeserver.protocol.errors import MatrixError, RemoteTooLarge
 from homeserver.protocol.media.content_types import normal_content_type
 
 EARLY_SIZE = 262_144  # bytes after which readers begin; a smaller file is complete at once
@@ -25,13 +26,13 @@ class ArrivingFile:
     `progress` counts the events of the transfer, so that one that stalls is noticed.
     """
 
-    def __init__(self, disk: Disk, max_size: int) -> None:
+    def __init__(self, store: ContentStore, max_size: int) -> None:
         self.content_type = normal_content_type(None)
         self.filename: str | None = None
         self.size: int | None = None  # as the other server named it
         self.stored: ServedFile | None = None
         self.progress = 0
-        self._disk = disk
+        self._store = store
         self._max_size = max_size
         self._incoming: IncomingFile | None = None
         self._error: MatrixError | None = None
@@ -85,17 +86,20 @@ class ArrivingFile:
         """The bytes of the file, as they arrive. Raises the error of the transfer."""
         await self.readable()
         try:
-            fd = await self._disk.open(self._open)
+            fd = await self._store.disk.open(self._open)
         except FileNotFoundError:
-            # It was discarded, and the error of its transfer is still to come; or it was deleted.
-            await self.completed()
-            raise NotFound("The server has lost this media") from None
+            # It is stored or discarded, and that, or the error of its transfer, is still to come.
+            stored = await self.completed()
+            async with aclosing(self._store.read(stored.sha256, 0, stored.size)) as parts:
+                async for part in parts:
+                    yield part
+            return
         place = 0
         try:
             while True:
                 while place < self._received:
                     size = min(PART_SIZE, self._received - place)
-                    part = await read_at(self._disk, fd, size, place)
+                    part = await read_at(self._store.disk, fd, size, place)
                     place += len(part)
                     yield part
                 if self.stored is not None:
@@ -109,15 +113,8 @@ class ArrivingFile:
         return 0 if self._incoming is None else self._incoming.size
 
     def _open(self) -> int:
-        """Open the file where it is: it is moved when it is complete."""
         assert self._incoming is not None, "the transfer has begun"
-        flags = os.O_RDONLY | os.O_CLOEXEC
-        try:
-            return os.open(self._incoming.path, flags)
-        except FileNotFoundError:
-            if self._incoming.final_path is None:
-                raise
-            return os.open(self._incoming.final_path, flags)
+        return os.open(self._incoming.path, os.O_RDONLY | os.O_CLOEXEC)
 
     def _check_size(self, size: int) -> None:
         if size > self._max_size:

@@ -56,6 +56,7 @@ class _Fetch:
 
     file: ArrivingFile
     has_slot: bool = False
+    has_arrived: bool = False  # it is being stored
     running: Deferred[None] | None = None
     progress: int = 0
     stalls: int = 0
@@ -114,7 +115,7 @@ class RemoteFiles:
             if failed is not None and failed.until > self._clock.seconds():
                 raise failed.error.fresh()
             fetch = self._fetches[name] = _Fetch(
-                ArrivingFile(self._store.disk, self._settings.max_remote_file)
+                ArrivingFile(self._store, self._settings.max_remote_file)
             )
             timeout_ms = min(max(timeout_ms, 0), MAX_WAIT_MS)
             running = Deferred.fromCoroutine(self._fetch(name, fetch, timeout_ms))
@@ -131,6 +132,7 @@ class RemoteFiles:
                 file.receive_into(incoming)
                 try:
                     await self._remote.fetch(name, file, timeout_ms)
+                    fetch.has_arrived = True
                     sha256 = await incoming.close()
                     new = NewMedia(
                         name,
@@ -154,7 +156,6 @@ class RemoteFiles:
         if known is None or known.is_quarantined or known.sha256 is None or known.size is None:
             raise NotFound("There is no such media")
         return ServedFile(
-            self._store.path_of(known.sha256),
             known.sha256,
             known.size,
             known.content_type,
@@ -179,7 +180,7 @@ class RemoteFiles:
 
     def _end_stalled(self) -> None:
         for fetch in list(self._fetches.values()):
-            if fetch.file.progress != fetch.progress:
+            if fetch.has_arrived or fetch.file.progress != fetch.progress:
                 fetch.progress, fetch.stalls = fetch.file.progress, 0
                 continue
             fetch.stalls += 1

@@ -115,7 +115,6 @@ class Thumbnails:
         kind = thumbnail.content_type.rpartition("/")[2]
         return replace(
             picture,
-            path=self._store.path_of(thumbnail.sha256),
             sha256=thumbnail.sha256,
             size=thumbnail.size,
             content_type=thumbnail.content_type,
@@ -125,10 +124,13 @@ class Thumbnails:
     async def _make(self, key: _Key, picture: ServedFile, party: str) -> Thumbnail:
         incoming = await self._store.begin()
         try:
-            async with self._slots.slot(party):
+            async with (
+                self._slots.slot(party),
+                self._store.local_copy(picture.sha256, picture.size) as source,
+            ):
                 result = await self._workers.make(
                     {
-                        "source": str(picture.path),
+                        "source": str(source),
                         "target": str(incoming.path),
                         "width": key.size.width,
                         "height": key.size.height,
@@ -149,7 +151,7 @@ class Thumbnails:
         except QueueFull:
             raise LimitExceeded(RETRY_AFTER_MS, "Too many thumbnails are being made") from None
         except WorkerFailed as error:
-            log.warn("no thumbnail of {path}: {error}", path=picture.path.name, error=error)
+            log.warn("no thumbnail of {sha256}: {error}", sha256=picture.sha256.hex(), error=error)
             raise self._fail(key, "too_large") from error
         finally:
             await incoming.discard()

@@ -1,0 +1,1 @@
+"""The commands of `homeserver media`."""
