@@ -22,6 +22,7 @@ from homeserver.config.limits import LimitSettings, RateLimitSettings, WebSocket
 from homeserver.config.listeners import Listener
 from homeserver.config.media import MediaSettings
 from homeserver.config.support import Support
+from homeserver.config.url_previews import UrlPreviewSettings
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.protocol.room_versions import DEFAULT_ROOM_VERSION, find_room_version
 
@@ -347,6 +348,7 @@ class Settings(Section, frozen=True, kw_only=True):
         Path, doc("Folder whose YAML files are registrations, too; it need not exist.")
     ] = Path("appservices.d")
     media: MediaSettings = MediaSettings()
+    url_previews: UrlPreviewSettings = UrlPreviewSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()
     limits: LimitSettings = LimitSettings()
     websocket: WebSocketSettings = WebSocketSettings()

@@ -15,8 +15,7 @@ from homeserver.media.files.disk import Disk
 from homeserver.media.remote.remote_files import RemoteFiles
 from homeserver.media.remote.remote_media_port import RemoteMediaPort
 from homeserver.media.retention import MediaRetention
-from homeserver.media.thumbnails.thumbnails import Thumbnails
-from homeserver.media.thumbnails.workers import ThumbnailWorkers
+from homeserver.media.thumbnails.thumbnails import Thumbnails, thumbnail_workers
 from homeserver.media.upload_quotas import UploadQuotas
 from homeserver.media.upload_waits import UploadWaits
 from homeserver.media.uploads import Uploads
@@ -46,7 +45,7 @@ class MediaRepository:
         disk = self._disk = Disk(threads, min_free_space=rules.min_free_space)
         store = self.store = ContentStore(media_folder(settings), db, disk)
         processes = rules.thumbnail_processes
-        self.workers = ThumbnailWorkers(
+        self.workers = thumbnail_workers(
             reactor, size=processes, max_pixels=rules.max_thumbnail_pixels
         )
         sizes = [
@@ -56,7 +55,7 @@ class MediaRepository:
         waits, self.quotas = UploadWaits(reactor), UploadQuotas(db, rules)
         self._uploads = Uploads(db, reactor, name, rules, store, self.quotas, waits)
         self.remote_files = RemoteFiles(db, reactor, rules, store, remote_media)
-        self.retention = MediaRetention(db, reactor, rules, store)
+        self.retention = MediaRetention(db, reactor, settings, store)
         self._downloads = Downloads(
             db, reactor, name, rules, store, waits, self.remote_files, rate_limits
         )

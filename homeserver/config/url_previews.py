@@ -1,0 +1,71 @@
+"""The settings of URL previews: which pages are fetched, and how long their previews are kept."""
+
+from typing import Annotated
+
+import msgspec
+
+from homeserver.config.fields import Section, doc
+
+MEBIBYTE = 1_048_576
+
+
+class UrlPreviewSettings(Section, frozen=True, kw_only=True):
+    """Previews of web pages to which messages have links. The server fetches the pages."""
+
+    enabled: Annotated[
+        bool,
+        doc(
+            "Offer previews to clients. The server then requests any web page that a user names,"
+            " and the page sees its address."
+        ),
+    ] = False
+    denied_hosts: Annotated[
+        tuple[str, ...],
+        doc(
+            "Hosts whose pages and pictures are not fetched; `*` matches any text, `?` one"
+            " character.",
+            example='["*.internal.example.org", "tracker.example.net"]',
+        ),
+    ] = ()
+    ports: Annotated[
+        tuple[Annotated[int, msgspec.Meta(ge=1, le=65_535)], ...] | None,
+        doc("Ports of web servers that are asked; `null` for all."),
+    ] = (80, 443)
+    accept_language: Annotated[
+        str,
+        doc(
+            "The languages in which pages are requested, in the form of the header"
+            " `Accept-Language`.",
+            pattern=r"^[A-Za-z0-9*,;=. \-]{1,200}$",
+        ),
+    ] = "en"
+    max_page: Annotated[
+        int,
+        doc(
+            "Bytes of a page that are read; what follows is ignored.",
+            unit="bytes",
+            ge=65_536,
+            le=10 * MEBIBYTE,
+        ),
+    ] = 2 * MEBIBYTE
+    max_image: Annotated[
+        int,
+        doc(
+            "The largest picture that is fetched for a preview; without it the preview has none.",
+            unit="bytes",
+            ge=0,
+        ),
+    ] = 10 * MEBIBYTE
+    keep_days: Annotated[
+        int,
+        doc(
+            "A preview is deleted with its picture after this time. It is offered as the present"
+            " one for a day at most.",
+            unit="days",
+            ge=1,
+        ),
+    ] = 7
+    max_previews: Annotated[
+        int,
+        doc("Previews that are kept; beyond it the oldest are deleted.", unit="previews", ge=100),
+    ] = 50_000
