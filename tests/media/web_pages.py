@@ -108,12 +108,17 @@ class PreviewTestCase(MediaTestCase):
         self.web = WebServer()
         self.site = self.serve(self.web)
 
-    def serve(self, web: WebServer) -> str:
+    def serve_on(self, address: str) -> tuple[WebServer, str]:
+        """Another web server at an address of this machine, and its URL."""
+        web = WebServer()
+        return web, self.serve(web, address)
+
+    def serve(self, web: WebServer, address: str = "127.0.0.1") -> str:
         """Start a web server; its URL without a path."""
         site = Site(web)
-        port: Any = reactor.listenTCP(0, site, interface="127.0.0.1")  # type: ignore[attr-defined]
+        port: Any = reactor.listenTCP(0, site, interface=address)  # type: ignore[attr-defined]
         self.addCleanup(port.stopListening)
-        return f"http://127.0.0.1:{port.getHost().port}"
+        return f"http://{address}:{port.getHost().port}"
 
     async def ask(
         self, url: str, *, by: Client | None = None, endpoint: str = PREVIEW, **query: Any

@@ -1,4 +1,4 @@
-"""The program that reads pages of strangers, in a process of its own, with the limits of `ParserLimits`.
+"""The program that reads pages of strangers, in a process of its own, within `ParserLimits`.
 
 libxml2 is fast, and reads what is not HTML at all; but one element with 200,000 attributes takes it
 minutes, and nothing can end a thread. So it runs where both memory and time end no more than this
