@@ -154,14 +154,15 @@ class HostileServerTests(PreviewTestCase):
     async def test_pictures_that_are_too_large(self) -> None:
         """Neither their bytes nor their pixels are without bound, whatever a server announces."""
 
-        def endless(request: Request) -> int:
+        def unannounced(request: Request) -> int:
             request.setHeader("Content-Type", "image/png")
             for _ in range(20):
                 request.write(PICTURE + bytes(10_000))
+            request.finish()
             return NOT_DONE_YET
 
         self.web.pages["/announced"] = Page(PICTURE + bytes(100_000), "image/png")
-        self.web.pages["/endless"] = endless
+        self.web.pages["/unannounced"] = unannounced
         self.web.pages["/pixels"] = Page(bomb(20_000, 6_000)[:50_000], "image/png")
         for path in list(self.web.pages):
             self.web.pages[f"/of{path}"] = page(og(title="T", image=path))
