@@ -28,8 +28,8 @@ class UrlPreviewSettings(Section, frozen=True, kw_only=True):
         ),
     ] = ()
     ports: Annotated[
-        tuple[Annotated[int, msgspec.Meta(ge=1, le=65_535)], ...] | None,
-        doc("Ports of web servers that are asked; `null` for all."),
+        tuple[Annotated[int, msgspec.Meta(ge=1, le=65_535)], ...],
+        doc("Ports of web servers that are asked; an empty list is for all ports."),
     ] = (80, 443)
     accept_language: Annotated[
         str,

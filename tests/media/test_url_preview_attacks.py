@@ -22,7 +22,7 @@ PRIVATE = "127.0.0.2"
 class PrivateAddressTests(PreviewTestCase):
     """As far as these tests go, 127.0.0.1 is on the internet, and 127.0.0.2 is not."""
 
-    settings: ClassVar[dict[str, Any]] = {"url_previews": {"enabled": True, "ports": None}}
+    settings: ClassVar[dict[str, Any]] = {"url_previews": {"enabled": True, "ports": []}}
 
     async def setUp(self) -> None:
         await super().setUp()
@@ -79,7 +79,7 @@ class PrivateAddressTests(PreviewTestCase):
 
 class DeniedRedirectTests(PreviewTestCase):
     settings: ClassVar[dict[str, Any]] = {
-        "url_previews": {"enabled": True, "ports": None, "denied_hosts": [PRIVATE]},
+        "url_previews": {"enabled": True, "ports": [], "denied_hosts": [PRIVATE]},
         "outbound_http": {"allow_private_addresses": True},
     }
 
@@ -102,7 +102,7 @@ class HostileServerTests(PreviewTestCase):
     settings: ClassVar[dict[str, Any]] = {
         "url_previews": {
             "enabled": True,
-            "ports": None,
+            "ports": [],
             "max_page": 65_536,
             "max_image": 100_000,
         },

@@ -19,7 +19,7 @@ DAY_MS = 24 * HOUR_MS
 
 class StoredTestCase(PreviewTestCase):
     settings: ClassVar[dict[str, Any]] = {
-        "url_previews": {"enabled": True, "ports": None, "keep_days": 3, "max_previews": 100},
+        "url_previews": {"enabled": True, "ports": [], "keep_days": 3, "max_previews": 100},
         "outbound_http": {"allow_private_addresses": True},
     }
 

@@ -99,7 +99,7 @@ class PreviewTestCase(MediaTestCase):
     """A server that shows previews, and a web server on this machine."""
 
     settings: dict[str, Any] = {  # noqa: RUF012  # never changed
-        "url_previews": {"enabled": True, "ports": None},
+        "url_previews": {"enabled": True, "ports": []},
         "outbound_http": {"allow_private_addresses": True},
     }
 

@@ -45,7 +45,7 @@ class PermittedUrls:
         # A dot at the end changes nothing for a name server.
         host = host_of(url)
         port = parts.port or DEFAULT_PORTS[parts.scheme]
-        is_open = self._ports is None or port in self._ports
+        is_open = not self._ports or port in self._ports
         return is_open and len(host) <= MAX_HOST and not self._denied.matches(host)
 
 
