@@ -1,10 +1,12 @@
 """The settings of URL previews: which pages are fetched, and how long their previews are kept."""
 
+import ipaddress
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
 
-from homeserver.config.fields import Section, doc
+from homeserver.config.fields import Mistake, Section, doc
 
 MEBIBYTE = 1_048_576
 
@@ -25,6 +27,14 @@ class UrlPreviewSettings(Section, frozen=True, kw_only=True):
             "Hosts whose pages and pictures are not fetched; `*` matches any text, `?` one"
             " character.",
             example='["*.internal.example.org", "tracker.example.net"]',
+        ),
+    ] = ()
+    denied_networks: Annotated[
+        tuple[str, ...],
+        doc(
+            "Networks to which no request is sent, beside private ones: public addresses of"
+            " services that are not for everybody.",
+            example='["198.51.100.0/24", "2001:db8::/32"]',
         ),
     ] = ()
     ports: Annotated[
@@ -69,3 +79,13 @@ class UrlPreviewSettings(Section, frozen=True, kw_only=True):
         int,
         doc("Previews that are kept; beyond it the oldest are deleted.", unit="previews", ge=100),
     ] = 50_000
+
+    def mistakes(self) -> Iterator[Mistake]:
+        for network in self.denied_networks:
+            try:
+                ipaddress.ip_network(network, strict=False)
+            except ValueError:
+                yield Mistake(
+                    f"{network!r} is neither an address nor a network",
+                    ("denied_networks",),
+                )

@@ -1,5 +1,6 @@
 """URL previews. Nothing of them is used unless they are enabled."""
 
+from ipaddress import ip_network
 from typing import Any
 
 from homeserver.client_api.media.url_previews import UrlPreviewsApi
@@ -28,14 +29,17 @@ class UrlPreviewServices:
         store: ContentStore,
         rate_limits: RateLimits,
     ) -> None:
-        self._is_enabled = settings.url_previews.enabled
-        outbound = settings.outbound_http
+        rules, outbound = settings.url_previews, settings.outbound_http
+        self._is_enabled = rules.enabled
         network = open_network(
-            reactor, "URL previews", allow_private_addresses=outbound.allow_private_addresses
+            reactor,
+            "URL previews",
+            allow_private_addresses=outbound.allow_private_addresses,
+            denied=[ip_network(each, strict=False) for each in rules.denied_networks],
         )
         self._web = OutboundClient(reactor, outbound, network=network)
         self._parsers = page_parsers(reactor)
-        urls = PermittedUrls(settings.url_previews)
+        urls = PermittedUrls(rules)
         images = PreviewImages(db, reactor, settings, store, self._parsers)
         fetcher = PreviewFetcher(reactor, settings, self._web, urls, images, self._parsers)
         self.previews = UrlPreviews(db, reactor, settings.server_name, urls, fetcher, rate_limits)

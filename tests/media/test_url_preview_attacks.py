@@ -98,6 +98,27 @@ class DeniedRedirectTests(PreviewTestCase):
         self.assertEqual(denied_web.asked, [])
 
 
+class DeniedNetworkTests(PreviewTestCase):
+    settings: ClassVar[dict[str, Any]] = {
+        "url_previews": {"enabled": True, "ports": [], "denied_networks": [f"{PRIVATE}/32"]},
+        "outbound_http": {"allow_private_addresses": True},
+    }
+
+    async def test_denied_networks(self) -> None:
+        """A service with a public address can be out of reach, whatever name leads there."""
+        denied_web, denied = self.serve_on(PRIVATE)
+        port = denied.rpartition(":")[2]
+        self.web.pages["/redirect"] = redirect(denied)
+        self.web.pages["/"] = titled("T")
+
+        await self.fails(502, "M_UNKNOWN", denied)
+        await self.fails(502, "M_UNKNOWN", f"http://[::ffff:{PRIVATE}]:{port}")
+        await self.fails(502, "M_UNKNOWN", f"{self.site}/redirect")
+
+        self.assertEqual(await self.preview("/"), {"og:title": "T"})
+        self.assertEqual(denied_web.asked, [])
+
+
 class HostileServerTests(PreviewTestCase):
     settings: ClassVar[dict[str, Any]] = {
         "url_previews": {
