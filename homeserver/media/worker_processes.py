@@ -25,7 +25,7 @@ from homeserver.protocol.errors import Unavailable
 WALL_SECONDS = 30.0
 MAX_JOBS = 200  # then a process is replaced: decoders leak
 IDLE_SECONDS = 60.0
-MAX_RESULT = 65_536  # bytes
+MAX_RESULT = 262_144  # bytes
 
 
 class WorkerFailed(Exception):

@@ -12,7 +12,7 @@ from homeserver.media.previews import preview_fetcher
 from homeserver.storage.media.media import usage_of
 from tests.media.pictures import bomb, encode, halves
 from tests.media.web_pages import HTML, Page, PreviewTestCase, og, page, redirect, titled
-from tests.support.reactor import until
+from tests.support.reactor import pause, until
 
 PICTURE = encode(halves(120, 80))
 OEMBED = '<link rel="alternate" type="application/json+oembed" href="{}">'
@@ -282,6 +282,38 @@ class LoadTests(PreviewTestCase):
         self.assertEqual([(await each).errcode for each in refused], ["M_LIMIT_EXCEEDED"] * 2)
         for each in asking:
             each.addErrback(lambda _: None).cancel()
+
+    async def test_pages_cannot_turn_this_server_against_another(self) -> None:
+        """A server gets few requests at a time, whoever names it."""
+        victim_web, victim = self.serve_on(PRIVATE)
+        victim_web.pages["/picture"] = victim_web.hang
+        asking, asked = [], []
+        for number in range(6):
+            web, site = self.serve_on(f"127.0.1.{number + 1}")
+            web.pages["/"] = page(og(title="T", image=f"{victim}/picture"))
+            asked.append(web.asked)
+            asking.append(Deferred.fromCoroutine(self.ask(site)))
+        await until(lambda: all(asked) and len(victim_web.hanging) >= 4)
+        await pause(0.5)
+
+        self.assertEqual(len(victim_web.hanging), 4)
+
+        for each in asking:
+            each.addErrback(lambda _: None).cancel()
+
+    async def test_a_server_stops_in_the_middle_of_fetches(self) -> None:
+        """No page of a stranger keeps a server from stopping."""
+        self.web.pages["/page"] = self.web.hang
+        self.web.pages["/"] = page(og(title="T", image="/picture"))
+        self.web.pages["/picture"] = self.web.hang
+        asking = [Deferred.fromCoroutine(self.ask(self.site + path)) for path in ("/", "/page")]
+        await until(lambda: len(self.web.hanging) == 2)
+
+        for each in asking:
+            each.addErrback(lambda _: None)
+        ended_well = await self.server.stop()
+
+        self.assertTrue(ended_well)
 
     async def test_pictures_count_against_no_quota(self) -> None:
         """Users do not choose the pictures that others send them."""

@@ -1,7 +1,8 @@
 """Fetches what a preview is made of: the page, what oEmbed says of it, and its picture.
 
 All three are requests to servers that strangers choose. Each, with each of its redirects, is
-checked like the first; each has a bounded time and size; none has a cookie. Without its picture, or
+checked like the first; each has a bounded time and size; none has a cookie. A host gets few at a
+time: pages cannot turn this server against the one that has their pictures. Without its picture, or
 without oEmbed, a preview has less; without the page there is none.
 
 Spec: https://ogp.me/, https://oembed.com/#section4
@@ -19,8 +20,9 @@ from twisted.logger import Logger
 from twisted.web.iweb import IResponse
 
 from homeserver.concurrency.clock import Clock, wall_seconds
+from homeserver.concurrency.fair_slots import FairSlots
 from homeserver.config.settings import Settings
-from homeserver.media.previews.permitted_urls import PermittedUrls
+from homeserver.media.previews.permitted_urls import PermittedUrls, host_of
 from homeserver.media.previews.preview_images import PreviewImage, PreviewImages
 from homeserver.media.worker_processes import WorkerProcesses
 from homeserver.outbound.cache_lifetimes import cache_lifetime
@@ -37,6 +39,8 @@ MAX_PIXELS = 100_000_000  # of a picture, which is measured and not decoded
 PAGE_SECONDS = 8.0
 OEMBED_SECONDS = 4.0
 IMAGE_SECONDS = 8.0
+MAX_FETCHES = 16  # previews at a time; each may have a page in memory
+MAX_REQUESTS_TO_HOST = 4
 MAX_OEMBED = 262_144  # bytes
 DEFAULT_LIFETIME = 3_600.0  # seconds
 MIN_LIFETIME = 300.0
@@ -80,7 +84,7 @@ def page_parsers(reactor: Any) -> WorkerProcesses:
 
 
 class PreviewFetcher:
-    """Sends the requests of all previews."""
+    """Sends the requests of all previews, of which its caller fetches `MAX_FETCHES` at a time."""
 
     def __init__(
         self,
@@ -96,6 +100,13 @@ class PreviewFetcher:
         self._urls = urls
         self._images = images
         self._parsers = parsers
+        # Each fetch has one request at a time.
+        self._slots = FairSlots(
+            MAX_FETCHES,
+            share=MAX_REQUESTS_TO_HOST,
+            max_waiting=MAX_FETCHES,
+            max_waiting_in_all=MAX_FETCHES,
+        )
         self._max_page = settings.url_previews.max_page
         self._headers = {
             "User-Agent": f"{USER_AGENT} (bot; previews for users of {settings.server_name})",
@@ -185,14 +196,15 @@ class PreviewFetcher:
         timeout: float,
         accepted: str,
     ) -> T:
-        return await self._web.stream(
-            url,
-            receive,
-            timeout=timeout,
-            only_https=False,
-            headers={**self._headers, "Accept": accepted},
-            check=self._urls.check,
-        )
+        async with self._slots.slot(host_of(url)):
+            return await self._web.stream(
+                url,
+                receive,
+                timeout=timeout,
+                only_https=False,
+                headers={**self._headers, "Accept": accepted},
+                check=self._urls.check,
+            )
 
 
 def charset_of(content_type: str) -> str:

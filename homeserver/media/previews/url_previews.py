@@ -21,7 +21,11 @@ from homeserver.concurrency.fair_slots import FairSlots, QueueFull
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.single_flight import SingleFlight
 from homeserver.media.previews.permitted_urls import PermittedUrls, host_of
-from homeserver.media.previews.preview_fetcher import FetchedPreview, PreviewFetcher
+from homeserver.media.previews.preview_fetcher import (
+    MAX_FETCHES,
+    FetchedPreview,
+    PreviewFetcher,
+)
 from homeserver.media.worker_processes import WorkerFailed
 from homeserver.outbound.http_client import OutboundError
 from homeserver.protocol.errors import (
@@ -36,7 +40,6 @@ from homeserver.storage.media.media import find_media
 from homeserver.storage.media.url_previews import StoredPreview, add_preview, find_preview
 from homeserver.web.rate_limits import RateLimits
 
-MAX_FETCHES = 24
 MAX_FETCHES_OF_HOST = 4
 MAX_WAITING_OF_HOST = 30
 MAX_WAITING = 100
