@@ -26,6 +26,7 @@ WALL_SECONDS = 30.0
 MAX_JOBS = 200  # then a process is replaced: decoders leak
 IDLE_SECONDS = 60.0
 MAX_RESULT = 262_144  # bytes
+NICENESS = 10  # users wait for this server more than for these processes
 
 
 class WorkerFailed(Exception):
@@ -36,7 +37,8 @@ class WorkerProcesses:
     """At most `size` processes, which run a `program` with `arguments` for one purpose.
 
     The program is a script that imports nothing of this server. Each line of its input is a job, a
-    JSON object, and each line of its output the result, another one.
+    JSON object, which may be followed by some content; each line of its output is a result, another
+    object.
     """
 
     def __init__(
@@ -67,14 +69,14 @@ class WorkerProcesses:
         # Their threads notice it; processes that were idle have none.
         await self._pool.run(self._reap)
 
-    async def run(self, job: dict[str, Any]) -> dict[str, Any]:
+    async def run(self, job: dict[str, Any], content: bytes = b"") -> dict[str, Any]:
         """The result of a job. Raises `WorkerFailed` or `Unavailable`."""
-        return await self._pool.run(self._work, job)
+        return await self._pool.run(self._work, job, content)
 
-    def _work(self, job: dict[str, Any]) -> dict[str, Any]:
+    def _work(self, job: dict[str, Any], content: bytes) -> dict[str, Any]:
         process = self._take()
         try:
-            result = process.ask(job)
+            result = process.ask(job, content)
         except BaseException:
             self._end(process)
             raise
@@ -139,14 +141,16 @@ class _Worker:
             env={"PATH": os.defpath},
             start_new_session=True,
         )
+        os.setpriority(os.PRIO_PROCESS, self._process.pid, NICENESS)
 
-    def ask(self, job: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, job: dict[str, Any], content: bytes) -> dict[str, Any]:
         self.jobs += 1
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None, "the input is a pipe"
         assert stdout is not None, "the output is a pipe"
         try:
             stdin.write(json.dumps(job).encode() + b"\n")
+            stdin.write(content)
             stdin.flush()
             line = _read_line(stdout.fileno())
             result = json.loads(line)

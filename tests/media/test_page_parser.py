@@ -229,5 +229,5 @@ def test_character_set_of_a_header(header: str, charset: str) -> None:
 
 def test_errors_are_results() -> None:
     """No job ends the program."""
-    for job in ({"picture": "/nowhere"}, {"oembed": "W10=", "url": URL}, {"page": "x"}, {}):
-        assert "error" in answer(job, LIMITS)
+    for job in ({"picture": "/nowhere"}, {"oembed": 2, "url": URL}, {"page": 1}, {}):
+        assert "error" in answer(job, b"[]", LIMITS)

@@ -4,11 +4,12 @@ libxml2 is fast, and reads what is not HTML at all; but one element with 200,000
 minutes, and nothing can end a thread. So it runs where both memory and time end no more than this
 process. It is run as a script (`worker_processes.py`), and imports nothing of this server.
 
-Each line of the input is a job, a JSON object, and each line of the output its result:
+Each line of the input is a job, a JSON object, and each line of the output its result. The bytes of
+a page, or of a response of oEmbed, follow the line:
 
-    {"page": base64, "charset": text, "url": text}
+    {"page": size in bytes, "charset": text, "url": text}
         {"preview": {…}, "image": URL, "oembed": URL}    what the page says; URLs may be empty
-    {"oembed": base64, "url": text}
+    {"oembed": size in bytes, "url": text}
         {"preview": {…}, "image": URL}
     {"picture": path}
         {"type": "image/png", "width": 640, "height": 480}
@@ -19,7 +20,6 @@ A preview has properties of OpenGraph, as strings and integers, without those of
 Spec: https://ogp.me/, https://oembed.com/
 """
 
-import base64
 import codecs
 import json
 import re
@@ -328,13 +328,13 @@ def _absolute(base: str, url: str) -> str:
     return whole if is_web and is_plain and len(whole) <= MAX_URL else ""
 
 
-def answer(job: dict[str, Any], limits: ParserLimits) -> dict[str, Any]:
+def answer(job: dict[str, Any], content: bytes, limits: ParserLimits) -> dict[str, Any]:
     """The result of one job, whatever strangers have sent."""
     try:
         if "page" in job:
-            return parse_page(base64.b64decode(job["page"]), job["charset"], job["url"])
+            return parse_page(content, job["charset"], job["url"])
         if "oembed" in job:
-            return parse_oembed(base64.b64decode(job["oembed"]), job["url"])
+            return parse_oembed(content, job["url"])
         return measure(job["picture"], limits)
     except MemoryError:
         return {"error": "it needs too much memory"}
@@ -362,9 +362,11 @@ def main() -> None:
     limits = ParserLimits(*map(int, sys.argv[1:4]))
     _apply(limits)
     Image.init()
-    for line in sys.stdin:
+    while line := sys.stdin.buffer.readline():
+        job = json.loads(line)
+        content = sys.stdin.buffer.read(job.get("page") or job.get("oembed") or 0)
         _allow_cpu(limits.cpu_seconds)
-        print(json.dumps(answer(json.loads(line), limits)), flush=True)  # noqa: T201
+        print(json.dumps(answer(job, content, limits)), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

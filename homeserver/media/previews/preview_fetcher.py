@@ -8,7 +8,6 @@ without oEmbed, a preview has less; without the page there is none.
 Spec: https://ogp.me/, https://oembed.com/#section4
 """
 
-import base64
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +33,7 @@ from homeserver.protocol.media.content_types import base_type
 PARSER = Path(__file__).resolve().with_name("page_parser.py")  # not imported: it loads the parsers
 PARSERS = 2  # processes
 PARSER_MEMORY = 536_870_912  # bytes of address space of one process
-PARSER_CPU_SECONDS = 2
+PARSER_CPU_SECONDS = 1
 MAX_PIXELS = 100_000_000  # of a picture, which is measured and not decoded
 PAGE_SECONDS = 8.0
 OEMBED_SECONDS = 4.0
@@ -118,13 +117,8 @@ class PreviewFetcher:
         target = await self._get(url, self._receive, PAGE_SECONDS, ACCEPTED_PAGE)
         properties, image = target.properties, target.image
         if target.page:
-            found = await self._parsers.run(
-                {
-                    "page": base64.b64encode(target.page).decode(),
-                    "charset": target.charset,
-                    "url": target.url,
-                }
-            )
+            job = {"page": len(target.page), "charset": target.charset, "url": target.url}
+            found = await self._parsers.run(job, target.page)
             properties, image_url = await self._completed(found)
             image = await self._find_image(image_url)
         return FetchedPreview(properties, image, target.lifetime)
@@ -171,7 +165,7 @@ class PreviewFetcher:
             return await read_body(response, MAX_OEMBED)
 
         content = await self._get(url, receive, OEMBED_SECONDS, ACCEPTED_OEMBED)
-        found = await self._parsers.run({"oembed": base64.b64encode(content).decode(), "url": url})
+        found = await self._parsers.run({"oembed": len(content), "url": url}, content)
         _check(found)
         return found
 
