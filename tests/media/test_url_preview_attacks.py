@@ -284,7 +284,7 @@ class LoadTests(PreviewTestCase):
             each.addErrback(lambda _: None).cancel()
 
     async def test_pages_cannot_turn_this_server_against_another(self) -> None:
-        """A server gets few requests at a time, whoever names it."""
+        """A server gets few requests at a time, however many pages name it."""
         victim_web, victim = self.serve_on(PRIVATE)
         victim_web.pages["/picture"] = victim_web.hang
         asking, asked = [], []
