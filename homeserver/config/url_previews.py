@@ -24,8 +24,8 @@ class UrlPreviewSettings(Section, frozen=True, kw_only=True):
     denied_hosts: Annotated[
         tuple[str, ...],
         doc(
-            "Hosts whose pages and pictures are not fetched; `*` matches any text, `?` one"
-            " character.",
+            "Hosts whose pages and pictures are not fetched, in ASCII (`xn--…`); `*` matches any"
+            " text, `?` one character.",
             example='["*.internal.example.org", "tracker.example.net"]',
         ),
     ] = ()
@@ -65,7 +65,7 @@ class UrlPreviewSettings(Section, frozen=True, kw_only=True):
             unit="bytes",
             ge=0,
         ),
-    ] = 10 * MEBIBYTE
+    ] = 5 * MEBIBYTE
     keep_days: Annotated[
         int,
         doc(

@@ -233,6 +233,10 @@ class DeniedTests(PreviewTestCase):
             "http://HOST.internal.EXAMPLE./",
             "https://tracker.example/a",
             "http://public.example:8080/",
+            "http://tracker\uff0eexample/",
+            "http://a%2etracker.example/",
+            "http://a;b.example/",
+            f"http://{'a.' * 200}example/",
         ):
             await self.fails(403, "M_FORBIDDEN", url)
 

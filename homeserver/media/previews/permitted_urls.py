@@ -4,6 +4,7 @@ This is about names and ports. That a name leads to no private address is checke
 connection is made (`outbound/networks.py`).
 """
 
+import re
 from urllib.parse import urlsplit
 
 from homeserver.config.url_previews import UrlPreviewSettings
@@ -13,6 +14,8 @@ from homeserver.protocol.glob import GlobSet
 
 MAX_URL = 4_096  # characters
 MAX_HOST = 255
+# Of other characters two readers of a URL may make different hosts.
+HOST = re.compile(rf"[a-z0-9_.:-]{{1,{MAX_HOST}}}")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -41,14 +44,12 @@ class PermittedUrls:
             raise OutboundError("the URL is not permitted")
 
     def _permits(self, url: str) -> bool:
-        parts = urlsplit(url)
-        # A dot at the end changes nothing for a name server.
-        host = host_of(url)
+        parts, host = urlsplit(url), host_of(url)
         port = parts.port or DEFAULT_PORTS[parts.scheme]
         is_open = not self._ports or port in self._ports
-        return is_open and len(host) <= MAX_HOST and not self._denied.matches(host)
+        return is_open and HOST.fullmatch(host) is not None and not self._denied.matches(host)
 
 
 def host_of(url: str) -> str:
-    """The host of a URL that `normal_url` made, without a dot at its end."""
+    """The host of a URL, without a dot at its end, which changes nothing for a name server."""
     return (urlsplit(url).hostname or "").rstrip(".")
