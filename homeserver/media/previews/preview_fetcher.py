@@ -23,7 +23,7 @@ from homeserver.concurrency.fair_slots import FairSlots
 from homeserver.config.settings import Settings
 from homeserver.media.previews.permitted_urls import PermittedUrls, host_of
 from homeserver.media.previews.preview_images import PreviewImage, PreviewImages
-from homeserver.media.worker_processes import WorkerProcesses
+from homeserver.media.worker_processes import WorkerFailed, WorkerProcesses
 from homeserver.outbound.cache_lifetimes import cache_lifetime
 from homeserver.outbound.http_client import USER_AGENT, OutboundClient, OutboundError, read_body
 from homeserver.outbound.streamed_body import streamed_body
@@ -124,8 +124,6 @@ class PreviewFetcher:
         return FetchedPreview(properties, image, target.lifetime)
 
     async def _receive(self, response: IResponse) -> _Target:
-        if response.code != 200:
-            raise OutboundError(f"the status is {response.code}")
         headers = response.headers
         content_type = (headers.getRawHeaders("Content-Type") or [""])[0][:1_000]
         kind = base_type(content_type)
@@ -153,15 +151,13 @@ class PreviewFetcher:
             return properties, image_url
         try:
             embedded = await self._get_oembed(found["oembed"])
-        except OutboundError as error:
+        except (OutboundError, WorkerFailed) as error:
             log.debug("a preview has no oEmbed: {error}", error=error)
             return properties, image_url
         return {**embedded["preview"], **properties}, image_url or embedded["image"]
 
     async def _get_oembed(self, url: str) -> dict[str, Any]:
         async def receive(response: IResponse) -> bytes:
-            if response.code != 200:
-                raise OutboundError(f"the status is {response.code}")
             return await read_body(response, MAX_OEMBED)
 
         content = await self._get(url, receive, OEMBED_SECONDS, ACCEPTED_OEMBED)
@@ -170,15 +166,10 @@ class PreviewFetcher:
         return found
 
     async def _find_image(self, url: str) -> PreviewImage | None:
-        async def receive(response: IResponse) -> PreviewImage:
-            if response.code != 200:
-                raise OutboundError(f"the status is {response.code}")
-            return await self._images.receive(response)
-
         if not url:
             return None
         try:
-            return await self._get(url, receive, IMAGE_SECONDS, ACCEPTED_IMAGE)
+            return await self._get(url, self._images.receive, IMAGE_SECONDS, ACCEPTED_IMAGE)
         except OutboundError as error:
             log.debug("a preview has no picture: {error}", error=error)
             return None
@@ -190,10 +181,15 @@ class PreviewFetcher:
         timeout: float,
         accepted: str,
     ) -> T:
+        async def receive_found(response: IResponse) -> T:
+            if response.code != 200:
+                raise OutboundError(f"the status is {response.code}")
+            return await receive(response)
+
         async with self._slots.slot(host_of(url)):
             return await self._web.stream(
                 url,
-                receive,
+                receive_found,
                 timeout=timeout,
                 only_https=False,
                 headers={**self._headers, "Accept": accepted},
