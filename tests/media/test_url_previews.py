@@ -257,6 +257,26 @@ class DeniedTests(PreviewTestCase):
         got = await self.send("GET", PREVIEW, by=self.alice)
         self.assertEqual((got.status, got.errcode), (400, "M_MISSING_PARAM"))
 
+    async def test_urls_that_are_no_text(self) -> None:
+        """Whatever bytes a client sends, the response is that of this API."""
+        for sent in ("%FF", "%ED%A0%80", "%00", "%0d%0a", "a b", "%F0%9F%98%80", "http://%FF/"):
+            got = await self.send(
+                "GET", f"{PREVIEW}?url=http://tracker.example/{sent}&ts=1", by=self.alice
+            )
+            self.assertIn(got.errcode, ("M_FORBIDDEN", "M_INVALID_PARAM"), sent)
+            got = await self.send("GET", f"{PREVIEW}?url=http://{sent}/", by=self.alice)
+            self.assertIn(got.status, (400, 403, 502), sent)
+
+    async def test_users_under_moderation(self) -> None:
+        """A suspended user can still read, which includes links; a locked one cannot."""
+        admin, bob = await self.register_admin("admin"), await self.register("bob")
+        place = f"/_matrix/client/v1/admin/{{}}/{bob.user_id}"
+
+        await admin.request("PUT", place.format("suspend"), {"suspended": True})
+        await self.fails(403, "M_FORBIDDEN", "https://tracker.example/", by=bob)
+        await admin.request("PUT", place.format("lock"), {"locked": True})
+        await self.fails(401, "M_USER_LOCKED", "https://tracker.example/", by=bob)
+
     async def test_who_may_ask(self) -> None:
         """Previews are for users."""
         guest = await self.register_guest()
