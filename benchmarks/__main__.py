@@ -24,7 +24,7 @@ from benchmarks import (
 from benchmarks.load.figures import Figure, table
 from benchmarks.load.loop import Loop
 from benchmarks.load.population import Population
-from benchmarks.media import transfers
+from benchmarks.media import previews, transfers
 from tests.support.process import running_server
 
 PARTS = ("sending", "delivery", "initial_sync", "footprint")
@@ -33,9 +33,10 @@ ENCRYPTION = "encryption"  # makes 1,000 accounts, on a server of its own
 MAILS = "mails"  # with a mail server, on a server of its own
 PUSH = "push"  # with a gateway, on a server of its own
 MEDIA = "media"  # transfers 20 GB, and needs 10 GB of disk
+PREVIEWS = "previews"  # with a web server, on a server of its own
 LARGE_SCALE = "scale"  # takes some minutes, and a server of its own
 MEMBERS = 100
-NAMED = (APPSERVICES, ENCRYPTION, MAILS, MEDIA, PUSH, LARGE_SCALE)
+NAMED = (APPSERVICES, ENCRYPTION, MAILS, MEDIA, PREVIEWS, PUSH, LARGE_SCALE)
 HELP = f"{', '.join(PARTS)}; all of these if none; {', '.join(NAMED)} only if named"
 OVERRIDES = {"log": {"level": "WARN"}}
 
@@ -63,6 +64,8 @@ def main() -> int:
         figures += run_mails()
     if MEDIA in parts:
         figures += run_media(arguments.scale, arguments.storage)
+    if PREVIEWS in parts:
+        figures += run_previews(arguments.scale)
     if PUSH in parts:
         figures += run_push(arguments.scale)
     if LARGE_SCALE in parts:
@@ -137,6 +140,14 @@ def run_media(size: float, storage: str) -> list[Figure]:
             running_server({**OVERRIDES, "media": media}, cpus=server_cores)
         )
         return transfers.measure(Population(server, Loop()), size, server_cores)
+
+
+def run_previews(size: float) -> list[Figure]:
+    """The figures of `benchmarks.media.previews`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    with running_server(previews.OVERRIDES, cpus=server_cores) as server:
+        return previews.measure(Population(server, Loop()), size)
 
 
 def run_push(size: float) -> list[Figure]:

@@ -34,6 +34,7 @@ data_dir: {folder}
 listeners: [{{port: 0, bind: 127.0.0.1, resources: [client, federation, health, metrics]}}]
 registration: {{shared_secret: a secret of this run}}
 federation: {{deny: ['*']}}
+url_previews: {{enabled: true}}
 """
 
 INTRODUCTION = f"""# Conformance

@@ -9,7 +9,6 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#getwell-knownmatrixserver
 """
 
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from twisted.logger import Logger
@@ -19,6 +18,7 @@ from federation.transport.discovery_rules import parse_delegation
 from homeserver.concurrency.backoff import RetrySchedule
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.single_flight import SingleFlight
+from homeserver.outbound.cache_lifetimes import cache_lifetime
 from homeserver.outbound.http_client import OutboundClient, OutboundError
 
 DEFAULT_SECONDS = 86_400.0
@@ -96,35 +96,7 @@ class WellKnownDelegations:
 
 
 def lifetime(headers: Headers, now: float) -> float:
-    """The seconds for which a response received `now` may be cached, within our bounds.
-
-    `Cache-Control` goes before `Expires` (RFC 9111, section 5.3).
-    """
-    directives = _cache_control(headers)
-    seconds = DEFAULT_SECONDS
-    if "no-store" in directives or "no-cache" in directives:
-        seconds = 0.0
-    elif "max-age" in directives:
-        value = directives["max-age"].strip('"')
-        # Without a valid number, stale is the safe reading (RFC 9111, section 4.2.1).
-        is_number = value.isascii() and value.isdigit()
-        seconds = min(float(value[:12]), MAX_SECONDS) if is_number else 0.0
-        seconds -= _age(headers)
-    elif (expires := headers.getRawHeaders("Expires")) is not None:
-        try:
-            seconds = parsedate_to_datetime(expires[0]).timestamp() - now
-        except (ValueError, OverflowError):
-            seconds = 0.0
-    return min(max(seconds, MIN_SECONDS), MAX_SECONDS)
-
-
-def _cache_control(headers: Headers) -> dict[str, str]:
-    values = ",".join(headers.getRawHeaders("Cache-Control") or ())
-    pairs = (directive.strip().partition("=") for directive in values.split(","))
-    return {name.strip().lower(): value.strip() for name, _, value in pairs}
-
-
-def _age(headers: Headers) -> float:
-    """The seconds that a response has spent in caches on its way."""
-    value = (headers.getRawHeaders("Age") or ["0"])[0]
-    return float(value[:12]) if value.isascii() and value.isdigit() else 0.0
+    """The seconds for which a response received `now` may be cached, within our bounds."""
+    return cache_lifetime(
+        headers, now, default=DEFAULT_SECONDS, least=MIN_SECONDS, most=MAX_SECONDS
+    )

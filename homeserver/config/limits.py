@@ -146,6 +146,10 @@ class RateLimitSettings(Section, frozen=True, kw_only=True):
             " if no log-in is needed."
         ),
     ] = RateSettings(per_second=5.0, burst=200)
+    url_preview: Annotated[
+        RateSettings,
+        doc("Previews of URLs for which a page has to be fetched, for each user."),
+    ] = RateSettings(per_second=0.5, burst=50)
     key_query: Annotated[
         RateSettings, doc("Requesting the keys of other servers, for each address.")
     ] = RateSettings(per_second=10.0, burst=100)

@@ -23,6 +23,7 @@ from homeserver.config.limits import LimitSettings, RateLimitSettings, WebSocket
 from homeserver.config.listeners import Listener
 from homeserver.config.media import MediaSettings
 from homeserver.config.support import Support
+from homeserver.config.url_previews import UrlPreviewSettings
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.protocol.room_versions import DEFAULT_ROOM_VERSION, find_room_version
 
@@ -349,6 +350,7 @@ class Settings(Section, frozen=True, kw_only=True):
     ] = Path("appservices.d")
     media: MediaSettings = MediaSettings()
     turn: TurnSettings = TurnSettings()
+    url_previews: UrlPreviewSettings = UrlPreviewSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()
     limits: LimitSettings = LimitSettings()
     websocket: WebSocketSettings = WebSocketSettings()

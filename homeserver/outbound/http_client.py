@@ -156,15 +156,26 @@ class OutboundClient:
         *,
         timeout: float,
         only_https: bool,
+        headers: Mapping[str, str] | None = None,
+        check: Callable[[str], None] = lambda _: None,
     ) -> T:
         """Send a GET request, follow redirects, and have `receive` read the body of the response.
 
-        Raises `OutboundError`. A `MatrixError` of `receive` is passed on.
+        `check` is called with the URL and with that of each redirect before it is requested; it may
+        raise `OutboundError`. Raises `OutboundError`. A `MatrixError` of `receive` is passed on.
         """
-        sent = Headers({"User-Agent": [USER_AGENT]})
+        names = {"User-Agent": USER_AGENT, **(headers or {})}
+        sent = Headers({name: [value] for name, value in names.items()})
         return await self._run(
             self._exchange(
-                "GET", url, sent, None, lambda r, _: receive(r), only_https=only_https, follows=True
+                "GET",
+                url,
+                sent,
+                None,
+                lambda r, _: receive(r),
+                only_https=only_https,
+                follows=True,
+                check=check,
             ),
             timeout,
         )
@@ -195,11 +206,13 @@ class OutboundClient:
         *,
         only_https: bool,
         follows: bool,
+        check: Callable[[str], None] = lambda _: None,
     ) -> T:
         for _ in range(MAX_REDIRECTS + 1):
             url = normal_url(url)
             if only_https and not url.startswith("https:"):
                 raise OutboundError(f"{url} is not https")
+            check(url)
             response = await self._http.request(
                 method,
                 _NormalUrl.from_text(url),

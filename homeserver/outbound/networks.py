@@ -7,6 +7,7 @@ which includes `/etc/hosts`, in a separate pool of threads; an address is never 
 
 import socket
 from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -25,7 +26,7 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from homeserver.concurrency.thread_pools import PoolFull, ThreadPool
-from homeserver.outbound.public_addresses import is_public_address
+from homeserver.outbound.public_addresses import is_in_networks, is_public_address
 
 # A name server that does not respond blocks a thread for half a minute or more, and threads are
 # cheap.
@@ -38,10 +39,10 @@ Addresses = tuple[tuple[type[IPv4Address] | type[IPv6Address], str], ...]
 
 
 class AddressRefused(ConnectError):
-    """The address is not public."""
+    """The address is not public, or denied."""
 
-    def __init__(self, address: str) -> None:
-        super().__init__(string=f"{address} is not a public address")  # type: ignore[no-untyped-call]
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(string=f"{address} is {reason}")  # type: ignore[no-untyped-call]
 
 
 @implementer(IHostResolution)
@@ -139,10 +140,19 @@ def _pass_on(receiver: IResolutionReceiver, port: int, addresses: Addresses) -> 
 
 @implementer(IReactorPluggableNameResolver)
 class Network:
-    """A reactor, as far as endpoints use it, that resolves names in separate threads."""
+    """A reactor, as far as endpoints use it, that resolves names in separate threads.
 
-    def __init__(self, reactor: Any, names: HostResolver) -> None:
+    It connects to no address in the `denied` networks.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        names: HostResolver,
+        denied: Sequence[IPv4Network | IPv6Network] = (),
+    ) -> None:
         self._reactor = reactor
+        self._denied = denied
         self.nameResolver = names
         self.seconds = reactor.seconds
         self.callLater = reactor.callLater
@@ -153,7 +163,9 @@ class Network:
         return before
 
     def connectTCP(self, host: str, port: int, *args: Any, **named: Any) -> IConnector:
-        """Connect to an address."""
+        """Connect to an address. Raises `AddressRefused`."""
+        if self._denied and is_in_networks(host, self._denied):
+            raise AddressRefused(host, "denied")
         connector: IConnector = self._reactor.connectTCP(host, port, *args, **named)
         return connector
 
@@ -164,12 +176,18 @@ class PublicOnlyNetwork(Network):
     def connectTCP(self, host: str, port: int, *args: Any, **named: Any) -> IConnector:
         """Connect to an address. Raises `AddressRefused`."""
         if not is_public_address(host):
-            raise AddressRefused(host)
+            raise AddressRefused(host, "not a public address")
         return super().connectTCP(host, port, *args, **named)
 
 
-def open_network(reactor: Any, purpose: str, *, allow_private_addresses: bool) -> Network:
+def open_network(
+    reactor: Any,
+    purpose: str,
+    *,
+    allow_private_addresses: bool,
+    denied: Sequence[IPv4Network | IPv6Network] = (),
+) -> Network:
     """A network for one purpose, whose look-ups do not delay those of others."""
     pool = ThreadPool(reactor, f"names for {purpose}", size=MAX_LOOKUPS, max_waiting=MAX_WAITING)
     kind = Network if allow_private_addresses else PublicOnlyNetwork
-    return kind(reactor, HostResolver(reactor, pool))
+    return kind(reactor, HostResolver(reactor, pool), denied)

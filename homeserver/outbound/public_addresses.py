@@ -8,6 +8,7 @@ https://www.iana.org/assignments/iana-ipv6-special-registry/
 """
 
 import ipaddress
+from collections.abc import Iterable
 
 # In addition to Python's `is_global`: benchmarks, the old site-local range, and networks that only
 # translate.
@@ -28,6 +29,17 @@ def is_public_address(text: str) -> bool:
         if inner is not None:
             return _is_public(inner)
     return _is_public(address)
+
+
+def is_in_networks(
+    text: str, networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]
+) -> bool:
+    """Whether an address, or the one that it contains, is in one of some networks."""
+    address = ipaddress.ip_address(text)
+    inner = _inside(address) if isinstance(address, ipaddress.IPv6Address) else None
+    return any(
+        address in network or (inner is not None and inner in network) for network in networks
+    )
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

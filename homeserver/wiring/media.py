@@ -20,8 +20,7 @@ from homeserver.media.files.staging import Staging
 from homeserver.media.remote.remote_files import RemoteFiles
 from homeserver.media.remote.remote_media_port import RemoteMediaPort
 from homeserver.media.retention import MediaRetention
-from homeserver.media.thumbnails.thumbnails import Thumbnails
-from homeserver.media.thumbnails.workers import ThumbnailWorkers
+from homeserver.media.thumbnails.thumbnails import Thumbnails, thumbnail_workers
 from homeserver.media.upload_quotas import UploadQuotas
 from homeserver.media.upload_waits import UploadWaits
 from homeserver.media.uploads import Uploads
@@ -52,7 +51,7 @@ class MediaRepository:
         staging = Staging(media_folder(settings), disk)
         store = self.store = ContentStore(db, staging, _storage(reactor, settings, staging))
         processes = rules.thumbnail_processes
-        self.workers = ThumbnailWorkers(
+        self.workers = thumbnail_workers(
             reactor, size=processes, max_pixels=rules.max_thumbnail_pixels
         )
         sizes = [
@@ -62,7 +61,7 @@ class MediaRepository:
         waits, self.quotas = UploadWaits(reactor), UploadQuotas(db, rules)
         self._uploads = Uploads(db, reactor, name, rules, store, self.quotas, waits)
         self.remote_files = RemoteFiles(db, reactor, rules, store, remote_media)
-        self.retention = MediaRetention(db, reactor, rules, store)
+        self.retention = MediaRetention(db, reactor, settings, store)
         self._downloads = Downloads(db, reactor, name, rules, waits, self.remote_files, rate_limits)
 
     async def start(self) -> None:

@@ -40,6 +40,7 @@ from homeserver.wiring.room_core import RoomCore
 from homeserver.wiring.rooms import RoomServices
 from homeserver.wiring.stream import Stream
 from homeserver.wiring.sync import Sync
+from homeserver.wiring.url_previews import UrlPreviewServices
 
 
 class ServerParts:
@@ -79,6 +80,7 @@ class ServerParts:
         )
         self.accounts = self._account_services(reactor, settings, remote)
         self.media = MediaRepository(reactor, settings, db, remote.ports.media, rate_limits)
+        self.url_previews = UrlPreviewServices(reactor, settings, db, self.media.store, rate_limits)
         self.sync = Sync(
             reactor,
             settings,
@@ -125,6 +127,7 @@ class ServerParts:
         watch_push(metrics, pushers.queues)
         if pushers.digests is not None:
             watch_mails(metrics, pushers.digests)
+        self.url_previews.watch(metrics)
         metrics.show_caches(caches_of(self))
 
     def _appservices(self, reactor: Any, log: Log) -> AppserviceServices:
@@ -215,6 +218,7 @@ class ServerParts:
             *moderation.routes(),
             *self.encryption.routes(self.sync.engine, self.accounts.uia),
             *self.media.routes(),
+            *self.url_previews.routes(),
             *self.sync.routes(),
             *self.stream.routes(),
             *self.appservice_queries.routes(),

@@ -24,6 +24,7 @@ class ConformanceTests(ServerTestCase):
             }
         ],
         "registration": {"shared_secret": "a secret of this test"},
+        "url_previews": {"enabled": True},
     }
 
     async def setUp(self) -> None:

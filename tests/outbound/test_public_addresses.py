@@ -1,8 +1,10 @@
 """Addresses on the internet, and those that are not."""
 
+from ipaddress import ip_network
+
 import pytest
 
-from homeserver.outbound.public_addresses import is_public_address
+from homeserver.outbound.public_addresses import is_in_networks, is_public_address
 
 
 @pytest.mark.parametrize(
@@ -64,3 +66,21 @@ def test_addresses_of_this_network_are_not(address: str) -> None:
 def test_what_is_no_address_is_not_public(text: str) -> None:
     """A text that cannot be checked is refused."""
     assert not is_public_address(text)
+
+
+@pytest.mark.parametrize(
+    ("address", "is_inside"),
+    [
+        ("198.51.100.7", True),
+        ("198.51.101.7", False),
+        ("::ffff:198.51.100.7", True),
+        ("64:ff9b::c633:6407", True),
+        ("2001:db8::1", True),
+        ("2001:db9::1", False),
+    ],
+)
+def test_networks_contain_addresses(address: str, is_inside: bool) -> None:
+    """A network is denied by whatever address of it."""
+    networks = [ip_network("198.51.100.0/24"), ip_network("2001:db8::/32")]
+
+    assert is_in_networks(address, networks) == is_inside

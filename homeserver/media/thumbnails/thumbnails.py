@@ -9,7 +9,8 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#thumbnails
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import msgspec
 from twisted.logger import Logger
@@ -20,7 +21,7 @@ from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.single_flight import SingleFlight
 from homeserver.media.files.content_store import ContentStore
 from homeserver.media.served_file import ServedFile
-from homeserver.media.thumbnails.workers import ThumbnailWorkers, WorkerFailed
+from homeserver.media.worker_processes import WorkerFailed, WorkerProcesses
 from homeserver.protocol.errors import (
     CannotMakeThumbnail,
     LimitExceeded,
@@ -33,6 +34,9 @@ from homeserver.protocol.media.thumbnail_sizes import UNBOUNDED, Method, Thumbna
 from homeserver.storage.database.database import Database
 from homeserver.storage.media.thumbnails import Thumbnail, add_thumbnail, find_thumbnail
 
+PROGRAM = Path(__file__).resolve().with_name("worker.py")  # not imported: it loads the decoders
+MEMORY = 805_306_368  # bytes of address space of one process
+CPU_SECONDS = 15
 FAILURE_SECONDS = 3_600.0
 FAILURES_CACHED = 10_000
 MAX_WAITING = 200  # thumbnails for one party
@@ -68,6 +72,12 @@ class _Failed:
     until: float
 
 
+def thumbnail_workers(reactor: Any, *, size: int, max_pixels: int) -> WorkerProcesses:
+    """The processes that make thumbnails; `max_pixels` are those of a decoded picture."""
+    limits = [str(max_pixels), str(MEMORY), str(CPU_SECONDS)]
+    return WorkerProcesses(reactor, "thumbnails", PROGRAM, limits, size=size)
+
+
 class Thumbnails:
     """The thumbnails of all stored pictures, in these `sizes`; `processes` make them."""
 
@@ -76,7 +86,7 @@ class Thumbnails:
         db: Database,
         clock: Clock,
         store: ContentStore,
-        workers: ThumbnailWorkers,
+        workers: WorkerProcesses,
         sizes: Sequence[ThumbnailSize],
         processes: int,
     ) -> None:
@@ -128,7 +138,7 @@ class Thumbnails:
                 self._slots.slot(party),
                 self._store.local_copy(picture.sha256, picture.size) as source,
             ):
-                result = await self._workers.make(
+                result = await self._workers.run(
                     {
                         "source": str(source),
                         "target": str(incoming.path),

@@ -2,7 +2,7 @@
 
 A picture is the most dangerous thing that a stranger can send: it may decode to gigabytes, or hit a
 defect of a decoder. So it is decoded where that ends no more than this process. It is run as a
-script (`workers.py`), and imports nothing of this server.
+script (`worker_processes.py`), and imports nothing of this server.
 
 Each line of the input is a job, a JSON object, and each line of the output its result:
 

@@ -1,8 +1,9 @@
-"""The processes that make thumbnails (`worker.py`): a few, started when they are needed.
+"""Processes for what is too dangerous for this one: a few, started when they are needed.
 
-A job occupies a thread, which writes it to the process and waits for the result. A process that
-takes too long, or ends, costs its job and is replaced. Idle ones end after a minute; if this server
-is killed, they end with their input.
+What strangers send may hit a defect of a decoder, need gigabytes, or take hours. So another program
+works on it, with limits that it sets itself. A job occupies a thread, which writes it to the
+process and waits for the result. A process that takes too long, or ends, costs its job and is
+replaced. Idle ones end after a minute; if this server is killed, they end with their input.
 """
 
 import json
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +22,37 @@ from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.concurrency.thread_pools import ThreadPool
 from homeserver.protocol.errors import Unavailable
 
-PROGRAM = Path(__file__).resolve().with_name("worker.py")  # not imported: it loads the decoders
-MEMORY = 805_306_368  # bytes of address space of one process
-CPU_SECONDS = 15
 WALL_SECONDS = 30.0
 MAX_JOBS = 200  # then a process is replaced: decoders leak
 IDLE_SECONDS = 60.0
-MAX_RESULT = 4_096  # bytes
+MAX_RESULT = 262_144  # bytes
+NICENESS = 10  # users wait for this server more than for these processes
 
 
 class WorkerFailed(Exception):
     """The process ended, or took too long."""
 
 
-class ThumbnailWorkers:
-    """At most `size` processes. `max_pixels` are those of a decoded picture."""
+class WorkerProcesses:
+    """At most `size` processes, which run a `program` with `arguments` for one purpose.
 
-    def __init__(self, reactor: Any, *, size: int, max_pixels: int) -> None:
-        self._pool = ThreadPool(reactor, "thumbnails", size=size, max_waiting=10_000)
-        self._arguments = [str(max_pixels), str(MEMORY), str(CPU_SECONDS)]
+    The program is a script that imports nothing of this server. Each line of its input is a job, a
+    JSON object, which may be followed by some content; each line of its output is a result, another
+    object.
+    """
+
+    def __init__(
+        self, reactor: Any, purpose: str, program: Path, arguments: Sequence[str], *, size: int
+    ) -> None:
+        self._purpose = purpose
+        self._pool = ThreadPool(reactor, purpose, size=size, max_waiting=10_000)
+        self._command = [str(program), *arguments]
         self._idle: deque[_Worker] = deque()
         self._all: set[_Worker] = set()
         self._is_stopped = False
         clock: Clock = reactor
         self._end_idle = PeriodicTask(
-            clock, IDLE_SECONDS, self._end_unused, name="the end of idle thumbnail processes"
+            clock, IDLE_SECONDS, self._end_unused, name=f"the end of idle processes for {purpose}"
         )
 
     def start(self) -> None:
@@ -61,14 +69,14 @@ class ThumbnailWorkers:
         # Their threads notice it; processes that were idle have none.
         await self._pool.run(self._reap)
 
-    async def make(self, job: dict[str, Any]) -> dict[str, str]:
-        """The result of a job (see `worker.py`). Raises `WorkerFailed` or `Unavailable`."""
-        return await self._pool.run(self._work, job)
+    async def run(self, job: dict[str, Any], content: bytes = b"") -> dict[str, Any]:
+        """The result of a job. Raises `WorkerFailed` or `Unavailable`."""
+        return await self._pool.run(self._work, job, content)
 
-    def _work(self, job: dict[str, Any]) -> dict[str, str]:
+    def _work(self, job: dict[str, Any], content: bytes) -> dict[str, Any]:
         process = self._take()
         try:
-            result = process.ask(job)
+            result = process.ask(job, content)
         except BaseException:
             self._end(process)
             raise
@@ -91,9 +99,9 @@ class ThumbnailWorkers:
 
     def _start(self) -> "_Worker":
         try:
-            return _Worker(self._arguments)
+            return _Worker(self._command)
         except OSError as error:
-            raise Unavailable("The server cannot make thumbnails at the moment") from error
+            raise Unavailable(f"The server has no process for {self._purpose}") from error
 
     def _end(self, process: "_Worker") -> None:
         process.kill()
@@ -120,12 +128,12 @@ class ThumbnailWorkers:
 class _Worker:
     """One process; `jobs` is the number of its jobs so far."""
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, command: list[str]) -> None:
         self.jobs = 0
         self.idle_since = 0.0
         # Without the environment: it may have secrets, and names modules that would be imported.
         self._process = subprocess.Popen(  # noqa: S603  # nothing of it comes from a client
-            [sys.executable, "-I", str(PROGRAM), *arguments],
+            [sys.executable, "-I", *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -133,22 +141,24 @@ class _Worker:
             env={"PATH": os.defpath},
             start_new_session=True,
         )
+        os.setpriority(os.PRIO_PROCESS, self._process.pid, NICENESS)
 
-    def ask(self, job: dict[str, Any]) -> dict[str, str]:
+    def ask(self, job: dict[str, Any], content: bytes) -> dict[str, Any]:
         self.jobs += 1
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None, "the input is a pipe"
         assert stdout is not None, "the output is a pipe"
         try:
             stdin.write(json.dumps(job).encode() + b"\n")
+            stdin.write(content)
             stdin.flush()
             line = _read_line(stdout.fileno())
             result = json.loads(line)
         except (OSError, ValueError) as error:
-            raise WorkerFailed(f"the process that makes thumbnails failed: {error}") from error
+            raise WorkerFailed(f"the process failed: {error}") from error
         if not isinstance(result, dict):
-            raise WorkerFailed("the process that makes thumbnails wrote garbage")
-        return {str(key): str(value) for key, value in result.items()}
+            raise WorkerFailed("the process wrote garbage")
+        return result
 
     def kill(self) -> None:
         self._process.kill()
