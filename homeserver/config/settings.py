@@ -22,6 +22,7 @@ from homeserver.config.limits import LimitSettings, RateLimitSettings, WebSocket
 from homeserver.config.listeners import Listener
 from homeserver.config.media import MediaSettings
 from homeserver.config.support import Support
+from homeserver.config.user_directory import UserDirectorySettings
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.protocol.room_versions import DEFAULT_ROOM_VERSION, find_room_version
 
@@ -334,6 +335,7 @@ class Settings(Section, frozen=True, kw_only=True):
     third_party_ids: ThirdPartyIdSettings = ThirdPartyIdSettings()
     rooms: RoomSettings = RoomSettings()
     room_directory: RoomDirectorySettings = RoomDirectorySettings()
+    user_directory: UserDirectorySettings = UserDirectorySettings()
     presence: PresenceSettings = PresenceSettings()
     encryption: EncryptionSettings = EncryptionSettings()
     appservices: Annotated[

@@ -39,6 +39,7 @@ from homeserver.wiring.room_core import RoomCore
 from homeserver.wiring.rooms import RoomServices
 from homeserver.wiring.stream import Stream
 from homeserver.wiring.sync import Sync
+from homeserver.wiring.user_directory import UserDirectory
 
 
 class ServerParts:
@@ -72,6 +73,9 @@ class ServerParts:
         remote = Remote(reactor, db, log, federation, core)
         self.rooms = RoomServices(
             reactor, settings, db, log, readers, accounts, core, remote.ports, rate_limits
+        )
+        self.user_directory = UserDirectory(
+            reactor, settings, db, readers, core, self.rooms.summaries
         )
         self.encryption = Encryption(
             reactor, settings, db, log, readers, accounts, core, remote.ports.keys
@@ -215,6 +219,7 @@ class ServerParts:
                 }
             ),
             *self.rooms.routes(),
+            *self.user_directory.routes(),
             *moderation.routes(),
             *self.encryption.routes(self.sync.engine, self.accounts.uia),
             *self.media.routes(),

@@ -1,0 +1,200 @@
+"""The entries of the user directory, and the index by which they are found.
+
+Owns the tables `user_directory_entries` and `user_directory_keys`
+(migrations/0033_user_directory.sql). An entry says what a user is called within a scope: a room by
+its nid, or one of the scopes below. The entries follow from rooms and profiles, so they are not
+written through the log; one caller writes them at a time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from psycopg.rows import class_row
+
+from homeserver.storage.database.database import Connection
+
+EVERYBODY: Final = 0  # the scope of the members of all rooms that everybody may see
+LOCAL_USERS: Final = -1  # the scope of all users of this server
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryEntry:
+    """What a user is called within a scope. `member` is their nid."""
+
+    scope: int
+    member: int
+    display_name: str | None
+    avatar_url: str | None
+    keys: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRange:
+    """The keys from `first` to `last`, with at most `per_scope` entries of each scope.
+
+    Where `words` are given, each of them has to begin a key of the entry.
+    """
+
+    first: str
+    last: str
+    per_scope: int
+    words: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An entry that a search found; `scope` is a room where the user is in one of those searched"""
+
+    scope: int
+    user_id: str
+    display_name: str | None
+    avatar_url: str | None
+
+
+async def find_candidates(
+    db: Connection, scopes: Sequence[int], keys: KeyRange, searcher: int, limit: int
+) -> list[Candidate]:
+    """Users who are found within the scopes, each once.
+
+    Where there are more than the limit, those whose key is the first one, or who are in a room, are
+    preferred. The searcher is left out, and so are deactivated and locked users, and the one that
+    sends server notices.
+    """
+    async with db.cursor(row_factory=class_row(Candidate)) as cursor:
+        await cursor.execute(
+            """
+              WITH found AS (
+                    SELECT searched.scope, near.member, near.key
+                      FROM unnest(%(scopes)s::int4[]) AS searched (scope)
+                     CROSS JOIN LATERAL (
+                           SELECT member, key
+                             FROM user_directory_keys
+                            WHERE scope = searched.scope AND key BETWEEN %(first)s AND %(last)s
+                              AND (cardinality(%(words)s::text[]) = 0
+                                   OR (SELECT bool_and(EXISTS (
+                                              SELECT FROM unnest(entry.keys) AS own (key)
+                                               WHERE starts_with(ltrim(own.key, '^'), wanted.word)))
+                                         FROM user_directory_entries AS entry,
+                                              unnest(%(words)s::text[]) AS wanted (word)
+                                        WHERE entry.scope = searched.scope
+                                          AND entry.member = user_directory_keys.member))
+                            ORDER BY key
+                            LIMIT %(per_scope)s) AS near),
+                   nearest AS (
+                    SELECT DISTINCT ON (member) member, scope, key
+                      FROM found
+                     WHERE member <> %(searcher)s
+                     ORDER BY member, scope > 0 DESC, key, scope),
+                   best AS (
+                    SELECT member, scope
+                      FROM nearest
+                     ORDER BY key = %(first)s DESC, scope > 0 DESC, key, member
+                     LIMIT %(limit)s)
+            SELECT best.scope, names.name AS user_id, entry.display_name, entry.avatar_url
+              FROM best
+              JOIN user_directory_entries AS entry USING (scope, member)
+              JOIN names ON names.nid = best.member
+              LEFT JOIN users ON users.user_id = names.name
+             WHERE NOT COALESCE(users.is_deactivated OR users.is_locked
+                                OR users.user_type = 'server_notices', false)
+            """,
+            {
+                "scopes": list(scopes),
+                "first": keys.first,
+                "last": keys.last,
+                "per_scope": keys.per_scope,
+                "words": list(keys.words),
+                "searcher": searcher,
+                "limit": limit,
+            },
+        )
+        return await cursor.fetchall()
+
+
+async def entries_of(
+    db: Connection, scopes: Sequence[int], members: Sequence[int]
+) -> list[DirectoryEntry]:
+    """The entries of these users within these scopes."""
+    async with db.cursor(row_factory=class_row(DirectoryEntry)) as cursor:
+        await cursor.execute(
+            """
+            SELECT scope, member, display_name, avatar_url, keys
+              FROM user_directory_entries
+             WHERE scope = ANY(%s) AND member = ANY(%s)
+            """,
+            (list(scopes), list(members)),
+        )
+        return await cursor.fetchall()
+
+
+async def members_within(db: Connection, scope: int) -> list[int]:
+    """The users who have an entry within a scope."""
+    cursor = await db.execute(
+        "SELECT member FROM user_directory_entries WHERE scope = %s", (scope,), binary=True
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def replace_entries(
+    db: Connection, old: Sequence[DirectoryEntry], new: Sequence[DirectoryEntry]
+) -> None:
+    """Replace entries by others, within a transaction."""
+    before = {(entry.scope, key, entry.member) for entry in old for key in entry.keys}
+    after = {(entry.scope, key, entry.member) for entry in new for key in entry.keys}
+    await _delete_keys(db, sorted(before - after))
+    remaining = {(entry.scope, entry.member) for entry in new}
+    removed = [entry for entry in old if (entry.scope, entry.member) not in remaining]
+    await db.execute(
+        """
+        DELETE FROM user_directory_entries AS entry
+         USING unnest(%s::int4[], %s::int4[]) AS removed (scope, member)
+         WHERE entry.scope = removed.scope AND entry.member = removed.member
+        """,
+        ([entry.scope for entry in removed], [entry.member for entry in removed]),
+    )
+    # No key has a line feed in it.
+    await db.execute(
+        r"""
+        INSERT INTO user_directory_entries (scope, member, display_name, avatar_url, keys)
+        SELECT scope, member, display_name, avatar_url, string_to_array(lines, E'\n')
+          FROM unnest(%s::int4[], %s::int4[], %s::text[], %s::text[], %s::text[])
+               AS entry (scope, member, display_name, avatar_url, lines)
+            ON CONFLICT (scope, member) DO UPDATE
+           SET display_name = EXCLUDED.display_name, avatar_url = EXCLUDED.avatar_url,
+               keys = EXCLUDED.keys
+        """,
+        (
+            [entry.scope for entry in new],
+            [entry.member for entry in new],
+            [entry.display_name for entry in new],
+            [entry.avatar_url for entry in new],
+            ["\n".join(entry.keys) for entry in new],
+        ),
+    )
+    await _insert_keys(db, sorted(after - before))
+
+
+async def _delete_keys(db: Connection, keys: Sequence[tuple[int, str, int]]) -> None:
+    if keys:
+        await db.execute(
+            """
+            DELETE FROM user_directory_keys AS known
+             USING unnest(%s::int4[], %s::text[], %s::int4[]) AS removed (scope, key, member)
+             WHERE known.scope = removed.scope AND known.key = removed.key
+               AND known.member = removed.member
+            """,
+            tuple(map(list, zip(*keys, strict=True))),
+        )
+
+
+async def _insert_keys(db: Connection, keys: Sequence[tuple[int, str, int]]) -> None:
+    if keys:
+        await db.execute(
+            """
+            INSERT INTO user_directory_keys (scope, key, member)
+            SELECT * FROM unnest(%s::int4[], %s::text[], %s::int4[])
+                ON CONFLICT DO NOTHING
+            """,
+            tuple(map(list, zip(*keys, strict=True))),
+        )
