@@ -218,7 +218,8 @@ class UserDirectoryIndex:
 
 
 def _entry(scope: int, member: int, user_id: str, text: _Text) -> DirectoryEntry:
-    return DirectoryEntry(scope, member, *text, keys_of(user_id, text[0]))
+    keys = "".join(f"\n{key}" for key in keys_of(user_id, text[0]))
+    return DirectoryEntry(scope, member, *text, keys)
 
 
 def _place(entry: DirectoryEntry) -> tuple[int, int]:

@@ -14,23 +14,23 @@ from dataclasses import dataclass
 from homeserver.concurrency.fair_slots import FairSlots, QueueFull
 from homeserver.protocol.errors import LimitExceeded
 from homeserver.protocol.user_directory.keys import FIRST
-from homeserver.protocol.user_directory.ranking import FoundUser, SearchTerm, is_found, rank
+from homeserver.protocol.user_directory.ranking import FoundUser, Rank, SearchTerm, rank
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.names import Names
 from homeserver.storage.user_directory.entries import (
     EVERYBODY,
     LOCAL_USERS,
-    KeyRange,
+    WantedKeys,
     find_candidates,
 )
 
 MAX_LIMIT = 50  # users in a response
 MAX_ROOMS = 2_000  # of the searcher, those with the newest membership
 CANDIDATES = 4_000  # entries that are read in all scopes together
-RANKED = 200  # users whose order is decided by more than the index has
+WORD_CANDIDATES = 1_000  # the same where each has to be compared with further words
+RANKED = 100  # users whose order is decided by more than the index has
 RETRY_AFTER_MS = 1_000
-LAST = "\U0010ffff"  # no folded text has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,48 +77,49 @@ class UserSearch:
                 found = await self._find(user_id, term, limit)
         except QueueFull:
             raise LimitExceeded(RETRY_AFTER_MS, "Too many searches wait for others") from None
-        users = sorted(found, key=lambda user: rank(term, user, self._server_name))
+        users = [user for _, user in sorted(found.values(), key=lambda ranked: ranked[0])]
         return DirectoryResults(users[:limit], is_limited=len(users) > limit)
 
-    async def _find(self, user_id: str, term: SearchTerm, limit: int) -> list[FoundUser]:
+    async def _find(
+        self, user_id: str, term: SearchTerm, limit: int
+    ) -> dict[str, tuple[Rank, FoundUser]]:
         """Enough users for a page, and one more if there are more; those who match best."""
-        scopes = [*self._public_scopes, *await self._rooms_of(user_id)]
+        scopes = [*await self._rooms_of(user_id), *self._public_scopes]
         searcher = await self._names.find_nid(user_id)
-        found: dict[str, FoundUser] = {}
-        for keys in _ranges(term, max(CANDIDATES // len(scopes), limit + 1)):
+        found: dict[str, tuple[Rank, FoundUser]] = {}
+        for keys in _steps(term, max(CANDIDATES // len(scopes), limit + 1)):
             candidates = await self._db.run(find_candidates, scopes, keys, searcher or 0, RANKED)
             for each in candidates:
                 user = FoundUser(
                     each.user_id, each.display_name, each.avatar_url, is_shared=each.scope > 0
                 )
-                if is_found(term, user):
-                    found.setdefault(each.user_id, user)
+                place = rank(term, user, self._server_name)
+                if place is not None:
+                    found.setdefault(each.user_id, (place, user))
             if len(found) > limit:
                 break
-        return list(found.values())
+        return found
 
     async def _rooms_of(self, user_id: str) -> list[int]:
         rooms = await self._user_rooms.of(user_id)
         joined = [
             (place.position, nid) for nid, place in rooms.items() if place.membership == "join"
         ]
-        return [nid for _, nid in sorted(joined)[-MAX_ROOMS:]]
+        return [nid for _, nid in sorted(joined, reverse=True)[:MAX_ROOMS]]
 
 
-def _ranges(term: SearchTerm, per_scope: int) -> list[KeyRange]:
+def _steps(term: SearchTerm, per_scope: int) -> list[WantedKeys]:
     """The parts of the index that are read, one after the other, until enough is found.
 
     First the term as the beginning of a name; then within a name; then all of its words, in any
     order.
     """
-    ranges = [_range(FIRST + term.text, per_scope)]
+    in_all = MAX_ROOMS * per_scope
+    steps = [WantedKeys([FIRST + term.text], per_scope, in_all)]
     if not term.is_id:
-        ranges.append(_range(term.text, per_scope))
+        steps.append(WantedKeys([term.text], per_scope, in_all))
         words = term.words
         if len(words) > 1:
-            ranges += [_range(mark + words[0], per_scope, words) for mark in (FIRST, "")]
-    return ranges
-
-
-def _range(first: str, per_scope: int, words: Sequence[str] = ()) -> KeyRange:
-    return KeyRange(first, first + LAST, per_scope, words)
+            starts = [FIRST + words[0], words[0]]
+            steps.append(WantedKeys(starts, WORD_CANDIDATES, WORD_CANDIDATES, words))
+    return steps

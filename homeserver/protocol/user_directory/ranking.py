@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from homeserver.protocol.user_directory.keys import fold
 
+Rank = tuple[int, bool, bool, int, str]
+
 MAX_TERM = 64  # characters of a folded term, which is no longer than a key
 
 
@@ -38,31 +40,24 @@ class SearchTerm:
         return sorted(set(self.text.split()), key=lambda word: (-len(word), word))
 
 
-def is_found(term: SearchTerm, user: FoundUser) -> bool:
-    """Whether a user whom the index gives is one: a user id is not looked for in names."""
-    return not term.is_id or _full_id(user).startswith(term.text)
-
-
-def rank(term: SearchTerm, user: FoundUser, server_name: str) -> tuple[object, ...]:
-    """The place of a user in the order: less is better.
+def rank(term: SearchTerm, user: FoundUser, server_name: str) -> Rank | None:
+    """The place of a user in the order, less is better; `None` if they do not match after all.
 
     First those whose name or localpart is the term, then those whose name, or user id, begins with
     it; among them those who share a room with the searcher, those of this server, and those with a
-    name and an avatar.
+    name and an avatar. A term that is a user id is not looked for in names.
     """
     localpart, _, server = user.user_id.removeprefix("@").partition(":")
+    local = fold(localpart)
+    full_id = f"{local} {fold(server)}"
     name = "" if user.display_name is None or term.is_id else fold(user.display_name)
-    if term.text in (name, fold(localpart), _full_id(user)):
+    if term.text in (name, local, full_id):
         match = 0
-    elif name.startswith(term.text) or _full_id(user).startswith(term.text):
+    elif name.startswith(term.text) or full_id.startswith(term.text):
         match = 1
+    elif term.is_id:
+        return None
     else:
         match = 2
     missing = (user.display_name is None) + (user.avatar_url is None)
     return (match, not user.is_shared, server != server_name, missing, user.user_id)
-
-
-def _full_id(user: FoundUser) -> str:
-    """A user id as it is in the index."""
-    localpart, _, server = user.user_id.removeprefix("@").partition(":")
-    return f"{fold(localpart)} {fold(server)}"

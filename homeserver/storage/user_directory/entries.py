@@ -16,29 +16,34 @@ from homeserver.storage.database.database import Connection
 
 EVERYBODY: Final = 0  # the scope of the members of all rooms that everybody may see
 LOCAL_USERS: Final = -1  # the scope of all users of this server
+LAST: Final = "\U0010ffff"  # it sorts after all characters of keys
 
 
 @dataclass(frozen=True, slots=True)
 class DirectoryEntry:
-    """What a user is called within a scope. `member` is their nid."""
+    """What a user is called within a scope. `member` is their nid.
+
+    `keys` has a line feed before each of them.
+    """
 
     scope: int
     member: int
     display_name: str | None
     avatar_url: str | None
-    keys: list[str]
+    keys: str
 
 
 @dataclass(frozen=True, slots=True)
-class KeyRange:
-    """The keys from `first` to `last`, with at most `per_scope` entries of each scope.
+class WantedKeys:
+    """The keys that begin with one of `starts`, at most `per_scope` for each scope and start.
 
-    Where `words` are given, each of them has to begin a key of the entry.
+    At most `in_all` are read, in the order of the scopes. Where `words` are given, each of them has
+    to begin a key of the entry.
     """
 
-    first: str
-    last: str
+    starts: Sequence[str]
     per_scope: int
+    in_all: int
     words: Sequence[str] = ()
 
 
@@ -53,7 +58,7 @@ class Candidate:
 
 
 async def find_candidates(
-    db: Connection, scopes: Sequence[int], keys: KeyRange, searcher: int, limit: int
+    db: Connection, scopes: Sequence[int], keys: WantedKeys, searcher: int, limit: int
 ) -> list[Candidate]:
     """Users who are found within the scopes, each once.
 
@@ -63,33 +68,33 @@ async def find_candidates(
     """
     async with db.cursor(row_factory=class_row(Candidate)) as cursor:
         await cursor.execute(
-            """
+            r"""
               WITH found AS (
                     SELECT searched.scope, near.member, near.key
                       FROM unnest(%(scopes)s::int4[]) AS searched (scope)
+                     CROSS JOIN unnest(%(starts)s::text[]) AS wanted (start)
                      CROSS JOIN LATERAL (
                            SELECT member, key
                              FROM user_directory_keys
-                            WHERE scope = searched.scope AND key BETWEEN %(first)s AND %(last)s
-                              AND (cardinality(%(words)s::text[]) = 0
-                                   OR (SELECT bool_and(EXISTS (
-                                              SELECT FROM unnest(entry.keys) AS own (key)
-                                               WHERE starts_with(ltrim(own.key, '^'), wanted.word)))
-                                         FROM user_directory_entries AS entry,
-                                              unnest(%(words)s::text[]) AS wanted (word)
-                                        WHERE entry.scope = searched.scope
-                                          AND entry.member = user_directory_keys.member))
+                            WHERE scope = searched.scope
+                              AND key BETWEEN wanted.start AND wanted.start || %(last)s
                             ORDER BY key
-                            LIMIT %(per_scope)s) AS near),
+                            LIMIT %(per_scope)s) AS near
+                     LIMIT %(in_all)s),
                    nearest AS (
                     SELECT DISTINCT ON (member) member, scope, key
                       FROM found
                      WHERE member <> %(searcher)s
+                       AND (cardinality(%(words)s::text[]) = 0 OR (
+                            SELECT bool_and(strpos(entry.keys, E'\n' || word) > 0
+                                            OR strpos(entry.keys, E'\n^' || word) > 0)
+                              FROM user_directory_entries AS entry, unnest(%(words)s) AS word
+                             WHERE entry.scope = found.scope AND entry.member = found.member))
                      ORDER BY member, scope > 0 DESC, key, scope),
                    best AS (
                     SELECT member, scope
                       FROM nearest
-                     ORDER BY key = %(first)s DESC, scope > 0 DESC, key, member
+                     ORDER BY key = ANY(%(starts)s) DESC, scope > 0 DESC, key, member
                      LIMIT %(limit)s)
             SELECT best.scope, names.name AS user_id, entry.display_name, entry.avatar_url
               FROM best
@@ -101,9 +106,10 @@ async def find_candidates(
             """,
             {
                 "scopes": list(scopes),
-                "first": keys.first,
-                "last": keys.last,
+                "starts": list(keys.starts),
+                "last": LAST,
                 "per_scope": keys.per_scope,
+                "in_all": keys.in_all,
                 "words": list(keys.words),
                 "searcher": searcher,
                 "limit": limit,
@@ -140,8 +146,8 @@ async def replace_entries(
     db: Connection, old: Sequence[DirectoryEntry], new: Sequence[DirectoryEntry]
 ) -> None:
     """Replace entries by others, within a transaction."""
-    before = {(entry.scope, key, entry.member) for entry in old for key in entry.keys}
-    after = {(entry.scope, key, entry.member) for entry in new for key in entry.keys}
+    before = {row for entry in old for row in _key_rows(entry)}
+    after = {row for entry in new for row in _key_rows(entry)}
     await _delete_keys(db, sorted(before - after))
     remaining = {(entry.scope, entry.member) for entry in new}
     removed = [entry for entry in old if (entry.scope, entry.member) not in remaining]
@@ -153,13 +159,10 @@ async def replace_entries(
         """,
         ([entry.scope for entry in removed], [entry.member for entry in removed]),
     )
-    # No key has a line feed in it.
     await db.execute(
-        r"""
+        """
         INSERT INTO user_directory_entries (scope, member, display_name, avatar_url, keys)
-        SELECT scope, member, display_name, avatar_url, string_to_array(lines, E'\n')
-          FROM unnest(%s::int4[], %s::int4[], %s::text[], %s::text[], %s::text[])
-               AS entry (scope, member, display_name, avatar_url, lines)
+        SELECT * FROM unnest(%s::int4[], %s::int4[], %s::text[], %s::text[], %s::text[])
             ON CONFLICT (scope, member) DO UPDATE
            SET display_name = EXCLUDED.display_name, avatar_url = EXCLUDED.avatar_url,
                keys = EXCLUDED.keys
@@ -169,10 +172,14 @@ async def replace_entries(
             [entry.member for entry in new],
             [entry.display_name for entry in new],
             [entry.avatar_url for entry in new],
-            ["\n".join(entry.keys) for entry in new],
+            [entry.keys for entry in new],
         ),
     )
     await _insert_keys(db, sorted(after - before))
+
+
+def _key_rows(entry: DirectoryEntry) -> list[tuple[int, str, int]]:
+    return [(entry.scope, key, entry.member) for key in entry.keys.split("\n")[1:]]
 
 
 async def _delete_keys(db: Connection, keys: Sequence[tuple[int, str, int]]) -> None:

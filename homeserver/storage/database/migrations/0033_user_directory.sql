@@ -8,7 +8,7 @@ CREATE TABLE user_directory_entries (
     member       int,
     display_name text,
     avatar_url   text,
-    keys         text[] NOT NULL,            -- the rows of this entry in the index below
+    keys         text NOT NULL,      -- the rows of the index below, with a line feed before each
     PRIMARY KEY (scope, member)
 );
 
