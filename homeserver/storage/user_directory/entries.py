@@ -63,8 +63,8 @@ async def find_candidates(
     """Users who are found within the scopes, each once.
 
     Where there are more than the limit, those whose key is the first one, or who are in a room, are
-    preferred. The searcher is left out, and so are deactivated and locked users, and the one that
-    sends server notices.
+    preferred. The searcher is not found in rooms of their own. Deactivated and locked users are left
+    out, and so is the one that sends server notices.
     """
     async with db.cursor(row_factory=class_row(Candidate)) as cursor:
         await cursor.execute(
@@ -84,7 +84,7 @@ async def find_candidates(
                    nearest AS (
                     SELECT DISTINCT ON (member) member, scope, key
                       FROM found
-                     WHERE member <> %(searcher)s
+                     WHERE (member <> %(searcher)s OR scope <= 0)
                        AND (cardinality(%(words)s::text[]) = 0 OR (
                             SELECT bool_and(strpos(entry.keys, E'\n' || word) > 0
                                             OR strpos(entry.keys, E'\n^' || word) > 0)

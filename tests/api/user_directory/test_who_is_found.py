@@ -92,12 +92,14 @@ class WhoIsFoundTests(UserDirectoryTestCase):
         await self.bob.leave(second)
         self.assertEqual(await self.found(self.alice, "bob"), [])
 
-    async def test_searcher_is_not_found(self) -> None:
-        """Nobody searches for themselves."""
+    async def test_searcher_is_found_as_by_others(self) -> None:
+        """Users see whether strangers find them; a shared room does not mean one's own."""
+        await self.meet(self.alice, self.bob)
+        self.assertEqual(await self.found(self.alice, "alice"), [])
+
         await self.alice.create_room(**PUBLIC)
 
-        self.assertEqual(await self.found(self.alice, "alice"), [])
-        self.assertEqual(await self.found(self.bob, "alice"), ["alice"])
+        self.assertEqual(await self.found(self.alice, "alice"), ["alice"])
 
     async def test_renamed_user_is_found_by_the_new_name_only(self) -> None:
         """The directory follows the profile."""
