@@ -7,10 +7,11 @@ other servers are called in a room as in that room, and in `EVERYBODY` as in the
 that everybody may see: so no name of a private room is seen, or can be searched for, outside of it.
 
 Nothing is taken from what a change says. What is read is what the database has now, so changes may
-be handled twice, or in part; one lock keeps an older reading from replacing a newer one.
+be handled twice, or in part; a lock keeps an older reading from replacing a newer one.
 """
 
-from collections.abc import Awaitable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from homeserver.concurrency.retry_pauses import Stopped
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.user_directory.keys import keys_of
 from homeserver.rooms.discovery.room_summaries import RoomSummaries
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.names import Names
 from homeserver.storage.user_directory import sources
@@ -55,15 +57,16 @@ class UserDirectoryIndex:
         self,
         db: Database,
         names: Names,
+        rooms: RoomRegistry,
         summaries: RoomSummaries,
-        server_name: str,
     ) -> None:
         self._db = db
         self._names = names
+        self._rooms = rooms
         self._summaries = summaries
-        self._server_name = server_name
         self._is_stopped = False
-        self._lock: KeyedLocks[None] = KeyedLocks()
+        # A whole room is indexed by one caller at a time; a step of the work excludes all others.
+        self._locks: KeyedLocks[int | None] = KeyedLocks()
 
     def stop(self) -> None:
         """End the work that is in progress; the next process begins it again."""
@@ -77,21 +80,20 @@ class UserDirectoryIndex:
 
     async def update_room(self, room_nid: int) -> None:
         """Index a whole room, unless that is done."""
-        async with self._lock.hold(None):
+        async with self._locks.hold(room_nid):
             indexed = await self._db.run(indexed_room, room_nid)
             if indexed is None or not indexed.is_complete:
                 await self._index_all(room_nid, await self._visibility(room_nid))
 
     async def update_user(self, user_id: str) -> None:
         """Let all entries of a user of this server be as the profile is."""
-        async with self._lock.hold(None):
-            member = await self._names.find_nid(user_id)
-            if member is None:
-                return
-            scopes = [*await self._db.run(sources.joined_rooms, member), EVERYBODY, LOCAL_USERS]
-            text = (await self._profiles([user_id]))[user_id]
-            for start in range(0, len(scopes), CHUNK):
-                self._check_running()
+        member = await self._names.find_nid(user_id)
+        if member is None:
+            return
+        scopes = [*await self._db.run(sources.joined_rooms, member), EVERYBODY, LOCAL_USERS]
+        for start in range(0, len(scopes), CHUNK):
+            async with self._step():
+                text = (await self._profiles([user_id]))[user_id]
                 old = await self._db.run(entries_of, scopes[start : start + CHUNK], [member])
                 await self._replace(old, [_entry(one.scope, member, user_id, text) for one in old])
 
@@ -100,7 +102,7 @@ class UserDirectoryIndex:
 
         Guests and the users of application services are found only in rooms.
         """
-        async with self._lock.hold(None):
+        async with self._step():
             members = await self._names.nids([account.user_id for account in accounts])
             listed = [account.user_id for account in accounts if account.is_listed]
             texts = await self._profiles(listed)
@@ -109,7 +111,7 @@ class UserDirectoryIndex:
             await self._replace(old, new)
 
     async def _follow_room(self, change: RoomUsersChanged) -> None:
-        async with self._lock.hold(None):
+        async with self._locks.hold(change.room_nid):
             indexed = await self._db.run(indexed_room, change.room_nid)
             if indexed is None or not indexed.is_complete or self._may_change(change):
                 visibility = await self._visibility(change.room_nid)
@@ -120,10 +122,10 @@ class UserDirectoryIndex:
             if indexed.visibility == "nobody":
                 return
             if change.members is None:
-                await self._index_members(change.room_nid, None)
+                await self._index_members(change.room_nid, indexed.visibility, None)
             else:
                 nids = await self._names.find_nids(change.members)
-                await self._index_members(change.room_nid, nids.values())
+                await self._index_members(change.room_nid, indexed.visibility, nids.values())
 
     def _may_change(self, change: RoomUsersChanged) -> bool:
         """Whether it may have changed who can see the members: this server may have left."""
@@ -138,8 +140,13 @@ class UserDirectoryIndex:
 
         Where no user of this server is left nobody may: the server does not know who is there now.
         """
-        run = self._db.run
-        if not await run(sources.has_joined_user_of, room_nid, self._server_name):
+        server_name = self._rooms.local_server.server_name
+        room = self._rooms.loaded(room_nid)
+        if room is not None:
+            is_here = server_name in room.joined_servers
+        else:
+            is_here = await self._db.run(sources.has_joined_user_of, room_nid, server_name)
+        if not is_here:
             return "nobody"
         summary = await self._summaries.of(room_nid)
         if summary is None:
@@ -148,33 +155,37 @@ class UserDirectoryIndex:
 
     async def _index_all(self, room_nid: int, visibility: Visibility) -> None:
         await self._db.run(set_indexed_room, room_nid, IndexedRoom(visibility, is_complete=False))
-        await self._index_members(room_nid, None, is_new_visibility=True)
+        await self._index_members(room_nid, visibility, None, is_new=True)
         await self._db.run(set_indexed_room, room_nid, IndexedRoom(visibility, is_complete=True))
 
     async def _index_members(
-        self, room_nid: int, members: Collection[int] | None, *, is_new_visibility: bool = False
+        self,
+        room_nid: int,
+        visibility: Visibility,
+        members: Iterable[int] | None,
+        *,
+        is_new: bool = False,
     ) -> None:
-        """Renew the entries of members of a room, of all who are or were in it by default."""
+        """Renew the entries of members of a room; `None`: of all who are or were in it.
+
+        `is_new` says that the visibility was another one, or unknown.
+        """
         if members is None:
             joined = await self._db.run(sources.joined_members, room_nid)
-            members = sorted({*joined, *await self._db.run(members_within, room_nid)})
-        else:
-            members = sorted(members)
-        indexed = await self._db.run(indexed_room, room_nid)
-        visibility = "nobody" if indexed is None else indexed.visibility
-        for start in range(0, len(members), CHUNK):
-            self._check_running()
-            some = members[start : start + CHUNK]
-            rows: list[MemberRow] = []
-            if visibility != "nobody":
-                rows = await self._db.run(sources.joined_rows, room_nid, some)
-            entries = await self._entries(room_nid, rows)
-            scopes = [room_nid]
-            if is_new_visibility or visibility == "everybody":
-                scopes.append(EVERYBODY)
-                public = await self._db.run(sources.public_rows, some)
-                entries += await self._entries(EVERYBODY, public)
-            await self._replace(await self._db.run(entries_of, scopes, some), entries)
+            members = {*joined, *await self._db.run(members_within, room_nid)}
+        in_order = sorted(members)
+        scopes = [room_nid, EVERYBODY] if is_new or visibility == "everybody" else [room_nid]
+        for start in range(0, len(in_order), CHUNK):
+            some = in_order[start : start + CHUNK]
+            async with self._step():
+                entries: list[DirectoryEntry] = []
+                if visibility != "nobody":
+                    rows = await self._db.run(sources.joined_rows, room_nid, some)
+                    entries += await self._entries(room_nid, rows)
+                if EVERYBODY in scopes:
+                    rows = await self._db.run(sources.public_rows, some)
+                    entries += await self._entries(EVERYBODY, rows)
+                await self._replace(await self._db.run(entries_of, scopes, some), entries)
 
     async def _entries(self, scope: int, rows: Sequence[MemberRow]) -> list[DirectoryEntry]:
         local = [row.user_id for row in rows if self._is_local(row.user_id)]
@@ -209,12 +220,16 @@ class UserDirectoryIndex:
                 [entry for place, entry in new.items() if place not in unchanged],
             )
 
-    def _check_running(self) -> None:
-        if self._is_stopped:
-            raise Stopped
+    @asynccontextmanager
+    async def _step(self) -> AsyncIterator[None]:
+        """A step of the work: what it reads is not older than what others have written before."""
+        async with self._locks.hold(None):
+            if self._is_stopped:
+                raise Stopped
+            yield
 
     def _is_local(self, user_id: str) -> bool:
-        return user_id.partition(":")[2] == self._server_name
+        return self._rooms.local_server.is_local(user_id)
 
 
 def _entry(scope: int, member: int, user_id: str, text: _Text) -> DirectoryEntry:
@@ -226,12 +241,15 @@ def _place(entry: DirectoryEntry) -> tuple[int, int]:
     return entry.scope, entry.member
 
 
+class _MemberEvent(msgspec.Struct):
+    content: dict[str, Any]
+
+
 def _member_text(json: bytes | None) -> _Text:
     """The name and avatar of a member event; none for one that was redacted."""
     if json is None:
         return None, None
-    content = msgspec.json.decode(json).get("content")
-    content = content if isinstance(content, dict) else {}
+    content = msgspec.json.decode(json, type=_MemberEvent).content
     return _text(content.get("displayname"), content.get("avatar_url"))
 
 

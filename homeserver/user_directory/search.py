@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from homeserver.concurrency.fair_slots import FairSlots, QueueFull
 from homeserver.protocol.errors import LimitExceeded
-from homeserver.protocol.user_directory.keys import FIRST
+from homeserver.protocol.user_directory.keys import NAME, USER_ID
 from homeserver.protocol.user_directory.ranking import FoundUser, Rank, SearchTerm, rank
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.storage.database.database import Database
@@ -44,7 +44,8 @@ class DirectoryResults:
 class UserSearch:
     """Searches for users; nobody finds anybody unless it `is_enabled`.
 
-    `all_users`: every user of this server is found by everybody.
+    At most `slots` searches are in progress, however quickly users type: the connections to the
+    database are for others, too. `all_users`: every user of this server is found by everybody.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class UserSearch:
         user_rooms: UserRooms,
         server_name: str,
         *,
+        slots: int,
         is_enabled: bool,
         all_users: bool,
     ) -> None:
@@ -63,8 +65,7 @@ class UserSearch:
         self._server_name = server_name
         self._is_enabled = is_enabled
         self._public_scopes = [EVERYBODY, LOCAL_USERS] if all_users else [EVERYBODY]
-        # Most connections to the database are left to others, however quickly users type.
-        self._slots = FairSlots(3, share=1, max_waiting=5, max_waiting_in_all=500)
+        self._slots = FairSlots(slots, share=1, max_waiting=5, max_waiting_in_all=500)
 
     async def search(self, user_id: str, written: str, limit: int) -> DirectoryResults:
         """The users whom a term finds. Raises `LimitExceeded` where too many searches wait."""
@@ -93,9 +94,7 @@ class UserSearch:
                 user = FoundUser(
                     each.user_id, each.display_name, each.avatar_url, is_shared=each.scope > 0
                 )
-                place = rank(term, user, self._server_name)
-                if place is not None:
-                    found.setdefault(each.user_id, (place, user))
+                found.setdefault(each.user_id, (rank(term, user, self._server_name), user))
             if len(found) > limit:
                 break
         return found
@@ -114,12 +113,15 @@ def _steps(term: SearchTerm, per_scope: int) -> list[WantedKeys]:
     First the term as the beginning of a name; then within a name; then all of its words, in any
     order.
     """
-    in_all = MAX_ROOMS * per_scope
-    steps = [WantedKeys([FIRST + term.text], per_scope, in_all)]
-    if not term.is_id:
-        steps.append(WantedKeys([term.text], per_scope, in_all))
-        words = term.words
-        if len(words) > 1:
-            starts = [FIRST + words[0], words[0]]
-            steps.append(WantedKeys(starts, WORD_CANDIDATES, WORD_CANDIDATES, words))
+    in_all = 2 * MAX_ROOMS * per_scope  # no bound beside `per_scope`
+    if term.is_id:
+        return [WantedKeys([USER_ID + term.text], per_scope, in_all)]
+    steps = [
+        WantedKeys([NAME + term.text, USER_ID + term.text], per_scope, in_all),
+        WantedKeys([term.text], per_scope, in_all),
+    ]
+    words = term.words
+    if len(words) > 1:
+        starts = [mark + words[0] for mark in (NAME, USER_ID, "")]
+        steps.append(WantedKeys(starts, WORD_CANDIDATES, WORD_CANDIDATES, words))
     return steps

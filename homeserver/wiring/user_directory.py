@@ -32,7 +32,7 @@ class UserDirectory:
     ) -> None:
         self._is_enabled = settings.user_directory.enabled
         names, server_name = room_core.names, settings.server_name
-        index = UserDirectoryIndex(db, names, summaries, server_name)
+        index = UserDirectoryIndex(db, names, room_core.registry, summaries)
         self._filling = UserDirectoryFilling(db, reactor, index)
         if self._is_enabled:
             readers.add("user_directory", DirectoryChanges(db, names), index.handle)
@@ -41,6 +41,7 @@ class UserDirectory:
             names,
             room_core.user_rooms,
             server_name,
+            slots=max(settings.database.pool_size // 2 - 1, 1),
             is_enabled=self._is_enabled,
             all_users=settings.user_directory.search_all_users,
         )

@@ -7,7 +7,8 @@ which the last may be unfinished. Scripts that are written without spaces have a
 character, so any part of a name is found. The key at which a name begins has a mark before it, as
 its users are shown first.
 
-A user id is a name too: its keys begin in the localpart, and go on through the server name.
+A user id is a name too, with a mark of its own: its keys begin in the localpart, and go on through
+the server name.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#user-directory
 """
@@ -16,7 +17,9 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-FIRST = "^"  # no folded text has it
+# Marks, which no folded text has.
+NAME = "^"
+USER_ID = "@"
 MAX_NAME = 256  # characters of a name, or of a term, that are looked at
 MAX_KEY = 64  # characters
 MAX_KEYS = 24  # of one name
@@ -59,17 +62,17 @@ def fold(text: str) -> str:
 def keys_of(user_id: str, display_name: str | None) -> list[str]:
     """The keys of a user, without doubles."""
     localpart, _, server = user_id.removeprefix("@").partition(":")
-    keys = dict.fromkeys(_keys(fold(localpart), f" {fold(server)}"))
+    keys = dict.fromkeys(_keys(USER_ID, fold(localpart), f" {fold(server)}"))
     if display_name:
-        keys |= dict.fromkeys(_keys(fold(display_name)))
+        keys |= dict.fromkeys(_keys(NAME, fold(display_name)))
     return list(keys)
 
 
-def _keys(name: str, rest: str = "") -> Iterator[str]:
+def _keys(mark: str, name: str, rest: str = "") -> Iterator[str]:
     """The keys of a folded name, which `rest` follows."""
     if not name:
         return
-    yield FIRST + (name + rest)[:MAX_KEY]
+    yield mark + (name + rest)[:MAX_KEY]
     count = 1
     for place in range(1, len(name)):
         if _begins_word(name[place - 1], name[place]):

@@ -40,12 +40,12 @@ class SearchTerm:
         return sorted(set(self.text.split()), key=lambda word: (-len(word), word))
 
 
-def rank(term: SearchTerm, user: FoundUser, server_name: str) -> Rank | None:
-    """The place of a user in the order, less is better; `None` if they do not match after all.
+def rank(term: SearchTerm, user: FoundUser, server_name: str) -> Rank:
+    """The place of a user in the order, less is better.
 
     First those whose name or localpart is the term, then those whose name, or user id, begins with
     it; among them those who share a room with the searcher, those of this server, and those with a
-    name and an avatar. A term that is a user id is not looked for in names.
+    name and an avatar.
     """
     localpart, _, server = user.user_id.removeprefix("@").partition(":")
     local = fold(localpart)
@@ -55,8 +55,6 @@ def rank(term: SearchTerm, user: FoundUser, server_name: str) -> Rank | None:
         match = 0
     elif name.startswith(term.text) or full_id.startswith(term.text):
         match = 1
-    elif term.is_id:
-        return None
     else:
         match = 2
     missing = (user.display_name is None) + (user.avatar_url is None)

@@ -37,8 +37,8 @@ class DirectoryEntry:
 class WantedKeys:
     """The keys that begin with one of `starts`, at most `per_scope` for each scope and start.
 
-    At most `in_all` are read, in the order of the scopes. Where `words` are given, each of them has
-    to begin a key of the entry.
+    No more than `in_all` are read. Where `words` are given, each of them has to begin a key of the
+    entry.
     """
 
     starts: Sequence[str]
@@ -63,8 +63,8 @@ async def find_candidates(
     """Users who are found within the scopes, each once.
 
     Where there are more than the limit, those whose key is the first one, or who are in a room, are
-    preferred. The searcher is not found in rooms of their own. Deactivated and locked users are left
-    out, and so is the one that sends server notices.
+    preferred. The searcher is not found in rooms of their own. Deactivated and locked users are
+    left out, and so is the one that sends server notices.
     """
     async with db.cursor(row_factory=class_row(Candidate)) as cursor:
         await cursor.execute(
@@ -87,7 +87,8 @@ async def find_candidates(
                      WHERE (member <> %(searcher)s OR scope <= 0)
                        AND (cardinality(%(words)s::text[]) = 0 OR (
                             SELECT bool_and(strpos(entry.keys, E'\n' || word) > 0
-                                            OR strpos(entry.keys, E'\n^' || word) > 0)
+                                            OR strpos(entry.keys, E'\n^' || word) > 0
+                                            OR strpos(entry.keys, E'\n@' || word) > 0)
                               FROM user_directory_entries AS entry, unnest(%(words)s) AS word
                              WHERE entry.scope = found.scope AND entry.member = found.member))
                      ORDER BY member, scope > 0 DESC, key, scope),
@@ -100,7 +101,7 @@ async def find_candidates(
               FROM best
               JOIN user_directory_entries AS entry USING (scope, member)
               JOIN names ON names.nid = best.member
-              LEFT JOIN users ON users.user_id = names.name
+              LEFT JOIN users ON users.user_id = names.name COLLATE "default"
              WHERE NOT COALESCE(users.is_deactivated OR users.is_locked
                                 OR users.user_type = 'server_notices', false)
             """,

@@ -17,7 +17,6 @@ class MemberRow:
     """A joined member of a room: the user, and their member event unless it was redacted."""
 
     member: int
-    room: int
     user_id: str
     json: bytes | None
 
@@ -31,23 +30,17 @@ class ChangedMembers:
     members: list[int] | None
 
 
-_MEMBER = """
-       memberships.member, memberships.room, names.name AS user_id,
-       CASE WHEN events.redacted_by IS NULL THEN events.json END AS json
-"""
-
-
 async def joined_rows(db: Connection, room: int, members: Sequence[int]) -> list[MemberRow]:
     """Those of some users who are joined to a room."""
     async with db.cursor(row_factory=class_row(MemberRow), binary=True) as cursor:
         await cursor.execute(
-            f"""
-            SELECT {_MEMBER}
+            """
+            SELECT member, names.name AS user_id,
+                   CASE WHEN redacted_by IS NULL THEN json END AS json
               FROM memberships
-              JOIN names ON names.nid = memberships.member
-              JOIN events ON events.event = memberships.event
-             WHERE memberships.room = %s AND memberships.member = ANY(%s::int4[])
-               AND memberships.membership = 'join'
+              JOIN names ON names.nid = member
+              JOIN events USING (event)
+             WHERE memberships.room = %s AND member = ANY(%s::int4[]) AND membership = 'join'
             """,
             (room, list(members)),
         )
@@ -58,15 +51,17 @@ async def public_rows(db: Connection, members: Sequence[int]) -> list[MemberRow]
     """Of each of some users the newest membership of a room that everybody may see."""
     async with db.cursor(row_factory=class_row(MemberRow), binary=True) as cursor:
         await cursor.execute(
-            f"""
-            SELECT DISTINCT ON (memberships.member) {_MEMBER}
-              FROM memberships
-              JOIN user_directory_rooms AS indexed USING (room)
-              JOIN names ON names.nid = memberships.member
-              JOIN events ON events.event = memberships.event
-             WHERE memberships.member = ANY(%s::int4[]) AND memberships.membership = 'join'
-               AND indexed.visibility = 'everybody'
-             ORDER BY memberships.member, memberships.position DESC
+            """
+            SELECT member, names.name AS user_id,
+                   CASE WHEN redacted_by IS NULL THEN json END AS json
+              FROM (SELECT DISTINCT ON (member) member, event
+                      FROM memberships
+                      JOIN user_directory_rooms USING (room)
+                     WHERE member = ANY(%s::int4[]) AND membership = 'join'
+                       AND visibility = 'everybody'
+                     ORDER BY member, position DESC) AS newest
+              JOIN names ON names.nid = member
+              JOIN events USING (event)
             """,
             (list(members),),
         )
@@ -92,14 +87,14 @@ async def joined_rooms(db: Connection, member: int) -> list[int]:
 
 
 async def has_joined_user_of(db: Connection, room: int, server_name: str) -> bool:
-    """Whether a user of a server is joined to a room."""
+    """Whether a user of a server is joined to a room; reads its members until one is found."""
     cursor = await db.execute(
         """
         SELECT EXISTS (
                SELECT FROM memberships
-                 JOIN names ON names.nid = memberships.member
-                WHERE memberships.room = %s AND memberships.membership = 'join'
-                  AND substr(names.name, strpos(names.name, ':') + 1) = %s)
+                WHERE room = %s AND membership = 'join'
+                  AND (SELECT substr(name, strpos(name, ':') + 1) = %s
+                         FROM names WHERE nid = memberships.member))
         """,
         (room, server_name),
     )

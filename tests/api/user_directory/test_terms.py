@@ -37,6 +37,13 @@ class TermTests(UserDirectoryTestCase):
         for term in ("@ob", "example.org", "@bob:other", "@"):
             self.assertEqual(await self.found(self.alice, term), [], term)
 
+    async def test_user_id_is_not_looked_for_in_names(self) -> None:
+        """Nobody is found by the id of another user."""
+        await self.add("mallory", self.bob.user_id)
+
+        self.assertEqual(await self.found(self.alice, self.bob.user_id), ["bob"])
+        self.assertEqual(await self.found(self.alice, "@bob"), ["bob"])
+
     async def test_names_without_spaces_are_found_by_any_part(self) -> None:
         """Korean, Chinese and Japanese users type one part of the name."""
         await self.add("kim", "김민수")
