@@ -6,16 +6,19 @@ seconds after they were made.
 """
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.concurrency.retry_pauses import Stopped
-from homeserver.storage.database.database import Database
+from homeserver.protocol.errors import Unavailable
+from homeserver.storage.database.database import Database, DatabaseUnavailable
 from homeserver.storage.user_directory.accounts import delete_accounts, waiting_accounts
 from homeserver.storage.user_directory.rooms import rooms_to_index
 from homeserver.user_directory.index import CHUNK, UserDirectoryIndex
 
 INTERVAL_SECONDS = 2.0
 ROOMS_PAGE = 500
+log = Logger()
 
 
 class UserDirectoryFilling:
@@ -65,6 +68,15 @@ class UserDirectoryFilling:
         for room_nid in rooms:
             if self._is_stopped:
                 return False
-            await self._index.update_room(room_nid)
+            await self._index_room(room_nid)
         self._after = last
         return last is not None
+
+    async def _index_room(self, room_nid: int) -> None:
+        try:
+            await self._index.update_room(room_nid)
+        except (Unavailable, DatabaseUnavailable, Stopped):
+            raise
+        except Exception:
+            # It must not keep all later rooms from being found; the next start tries again.
+            log.failure("could not index the members of the room with nid {room}", room=room_nid)

@@ -28,8 +28,8 @@ from homeserver.storage.user_directory.entries import (
 MAX_LIMIT = 50  # users in a response
 MAX_ROOMS = 2_000  # of the searcher, those with the newest membership
 CANDIDATES = 4_000  # entries that are read in all scopes together
-WORD_CANDIDATES = 1_000  # the same where each has to be compared with further words
-RANKED = 100  # users whose order is decided by more than the index has
+WORD_CANDIDATES = 600  # the same where each has to be compared with further words
+RANKED_BESIDE_LIMIT = 50  # users whose order is decided by more than the index has
 RETRY_AFTER_MS = 1_000
 
 
@@ -89,7 +89,9 @@ class UserSearch:
         searcher = await self._names.find_nid(user_id)
         found: dict[str, tuple[Rank, FoundUser]] = {}
         for keys in _steps(term, max(CANDIDATES // len(scopes), limit + 1)):
-            candidates = await self._db.run(find_candidates, scopes, keys, searcher or 0, RANKED)
+            candidates = await self._db.run(
+                find_candidates, scopes, keys, searcher or 0, limit + RANKED_BESIDE_LIMIT
+            )
             for each in candidates:
                 user = FoundUser(
                     each.user_id, each.display_name, each.avatar_url, is_shared=each.scope > 0

@@ -12,6 +12,8 @@ PATH = "/user_directory/search"
 class UserDirectoryTestCase(ServerTestCase):
     """Alice and Bob have accounts, and share no room."""
 
+    transcodes = True
+
     async def setUp(self) -> None:
         await super().setUp()
         self.alice = await self.register("alice")
