@@ -51,6 +51,8 @@ class UserDirectoryFilling:
                 pass
         except Stopped:
             pass
+        except (Unavailable, DatabaseUnavailable) as error:
+            log.info("the filling of the user directory waits: {error}", error=error)
 
     async def _index_accounts(self) -> bool:
         """Index some accounts; returns whether there were any."""
