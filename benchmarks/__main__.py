@@ -20,6 +20,7 @@ from benchmarks import (
     mails,
     push,
     sending,
+    user_directory,
 )
 from benchmarks.load.figures import Figure, table
 from benchmarks.load.loop import Loop
@@ -34,9 +35,19 @@ MAILS = "mails"  # with a mail server, on a server of its own
 PUSH = "push"  # with a gateway, on a server of its own
 MEDIA = "media"  # transfers 20 GB, and needs 10 GB of disk
 PREVIEWS = "previews"  # with a web server, on a server of its own
+USER_DIRECTORY = "user_directory"  # 100,000 users, on a server of its own
 LARGE_SCALE = "scale"  # takes some minutes, and a server of its own
 MEMBERS = 100
-NAMED = (APPSERVICES, ENCRYPTION, MAILS, MEDIA, PREVIEWS, PUSH, LARGE_SCALE)
+NAMED = (
+    APPSERVICES,
+    ENCRYPTION,
+    MAILS,
+    MEDIA,
+    PREVIEWS,
+    PUSH,
+    USER_DIRECTORY,
+    LARGE_SCALE,
+)
 HELP = f"{', '.join(PARTS)}; all of these if none; {', '.join(NAMED)} only if named"
 OVERRIDES = {"log": {"level": "WARN"}}
 
@@ -68,6 +79,8 @@ def main() -> int:
         figures += run_previews(arguments.scale)
     if PUSH in parts:
         figures += run_push(arguments.scale)
+    if USER_DIRECTORY in parts:
+        figures += run_user_directory(arguments.scale)
     if LARGE_SCALE in parts:
         figures += run_large_scale(arguments.scale)
     print(f"\n{table(figures)}")
@@ -156,6 +169,14 @@ def run_push(size: float) -> list[Figure]:
     os.sched_setaffinity(0, own_cores)
     with running_server(push.OVERRIDES, cpus=server_cores) as server:
         return push.measure(Population(server, Loop()), size)
+
+
+def run_user_directory(size: float) -> list[Figure]:
+    """The figures of `benchmarks.user_directory`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    with running_server(user_directory.OVERRIDES, cpus=server_cores) as server:
+        return user_directory.measure(Population(server, Loop()), size)
 
 
 def run_large_scale(size: float) -> list[Figure]:

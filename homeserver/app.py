@@ -208,6 +208,7 @@ class Homeserver:
         # A server that gets a request of this one assumes that this one is reachable.
         await parts.federated_rooms.start()
         parts.readers.start()
+        parts.user_directory.start()
         parts.appservices.transactions.start()
 
     def _on_stop_of_parts(self, parts: ServerParts) -> None:
@@ -222,6 +223,7 @@ class Homeserver:
         self._on_stop("URL previews", parts.url_previews.stop)
         self._on_stop("sync", parts.sync.stop)
         self._on_stop("the readers of the log", parts.readers.stop)
+        self._on_stop("the user directory", parts.user_directory.stop)
         self._on_stop("the transactions of application services", parts.appservices.stop)
         timeout = self.settings.limits.shutdown_timeout
         self._on_stop(

@@ -24,6 +24,7 @@ from homeserver.config.listeners import Listener
 from homeserver.config.media import MediaSettings
 from homeserver.config.support import Support
 from homeserver.config.url_previews import UrlPreviewSettings
+from homeserver.config.user_directory import UserDirectorySettings
 from homeserver.protocol.identifiers import is_valid_server_name
 from homeserver.protocol.room_versions import DEFAULT_ROOM_VERSION, find_room_version
 
@@ -336,6 +337,7 @@ class Settings(Section, frozen=True, kw_only=True):
     third_party_ids: ThirdPartyIdSettings = ThirdPartyIdSettings()
     rooms: RoomSettings = RoomSettings()
     room_directory: RoomDirectorySettings = RoomDirectorySettings()
+    user_directory: UserDirectorySettings = UserDirectorySettings()
     presence: PresenceSettings = PresenceSettings()
     encryption: EncryptionSettings = EncryptionSettings()
     appservices: Annotated[

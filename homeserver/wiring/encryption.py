@@ -34,7 +34,7 @@ from homeserver.streams.log import Log
 from homeserver.sync.engine import SyncEngine
 from homeserver.web.routes import Route
 from homeserver.wiring.accounts.account_core import AccountCore
-from homeserver.wiring.remote_device_lists import RemoteDeviceLists
+from homeserver.wiring.federation.remote_device_lists import RemoteDeviceLists
 from homeserver.wiring.room_core import RoomCore
 
 

@@ -5,7 +5,7 @@ from homeserver.push.email.mail_digests import MailDigests
 from homeserver.push.pushers.pusher_queues import PusherQueues
 from homeserver.storage.database.database import Database
 from homeserver.streams.durable_readers import DurableReaders
-from homeserver.wiring.federated_rooms import FederatedRooms
+from homeserver.wiring.federation.federated_rooms import FederatedRooms
 from homeserver.wiring.room_core import RoomCore
 from homeserver.wiring.rooms import RoomServices
 from homeserver.wiring.stream import Stream

@@ -61,7 +61,7 @@ from homeserver.streams.log import Log
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.routes import Route
 from homeserver.wiring.accounts.account_core import AccountCore
-from homeserver.wiring.remote import RemotePorts
+from homeserver.wiring.federation.remote import RemotePorts
 from homeserver.wiring.room_core import RoomCore
 
 

@@ -28,19 +28,20 @@ from homeserver.wiring.accounts.account_core import AccountCore
 from homeserver.wiring.accounts.account_services import AccountServices
 from homeserver.wiring.appservices import AppserviceQueries, AppserviceServices
 from homeserver.wiring.encryption import Encryption
-from homeserver.wiring.federated_rooms import FederatedRooms
-from homeserver.wiring.federation import Federation
+from homeserver.wiring.federation.federated_rooms import FederatedRooms
+from homeserver.wiring.federation.federation import Federation
+from homeserver.wiring.federation.remote import Remote
 from homeserver.wiring.http import Http
-from homeserver.wiring.media import MediaRepository
+from homeserver.wiring.media.media_repository import MediaRepository
+from homeserver.wiring.media.url_previews import UrlPreviewServices
 from homeserver.wiring.metrics import watch, watch_federation, watch_mails, watch_push
 from homeserver.wiring.moderation import Moderation
 from homeserver.wiring.rate_limits import rate_limits_of
-from homeserver.wiring.remote import Remote
 from homeserver.wiring.room_core import RoomCore
 from homeserver.wiring.rooms import RoomServices
 from homeserver.wiring.stream import Stream
 from homeserver.wiring.sync import Sync
-from homeserver.wiring.url_previews import UrlPreviewServices
+from homeserver.wiring.user_directory import UserDirectory
 
 
 class ServerParts:
@@ -74,6 +75,9 @@ class ServerParts:
         remote = Remote(reactor, db, log, federation, core)
         self.rooms = RoomServices(
             reactor, settings, db, log, readers, accounts, core, remote.ports, rate_limits
+        )
+        self.user_directory = UserDirectory(
+            reactor, settings, db, readers, core, self.rooms.summaries
         )
         self.encryption = Encryption(
             reactor, settings, db, log, readers, accounts, core, remote.ports.keys
@@ -215,6 +219,7 @@ class ServerParts:
         return [
             *self.accounts.routes({STREAM: settings.websocket.enabled}),
             *self.rooms.routes(),
+            *self.user_directory.routes(),
             *moderation.routes(),
             *self.encryption.routes(self.sync.engine, self.accounts.uia),
             *self.media.routes(),

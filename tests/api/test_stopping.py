@@ -13,8 +13,8 @@ from homeserver.streams.counters import CounterReserve
 from homeserver.streams.log import Log
 from homeserver.web.listeners import CannotListen, Listeners
 from homeserver.wiring.accounts.account_services import AccountServices
-from homeserver.wiring.federated_rooms import FederatedRooms
-from homeserver.wiring.federation import Federation
+from homeserver.wiring.federation.federated_rooms import FederatedRooms
+from homeserver.wiring.federation.federation import Federation
 from homeserver.wiring.rooms import RoomServices
 from homeserver.wiring.sync import Sync
 from tests.support.server import ServerTestCase

@@ -50,6 +50,11 @@ READS_FOREIGN_TABLES = {
     # Lists of the members of a room.
     "homeserver/storage/encryption/remote_devices.py",
     "homeserver/storage/database/stored_positions.py",
+    # The directory is made of rooms, members and profiles.
+    "homeserver/storage/user_directory/accounts.py",
+    "homeserver/storage/user_directory/entries.py",
+    "homeserver/storage/user_directory/rooms.py",
+    "homeserver/storage/user_directory/sources.py",
 }
 
 

@@ -35,6 +35,11 @@ NOT_APPENDED = {
             "ItemGroup",
         )
     },
+    "homeserver.user_directory.changes.RoomUsersChanged": "an item of a durable reader",
+    "homeserver.user_directory.changes.LocalProfileChanged": "an item of a durable reader",
+    "homeserver.storage.user_directory.sources.ChangedMembers": (
+        "a part of an item of a durable reader"
+    ),
     "homeserver.rooms.history.timeline_source.TimelineEvent": "an item of a durable reader",
     "homeserver.push.pushers.push_items.PushItem": "an item of a durable reader",
     "homeserver.push.pushers.queued_push.QueuedPush": "in the queue of a pusher",

@@ -19,7 +19,7 @@ from homeserver.rooms.history.timeline_segments import Depths
 from homeserver.rooms.history.timestamps import TimestampRequest
 from homeserver.rooms.membership.third_party_invites import InvitedAddress
 from homeserver.rooms.room.room import Room
-from homeserver.wiring.remote import RemotePorts
+from homeserver.wiring.federation.remote import RemotePorts
 
 
 class NoMemberships:

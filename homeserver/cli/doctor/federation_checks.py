@@ -38,7 +38,7 @@ from homeserver.outbound.http_client import reason_of
 from homeserver.outbound.networks import open_network
 from homeserver.protocol.signing.server_keys import InvalidServerKeys, parse_server_keys
 from homeserver.protocol.signing.signatures import SigningKey
-from homeserver.wiring.federation import web_client
+from homeserver.wiring.federation.federation import web_client
 
 TIMEOUT = 15.0  # seconds, for each step
 RENEWAL_SECONDS = (

@@ -29,7 +29,7 @@ from homeserver.rooms.membership.remote_memberships import RemoteMembershipsPort
 from homeserver.rooms.membership.third_party_invites import ThirdPartyExchangePort
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
-from homeserver.wiring.federation import Federation
+from homeserver.wiring.federation.federation import Federation
 from homeserver.wiring.room_core import RoomCore
 
 

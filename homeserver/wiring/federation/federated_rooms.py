@@ -44,8 +44,8 @@ from homeserver.web.rate_limits import RateLimits
 from homeserver.web.routes import Route
 from homeserver.wiring.accounts.account_core import AccountCore
 from homeserver.wiring.encryption import Encryption
-from homeserver.wiring.federation import Federation
-from homeserver.wiring.remote import Remote
+from homeserver.wiring.federation.federation import Federation
+from homeserver.wiring.federation.remote import Remote
 from homeserver.wiring.room_core import RoomCore
 from homeserver.wiring.rooms import RoomServices
 from homeserver.wiring.sync import Sync

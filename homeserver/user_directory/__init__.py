@@ -1,0 +1,1 @@
+"""The user directory: who is found by whom. See docs/user-directory.md."""

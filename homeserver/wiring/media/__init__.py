@@ -1,0 +1,1 @@
+"""Construct what has files: the media repository and previews of URLs."""
