@@ -32,6 +32,7 @@ from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation
 from homeserver.wiring.http import Http
+from homeserver.wiring.maintenance.retention import Retention
 from homeserver.wiring.media import MediaRepository
 from homeserver.wiring.metrics import watch, watch_federation, watch_jobs, watch_push
 from homeserver.wiring.moderation import Moderation
@@ -77,6 +78,7 @@ class ServerParts:
         self.rooms = RoomServices(
             reactor, settings, db, log, readers, accounts, core, remote.ports, rate_limits
         )
+        self.retention = Retention(reactor, settings, db, log, self.jobs, core)
         self.encryption = Encryption(
             reactor, settings, db, log, readers, accounts, core, remote.ports.keys
         )

@@ -212,8 +212,22 @@ class HistoryImported:
     before: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class EventsPurged:
+    """The content of events was deleted, as if they had been redacted, but by no redaction.
+
+    `from_timeline` says that they also left the timeline: no client gets them any more.
+    """
+
+    position: int
+    room: int
+    event_nids: tuple[int, ...]
+    from_timeline: bool
+
+
 RoomChange = (
     EventsStored
+    | EventsPurged
     | HistoryImported
     | PartialRoomJoined
     | PartialRoomReplaced
@@ -245,6 +259,9 @@ def with_own_events(entry: Any, events: EventStore) -> Any:
     elif isinstance(entry, HistoryImported):
         for stored in entry.events:
             events.published(stored)
+    elif isinstance(entry, EventsPurged):
+        for event_nid in entry.event_nids:
+            events.purge(event_nid, from_timeline=entry.from_timeline)
     elif isinstance(entry, OutOfRoomMembershipChanged):
         events.published(entry.stored)
     return entry

@@ -166,6 +166,15 @@ async def find_job(db: Connection, job_id: int) -> Job | None:
     return await _job(db, f"SELECT {COLUMNS} FROM background_jobs WHERE job_id = %s", (job_id,))
 
 
+async def last_created(db: Connection, kind: str) -> int | None:
+    """When the last job of a kind was created, in ms, as far as it is still listed."""
+    cursor = await db.execute(
+        "SELECT max(created_at) FROM background_jobs WHERE kind = %s", (kind,)
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
 async def newest_jobs(db: Connection, limit: int) -> list[Job]:
     """The jobs, the newest first, after the unfinished ones."""
     cursor = await db.execute(
