@@ -33,6 +33,7 @@ READS_FOREIGN_TABLES = {
     "homeserver/cli/doctor/auth_chain_checks.py",
     "homeserver/cli/doctor/database_checks.py",
     "homeserver/storage/rooms/event_graph.py",
+    "homeserver/storage/retention/purged_history.py",
     "homeserver/storage/retention/retention_rooms.py",
     "homeserver/storage/rooms/event_pages.py",
     "homeserver/storage/rooms/events_at_start.py",

@@ -5,6 +5,7 @@ from typing import Any
 from homeserver.background_jobs.jobs import Jobs
 from homeserver.config.settings import Settings
 from homeserver.rooms.retention.event_purge import EventPurge
+from homeserver.rooms.retention.history_purge import HistoryPurge
 from homeserver.rooms.retention.retention_jobs import RetentionJobs
 from homeserver.rooms.retention.self_destruction import SelfDestruction
 from homeserver.storage.database.database import Database
@@ -37,6 +38,7 @@ class Retention:
             purge,
             settings.retention.purge_interval,
         )
+        self._history_purge = HistoryPurge(db, jobs, rooms, events, purge)
         log.subscribe(self._self_destruction.apply)
 
     def start(self) -> None:
