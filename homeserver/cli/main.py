@@ -172,6 +172,13 @@ def _add_room_purges(actions: Any) -> None:
         "--with-local", action="store_true", help="also those that users of this server have sent"
     )
     purge.set_defaults(command=_purge_history)
+    delete = actions.add_parser("delete", help="delete a room from this server")
+    delete.add_argument(
+        "--block", action="store_true", help="and let no user of this server join it again"
+    )
+    delete.set_defaults(command=_delete_room)
+    unblock = actions.add_parser("unblock", help="allow to join a room again that was deleted")
+    unblock.set_defaults(command=_unblock_room)
 
 
 def _add_state(commands: Any) -> None:
@@ -305,6 +312,18 @@ def _purge_history(options: argparse.Namespace) -> int:
     from homeserver.cli.maintenance.room_purge import purge_history
 
     return purge_history(options)
+
+
+def _delete_room(options: argparse.Namespace) -> int:
+    from homeserver.cli.maintenance.room_purge import delete_room
+
+    return delete_room(options)
+
+
+def _unblock_room(options: argparse.Namespace) -> int:
+    from homeserver.cli.maintenance.room_purge import unblock
+
+    return unblock(options)
 
 
 def _jobs(options: argparse.Namespace) -> int:

@@ -78,7 +78,7 @@ class ServerParts:
         self.rooms = RoomServices(
             reactor, settings, db, log, readers, accounts, core, remote.ports, rate_limits
         )
-        self.retention = Retention(reactor, settings, db, log, self.jobs, core)
+        self.retention = Retention(reactor, settings, db, log, readers, self.jobs, core, self.rooms)
         self.encryption = Encryption(
             reactor, settings, db, log, readers, accounts, core, remote.ports.keys
         )

@@ -35,6 +35,7 @@ READS_FOREIGN_TABLES = {
     "homeserver/storage/rooms/event_graph.py",
     "homeserver/storage/retention/purged_history.py",
     "homeserver/storage/retention/retention_rooms.py",
+    "homeserver/storage/retention/room_deletion.py",
     "homeserver/storage/rooms/event_pages.py",
     "homeserver/storage/rooms/events_at_start.py",
     "homeserver/storage/appservices/backlog.py",

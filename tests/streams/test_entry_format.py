@@ -43,6 +43,7 @@ from homeserver.rooms.room.changes import (
     RedactionPending,
     RoomAliasChanged,
     RoomAliasesMoved,
+    RoomDeleted,
     RoomUnPartialStated,
     StateChanged,
 )
@@ -81,6 +82,10 @@ GOLDEN: list[tuple[Any, bytes]] = [
     (
         EventsPurged(8, 1, (6, 7), True),
         b"\x93\x01\xadevents_purged\x94\x08\x01\x92\x06\x07\xc3",
+    ),
+    (
+        RoomDeleted(8, 1, "!r:a"),
+        b"\x93\x01\xacroom_deleted\x93\x08\x01\xa4!r:a",
     ),
     (
         PartialRoomReplaced(8, 1),

@@ -1,6 +1,6 @@
-"""`homeserver room purge-history`: deletes old messages, on a running or a stopped server.
+"""`homeserver room purge-history | delete | unblock`, on a running or a stopped server.
 
-The command creates a job, which the server does while it runs.
+What takes long is a job, which the command creates, and which the server does while it runs.
 """
 
 import argparse
@@ -17,9 +17,12 @@ from homeserver.config.hints import homeserver_command
 from homeserver.config.settings import Settings
 from homeserver.rooms.diagnostics.room_inspection import RoomInspection
 from homeserver.rooms.retention.history_purge import PURGE_HISTORY, HistoryPurgeRequest
+from homeserver.rooms.retention.room_deletion import DELETE_ROOM, deletion_arguments
 from homeserver.storage.database.background_jobs import insert_job
 from homeserver.storage.database.database import Database
+from homeserver.storage.retention.blocked_rooms import unblock_room
 from homeserver.storage.retention.purged_history import place_in_history
+from homeserver.storage.rooms.names import Names
 
 
 def purge_history(options: argparse.Namespace) -> int:
@@ -45,6 +48,38 @@ async def _purge_history(reactor: Any, settings: Settings, options: argparse.Nam
             row.room, options.room, before, older_than, options.with_local
         )
         return await _create(db, PURGE_HISTORY, request.arguments())
+
+
+def delete_room(options: argparse.Namespace) -> int:
+    """Create the job that deletes a room; returns the exit status."""
+    settings = load_installed(options.config)
+    job_id = run_in_reactor(lambda reactor: _delete_room(reactor, settings, options))
+    _print_job(job_id, options)
+    return 0
+
+
+async def _delete_room(reactor: Any, settings: Settings, options: argparse.Namespace) -> int:
+    async with open_database(reactor, settings) as db:
+        row = await RoomInspection(db).find(options.room)
+        if row is None:
+            raise CommandError(f"This server does not know the room {plain(options.room)}")
+        room_id = await Names(db).name(row.room)
+        arguments = deletion_arguments(row.room, room_id, block=options.block)
+        return await _create(db, DELETE_ROOM, arguments)
+
+
+def unblock(options: argparse.Namespace) -> int:
+    """Unblock a room; returns the exit status."""
+    settings = load_installed(options.config)
+    if not run_in_reactor(lambda reactor: _unblock(reactor, settings, options.room)):
+        raise CommandError(f"The room {plain(options.room)} is not blocked")
+    print(f"Unblocked {plain(options.room)}")
+    return 0
+
+
+async def _unblock(reactor: Any, settings: Settings, room_id: str) -> bool:
+    async with open_database(reactor, settings) as db:
+        return await db.run(unblock_room, room_id)
 
 
 async def _create(db: Database, kind: str, arguments: dict[str, Any]) -> int:

@@ -32,6 +32,7 @@ from homeserver.rooms.room.changes import (
     RedactionPending,
     RoomAliasChanged,
     RoomAliasesMoved,
+    RoomDeleted,
     RoomUnPartialStated,
     StateChanged,
 )
@@ -299,6 +300,7 @@ ROOM_ENTRY_KINDS: Sequence[EntryKind[Any, Any]] = (
     plain_kind("partial_room_replaced", 1, PartialRoomReplaced),
     plain_kind("partial_room_left", 1, PartialRoomLeft),
     plain_kind("events_purged", 1, EventsPurged),
+    plain_kind("room_deleted", 1, RoomDeleted),
     plain_kind("directory_visibility", 1, DirectoryVisibilityChanged),
     plain_kind("room_alias", 1, RoomAliasChanged),
     plain_kind("room_aliases_moved", 1, RoomAliasesMoved),

@@ -7,7 +7,6 @@ is to be deleted too: other servers may have no copy of it that its readers can 
 from dataclasses import dataclass
 from typing import Any
 
-from homeserver.background_jobs.jobs import Jobs
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.history.message_lifetimes import Cutoff
@@ -55,13 +54,12 @@ class HistoryPurge:
     """Makes the steps of these jobs."""
 
     def __init__(
-        self, db: Database, jobs: Jobs, rooms: RoomRegistry, events: EventStore, purge: EventPurge
+        self, db: Database, rooms: RoomRegistry, events: EventStore, purge: EventPurge
     ) -> None:
         self._db = db
         self._rooms = rooms
         self._events = events
         self._purge = purge
-        jobs.add_idempotent_kind(PURGE_HISTORY, self.step)
 
     async def step(self, job: Job) -> Progress:
         """Delete some messages. The progress is the place of the last one that was examined."""

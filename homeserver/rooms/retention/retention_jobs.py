@@ -19,7 +19,7 @@ from homeserver.storage.database.database import Database
 from homeserver.storage.retention.retention_rooms import next_retention_room, old_messages
 from homeserver.streams.positions import MAX_POSITION
 
-KIND = "delete_expired_messages"
+DELETE_EXPIRED = "delete_expired_messages"
 MAX_EXAMINED = 200  # events of a step
 CHECK_SECONDS = 600.0
 HOUR_MS = 3_600_000
@@ -50,7 +50,6 @@ class RetentionJobs:
         self._creating = PeriodicTask(
             clock, CHECK_SECONDS, self.create_if_due, name="the deletion of expired messages"
         )
-        jobs.add_idempotent_kind(KIND, self.step)
 
     def start(self) -> None:
         """Begin to create jobs, if messages expire at all."""
@@ -63,9 +62,9 @@ class RetentionJobs:
 
     async def create_if_due(self) -> None:
         """Create a job if the last one was created long enough ago."""
-        last = await self._db.run(last_created, KIND)
+        last = await self._db.run(last_created, DELETE_EXPIRED)
         if last is None or now_ms(self._clock) - last >= self._interval_ms:
-            await self._jobs.create(KIND, {})
+            await self._jobs.create(DELETE_EXPIRED, {})
 
     async def step(self, job: Job) -> Progress:
         """Examine some messages of a room, and delete those that have expired.

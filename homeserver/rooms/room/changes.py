@@ -225,6 +225,15 @@ class EventsPurged:
     from_timeline: bool
 
 
+@dataclass(frozen=True, slots=True)
+class RoomDeleted:
+    """A room was deleted from this server, which does not know it any more."""
+
+    position: int
+    room: int
+    room_id: str
+
+
 RoomChange = (
     EventsStored
     | EventsPurged
@@ -262,6 +271,8 @@ def with_own_events(entry: Any, events: EventStore) -> Any:
     elif isinstance(entry, EventsPurged):
         for event_nid in entry.event_nids:
             events.purge(event_nid, from_timeline=entry.from_timeline)
+    elif isinstance(entry, RoomDeleted):
+        events.forget_room(entry.room_id)
     elif isinstance(entry, OutOfRoomMembershipChanged):
         events.published(entry.stored)
     return entry

@@ -39,12 +39,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a step has come to: `state` is the `Job.progress` of the next one."""
+    """What a step has come to: `state` is the `Job.progress` of the next one.
+
+    A job that waits for something else makes its next step after `pause` seconds.
+    """
 
     state: dict[str, Any]
     done: int
     total: int | None = None
     is_finished: bool = False
+    pause: float = 0.0
 
 
 async def insert_job(
@@ -173,6 +177,14 @@ async def last_created(db: Connection, kind: str) -> int | None:
     )
     row = await cursor.fetchone()
     return row[0] if row else None
+
+
+async def unfinished_jobs(db: Connection, kind: str) -> list[Job]:
+    """All unfinished jobs of a kind."""
+    cursor = await db.execute(
+        f"SELECT {COLUMNS} FROM background_jobs WHERE kind = %s AND {UNFINISHED}", (kind,)
+    )
+    return [_decode(row) for row in await cursor.fetchall()]
 
 
 async def newest_jobs(db: Connection, limit: int) -> list[Job]:

@@ -15,3 +15,9 @@ CREATE TABLE retention_rooms (
 INSERT INTO retention_rooms
 SELECT DISTINCT room FROM events
  WHERE type = (SELECT nid FROM names WHERE name = 'm.room.retention') AND state_key IS NOT NULL;
+
+-- Rooms, by id, that no user of this server may join; in ms.
+CREATE TABLE blocked_rooms (
+    room_id    text   PRIMARY KEY,
+    blocked_at bigint NOT NULL
+);
