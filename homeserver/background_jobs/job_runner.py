@@ -51,6 +51,7 @@ class JobRunner:
         self._pauses = RetryPauses(clock, BUSY_PAUSES)
         # Failed attempts of jobs that failed or that wait, and the time of the next one.
         self._later: dict[int, tuple[int, float]] = {}
+        self._watched_at = 0.0
         self._tidied_at: float | None = None
         self._polling = PeriodicTask(clock, POLL_SECONDS, self.work, name="background jobs")
 
@@ -67,12 +68,10 @@ class JobRunner:
         """Make steps until no job is left that can continue now."""
         try:
             await self._tidy()
-            while True:
-                self.watched = await self._db.run(newest_jobs, WATCHED)
-                job = await self._next()
-                if job is None:
-                    return
+            while (job := await self._next()) is not None:
+                await self._watch()
                 await self._step(job)
+            await self._watch()
         except (Unavailable, DatabaseUnavailable, Stopped):
             return  # the next run continues
 
@@ -82,6 +81,12 @@ class JobRunner:
             self._tidied_at = now
             oldest = now_ms(self._clock) - KEPT_MS
             await self._db.run(delete_finished_jobs, oldest, MAX_DELETED)
+
+    async def _watch(self) -> None:
+        now = self._clock.seconds()
+        if now - self._watched_at >= POLL_SECONDS or self._watched_at == 0.0:
+            self._watched_at = now
+            self.watched = await self._db.run(newest_jobs, WATCHED)
 
     async def _next(self) -> Job | None:
         self._pauses.check()

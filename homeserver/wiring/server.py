@@ -14,7 +14,7 @@ from homeserver.background_jobs.job_runner import JobRunner
 from homeserver.background_jobs.jobs import Jobs
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_signing_keys
-from homeserver.observability.caches import caches_of
+from homeserver.observability.caches import caches_of, periodic_tasks_of
 from homeserver.observability.metrics import Metrics
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.storage.database.database import Database
@@ -34,7 +34,13 @@ from homeserver.wiring.federation import Federation
 from homeserver.wiring.http import Http
 from homeserver.wiring.maintenance.retention import Retention
 from homeserver.wiring.media import MediaRepository
-from homeserver.wiring.metrics import watch, watch_federation, watch_jobs, watch_push
+from homeserver.wiring.metrics import (
+    watch,
+    watch_federation,
+    watch_jobs,
+    watch_periodic_tasks,
+    watch_push,
+)
 from homeserver.wiring.moderation import Moderation
 from homeserver.wiring.rate_limits import rate_limits_of
 from homeserver.wiring.remote import Remote
@@ -128,6 +134,7 @@ class ServerParts:
         watch_federation(metrics, self.federated_rooms)
         watch_push(metrics, self.sync.push.pushers.queues)
         watch_jobs(metrics, self.job_runner)
+        watch_periodic_tasks(metrics, periodic_tasks_of(self))
         metrics.show_caches(caches_of(self))
 
     def _appservices(self, reactor: Any, log: Log) -> AppserviceServices:

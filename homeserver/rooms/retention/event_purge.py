@@ -36,8 +36,10 @@ class EventPurge:
         """Purge events of a room; returns when that is durable.
 
         Events that the next one follows, and the newest of the timeline, stay there without
-        content: from them a room is loaded.
+        content: from them a room is loaded. So do all while the room has partial state, whose
+        events are checked again.
         """
+        from_timeline = from_timeline and room.partial is None
         # While its writer is in use, a room is not being loaded from a database that changes.
         async with self._rooms.writing(room.room_id) as writer:
             found = await self._events.load_bare(room.version, list(event_nids))

@@ -21,6 +21,7 @@ from homeserver.streams.positions import MAX_POSITION
 
 DELETE_EXPIRED = "delete_expired_messages"
 MAX_EXAMINED = 200  # events of a step
+MAX_ROOMS = 50  # without anything to do, that a step passes
 CHECK_SECONDS = 600.0
 HOUR_MS = 3_600_000
 
@@ -76,11 +77,9 @@ class RetentionJobs:
             return Progress({}, job.done, is_finished=True)
         room_nid, after = job.progress.get("room"), job.progress.get("after", -MAX_POSITION)
         if room_nid is None:
-            room_nid = await self._db.run(
-                next_retention_room, job.progress.get("last", 0), of_all=limits.default is not None
-            )
+            last, room_nid = await self._next_room(job.progress.get("last", 0), limits.default)
             if room_nid is None:
-                return Progress({}, job.done, is_finished=True)
+                return Progress({"last": last}, job.done, is_finished=last is None)
         room = await self._rooms.by_number(room_nid)
         cutoff = None if room is None else await self._lifetimes.cutoff(room)
         if room is None or cutoff is None or room.partial is not None:
@@ -89,6 +88,25 @@ class RetentionJobs:
         if examined is None:
             return Progress({"last": room_nid}, job.done + deleted)
         return Progress({"room": room_nid, "after": examined}, job.done + deleted)
+
+    async def _next_room(self, last: int, default: int | None) -> tuple[int | None, int | None]:
+        """The next rooms after `last`: those without anything to do, and one with something, if
+        there is one; (`None`, `None`) at the end.
+
+        So a server with many idle rooms need not load them.
+        """
+        for _ in range(MAX_ROOMS):
+            found = await self._db.run(next_retention_room, last, of_all=default is not None)
+            if found is None:
+                return None, None
+            last, has_policy = found
+            if has_policy:
+                return last, last
+            assert default is not None, "only then are there rooms without a policy"
+            upto = Cutoff.at(max(0, now_ms(self._clock) - default)).position
+            if await self._db.run(old_messages, last, -MAX_POSITION, upto, 1):
+                return last, last
+        return last, None
 
     async def _delete(self, room: Room, cutoff: Cutoff, after: int) -> tuple[int | None, int]:
         """Delete expired messages above a position; gives the last one examined, `None` at the

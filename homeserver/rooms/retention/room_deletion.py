@@ -29,6 +29,7 @@ from homeserver.storage.retention.room_deletion import (
     delete_known_room,
     delete_of_room,
 )
+from homeserver.storage.rooms.rooms import find_room
 from homeserver.streams.log import Log
 
 DELETE_ROOM = "delete_room"
@@ -121,6 +122,9 @@ class RoomDeletion:
 
     async def _erase(self, job: Job) -> Progress:
         room_nid, number = job.arguments["room"], job.progress["table"]
+        if await self._db.run(find_room, room_nid) is not None:
+            # The job was cancelled, the server restarted, and the room joined again.
+            return Progress({}, job.done, job.total, is_finished=True)
         self._rooms.retire(room_nid)
         if number < len(TABLES):
             await self._db.run(delete_of_room, TABLES[number], room_nid, job.arguments["room_id"])

@@ -18,14 +18,24 @@ INSERT_RETENTION_ROOM = BatchStatement(
 )
 
 
-async def next_retention_room(db: Connection, after: int, *, of_all: bool) -> int | None:
-    """The next room above a nid: with a policy of its own, or `of_all` the server has."""
+async def next_retention_room(
+    db: Connection, after: int, *, of_all: bool
+) -> tuple[int, bool] | None:
+    """The next room above a nid that may have a policy, or `of_all` the server has; and whether it
+    may have one.
+    """
     table = "rooms" if of_all else "retention_rooms"
     cursor = await db.execute(
-        f"SELECT room FROM {table} WHERE room > %s ORDER BY room LIMIT 1", (after,)
+        f"""
+        SELECT room, room IN (SELECT room FROM retention_rooms)
+          FROM {table}
+         WHERE room > %s
+         ORDER BY room
+         LIMIT 1
+        """,
+        (after,),
     )
-    row = await cursor.fetchone()
-    return row[0] if row else None
+    return await cursor.fetchone()
 
 
 async def old_messages(

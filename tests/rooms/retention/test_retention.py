@@ -14,7 +14,9 @@ from tests.support.server import ServerTestCase
 MESSAGE = "m.room.message"
 
 
-class RetentionTests(ServerTestCase):
+class RetentionTestCase(ServerTestCase):
+    """A server on which messages expire, and a user with a room."""
+
     settings: ClassVar[dict[str, Any]] = {"retention": {"enabled": True}}
     transcodes = True
 
@@ -63,6 +65,8 @@ class RetentionTests(ServerTestCase):
             rows = connection.execute("SELECT json FROM events").fetchall()
         return sum(text.encode() in row[0] for row in rows)
 
+
+class RetentionTests(RetentionTestCase):
     async def test_an_expired_message_is_hidden_at_once(self) -> None:
         """A user does not see what the room promises to keep no longer, whether deleted or not."""
         event_id = await self.alice.say(self.room, "old")
@@ -149,6 +153,25 @@ class RetentionTests(ServerTestCase):
         await deferLater(reactor, 0.01)
 
         self.assertEqual(await self.shown(), [])
+
+
+class DefaultLifetimeTests(RetentionTestCase):
+    settings: ClassVar[dict[str, Any]] = {"retention": {"enabled": True, "default_lifetime": 1}}
+
+    async def test_rooms_that_say_nothing_have_the_lifetime_of_the_server(self) -> None:
+        """An operator who must not keep messages need not ask every room."""
+        await self.alice.create_room(name="idle")
+        await self.alice.say(self.room, "old")
+        shown = await self.shown()
+        await deferLater(reactor, 1.05)
+        await self.alice.set_state(self.room, "m.room.topic", {"topic": "tea"})
+        hidden = await self.shown()
+        await self.delete()
+
+        self.assertEqual((shown, hidden, self.stored('"old"')), (["old"], [], 0))
+        # Rooms without old messages need not be loaded.
+        next_room = await self.server.parts.retention.jobs._next_room(0, 1_000)
+        self.assertEqual(next_room, (None, None))
 
 
 class NoRetentionTests(ServerTestCase):
