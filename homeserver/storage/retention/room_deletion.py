@@ -46,14 +46,12 @@ async def delete_of_room(db: Connection, table: str, room: int, room_id: str) ->
 
 async def delete_events_of_room(db: Connection, room: int, limit: int) -> int:
     """Delete some events of a room, with what belongs to them; returns their number."""
-    cursor = await db.execute(
-        "DELETE FROM events WHERE event IN (SELECT event FROM events WHERE room = %s LIMIT %s)"
-        " RETURNING event",
-        (room, limit),
-    )
+    cursor = await db.execute("SELECT event FROM events WHERE room = %s LIMIT %s", (room, limit))
     events = [row[0] for row in await cursor.fetchall()]
     for table, column in BY_EVENT.items():
         await db.execute(f"DELETE FROM {table} WHERE {column} = ANY(%s)", (events,))
+    # Last, as it locks what the garbage collection of states needs.
+    await db.execute("DELETE FROM events WHERE event = ANY(%s)", (events,))
     return len(events)
 
 
