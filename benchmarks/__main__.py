@@ -18,6 +18,7 @@ from benchmarks import (
     initial_sync,
     large_scale,
     mails,
+    purges,
     push,
     sending,
     user_directory,
@@ -35,6 +36,7 @@ MAILS = "mails"  # with a mail server, on a server of its own
 PUSH = "push"  # with a gateway, on a server of its own
 MEDIA = "media"  # transfers 20 GB, and needs 10 GB of disk
 PREVIEWS = "previews"  # with a web server, on a server of its own
+PURGES = "purges"  # fills a room, on a server of its own
 USER_DIRECTORY = "user_directory"  # 100,000 users, on a server of its own
 LARGE_SCALE = "scale"  # takes some minutes, and a server of its own
 MEMBERS = 100
@@ -44,6 +46,7 @@ NAMED = (
     MAILS,
     MEDIA,
     PREVIEWS,
+    PURGES,
     PUSH,
     USER_DIRECTORY,
     LARGE_SCALE,
@@ -77,6 +80,8 @@ def main() -> int:
         figures += run_media(arguments.scale, arguments.storage)
     if PREVIEWS in parts:
         figures += run_previews(arguments.scale)
+    if PURGES in parts:
+        figures += run_purges(arguments.scale)
     if PUSH in parts:
         figures += run_push(arguments.scale)
     if USER_DIRECTORY in parts:
@@ -161,6 +166,14 @@ def run_previews(size: float) -> list[Figure]:
     os.sched_setaffinity(0, own_cores)
     with running_server(previews.OVERRIDES, cpus=server_cores) as server:
         return previews.measure(Population(server, Loop()), size)
+
+
+def run_purges(size: float) -> list[Figure]:
+    """The figures of `benchmarks.purges`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    with running_server(OVERRIDES, cpus=server_cores) as server:
+        return purges.measure(Population(server, Loop()), size)
 
 
 def run_push(size: float) -> list[Figure]:

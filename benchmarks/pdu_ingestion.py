@@ -27,7 +27,7 @@ import msgspec
 from benchmarks.load.figures import Figure, table
 from benchmarks.load.processes import resident_bytes
 from homeserver.cli.reactor import run_in_reactor
-from homeserver.config.limits import LimitSettings
+from homeserver.config.sections.limits import LimitSettings
 from homeserver.protocol.events import Event, build_event
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.protocol.signing.hashes import check_content_hash

@@ -192,12 +192,14 @@ class Homeserver:
         self._on_stop_of_parts(parts)
         await register_senders(db, reactor, appservices.all)
         await parts.account_core.load()
+        await parts.retention.load()
         await parts.appservices.transactions.load()
         await parts.readers.load()
         await parts.federation.start()
         reserve.start()
         parts.accounts.start()
         parts.rooms.start()
+        parts.retention.start()
         parts.encryption.start()
         await parts.media.start()
         parts.url_previews.start()
@@ -210,11 +212,13 @@ class Homeserver:
         parts.readers.start()
         parts.user_directory.start()
         parts.appservices.transactions.start()
+        parts.job_runner.start()
 
     def _on_stop_of_parts(self, parts: ServerParts) -> None:
         """Register the stop of all parts, the last first, even if their start fails half-way."""
         self._on_stop("the accounts", parts.accounts.stop)
         self._on_stop("the rooms", parts.rooms.stop)
+        self._on_stop("the retention of messages", parts.retention.stop)
         self._on_stop("the requests to application services", parts.appservice_queries.stop)
         self._on_stop("federation", parts.federation.stop)
         self._on_stop("the exchange with other servers", parts.federated_rooms.stop)
@@ -225,6 +229,7 @@ class Homeserver:
         self._on_stop("the readers of the log", parts.readers.stop)
         self._on_stop("the user directory", parts.user_directory.stop)
         self._on_stop("the transactions of application services", parts.appservices.stop)
+        self._on_stop("the background jobs", parts.job_runner.stop)
         timeout = self.settings.limits.shutdown_timeout
         self._on_stop(
             "the listeners", lambda: parts.listeners.stop(timeout), timeout + PART_SECONDS

@@ -25,7 +25,7 @@ from homeserver.concurrency.deferreds import gather_all
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.retry_pauses import RetryPauses
 from homeserver.concurrency.single_flight import SingleFlight
-from homeserver.config.limits import RateSettings
+from homeserver.config.sections.limits import RateSettings
 from homeserver.outbound.http_client import OutboundError
 from homeserver.protocol.appservices.appservice import Appservice
 from homeserver.protocol.errors import LimitExceeded, NotFound, RequestTimeout

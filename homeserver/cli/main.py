@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_appservice(commands)
     _add_media(commands)
+    _add_jobs(commands)
     return parser
 
 
@@ -151,10 +152,33 @@ def _add_room(commands: Any) -> None:
     )
     graph.add_argument("--svg", type=Path, metavar="FILE", help="a picture, drawn by Graphviz")
     graph.add_argument("--dot", type=Path, metavar="FILE", help="in the language of Graphviz")
+    for action in actions.choices.values():
+        action.set_defaults(command=_room)
+    _add_room_purges(actions)
     for name, action in actions.choices.items():
         action.add_argument("room", metavar="ROOM", help="room ID, or an alias of this server")
         _add_config(action)
-        action.set_defaults(command=_room, action=name)
+        action.set_defaults(action=name)
+
+
+def _add_room_purges(actions: Any) -> None:
+    purge = actions.add_parser("purge-history", help="delete old messages, but no state")
+    upto = purge.add_mutually_exclusive_group(required=True)
+    upto.add_argument("--before-event", metavar="EVENT", help="those before an event")
+    upto.add_argument(
+        "--older-than", type=_duration, metavar="TIME", help="those of an age: 90s, 2h, 7d"
+    )
+    purge.add_argument(
+        "--with-local", action="store_true", help="also those that users of this server have sent"
+    )
+    purge.set_defaults(command=_purge_history)
+    delete = actions.add_parser("delete", help="delete a room from this server")
+    delete.add_argument(
+        "--block", action="store_true", help="and let no user of this server join it again"
+    )
+    delete.set_defaults(command=_delete_room)
+    unblock = actions.add_parser("unblock", help="allow to join a room again that was deleted")
+    unblock.set_defaults(command=_unblock_room)
 
 
 def _add_state(commands: Any) -> None:
@@ -207,6 +231,20 @@ def _add_media(commands: Any) -> None:
             action.add_argument("--user", metavar="USER_ID", help="all files of a local user")
         _add_config(action)
         action.set_defaults(command=_media, action=name)
+
+
+def _add_jobs(commands: Any) -> None:
+    parser = commands.add_parser("jobs", help="show and cancel work in the background")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    actions.add_parser("list", help="list the jobs, the unfinished ones first")
+    actions.add_parser("show", help="show a job")
+    actions.add_parser("cancel", help="end a job after its present step")
+    actions.add_parser("retry", help="continue a job that failed or was cancelled")
+    for name, action in actions.choices.items():
+        if name != "list":
+            action.add_argument("job", type=int, metavar="ID", help="the number of the job")
+        _add_config(action)
+        action.set_defaults(command=_jobs, action=name)
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -273,6 +311,30 @@ def _media(options: argparse.Namespace) -> int:
     from homeserver.cli.media.commands import media
 
     return media(options)
+
+
+def _purge_history(options: argparse.Namespace) -> int:
+    from homeserver.cli.maintenance.room_purge import purge_history
+
+    return purge_history(options)
+
+
+def _delete_room(options: argparse.Namespace) -> int:
+    from homeserver.cli.maintenance.room_purge import delete_room
+
+    return delete_room(options)
+
+
+def _unblock_room(options: argparse.Namespace) -> int:
+    from homeserver.cli.maintenance.room_purge import unblock
+
+    return unblock(options)
+
+
+def _jobs(options: argparse.Namespace) -> int:
+    from homeserver.cli.maintenance.jobs import jobs
+
+    return jobs(options)
 
 
 def _room(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#content-repo-client-behav
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.clock import Clock, now_ms
-from homeserver.config.media import MediaSettings
+from homeserver.config.sections.media import MediaSettings
 from homeserver.media.remote.arriving_file import ArrivingFile
 from homeserver.media.remote.remote_files import RemoteFiles
 from homeserver.media.served_file import ServedFile

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from homeserver.concurrency.keyed_locks import KeyedLocks
-from homeserver.config.media import MediaSettings
+from homeserver.config.sections.media import MediaSettings
 from homeserver.protocol.errors import Forbidden, LimitExceeded
 from homeserver.storage.database.database import Database
 from homeserver.storage.media.media import MediaUsage, usage_of

@@ -16,7 +16,7 @@ from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
 from homeserver.concurrency.clock import Clock, now_ms
 from homeserver.concurrency.keyed_locks import KeyedLocks
-from homeserver.config.media import MediaSettings
+from homeserver.config.sections.media import MediaSettings
 from homeserver.media.files.content_store import ContentStore
 from homeserver.media.upload_quotas import UploadQuotas
 from homeserver.media.upload_waits import UploadWaits

@@ -23,7 +23,7 @@ from twisted.mail.imap4 import LOGINAuthenticator, PLAINAuthenticator
 from twisted.mail.smtp import ESMTPClient, SMTPClientError, SMTPDeliveryError
 from twisted.python.failure import Failure
 
-from homeserver.config.contact import EmailSettings
+from homeserver.config.sections.contact import EmailSettings
 from homeserver.outbound.client_tls import ClientTls, TlsTo
 from homeserver.outbound.networks import open_network
 from homeserver.protocol.errors import InvalidParam, MailNotSent, MailRefused

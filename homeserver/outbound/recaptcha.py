@@ -7,7 +7,7 @@ https://developers.google.com/recaptcha/docs/verify
 import msgspec
 from twisted.logger import Logger
 
-from homeserver.config.settings import RecaptchaSettings
+from homeserver.config.sections.accounts import RecaptchaSettings
 from homeserver.outbound.http_client import OutboundClient, OutboundError
 from homeserver.protocol.errors import Unavailable
 

@@ -1,5 +1,10 @@
 """Metrics that are read from the server's objects at each scrape."""
 
+from collections import Counter
+from collections.abc import Sequence
+
+from homeserver.background_jobs.job_runner import JobRunner
+from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.observability.metrics import Metrics
 from homeserver.push.email.mail_digests import MailDigests
 from homeserver.push.pushers.pusher_queues import PusherQueues
@@ -122,3 +127,49 @@ def watch_mails(metrics: Metrics, digests: MailDigests) -> None:
         "Mailboxes for which unread messages wait.",
         lambda: len(digests),
     )
+
+
+def watch_periodic_tasks(metrics: Metrics, tasks: Sequence[PeriodicTask]) -> None:
+    """Register the metrics of what is done at intervals."""
+    metrics.gauges(
+        "periodic_task_last_run_timestamp_seconds",
+        "When the last run of a periodic task ended.",
+        "task",
+        lambda: {each.name: each.last_run_at for each in tasks if each.last_run_at is not None},
+    )
+    metrics.gauges(
+        "periodic_task_next_run_timestamp_seconds",
+        "When the next run of a periodic task is due.",
+        "task",
+        lambda: {each.name: each.next_run_at for each in tasks if each.next_run_at is not None},
+    )
+    metrics.gauges(
+        "periodic_task_failures",
+        "Runs of a periodic task that failed since the last success; the log says why.",
+        "task",
+        lambda: {each.name: each.failures for each in tasks},
+    )
+
+
+def watch_jobs(metrics: Metrics, runner: JobRunner) -> None:
+    """Register the metrics of background jobs."""
+    metrics.gauges(
+        "jobs",
+        "Background jobs by state, of the unfinished and the newest ones.",
+        "state",
+        lambda: {
+            state: Counter(job.state for job in runner.watched)[state]
+            for state in ("waiting", "running", "failed")
+        },
+    )
+    metrics.gauges(
+        "job_progress",
+        "Share of its work that a running background job has done, 0 to 1.",
+        "job",
+        lambda: {
+            f"{job.kind} {job.job_id}": min(job.done / job.total, 1.0)
+            for job in runner.watched
+            if job.state == "running" and job.total
+        },
+    )
+    metrics.counter("job_steps", "Steps of background jobs since the start.", lambda: runner.steps)

@@ -10,9 +10,11 @@ from typing import Any
 
 from federation.remote.policy_signer import PolicySigner
 from homeserver.accounts.appservices.appservices import Appservices
+from homeserver.background_jobs.job_runner import JobRunner
+from homeserver.background_jobs.jobs import Jobs
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_signing_keys
-from homeserver.observability.caches import caches_of
+from homeserver.observability.caches import caches_of, periodic_tasks_of
 from homeserver.observability.metrics import Metrics
 from homeserver.protocol.proposals.unstable_names import STREAM
 from homeserver.protocol.signing.signatures import SigningKey
@@ -32,9 +34,17 @@ from homeserver.wiring.federation.federated_rooms import FederatedRooms
 from homeserver.wiring.federation.federation import Federation
 from homeserver.wiring.federation.remote import Remote
 from homeserver.wiring.http import Http
+from homeserver.wiring.maintenance.retention import Retention
 from homeserver.wiring.media.media_repository import MediaRepository
 from homeserver.wiring.media.url_previews import UrlPreviewServices
-from homeserver.wiring.metrics import watch, watch_federation, watch_mails, watch_push
+from homeserver.wiring.metrics import (
+    watch,
+    watch_federation,
+    watch_jobs,
+    watch_mails,
+    watch_periodic_tasks,
+    watch_push,
+)
 from homeserver.wiring.moderation import Moderation
 from homeserver.wiring.rate_limits import rate_limits_of
 from homeserver.wiring.room_core import RoomCore
@@ -63,6 +73,8 @@ class ServerParts:
     ) -> None:
         self.db = db
         readers = self.readers = DurableReaders(log, db, reactor)
+        self.jobs = Jobs(db, reactor)
+        self.job_runner = JobRunner(self.jobs, db, log, reactor)
         rate_limits = rate_limits_of(reactor, settings)
         keys = load_signing_keys(settings.signing_key_path)
         self.appservice_queries = AppserviceQueries(reactor, settings, db, appservices, rate_limits)
@@ -79,6 +91,7 @@ class ServerParts:
         self.user_directory = UserDirectory(
             reactor, settings, db, readers, core, self.rooms.summaries
         )
+        self.retention = Retention(reactor, settings, db, log, readers, self.jobs, core, self.rooms)
         self.encryption = Encryption(
             reactor, settings, db, log, readers, accounts, core, remote.ports.keys
         )
@@ -132,6 +145,8 @@ class ServerParts:
         if pushers.digests is not None:
             watch_mails(metrics, pushers.digests)
         self.url_previews.watch(metrics)
+        watch_jobs(metrics, self.job_runner)
+        watch_periodic_tasks(metrics, periodic_tasks_of(self))
         metrics.show_caches(caches_of(self))
 
     def _appservices(self, reactor: Any, log: Log) -> AppserviceServices:

@@ -34,7 +34,7 @@ from homeserver.client_api.accounts.validation_page import ValidationPageApi
 from homeserver.client_api.server.capabilities import CapabilitiesApi
 from homeserver.client_api.server.discovery import DiscoveryApi
 from homeserver.client_api.server.versions import VersionsApi
-from homeserver.config.support import Contact, Support
+from homeserver.config.sections.support import Contact, Support
 from homeserver.web.addresses import TrustedProxies
 from homeserver.web.html import Pages
 from homeserver.web.rate_limits import RateLimits

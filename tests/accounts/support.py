@@ -37,14 +37,14 @@ from homeserver.accounts.third_party_ids.identity_bindings import IdentityBindin
 from homeserver.accounts.third_party_ids.third_party_ids import ThirdPartyIds
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.accounts.user_data.profiles import LocalProfiles, Profile, Profiles
-from homeserver.config.contact import EmailSettings
-from homeserver.config.limits import RateSettings
-from homeserver.config.settings import (
+from homeserver.config.sections.accounts import (
     PasswordSettings,
     PolicySettings,
     RegistrationSettings,
     TokenSettings,
 )
+from homeserver.config.sections.contact import EmailSettings
+from homeserver.config.sections.limits import RateSettings
 from homeserver.protocol.errors import MailNotSent, MatrixError, NotFound
 from homeserver.protocol.third_party_ids.address_validation import (
     ThreepidCredentials as NamedSession,

@@ -11,7 +11,7 @@ from homeserver.accounts.third_party_ids.address_validation import (
     TokenRequest,
     safe_next_link,
 )
-from homeserver.config.contact import EmailSettings
+from homeserver.config.sections.contact import EmailSettings
 from homeserver.protocol.errors import LimitExceeded
 from homeserver.protocol.third_party_ids.address_validation import (
     ADD,

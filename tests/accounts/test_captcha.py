@@ -6,7 +6,8 @@ from twisted.web.http_headers import Headers
 
 from homeserver.accounts.interactive_auth.user_interactive_auth import AuthenticationNeeded
 from homeserver.accounts.registration.registration_flow import RegistrationRequest
-from homeserver.config.settings import RecaptchaSettings, RegistrationSettings, Settings
+from homeserver.config.sections.accounts import RecaptchaSettings, RegistrationSettings
+from homeserver.config.settings import Settings
 from homeserver.outbound.http_client import OutboundError, OutboundResponse
 from homeserver.outbound.recaptcha import Recaptcha
 from tests.accounts.api import ApiTestCase

@@ -5,7 +5,7 @@ from twisted.internet.defer import gatherResults
 
 from homeserver.accounts.credentials.passwords import Passwords
 from homeserver.accounts.credentials.verification import PasswordAndTokenVerifier
-from homeserver.config.settings import PasswordSettings
+from homeserver.config.sections.accounts import PasswordSettings
 from homeserver.protocol.errors import WeakPassword
 from homeserver.storage.accounts.users import find_user
 from tests.accounts.support import ALICE, PASSWORD, AccountsTestCase

@@ -5,7 +5,7 @@ from typing import Any
 
 from homeserver.accounts.interactive_auth.user_interactive_auth import AuthenticationNeeded
 from homeserver.accounts.registration.registration_flow import RegistrationRequest
-from homeserver.config.settings import RegistrationSettings
+from homeserver.config.sections.accounts import RegistrationSettings
 from homeserver.storage.accounts.accepted_policies import accepted_policies
 from homeserver.storage.accounts.registration_tokens import insert_registration_token
 from tests.accounts.support import ALICE, PASSWORD, TERMS, AccountsTestCase

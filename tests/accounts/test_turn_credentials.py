@@ -7,8 +7,8 @@ import pytest
 from twisted.internet.task import Clock
 
 from homeserver.accounts.credentials.turn_credentials import TurnCredentials
-from homeserver.config.calls import TurnSettings
 from homeserver.config.errors import ConfigError
+from homeserver.config.sections.calls import TurnSettings
 
 ALICE = "@alice:example.org"
 URIS = ("turn:turn.example.org?transport=udp",)

@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from homeserver.config.limits import RateLimitSettings
+from homeserver.config.sections.limits import RateLimitSettings
 from tests.fuzz.routes import all_routes
 from tests.support.actors import Actor
 from tests.support.refused import Refused

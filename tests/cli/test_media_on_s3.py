@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from homeserver.cli.doctor.media_checks import check_bucket
-from homeserver.config.media import MediaSettings
-from homeserver.config.s3 import S3Settings
+from homeserver.config.sections.media import MediaSettings
+from homeserver.config.sections.s3 import S3Settings
 from homeserver.config.settings import Settings
 from tests.media.s3.fake_s3 import FailingS3, Fault, fails_with, keys_in, new_bucket, s3_client
 

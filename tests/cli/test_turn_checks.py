@@ -9,7 +9,7 @@ import pytest
 
 from homeserver.cli.doctor.findings import Severity
 from homeserver.cli.doctor.turn_checks import check_turn
-from homeserver.config.calls import TurnSettings
+from homeserver.config.sections.calls import TurnSettings
 from homeserver.config.settings import Settings
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from homeserver.cli.doctor.findings import Severity
 from homeserver.cli.doctor.turn_checks import check_turn
-from homeserver.config.calls import TurnSettings
+from homeserver.config.sections.calls import TurnSettings
 from homeserver.config.settings import Settings
 from tests.clients.plain_client import CLIENT, register
 from tests.support.process import SHARED_SECRET, free_port, running_server

@@ -8,7 +8,7 @@ from twisted.internet.ssl import PrivateCertificate
 from twisted.mail.smtp import SMTPServerError
 from twisted.trial.unittest import TestCase
 
-from homeserver.config.contact import EmailSettings
+from homeserver.config.sections.contact import EmailSettings
 from homeserver.outbound import mail
 from homeserver.outbound.client_tls import ClientTls
 from homeserver.outbound.mail import Mailer

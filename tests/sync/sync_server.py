@@ -9,7 +9,8 @@ from twisted.internet.task import Clock
 
 from homeserver.accounts.appservices.appservices import Appservices
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.config.settings import PasswordSettings, Settings
+from homeserver.config.sections.accounts import PasswordSettings
+from homeserver.config.settings import Settings
 from homeserver.protocol.errors import RemoteServerFailed
 from homeserver.protocol.events import Event
 from homeserver.protocol.signing.signatures import SigningKey

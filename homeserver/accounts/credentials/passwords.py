@@ -14,7 +14,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from homeserver.concurrency.thread_pools import PoolFull, ThreadPool
-from homeserver.config.settings import PasswordSettings
+from homeserver.config.sections.accounts import PasswordSettings
 from homeserver.protocol.errors import LimitExceeded, WeakPassword
 
 MAX_PASSWORD_BYTES = 1024

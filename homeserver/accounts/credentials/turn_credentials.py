@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from homeserver.concurrency.clock import Clock, now_ms
-from homeserver.config.calls import TurnSettings
 from homeserver.config.errors import ConfigError
+from homeserver.config.sections.calls import TurnSettings
 
 
 class TurnCredentials:

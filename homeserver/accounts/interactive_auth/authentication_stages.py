@@ -10,7 +10,7 @@ from homeserver.accounts.credentials.registration_tokens import RegistrationToke
 from homeserver.accounts.credentials.user_identifier import UserIdentifiers, parse_identifier
 from homeserver.accounts.credentials.verification import PasswordAndTokenVerifier
 from homeserver.accounts.interactive_auth.user_interactive_auth import StageFailed
-from homeserver.config.settings import PolicySettings
+from homeserver.config.sections.accounts import PolicySettings
 from homeserver.protocol.errors import BadJson, CaptchaInvalid, Forbidden
 
 DUMMY = "m.login.dummy"

@@ -27,7 +27,7 @@ from homeserver.accounts.interactive_auth.user_interactive_auth import (
 )
 from homeserver.accounts.registration.registration import NewUser, Registration
 from homeserver.accounts.sessions.login_sessions import DeviceRequest, LoginSession, LoginSessions
-from homeserver.config.settings import RegistrationSettings
+from homeserver.config.sections.accounts import RegistrationSettings
 from homeserver.protocol.appservices.appservice import Appservice
 from homeserver.protocol.errors import Exclusive, Forbidden, MissingParam
 

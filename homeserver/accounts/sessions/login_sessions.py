@@ -17,7 +17,7 @@ from homeserver.accounts.sessions.devices import Devices, check_device_id, check
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.secret_tokens import new_device_id, new_token, token_hash
 from homeserver.concurrency.clock import Clock, now_ms
-from homeserver.config.settings import TokenSettings
+from homeserver.config.sections.accounts import TokenSettings
 from homeserver.protocol.encryption.cross_signing_keys import is_public_key, public_key_of
 from homeserver.protocol.errors import (
     InvalidParam,

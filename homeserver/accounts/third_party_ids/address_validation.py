@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from homeserver.accounts.sessions.secret_tokens import new_token, token_hash
 from homeserver.concurrency.clock import Clock, now_ms
-from homeserver.config.contact import EmailSettings
+from homeserver.config.sections.contact import EmailSettings
 from homeserver.protocol.errors import (
     InvalidParam,
     ThreepidAuthFailed,

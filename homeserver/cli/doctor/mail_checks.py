@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Iterator
 
 from homeserver.cli.doctor.findings import Finding, ok, problem
-from homeserver.config.contact import EmailSettings
+from homeserver.config.sections.contact import EmailSettings
 from homeserver.config.settings import Settings
 
 TIMEOUT = 5.0  # seconds

@@ -16,7 +16,7 @@ from typing import Any
 
 from homeserver.cli.doctor.findings import Finding, ok, problem, warning
 from homeserver.cli.doctor.port_holder import find_port_holders
-from homeserver.config.listeners import Listener
+from homeserver.config.sections.listeners import Listener
 from homeserver.config.settings import Settings
 from homeserver.protocol.identifiers import parse_server_name
 from homeserver.web.addresses import display_host_and_port

@@ -5,7 +5,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#well-known-uris
 
 from typing import Any
 
-from homeserver.config.support import Contact, Support
+from homeserver.config.sections.support import Contact, Support
 from homeserver.protocol.errors import NotFound
 from homeserver.web.routes import Auth, Route
 

@@ -21,7 +21,7 @@ from homeserver.accounts.sessions.requester import Requester
 from homeserver.client_api.sync.stream_connections import StreamConnections
 from homeserver.client_api.sync.stream_session import Opening, Services, StreamSession
 from homeserver.client_api.sync.sync import StateAfterQuery
-from homeserver.config.limits import WebSocketSettings
+from homeserver.config.sections.limits import WebSocketSettings
 from homeserver.presence.user_presence import State
 from homeserver.protocol.errors import MissingToken
 from homeserver.streams.sync_tokens import parse_sync_token

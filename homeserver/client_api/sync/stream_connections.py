@@ -26,7 +26,7 @@ from homeserver.client_api.sync.stream_session import (
     device_of,
 )
 from homeserver.concurrency.periodic import PeriodicTask
-from homeserver.config.limits import WebSocketSettings
+from homeserver.config.sections.limits import WebSocketSettings
 from homeserver.protocol.errors import LimitExceeded
 from homeserver.protocol.event_types import IGNORED_USER_LIST
 

@@ -7,7 +7,7 @@ connection is made (`outbound/networks.py`).
 import re
 from urllib.parse import urlsplit
 
-from homeserver.config.url_previews import UrlPreviewSettings
+from homeserver.config.sections.url_previews import UrlPreviewSettings
 from homeserver.outbound.http_client import OutboundError, normal_url
 from homeserver.protocol.errors import Forbidden, InvalidParam
 from homeserver.protocol.glob import GlobSet

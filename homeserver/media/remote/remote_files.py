@@ -18,7 +18,7 @@ from homeserver.concurrency.clock import Clock, now_ms
 from homeserver.concurrency.fair_slots import FairSlots, QueueFull
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.periodic import PeriodicTask
-from homeserver.config.media import MediaSettings
+from homeserver.config.sections.media import MediaSettings
 from homeserver.media.files.content_store import ContentStore
 from homeserver.media.remote.arriving_file import ArrivingFile
 from homeserver.media.remote.remote_media_port import RemoteMediaPort

@@ -19,7 +19,7 @@ from homeserver.client_api.sync.stream_connections import StreamConnections
 from homeserver.client_api.sync.stream_methods import Call, Method, Methods, NoParams, SocketMethods
 from homeserver.client_api.sync.stream_session import Services
 from homeserver.concurrency.deferreds import wait_for_completion
-from homeserver.config.limits import RateSettings, WebSocketSettings
+from homeserver.config.sections.limits import RateSettings, WebSocketSettings
 from homeserver.protocol.errors import InvalidParam, UnknownToken
 from homeserver.streams.sync_tokens import SyncToken
 from homeserver.sync.subscription import BatchScheduler

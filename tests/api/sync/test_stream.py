@@ -6,7 +6,7 @@ from typing import Any, ClassVar, cast
 from homeserver.accounts.sessions.devices import DevicesRemoved
 from homeserver.accounts.user_data.account_data import AccountDataChanged
 from homeserver.client_api.sync.stream_session import MAX_CALLS
-from homeserver.config.limits import RateSettings, WebSocketSettings
+from homeserver.config.sections.limits import RateSettings, WebSocketSettings
 from homeserver.protocol.errors import Unavailable
 from tests.api.sync.stream_test_case import Client, StreamTestCase, pause
 

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from appservices.queries import unknown_names
 from homeserver.concurrency.backoff import RetrySchedule
-from homeserver.config.limits import RateSettings
+from homeserver.config.sections.limits import RateSettings
 from tests.appservices.fake_bridge import Answer, Asked, never
 from tests.appservices.queries.support import USERS, BridgedTestCase
 from tests.appservices.support import HS_TOKEN

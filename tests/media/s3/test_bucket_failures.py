@@ -15,8 +15,8 @@ from twisted.internet.task import deferLater
 
 from homeserver.config.errors import ConfigError
 from homeserver.config.fields import WrongSettings
-from homeserver.config.media import MediaSettings
-from homeserver.config.s3 import S3Settings
+from homeserver.config.sections.media import MediaSettings
+from homeserver.config.sections.s3 import S3Settings
 from homeserver.media.files.s3.bucket import PART_SIZE, Bucket
 from homeserver.media.files.s3.s3_storage import MAX_READ
 from homeserver.storage.media.media import usage_of

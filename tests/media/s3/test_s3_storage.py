@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
 from homeserver.config.errors import ConfigError
-from homeserver.config.s3 import S3Settings
+from homeserver.config.sections.s3 import S3Settings
 from homeserver.media.files.content_storage import path_in_storage
 from homeserver.media.files.s3 import bucket as bucket_module
 from homeserver.media.files.s3 import s3_storage

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 
 from homeserver.concurrency.deferreds import TimedOut, gather_all, with_timeout
 from homeserver.concurrency.thread_pools import PoolFull, ThreadPool
-from homeserver.config.s3 import S3Settings
+from homeserver.config.sections.s3 import S3Settings
 from homeserver.media.files.s3.client import check_installed, connect
 from homeserver.media.files.s3.file_section import FileSection
 from homeserver.protocol.errors import Unavailable

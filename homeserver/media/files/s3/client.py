@@ -8,7 +8,7 @@ from typing import Any
 
 from homeserver.config.errors import ConfigError
 from homeserver.config.hints import pip_command
-from homeserver.config.s3 import S3Credentials, S3Settings
+from homeserver.config.sections.s3 import S3Credentials, S3Settings
 
 CONNECT_SECONDS = 5
 READ_SECONDS = 20  # without a byte

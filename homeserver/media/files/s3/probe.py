@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from homeserver.config.s3 import S3Settings
+from homeserver.config.sections.s3 import S3Settings
 from homeserver.media.files.content_storage import CONTENT
 from homeserver.media.files.s3.client import check_installed, connect
 from homeserver.media.files.s3.s3_storage import OWNER

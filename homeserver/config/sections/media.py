@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from homeserver.config.fields import Mistake, Section, doc
-from homeserver.config.s3 import S3Settings
+from homeserver.config.sections.s3 import S3Settings
 
 MEBIBYTE = 1_048_576
 GIBIBYTE = 1_073_741_824

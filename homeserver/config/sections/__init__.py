@@ -1,0 +1,1 @@
+"""The sections of homeserver.yaml, those of one subject in one module."""
