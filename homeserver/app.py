@@ -220,6 +220,7 @@ class Homeserver:
         self._on_stop("media", parts.media.stop)
         self._on_stop("sync", parts.sync.stop)
         self._on_stop("the readers of the log", parts.readers.stop)
+        self._on_stop("the search index", parts.search.stop)
         self._on_stop("the transactions of application services", parts.appservices.stop)
         timeout = self.settings.limits.shutdown_timeout
         self._on_stop(

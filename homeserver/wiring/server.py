@@ -37,6 +37,7 @@ from homeserver.wiring.rate_limits import rate_limits_of
 from homeserver.wiring.remote import Remote
 from homeserver.wiring.room_core import RoomCore
 from homeserver.wiring.rooms import RoomServices
+from homeserver.wiring.search import Search
 from homeserver.wiring.stream import Stream
 from homeserver.wiring.sync import Sync
 
@@ -90,6 +91,7 @@ class ServerParts:
             self.encryption,
             active_rooms,
         )
+        self.search = Search(reactor, settings, db, readers, accounts, core, self.rooms)
         self.appservices = self._appservices(reactor, log)
         self.federated_rooms = self._federated_rooms(reactor, log, remote, rate_limits)
         self.stream = Stream(reactor, settings, log, rate_limits, accounts, self.rooms, self.sync)
@@ -218,6 +220,7 @@ class ServerParts:
             *moderation.routes(),
             *self.encryption.routes(self.sync.engine, self.accounts.uia),
             *self.media.routes(),
+            *self.search.routes(),
             *self.sync.routes(),
             *self.stream.routes(),
             *self.appservice_queries.routes(),

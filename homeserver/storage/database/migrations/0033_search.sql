@@ -1,0 +1,23 @@
+-- The index of the server-side search: the texts of messages, room names and topics as words.
+
+-- One row for each event that can be found. `key` says what its text is (0 a message, 1 a name,
+-- 2 a topic). `sent_at` sorts events of all rooms by time, on the scale of the log's positions. `words`
+-- has the tokens of the text with their places, `#` and the room, and `@` and the period of `sent_at`.
+CREATE TABLE search_entries (
+    event   bigint PRIMARY KEY,
+    room    int      NOT NULL,
+    sender  int      NOT NULL,
+    key     smallint NOT NULL,
+    has_url boolean  NOT NULL,
+    sent_at bigint   NOT NULL,
+    words   tsvector NOT NULL
+);
+-- New rows wait in a list, which is merged into the index as a whole; a search reads the list, too.
+CREATE INDEX search_entries_words ON search_entries USING gin (words)
+  WITH (fastupdate = on, gin_pending_list_limit = 1024);
+
+-- Events that are stored without a place in a timeline are indexed in the order of the log, too.
+CREATE INDEX events_backfilled ON events (COALESCE(stored_at, event)) WHERE position < 0;
+
+-- What was stored before is indexed in the background, from the beginning.
+INSERT INTO reader_positions (reader, shard, position) VALUES ('search_history', -1, 0);

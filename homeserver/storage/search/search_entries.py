@@ -1,0 +1,208 @@
+"""The index of the server-side search: which events have which words.
+
+Owns the table `search_entries` (migrations/0033_search.sql), with one row for each event that can
+be found. It is derived from the events, and may be behind them: whether an event still says what
+was found, and who may see it, is for the caller to check. Rooms and senders are numbers of `names`.
+They are those of the event's row: an event that is gone enters the index no more.
+
+The words of a row include its room and its period, so that one index finds a word in some rooms
+within some time without reading the rows of all others. A period is a range of `sent_at`. A search
+goes through the periods from the newest back, a few at first, then more at a time, until it has
+found enough: so that a word which is in every third message costs no more than a rare one.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.rows import class_row
+
+from homeserver.storage.database.batch import Batch, BatchStatement
+from homeserver.storage.database.database import Connection
+
+PERIOD_BITS = 46  # a period is as many units of `sent_at`, about 20 hours
+WINDOWS = (1, 4, 16, 64)  # periods that are searched together, before all earlier ones
+MAX_NAMED_ROOMS = 100  # beyond it, the index does not distinguish rooms
+TIMEOUT_MS = 2_000
+
+INSERT_ENTRY = BatchStatement(
+    "insert_search_entry",
+    """
+    INSERT INTO search_entries (event, room, sender, key, has_url, sent_at, words)
+    SELECT events.event, events.room, events.sender, new.key, new.has_url, new.sent_at,
+           new.words::tsvector
+      FROM unnest(%s::int8[], %s::int4[], %s::bool[], %s::int8[], %s::text[])
+        AS new (event, key, has_url, sent_at, words)
+      JOIN events ON events.event = new.event
+     WHERE events.redacted_by IS NULL AND events.position IS NOT NULL
+        ON CONFLICT (event) DO UPDATE
+       SET sent_at = EXCLUDED.sent_at, words = EXCLUDED.words
+     WHERE (search_entries.sent_at, search_entries.words)
+           IS DISTINCT FROM (EXCLUDED.sent_at, EXCLUDED.words)
+    """,
+    columns=("int8", "int4", "bool", "int8", "text"),
+    key=(0,),
+)
+"""An event can be found, unless it was redacted or removed meanwhile."""
+
+DELETE_ENTRY = BatchStatement(
+    "delete_search_entry",
+    "DELETE FROM search_entries WHERE event = ANY (SELECT * FROM unnest(%s::int8[]))",
+    columns=("int8",),
+    late=True,
+)
+
+Place = tuple[int, int]  # (sent_at, event)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchEntry:
+    """An event that has the words that are searched."""
+
+    event: int
+    room: int
+    sent_at: int
+    rank: float
+
+    @property
+    def place(self) -> Place:
+        """Its place in the order of time."""
+        return self.sent_at, self.event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryQuery:
+    """The wanted entries: those with all `words`, in `rooms`, before a place in time.
+
+    `words` are tokens, and whether each is only the beginning of a token. Entries of events with
+    numbers above `newest` are left out: they came after the search began. `senders` is `None` for
+    all but `not_senders`; messages of `ignored` users are left out.
+    """
+
+    words: Sequence[tuple[str, bool]]
+    rooms: Sequence[int]
+    keys: Sequence[int]
+    newest: int
+    before: Place
+    since: Place
+    senders: Sequence[int] | None = None
+    not_senders: Sequence[int] = ()
+    ignored: Sequence[int] = ()
+    has_url: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundEntries:
+    """The newest entries, newest first; `is_all` says that there are no older ones."""
+
+    entries: Sequence[SearchEntry]
+    is_all: bool
+
+
+def words_vector(room: int, sent_at: int, places: Mapping[str, Sequence[int]]) -> str:
+    """The words of a row; tokens consist of letters, digits and marks."""
+    words = [f"'{token}':{','.join(map(str, found))}" for token, found in places.items()]
+    return " ".join([f"'#{room}'", f"'@{sent_at >> PERIOD_BITS}'", *words])
+
+
+async def write_entries(db: Connection, batch: Batch) -> None:
+    """Write rows of this table.
+
+    A crash of PostgreSQL may lose the last ones, but no later commit without them, and so no
+    position of a reader that is past them.
+    """
+    async with db.transaction():
+        await db.execute("SET LOCAL synchronous_commit = off")
+        await batch.write(db)
+
+
+async def newest_entry(db: Connection) -> int:
+    """The greatest number of an event that can be found."""
+    cursor = await db.execute("SELECT COALESCE(max(event), 0) FROM search_entries")
+    row = await cursor.fetchone()
+    assert row is not None, "an aggregate has a row"
+    return int(row[0])
+
+
+async def find_entries(db: Connection, query: EntryQuery, limit: int) -> FoundEntries:
+    """The newest entries that are wanted, `limit` at most.
+
+    What cannot be found within `TIMEOUT_MS` is left out, as if it did not exist.
+    """
+    found: list[SearchEntry] = []
+    try:
+        async with db.transaction():
+            # Whatever the statistics say, the index over the words is the one to use.
+            await db.execute(
+                f"SET LOCAL statement_timeout = {TIMEOUT_MS}; SET LOCAL enable_seqscan = off"
+            )
+            await _add_entries(db, query, limit + 1, found)
+    except psycopg.errors.QueryCanceled:
+        return FoundEntries(found[:limit], is_all=True)
+    return FoundEntries(found[:limit], is_all=len(found) <= limit)
+
+
+async def _add_entries(
+    db: Connection, query: EntryQuery, limit: int, found: list[SearchEntry]
+) -> None:
+    last, first = query.before[0] >> PERIOD_BITS, query.since[0] >> PERIOD_BITS
+    for size in WINDOWS:
+        periods = range(last, last - size, -1)
+        found += await _find_in(db, query, last, periods, limit - len(found))
+        last -= size
+        if len(found) >= limit or last < first:
+            return
+    found += await _find_in(db, query, last, None, limit - len(found))
+
+
+async def _find_in(
+    db: Connection, query: EntryQuery, last: int, periods: Sequence[int] | None, limit: int
+) -> list[SearchEntry]:
+    """The entries of some periods, or of all up to the period `last`."""
+    words = " & ".join(f"'{token}'{':*' if is_prefix else ''}" for token, is_prefix in query.words)
+    wanted = [words]
+    if len(query.rooms) <= MAX_NAMED_ROOMS:
+        wanted.append(_any(f"#{room}" for room in query.rooms))
+    if periods is not None:
+        wanted.append(_any(f"@{period}" for period in periods))
+    async with db.cursor(row_factory=class_row(SearchEntry)) as cursor:
+        await cursor.execute(
+            """
+            SELECT event, room, sent_at, ts_rank(words, %(ranked)s::tsquery, 1) AS rank
+              FROM search_entries
+             WHERE words @@ %(wanted)s::tsquery
+               AND room = ANY(%(rooms)s) AND key = ANY(%(keys)s)
+               AND (%(senders)s::int4[] IS NULL OR sender = ANY(%(senders)s::int4[]))
+               AND NOT sender = ANY(%(not_senders)s::int4[])
+               AND NOT (key = 0 AND sender = ANY(%(ignored)s::int4[]))
+               AND (%(has_url)s::bool IS NULL OR has_url = %(has_url)s)
+               AND event + 0 <= %(newest)s AND sent_at < %(end)s
+               AND (sent_at, event) < (%(before_at)s, %(before)s)
+               AND (sent_at, event) >= (%(since_at)s, %(since)s)
+             ORDER BY sent_at DESC, event DESC
+             LIMIT %(limit)s
+            """,
+            {
+                "ranked": words,
+                "wanted": " & ".join(wanted),
+                "rooms": list(query.rooms),
+                "keys": list(query.keys),
+                "senders": None if query.senders is None else list(query.senders),
+                "not_senders": list(query.not_senders),
+                "ignored": list(query.ignored),
+                "has_url": query.has_url,
+                "newest": query.newest,
+                "end": (last + 1) << PERIOD_BITS,
+                "before_at": query.before[0],
+                "before": query.before[1],
+                "since_at": query.since[0],
+                "since": query.since[1],
+                "limit": limit,
+            },
+            prepare=False,
+        )
+        return await cursor.fetchall()
+
+
+def _any(tokens: Iterable[str]) -> str:
+    return f"({' | '.join(repr(token) for token in tokens)})"
