@@ -208,6 +208,7 @@ class Homeserver:
         await parts.federated_rooms.start()
         parts.readers.start()
         parts.appservices.transactions.start()
+        parts.job_runner.start()
 
     def _on_stop_of_parts(self, parts: ServerParts) -> None:
         """Register the stop of all parts, the last first, even if their start fails half-way."""
@@ -222,6 +223,7 @@ class Homeserver:
         self._on_stop("the readers of the log", parts.readers.stop)
         self._on_stop("the search index", parts.search.stop)
         self._on_stop("the transactions of application services", parts.appservices.stop)
+        self._on_stop("the background jobs", parts.job_runner.stop)
         timeout = self.settings.limits.shutdown_timeout
         self._on_stop(
             "the listeners", lambda: parts.listeners.stop(timeout), timeout + PART_SECONDS

@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_appservice(commands)
     _add_media(commands)
+    _add_jobs(commands)
     return parser
 
 
@@ -208,6 +209,20 @@ def _add_media(commands: Any) -> None:
         action.set_defaults(command=_media, action=name)
 
 
+def _add_jobs(commands: Any) -> None:
+    parser = commands.add_parser("jobs", help="show and cancel work in the background")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    actions.add_parser("list", help="list the jobs, the unfinished ones first")
+    actions.add_parser("show", help="show a job")
+    actions.add_parser("cancel", help="end a job after its present step")
+    actions.add_parser("retry", help="continue a job that failed or was cancelled")
+    for name, action in actions.choices.items():
+        if name != "list":
+            action.add_argument("job", type=int, metavar="ID", help="the number of the job")
+        _add_config(action)
+        action.set_defaults(command=_jobs, action=name)
+
+
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
@@ -268,6 +283,12 @@ def _media(options: argparse.Namespace) -> int:
     from homeserver.cli.media import media
 
     return media(options)
+
+
+def _jobs(options: argparse.Namespace) -> int:
+    from homeserver.cli.maintenance.jobs import jobs
+
+    return jobs(options)
 
 
 def _room(options: argparse.Namespace) -> int:

@@ -21,10 +21,14 @@ class RetryPauses:
 
     async def wait(self, failures: int) -> None:
         """Wait after so many failures in a row. Raises `Stopped`."""
+        await self.wait_seconds(self._schedule.pause(failures))
+
+    async def wait_seconds(self, seconds: float) -> None:
+        """Wait for a time of the caller's own. Raises `Stopped`."""
         self.check()
         waiting: Deferred[None] = Deferred()
         self._waiting.add(waiting)
-        timer = self._clock.callLater(self._schedule.pause(failures), waiting.callback, None)
+        timer = self._clock.callLater(seconds, waiting.callback, None)
         try:
             await waiting
         finally:

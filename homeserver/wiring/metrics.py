@@ -1,5 +1,8 @@
 """Metrics that are read from the server's objects at each scrape."""
 
+from collections import Counter
+
+from homeserver.background_jobs.job_runner import JobRunner
 from homeserver.observability.metrics import Metrics
 from homeserver.push.pushers.pusher_queues import PusherQueues
 from homeserver.storage.database.database import Database
@@ -96,3 +99,27 @@ def watch_push(metrics: Metrics, queues: PusherQueues) -> None:
         "Pushers whose gateways do not accept what they have to send.",
         lambda: queues.behind,
     )
+
+
+def watch_jobs(metrics: Metrics, runner: JobRunner) -> None:
+    """Register the metrics of background jobs."""
+    metrics.gauges(
+        "jobs",
+        "Background jobs by state, of the unfinished and the newest ones.",
+        "state",
+        lambda: {
+            state: Counter(job.state for job in runner.watched)[state]
+            for state in ("waiting", "running", "failed")
+        },
+    )
+    metrics.gauges(
+        "job_progress",
+        "Share of its work that a running background job has done, 0 to 1.",
+        "job",
+        lambda: {
+            f"{job.kind} {job.job_id}": min(job.done / job.total, 1.0)
+            for job in runner.watched
+            if job.state == "running" and job.total
+        },
+    )
+    metrics.counter("job_steps", "Steps of background jobs since the start.", lambda: runner.steps)

@@ -10,6 +10,8 @@ from typing import Any
 
 from federation.remote.policy_signer import PolicySigner
 from homeserver.accounts.appservices.appservices import Appservices
+from homeserver.background_jobs.job_runner import JobRunner
+from homeserver.background_jobs.jobs import Jobs
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_signing_keys
 from homeserver.observability.caches import caches_of
@@ -31,7 +33,7 @@ from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation
 from homeserver.wiring.http import Http
 from homeserver.wiring.media import MediaRepository
-from homeserver.wiring.metrics import watch, watch_federation, watch_push
+from homeserver.wiring.metrics import watch, watch_federation, watch_jobs, watch_push
 from homeserver.wiring.moderation import Moderation
 from homeserver.wiring.rate_limits import rate_limits_of
 from homeserver.wiring.remote import Remote
@@ -61,6 +63,8 @@ class ServerParts:
     ) -> None:
         self.db = db
         readers = self.readers = DurableReaders(log, db, reactor)
+        self.jobs = Jobs(db, reactor)
+        self.job_runner = JobRunner(self.jobs, db, log, reactor)
         rate_limits = rate_limits_of(reactor, settings)
         keys = load_signing_keys(settings.signing_key_path)
         self.appservice_queries = AppserviceQueries(reactor, settings, db, appservices, rate_limits)
@@ -123,6 +127,7 @@ class ServerParts:
         watch(metrics, self.db, self.readers, core, rooms, self.sync, self.stream)
         watch_federation(metrics, self.federated_rooms)
         watch_push(metrics, self.sync.push.pushers.queues)
+        watch_jobs(metrics, self.job_runner)
         metrics.show_caches(caches_of(self))
 
     def _appservices(self, reactor: Any, log: Log) -> AppserviceServices:

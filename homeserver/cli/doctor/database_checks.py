@@ -9,9 +9,11 @@ import psycopg
 
 from homeserver.cli.doctor.auth_chain_checks import check_auth_chains
 from homeserver.cli.doctor.findings import Finding, ok, problem, warning
+from homeserver.cli.plain_text import plain
 from homeserver.cli.running_postgres import find_running
-from homeserver.config.hints import pip_command
+from homeserver.config.hints import homeserver_command, pip_command
 from homeserver.config.settings import Settings
+from homeserver.storage.database.background_jobs import jobs_to_check
 from homeserver.storage.database.migrate import load_migrations
 from homeserver.storage.database.postgres_binaries import EMBEDDED_POSTGRES, find_binaries
 from homeserver.storage.database.workers import living_worker
@@ -20,6 +22,7 @@ from homeserver.storage.rooms.timeline_pages import MAX_COUNTED, events_behind
 
 OLDEST_VERSION = 130_000  # in PostgreSQL's encoding: 13.0
 CLOCK_TOLERANCE = 2.0  # seconds
+STUCK_MS = 3_600_000  # after which a job without a step is stuck
 MANY_EVENTS = 1_000  # that a reader may be behind without a warning
 
 
@@ -138,6 +141,7 @@ def _check_content(
             yield check_auth_chains(connection, repair=repair, config=config)
             yield from _check_partial_rooms(connection)
             yield from _check_readers(connection)
+            yield from _check_jobs(connection, config)
 
 
 def _check_worker(connection: psycopg.Connection[Any]) -> Finding:
@@ -172,4 +176,21 @@ def _check_readers(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
                 f"it has not handled the newest {count}",
                 "nothing, if the number falls while the server runs; else look for the reader's"
                 " name in the log",
+            )
+
+
+def _check_jobs(connection: psycopg.Connection[Any], config: Path | None) -> Iterator[Finding]:
+    for job in jobs_to_check(connection, int(time.time() * 1000) - STUCK_MS):
+        if job.state == "failed":
+            yield warning(
+                f"job {job.job_id}",
+                f"{job.kind} failed: {plain(job.error or 'unknown')}",
+                "after repair, "
+                + homeserver_command("jobs", "retry", str(job.job_id), config=config),
+            )
+        else:
+            yield warning(
+                f"job {job.job_id}",
+                f"{job.kind} has made no step for an hour",
+                "start the server, or a version that knows this kind of job",
             )

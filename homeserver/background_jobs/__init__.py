@@ -1,0 +1,1 @@
+"""Background jobs: work in small steps, which continues where it stopped."""

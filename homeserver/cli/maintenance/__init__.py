@@ -1,0 +1,1 @@
+"""Commands that maintain what the server has stored."""
