@@ -17,6 +17,7 @@ from benchmarks import (
     initial_sync,
     large_scale,
     push,
+    search,
     sending,
 )
 from benchmarks.load.figures import Figure, table
@@ -30,9 +31,10 @@ APPSERVICES = "appservices"  # servers of its own
 ENCRYPTION = "encryption"  # makes 1,000 accounts, on a server of its own
 PUSH = "push"  # with a gateway, on a server of its own
 MEDIA = "media"  # transfers 20 GB, and needs 10 GB of disk
+SEARCH = "search"  # a million messages, on servers of its own
 LARGE_SCALE = "scale"  # takes some minutes, and a server of its own
 MEMBERS = 100
-NAMED = (APPSERVICES, ENCRYPTION, MEDIA, PUSH, LARGE_SCALE)
+NAMED = (APPSERVICES, ENCRYPTION, MEDIA, PUSH, SEARCH, LARGE_SCALE)
 HELP = f"{', '.join(PARTS)}; all of these if none; {', '.join(NAMED)} only if named"
 OVERRIDES = {"log": {"level": "WARN"}}
 
@@ -57,6 +59,8 @@ def main() -> int:
         figures += run_media(arguments.scale)
     if PUSH in parts:
         figures += run_push(arguments.scale)
+    if SEARCH in parts:
+        figures += run_search(arguments.scale)
     if LARGE_SCALE in parts:
         figures += run_large_scale(arguments.scale)
     print(f"\n{table(figures)}")
@@ -119,6 +123,13 @@ def run_push(size: float) -> list[Figure]:
     os.sched_setaffinity(0, own_cores)
     with running_server(push.OVERRIDES, cpus=server_cores) as server:
         return push.measure(Population(server, Loop()), size)
+
+
+def run_search(size: float) -> list[Figure]:
+    """The figures of `benchmarks.search`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    return search.measure(server_cores, size)
 
 
 def run_large_scale(size: float) -> list[Figure]:

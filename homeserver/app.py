@@ -193,6 +193,7 @@ class Homeserver:
         await register_senders(db, reactor, appservices.all)
         await parts.account_core.load()
         await parts.appservices.transactions.load()
+        await parts.search.load()
         await parts.readers.load()
         await parts.federation.start()
         reserve.start()

@@ -4,8 +4,8 @@ The durable readers give items one by one. They are collected for a moment, and 
 on a connection of the pool: not with a commit of the log, for which senders wait. Until an item is
 written, the position of its reader stays before it, so that a crash loses nothing.
 
-All readers write through one object, one batch after the other. So the rows of an event are never
-written after those of its redaction, which the index would otherwise outlive.
+The reader and the background job write through one object, one batch after the other. So the rows
+of an event are never written after those of its redaction, which the index would otherwise outlive.
 """
 
 from collections.abc import Awaitable, Sequence

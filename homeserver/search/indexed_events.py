@@ -99,13 +99,6 @@ class IndexSource:
         return ItemPage(items, end)
 
 
-class PastSource(IndexSource):
-    """The items of the reader that indexes what was stored before: none are of the log."""
-
-    def select(self, entries: Sequence[Any]) -> Iterator[IndexItem]:
-        return iter(())
-
-
 def _of_stored(position: int, room: int, stored: StoredEvent) -> Iterator[IndexedEvent]:
     """The item of an event of a log entry, if it can be found."""
     event = stored.event

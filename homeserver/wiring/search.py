@@ -2,18 +2,21 @@
 
 from typing import Any
 
+from homeserver.background_jobs.jobs import Jobs
 from homeserver.client_api.search.search import SearchApi
 from homeserver.config.settings import Settings
 from homeserver.rooms.history.history import History
 from homeserver.search.event_search import EventSearch
 from homeserver.search.found_events import FoundEvents
+from homeserver.search.index_job import READER, IndexJob
 from homeserver.search.index_writer import Indexing, IndexWriter
-from homeserver.search.indexed_events import IndexSource, PastSource
+from homeserver.search.indexed_events import IndexSource
 from homeserver.search.result_context import NoBackfill, ResultContexts
 from homeserver.search.room_scope import RoomScope
 from homeserver.search.searches import Searches
 from homeserver.storage.database.database import Database
 from homeserver.streams.durable_readers import DurableReaders
+from homeserver.streams.log import Log
 from homeserver.web.routes import Route
 from homeserver.wiring.accounts.account_core import AccountCore
 from homeserver.wiring.room_core import RoomCore
@@ -28,6 +31,8 @@ class Search:
         reactor: Any,
         settings: Settings,
         db: Database,
+        log: Log,
+        jobs: Jobs,
         readers: DurableReaders,
         account_core: AccountCore,
         room_core: RoomCore,
@@ -35,15 +40,14 @@ class Search:
     ) -> None:
         self._is_enabled = settings.search.enabled
         self._writer = IndexWriter(db, reactor)
-        self._newest, self._past = [Indexing(self._writer, reactor) for _ in range(2)]
+        self._indexing = Indexing(self._writer, reactor)
         names, registry = room_core.names, room_core.registry
         account_data = account_core.account_data
+        source = IndexSource(db, names)
+        self._job = IndexJob(db, log, jobs, source, self._writer)
         if self._is_enabled:
-            for name, source, indexing in (
-                ("search_index", IndexSource(db, names), self._newest),
-                ("search_history", PastSource(db, names), self._past),
-            ):
-                readers.add(name, source, indexing.handle, indexing.first_unfinished)
+            indexing = self._indexing
+            readers.add(READER, source, indexing.handle, indexing.first_unfinished)
         history = History(db, registry, rooms.reader, room_core.visibility, NoBackfill())
         event_search = EventSearch(
             db,
@@ -53,14 +57,18 @@ class Search:
             FoundEvents(registry, rooms.reader, room_core.visibility, rooms.relations),
         )
         contexts = ResultContexts(registry, rooms.reader, history, rooms.relations)
-        searches = Searches(reactor, self._newest, event_search, contexts, account_data)
+        searches = Searches(reactor, self._indexing, event_search, contexts, account_data)
         self._api = SearchApi(searches, room_core.local_server)
+
+    async def load(self) -> None:
+        """Have what there is indexed, if it never was. The readers are loaded later."""
+        if self._is_enabled:
+            await self._job.create_if_new()
 
     async def stop(self) -> None:
         """Stop writing the index, before the readers stop, which may wait for it."""
         self._writer.stop()
-        await self._newest.stop()
-        await self._past.stop()
+        await self._indexing.stop()
 
     def routes(self) -> list[Route]:
         """The area's part of the client API."""

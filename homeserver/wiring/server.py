@@ -95,7 +95,9 @@ class ServerParts:
             self.encryption,
             active_rooms,
         )
-        self.search = Search(reactor, settings, db, readers, accounts, core, self.rooms)
+        self.search = Search(
+            reactor, settings, db, log, self.jobs, readers, accounts, core, self.rooms
+        )
         self.appservices = self._appservices(reactor, log)
         self.federated_rooms = self._federated_rooms(reactor, log, remote, rate_limits)
         self.stream = Stream(reactor, settings, log, rate_limits, accounts, self.rooms, self.sync)

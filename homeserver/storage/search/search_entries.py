@@ -1,6 +1,6 @@
 """The index of the server-side search: which events have which words.
 
-Owns the table `search_entries` (migrations/0033_search.sql), with one row for each event that can
+Owns the table `search_entries` (migrations/0034_search.sql), with one row for each event that can
 be found. It is derived from the events, and may be behind them: whether an event still says what
 was found, and who may see it, is for the caller to check. Rooms and senders are numbers of `names`.
 They are those of the event's row: an event that is gone enters the index no more.

@@ -26,6 +26,20 @@ class StoredText:
     is_redacted: bool
 
 
+async def estimated_events(db: Connection) -> int | None:
+    """The number of all events, as PostgreSQL estimates it; `None` if it does not know."""
+    cursor = await db.execute("SELECT reltuples::int8 FROM pg_class WHERE oid = 'events'::regclass")
+    row = await cursor.fetchone()
+    return row[0] if row is not None and row[0] > 0 else None
+
+
+async def has_events(db: Connection) -> bool:
+    """Whether there are any events."""
+    cursor = await db.execute("SELECT EXISTS (SELECT FROM events)")
+    row = await cursor.fetchone()
+    return row is not None and row[0]
+
+
 async def texts_end(db: Connection, after: int, upto: int, limit: int) -> int:
     """The position up to which there are `limit` events after a position; `upto` if fewer."""
     cursor = await db.execute(

@@ -7,13 +7,19 @@ from tests.api.search.search_test_case import SearchTestCase, ids
 class PageTests(SearchTestCase):
     async def test_pages_are_complete(self) -> None:
         """A user who pages through all results sees each once, in either order."""
-        sent = [await self.alice.say(self.room, f"needle {n} " + "hay " * n) for n in range(25)]
+        sent = [
+            await self.alice.say(self.room, f"needle {n} " + "hay " * (n % 9)) for n in range(25)
+        ]
 
         for order in ("recent", "rank"):
             for limit in (1, 7, 25, 100):
                 criteria = {"order_by": order, "filter": {"limit": limit}}
                 found = await self.all_pages(self.bob, "needle", **criteria)
-                self.assertEqual(found, sent[::-1] if order == "recent" else sent, criteria)
+                self.assertEqual(sorted(found), sorted(sent), criteria)
+                if order == "recent":
+                    self.assertEqual(found, sent[::-1])
+                else:
+                    self.assertEqual(set(found[:3]), {sent[0], sent[9], sent[18]})
 
     async def test_messages_that_arrive_between_pages(self) -> None:
         """New results do not move those of later pages, and are not shown on them."""

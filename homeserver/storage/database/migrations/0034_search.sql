@@ -18,6 +18,3 @@ CREATE INDEX search_entries_words ON search_entries USING gin (words)
 
 -- Events that are stored without a place in a timeline are indexed in the order of the log, too.
 CREATE INDEX events_backfilled ON events (COALESCE(stored_at, event)) WHERE position < 0;
-
--- What was stored before is indexed in the background, from the beginning.
-INSERT INTO reader_positions (reader, shard, position) VALUES ('search_history', -1, 0);
