@@ -129,7 +129,7 @@ def run_search(size: float) -> list[Figure]:
     """The figures of `benchmarks.search`."""
     server_cores, own_cores = cores()
     os.sched_setaffinity(0, own_cores)
-    return search.measure(server_cores, size)
+    return search.measure(server_cores, size, report)
 
 
 def run_large_scale(size: float) -> list[Figure]:

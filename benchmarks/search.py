@@ -9,17 +9,17 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 import psycopg
 
 from benchmarks import sending
-from benchmarks.load.figures import Figure
+from benchmarks.load.figures import Figure, table
 from benchmarks.load.loop import Loop, request
 from benchmarks.load.population import CLIENT, Account, Population, post
+from homeserver.cli.running_postgres import find_running
 from homeserver.protocol.search.words import token_places
-from homeserver.storage.database.embedded import EmbeddedPostgres
 from homeserver.storage.search.search_entries import words_vector
 from tests.support.process import running_server
 
@@ -42,9 +42,11 @@ COLUMNS = "event, room, sender, key, has_url, sent_at, words"
 EVENT_COLUMNS = "event, room, position, depth, type, sender, event_id, json, state_before"
 
 
-def measure(cpus: set[int], scale: float) -> list[Figure]:
-    """The figures of the part."""
-    return [*_sending(cpus), *_searching(cpus, int(MESSAGES * scale))]
+def measure(cpus: set[int], scale: float, report: Callable[[str], None]) -> list[Figure]:
+    """The figures of the part; `report` is called with the first ones."""
+    figures = _sending(cpus)
+    report(table(figures))
+    return [*figures, *_searching(cpus, int(MESSAGES * scale))]
 
 
 def _sending(cpus: set[int]) -> list[Figure]:
@@ -80,7 +82,8 @@ def _searching(cpus: set[int], messages: int) -> list[Figure]:
         rooms = population.rooms([user] * OWN_ROOMS)
         for room in rooms:
             population.fetch([population.message(user, room)])
-        dsn = EmbeddedPostgres(server.directory / "data/postgres").dsn
+        dsn = find_running(server.directory / "data/postgres")
+        assert dsn is not None, "the server has its own database"
         with psycopg.connect(dsn, autocommit=True) as db:
             seconds = _fill(db, messages)
         cases = {

@@ -25,8 +25,9 @@ from homeserver.storage.search.search_entries import (
     find_entries,
     newest_entry,
 )
+from homeserver.streams.log import Log
 
-BLOCK = 500  # candidates that are ranked among each other
+BLOCK = 300  # candidates that are ranked among each other
 MAX_EXAMINED = 1_000  # candidates that are checked for one page
 COUNTED = 100  # candidates that are checked for the count
 CHUNK = 50  # candidates that are checked together
@@ -74,12 +75,14 @@ class EventSearch:
     def __init__(
         self,
         db: Database,
+        log: Log,
         names: Names,
         account_data: AccountData,
         scope: RoomScope,
         found_events: FoundEvents,
     ) -> None:
         self._db = db
+        self._log = log
         self._names = names
         self._account_data = account_data
         self._scope = scope
@@ -91,7 +94,9 @@ class EventSearch:
             return SearchPage()
         ignored = await self._account_data.ignored_users(caller.user_id)
         token = request.token or SearchToken(
-            by_rank=request.by_rank, newest=await self._db.run(newest_entry)
+            by_rank=request.by_rank,
+            newest=await self._db.run(newest_entry),
+            before=(self._log.position + 1, 0),
         )
         query = await self._query(caller.user_id, ignored, request, token)
         if query is None:

@@ -32,7 +32,6 @@ Number = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 Place = tuple[Number, Number]  # (sent_at, event)
 FIRST: Final = (-(1 << 63), -(1 << 63))
-LAST: Final = ((1 << 62), (1 << 62))
 
 
 class SearchToken(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -45,7 +44,7 @@ class SearchToken(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 
     by_rank: bool
     newest: Number
-    before: Place = LAST
+    before: Place
     since: Place = FIRST
     is_last: bool = False
     after: tuple[float, Number, Number] | None = None

@@ -51,6 +51,7 @@ class Search:
         history = History(db, registry, rooms.reader, room_core.visibility, NoBackfill())
         event_search = EventSearch(
             db,
+            log,
             names,
             account_data,
             RoomScope(names, registry, room_core.user_rooms),

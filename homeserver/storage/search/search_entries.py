@@ -5,10 +5,11 @@ be found. It is derived from the events, and may be behind them: whether an even
 was found, and who may see it, is for the caller to check. Rooms and senders are numbers of `names`.
 They are those of the event's row: an event that is gone enters the index no more.
 
-The words of a row include its room and its period, so that one index finds a word in some rooms
-within some time without reading the rows of all others. A period is a range of `sent_at`. A search
-goes through the periods from the newest back, a few at first, then more at a time, until it has
-found enough: so that a word which is in every third message costs no more than a rare one.
+The words of a row include its room and its period, a range of `sent_at`. A search goes through the
+periods from the newest back, one at first, then more at a time, until it has found enough: so a
+word that is in every third message costs little more than a rare one. The index finds words within
+a few rooms without reading the rows of all others; of many rooms the rows are compared, which lie
+together by time, since evaluating many alternatives takes longer.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,9 +22,11 @@ from homeserver.storage.database.batch import Batch, BatchStatement
 from homeserver.storage.database.database import Connection
 
 PERIOD_BITS = 46  # a period is as many units of `sent_at`, about 20 hours
-WINDOWS = (1, 4, 16, 64)  # periods that are searched together, before all earlier ones
-MAX_NAMED_ROOMS = 100  # beyond it, the index does not distinguish rooms
-TIMEOUT_MS = 2_000
+WINDOWS = (1, 1, 2, 4, 8, 16)  # periods that are searched together, before all earlier ones
+# A beginning of words is looked up as a whole, however few periods are searched.
+WINDOWS_OF_PREFIX = (4, 16)
+MAX_NAMED_ROOMS = 8  # beyond it, the index does not distinguish rooms
+TIMEOUT_MS = 1_000
 
 INSERT_ENTRY = BatchStatement(
     "insert_search_entry",
@@ -146,7 +149,8 @@ async def _add_entries(
     db: Connection, query: EntryQuery, limit: int, found: list[SearchEntry]
 ) -> None:
     last, first = query.before[0] >> PERIOD_BITS, query.since[0] >> PERIOD_BITS
-    for size in WINDOWS:
+    has_prefix = any(is_prefix for _, is_prefix in query.words)
+    for size in WINDOWS_OF_PREFIX if has_prefix else WINDOWS:
         periods = range(last, last - size, -1)
         found += await _find_in(db, query, last, periods, limit - len(found))
         last -= size
