@@ -159,7 +159,7 @@ def _fill(db: psycopg.Connection, messages: int) -> float:
             is_own = number % (ROOMS // OWN_ROOMS) == 0
             template = own[number // (ROOMS // OWN_ROOMS) % len(own)]
             room = template[0] if is_own else chance.choice(others)
-            vector = words_vector(room, sent_at, token_places(words))
+            vector = words_vector(token_places(words))
             copy.write_row((event, room, template[2], 0, False, sent_at, vector))
             if is_own:
                 stored.append((event, template, sent_at, words))

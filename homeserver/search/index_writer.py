@@ -186,5 +186,5 @@ class Indexing:
 def _row(item: IndexItem) -> Row:
     if not isinstance(item, IndexedEvent):
         return DELETE_ENTRY.row(item.event_nid)
-    words = words_vector(item.room_nid, item.sent_at, token_places(item.text.text))
+    words = words_vector(token_places(item.text.text))
     return INSERT_ENTRY.row(item.event_nid, item.text.key, item.has_url, item.sent_at, words)

@@ -43,7 +43,6 @@ class IndexedEvent:
 
     position: int
     event_nid: int
-    room_nid: int
     sent_at: int
     text: SearchableText
     has_url: bool
@@ -71,10 +70,10 @@ class IndexSource:
         """The items of log entries."""
         for entry in entries:
             if isinstance(entry, EventAppended):
-                yield from _of_stored(entry.position, entry.room_nid, entry.stored)
+                yield from _of_stored(entry.position, entry.stored)
             elif isinstance(entry, (EventsStored, HistoryImported)):
                 for stored in entry.events:
-                    yield from _of_stored(entry.position, entry.room, stored)
+                    yield from _of_stored(entry.position, stored)
             redacts = getattr(entry, "redacts", None)
             if isinstance(redacts, RedactedEvent):
                 yield RedactedItem(entry.position, redacts.event_nid)
@@ -99,7 +98,7 @@ class IndexSource:
         return ItemPage(items, end)
 
 
-def _of_stored(position: int, room: int, stored: StoredEvent) -> Iterator[IndexedEvent]:
+def _of_stored(position: int, stored: StoredEvent) -> Iterator[IndexedEvent]:
     """The item of an event of a log entry, if it can be found."""
     event = stored.event
     if stored.position is None or stored.redaction is not None:
@@ -107,7 +106,7 @@ def _of_stored(position: int, room: int, stored: StoredEvent) -> Iterator[Indexe
     text = searchable_text(event.type, event.state_key, event.content)
     if text is not None:
         sent_at = _sent_at(position, stored.position, event.origin_server_ts)
-        yield IndexedEvent(position, stored.event_nid, room, sent_at, text, "url" in event.content)
+        yield IndexedEvent(position, stored.event_nid, sent_at, text, "url" in event.content)
 
 
 def _of_row(row: storage.StoredText, names: dict[int, str]) -> Iterator[IndexedEvent]:
@@ -116,7 +115,7 @@ def _of_row(row: storage.StoredText, names: dict[int, str]) -> Iterator[IndexedE
     text = searchable_text(names[row.type], pdu.get("state_key"), content)
     if text is not None:
         sent_at = _sent_at(row.logged_at, row.position, pdu["origin_server_ts"])
-        yield IndexedEvent(row.logged_at, row.event, row.room, sent_at, text, "url" in content)
+        yield IndexedEvent(row.logged_at, row.event, sent_at, text, "url" in content)
 
 
 def _targets(json: bytes) -> Iterator[str]:

@@ -95,8 +95,7 @@ def normalised(text: str) -> str:
 def runs(text: str) -> Iterator[Run]:
     """The words of a normalised text, in their order."""
     if text.isascii():
-        for word in _ASCII_WORD.findall(text):
-            yield Run(word[:MAX_WORD])
+        yield from map(Run, _ascii_words(text))
         return
     for word in _WORD.findall(text):
         for part in _PART.finditer(word):
@@ -131,12 +130,19 @@ def tokens(text: str) -> Iterator[str]:
 
 def token_places(text: str) -> dict[str, list[int]]:
     """The tokens of a text, which is not normalised yet, with some of their places from 1 on."""
+    text = normalised(text)
     found: dict[str, list[int]] = {}
-    for place, token in enumerate(tokens(normalised(text)), 1):
+    # Most texts are in ASCII, and each message of a server comes by here.
+    listed = _ascii_words(text) if text.isascii() else tokens(text)
+    for place, token in enumerate(listed, 1):
         places = found.get(token)
-        if places is not None:
-            if len(places) < MAX_POSITIONS:
-                places.append(place)
-        elif len(found) < MAX_DISTINCT:
-            found[token] = [place]
+        if places is None:
+            if len(found) < MAX_DISTINCT:
+                found[token] = [place]
+        elif len(places) < MAX_POSITIONS:
+            places.append(place)
     return found
+
+
+def _ascii_words(text: str) -> list[str]:
+    return [word[:MAX_WORD] for word in _ASCII_WORD.findall(text)]

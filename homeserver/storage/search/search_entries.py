@@ -5,14 +5,12 @@ be found. It is derived from the events, and may be behind them: whether an even
 was found, and who may see it, is for the caller to check. Rooms and senders are numbers of `names`.
 They are those of the event's row: an event that is gone enters the index no more.
 
-The words of a row include its room and its period, a range of `sent_at`. A search goes through the
-periods from the newest back, one at first, then more at a time, until it has found enough: so a
-word that is in every third message costs little more than a rare one. The index finds words within
-a few rooms without reading the rows of all others; of many rooms the rows are compared, which lie
-together by time, since evaluating many alternatives takes longer.
+A search goes back in time, window by window, until it has found enough: so a word that is in every
+third message costs little more than a rare one. PostgreSQL combines two indexes for it, over the
+words, and over rooms and time, or uses the one that leaves less to read.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -21,11 +19,9 @@ from psycopg.rows import class_row
 from homeserver.storage.database.batch import Batch, BatchStatement
 from homeserver.storage.database.database import Connection
 
-PERIOD_BITS = 46  # a period is as many units of `sent_at`, about 20 hours
-WINDOWS = (1, 1, 2, 4, 8, 16)  # periods that are searched together, before all earlier ones
-# A beginning of words is looked up as a whole, however few periods are searched.
-WINDOWS_OF_PREFIX = (4, 16)
-MAX_NAMED_ROOMS = 8  # beyond it, the index does not distinguish rooms
+FIRST_WINDOW = (12 * 3_600_000_000) << 10  # of `sent_at`: twelve hours
+MAX_GROWTH = 8  # of a window, compared with the one before
+MAX_WINDOWS = 6  # before all that is older
 TIMEOUT_MS = 1_000
 
 INSERT_ENTRY = BatchStatement(
@@ -102,10 +98,14 @@ class FoundEntries:
     is_all: bool
 
 
-def words_vector(room: int, sent_at: int, places: Mapping[str, Sequence[int]]) -> str:
-    """The words of a row; tokens consist of letters, digits and marks."""
-    words = [f"'{token}':{','.join(map(str, found))}" for token, found in places.items()]
-    return " ".join([f"'#{room}'", f"'@{sent_at >> PERIOD_BITS}'", *words])
+def words_vector(places: Mapping[str, Sequence[int]]) -> str:
+    """The words of a row, which consist of letters, digits and marks, with their places."""
+    return " ".join(
+        [
+            f"'{token}':{found[0] if len(found) == 1 else ','.join(map(str, found))}"
+            for token, found in places.items()
+        ]
+    )
 
 
 async def write_entries(db: Connection, batch: Batch) -> None:
@@ -135,7 +135,7 @@ async def find_entries(db: Connection, query: EntryQuery, limit: int) -> FoundEn
     found: list[SearchEntry] = []
     try:
         async with db.transaction():
-            # Whatever the statistics say, the index over the words is the one to use.
+            # Whatever the statistics say, the indexes are to be used.
             await db.execute(
                 f"SET LOCAL statement_timeout = {TIMEOUT_MS}; SET LOCAL enable_seqscan = off"
             )
@@ -146,67 +146,64 @@ async def find_entries(db: Connection, query: EntryQuery, limit: int) -> FoundEn
 
 
 async def _add_entries(
-    db: Connection, query: EntryQuery, limit: int, found: list[SearchEntry]
+    db: Connection, query: EntryQuery, wanted: int, found: list[SearchEntry]
 ) -> None:
-    last, first = query.before[0] >> PERIOD_BITS, query.since[0] >> PERIOD_BITS
-    has_prefix = any(is_prefix for _, is_prefix in query.words)
-    for size in WINDOWS_OF_PREFIX if has_prefix else WINDOWS:
-        periods = range(last, last - size, -1)
-        found += await _find_in(db, query, last, periods, limit - len(found))
-        last -= size
-        if len(found) >= limit or last < first:
+    """Search one window after the other; each is as large as the wanted entries seem to need."""
+    end, size = query.before[0] + 1, FIRST_WINDOW
+    for _ in range(MAX_WINDOWS):
+        start = end - size
+        if start <= query.since[0]:
+            break
+        new = await _find_in(db, query, start, end, wanted - len(found))
+        found += new
+        if len(found) >= wanted:
             return
-    found += await _find_in(db, query, last, None, limit - len(found))
+        end = start
+        growth = 2 * (wanted - len(found)) // len(new) if new else MAX_GROWTH
+        size *= max(1, min(growth, MAX_GROWTH))
+    found += await _find_in(db, query, query.since[0], end, wanted - len(found))
 
 
 async def _find_in(
-    db: Connection, query: EntryQuery, last: int, periods: Sequence[int] | None, limit: int
+    db: Connection, query: EntryQuery, start: int, end: int, limit: int
 ) -> list[SearchEntry]:
-    """The entries of some periods, or of all up to the period `last`."""
-    words = " & ".join(f"'{token}'{':*' if is_prefix else ''}" for token, is_prefix in query.words)
-    wanted = [words]
-    if len(query.rooms) <= MAX_NAMED_ROOMS:
-        wanted.append(_any(f"#{room}" for room in query.rooms))
-    if periods is not None:
-        wanted.append(_any(f"@{period}" for period in periods))
+    """The newest wanted entries with start <= sent_at < end."""
+    words = [f"'{token}'{':*' if is_prefix else ''}" for token, is_prefix in query.words]
     async with db.cursor(row_factory=class_row(SearchEntry)) as cursor:
         await cursor.execute(
             """
-            SELECT event, room, sent_at, ts_rank(words, %(ranked)s::tsquery, 1) AS rank
-              FROM search_entries
-             WHERE words @@ %(wanted)s::tsquery
-               AND room = ANY(%(rooms)s) AND key = ANY(%(keys)s)
-               AND (%(senders)s::int4[] IS NULL OR sender = ANY(%(senders)s::int4[]))
-               AND NOT sender = ANY(%(not_senders)s::int4[])
-               AND NOT (key = 0 AND sender = ANY(%(ignored)s::int4[]))
-               AND (%(has_url)s::bool IS NULL OR has_url = %(has_url)s)
-               AND event + 0 <= %(newest)s AND sent_at < %(end)s
-               AND (sent_at, event) < (%(before_at)s, %(before)s)
-               AND (sent_at, event) >= (%(since_at)s, %(since)s)
-             ORDER BY sent_at DESC, event DESC
-             LIMIT %(limit)s
+            SELECT event, room, sent_at, ts_rank(words, %(words)s::tsquery, 1) AS rank
+              FROM (SELECT event, room, sent_at, words
+                      FROM search_entries
+                     WHERE words @@ %(words)s::tsquery AND room = ANY(%(rooms)s)
+                       AND sent_at >= %(start)s AND sent_at < %(end)s
+                       AND (sent_at, event) < (%(before_at)s, %(before)s)
+                       AND (sent_at, event) >= (%(since_at)s, %(since)s)
+                       AND event + 0 <= %(newest)s AND key = ANY(%(keys)s)
+                       AND (%(senders)s::int4[] IS NULL OR sender = ANY(%(senders)s::int4[]))
+                       AND NOT sender = ANY(%(not_senders)s::int4[])
+                       AND NOT (key = 0 AND sender = ANY(%(ignored)s::int4[]))
+                       AND (%(has_url)s::bool IS NULL OR has_url = %(has_url)s)
+                     ORDER BY sent_at DESC, event DESC
+                     LIMIT %(limit)s) AS found
             """,
             {
-                "ranked": words,
-                "wanted": " & ".join(wanted),
+                "words": " & ".join(words),
                 "rooms": list(query.rooms),
+                "start": start,
+                "end": end,
+                "before_at": query.before[0],
+                "before": query.before[1],
+                "since_at": query.since[0],
+                "since": query.since[1],
+                "newest": query.newest,
                 "keys": list(query.keys),
                 "senders": None if query.senders is None else list(query.senders),
                 "not_senders": list(query.not_senders),
                 "ignored": list(query.ignored),
                 "has_url": query.has_url,
-                "newest": query.newest,
-                "end": (last + 1) << PERIOD_BITS,
-                "before_at": query.before[0],
-                "before": query.before[1],
-                "since_at": query.since[0],
-                "since": query.since[1],
                 "limit": limit,
             },
             prepare=False,
         )
         return await cursor.fetchall()
-
-
-def _any(tokens: Iterable[str]) -> str:
-    return f"({' | '.join(repr(token) for token in tokens)})"

@@ -2,7 +2,7 @@
 
 -- One row for each event that can be found. `key` says what its text is (0 a message, 1 a name,
 -- 2 a topic). `sent_at` sorts events of all rooms by time, on the scale of the log's positions. `words`
--- has the tokens of the text with their places, `#` and the room, and `@` and the period of `sent_at`.
+-- has the tokens of the text with their places.
 CREATE TABLE search_entries (
     event   bigint PRIMARY KEY,
     room    int      NOT NULL,
@@ -12,6 +12,7 @@ CREATE TABLE search_entries (
     sent_at bigint   NOT NULL,
     words   tsvector NOT NULL
 );
+CREATE INDEX search_entries_by_time ON search_entries (room, sent_at);
 -- New rows wait in a list, which is merged into the index as a whole; a search reads the list, too.
 CREATE INDEX search_entries_words ON search_entries USING gin (words)
   WITH (fastupdate = on, gin_pending_list_limit = 1024);
