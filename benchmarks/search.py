@@ -19,7 +19,7 @@ from benchmarks.load.figures import Figure, table
 from benchmarks.load.loop import Loop, request
 from benchmarks.load.population import CLIENT, Account, Population, post
 from homeserver.cli.running_postgres import find_running
-from homeserver.protocol.search.words import token_places
+from homeserver.protocol.search.words import indexed_tokens
 from homeserver.storage.search.search_entries import words_vector
 from tests.support.process import running_server
 
@@ -159,7 +159,7 @@ def _fill(db: psycopg.Connection, messages: int) -> float:
             is_own = number % (ROOMS // OWN_ROOMS) == 0
             template = own[number // (ROOMS // OWN_ROOMS) % len(own)]
             room = template[0] if is_own else chance.choice(others)
-            vector = words_vector(token_places(words))
+            vector = words_vector(indexed_tokens(words))
             copy.write_row((event, room, template[2], 0, False, sent_at, vector))
             if is_own:
                 stored.append((event, template, sent_at, words))

@@ -20,7 +20,7 @@ from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import TimeSlice
 from homeserver.concurrency.retry_pauses import RetryPauses, Stopped
 from homeserver.protocol.errors import Unavailable
-from homeserver.protocol.search.words import token_places
+from homeserver.protocol.search.words import indexed_tokens
 from homeserver.search.indexed_events import IndexedEvent, IndexItem
 from homeserver.storage.database.batch import Batch, Row
 from homeserver.storage.database.database import Database, DatabaseError, DatabaseUnavailable
@@ -186,5 +186,5 @@ class Indexing:
 def _row(item: IndexItem) -> Row:
     if not isinstance(item, IndexedEvent):
         return DELETE_ENTRY.row(item.event_nid)
-    words = words_vector(token_places(item.text.text))
+    words = words_vector(indexed_tokens(item.text.text))
     return INSERT_ENTRY.row(item.event_nid, item.text.key, item.has_url, item.sent_at, words)

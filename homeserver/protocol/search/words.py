@@ -15,12 +15,12 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#server-side-search
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Final, NamedTuple
 
 MAX_TEXT: Final = 16_384  # characters of a text, before and after its normalisation
 MAX_WORD: Final = 64  # characters of a word; the rest is cut off
-MAX_DISTINCT: Final = 2_000  # different tokens of a text
-MAX_POSITIONS: Final = 16  # of one token
+MAX_TOKENS: Final = 4_000  # of a text
 
 # The blocks of scripts without spaces, of which only letters, digits and marks count.
 _BLOCKS = (
@@ -128,20 +128,13 @@ def tokens(text: str) -> Iterator[str]:
             yield run
 
 
-def token_places(text: str) -> dict[str, list[int]]:
-    """The tokens of a text, which is not normalised yet, with some of their places from 1 on."""
+def indexed_tokens(text: str) -> list[str]:
+    """What the index has of a text, which is not normalised yet: at most `MAX_TOKENS`."""
     text = normalised(text)
-    found: dict[str, list[int]] = {}
     # Most texts are in ASCII, and each message of a server comes by here.
-    listed = _ascii_words(text) if text.isascii() else tokens(text)
-    for place, token in enumerate(listed, 1):
-        places = found.get(token)
-        if places is None:
-            if len(found) < MAX_DISTINCT:
-                found[token] = [place]
-        elif len(places) < MAX_POSITIONS:
-            places.append(place)
-    return found
+    if text.isascii():
+        return _ascii_words(text)[:MAX_TOKENS]
+    return list(islice(tokens(text), MAX_TOKENS))
 
 
 def _ascii_words(text: str) -> list[str]:

@@ -10,7 +10,7 @@ third message costs little more than a rare one. PostgreSQL combines two indexes
 words, and over rooms and time, or uses the one that leaves less to read.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -22,6 +22,7 @@ from homeserver.storage.database.database import Connection
 FIRST_WINDOW = (12 * 3_600_000_000) << 10  # of `sent_at`: twelve hours
 MAX_GROWTH = 8  # of a window, compared with the one before
 MAX_WINDOWS = 6  # before all that is older
+MAX_PLACES = 16  # of one token
 TIMEOUT_MS = 1_000
 
 INSERT_ENTRY = BatchStatement(
@@ -98,11 +99,20 @@ class FoundEntries:
     is_all: bool
 
 
-def words_vector(places: Mapping[str, Sequence[int]]) -> str:
-    """The words of a row, which consist of letters, digits and marks, with their places."""
+def words_vector(tokens: Sequence[str]) -> str:
+    """The words of a row: tokens of letters, digits and marks, in the order of the text.
+
+    Those that come several times have some of their places, by which they rank higher.
+    """
+    single = dict.fromkeys(tokens)
+    if len(single) == len(tokens):
+        return "'" + "' '".join(single) + "'" if single else ""
+    places: dict[str, list[str]] = {}
+    for place, token in enumerate(tokens, 1):
+        places.setdefault(token, []).append(str(place))
     return " ".join(
         [
-            f"'{token}':{found[0] if len(found) == 1 else ','.join(map(str, found))}"
+            f"'{token}'" if len(found) == 1 else f"'{token}':{','.join(found[:MAX_PLACES])}"
             for token, found in places.items()
         ]
     )
@@ -172,7 +182,7 @@ async def _find_in(
     async with db.cursor(row_factory=class_row(SearchEntry)) as cursor:
         await cursor.execute(
             """
-            SELECT event, room, sent_at, ts_rank(words, %(words)s::tsquery, 1) AS rank
+            SELECT event, room, sent_at, ts_rank(words, %(ranked)s::tsquery, 1) AS rank
               FROM (SELECT event, room, sent_at, words
                       FROM search_entries
                      WHERE words @@ %(words)s::tsquery AND room = ANY(%(rooms)s)
@@ -189,6 +199,7 @@ async def _find_in(
             """,
             {
                 "words": " & ".join(words),
+                "ranked": " | ".join(words),
                 "rooms": list(query.rooms),
                 "start": start,
                 "end": end,

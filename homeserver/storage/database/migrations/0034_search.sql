@@ -2,7 +2,7 @@
 
 -- One row for each event that can be found. `key` says what its text is (0 a message, 1 a name,
 -- 2 a topic). `sent_at` sorts events of all rooms by time, on the scale of the log's positions. `words`
--- has the tokens of the text with their places.
+-- has the tokens of the text, and places of those that it has several times.
 CREATE TABLE search_entries (
     event   bigint PRIMARY KEY,
     room    int      NOT NULL,
