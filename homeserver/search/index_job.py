@@ -18,7 +18,7 @@ READER = "search_index"
 
 
 class IndexJob:
-    """Makes the steps of the job: a page of events each."""
+    """Creates the job, and makes its steps: a page of events each."""
 
     def __init__(
         self, db: Database, log: Log, jobs: Jobs, source: IndexSource, writer: IndexWriter
@@ -28,7 +28,6 @@ class IndexJob:
         self._jobs = jobs
         self._source = source
         self._writer = writer
-        jobs.add_idempotent_kind(JOB, self.step)
 
     async def create_if_new(self) -> None:
         """Have what there is indexed if the reader is new; to be called before it is loaded."""

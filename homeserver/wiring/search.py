@@ -8,7 +8,7 @@ from homeserver.config.settings import Settings
 from homeserver.rooms.history.history import History
 from homeserver.search.event_search import EventSearch
 from homeserver.search.found_events import FoundEvents
-from homeserver.search.index_job import READER, IndexJob
+from homeserver.search.index_job import JOB, READER, IndexJob
 from homeserver.search.index_writer import Indexing, IndexWriter
 from homeserver.search.indexed_events import IndexSource
 from homeserver.search.result_context import NoBackfill, ResultContexts
@@ -48,6 +48,7 @@ class Search:
         if self._is_enabled:
             indexing = self._indexing
             readers.add(READER, source, indexing.handle, indexing.first_unfinished)
+            jobs.add_idempotent_kind(JOB, self._job.step)
         history = History(db, registry, rooms.reader, room_core.visibility, NoBackfill())
         event_search = EventSearch(
             db,
