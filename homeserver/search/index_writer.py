@@ -1,8 +1,9 @@
 """Writes the search index: many rows at a time, and never in the way of a message.
 
-The durable readers give items one by one. They are collected for a moment, and written together,
-on a connection of the pool: not with a commit of the log, for which senders wait. Until an item is
-written, the position of its reader stays before it, so that a crash loses nothing.
+The durable reader gives items one by one. They are collected for some seconds, or until a user
+searches, and written together, on a connection of the pool: not with a commit of the log, for which
+senders wait. Until an item is written, the position of the reader stays before it, so that a crash
+loses nothing.
 
 The reader and the background job write through one object, one batch after the other. So the rows
 of an event are never written after those of its redaction, which the index would otherwise outlive.
@@ -28,10 +29,9 @@ from homeserver.storage.search.search_entries import (
     DELETE_ENTRY,
     INSERT_ENTRY,
     words_vector,
-    write_entries,
 )
 
-COLLECT_SECONDS = 0.3
+COLLECT_SECONDS = 2.0  # a search does not wait for their end
 MAX_ITEMS = 500  # that wait; beyond it, the reader waits
 RETRIES = RetrySchedule((0.1, 0.5, 1.0, 2.0, 5.0))
 log = Logger()
@@ -85,7 +85,7 @@ class IndexWriter:
         while True:
             self._pauses.check()
             try:
-                await self._db.run(write_entries, batch)
+                await self._db.run(batch.write)
             except (Unavailable, DatabaseUnavailable) as error:
                 failures += 1
                 if failures == 1:

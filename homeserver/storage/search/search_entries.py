@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.rows import class_row
 
-from homeserver.storage.database.batch import Batch, BatchStatement
+from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
 
 FIRST_WINDOW = (12 * 3_600_000_000) << 10  # of `sent_at`: twelve hours
@@ -49,8 +49,8 @@ DELETE_ENTRY = BatchStatement(
     "delete_search_entry",
     "DELETE FROM search_entries WHERE event = ANY (SELECT * FROM unnest(%s::int8[]))",
     columns=("int8",),
-    late=True,
 )
+"""An event was redacted. The same batch inserts no row for it."""
 
 Place = tuple[int, int]  # (sent_at, event)
 
@@ -116,17 +116,6 @@ def words_vector(tokens: Sequence[str]) -> str:
             for token, found in places.items()
         ]
     )
-
-
-async def write_entries(db: Connection, batch: Batch) -> None:
-    """Write rows of this table.
-
-    A crash of PostgreSQL may lose the last ones, but no later commit without them, and so no
-    position of a reader that is past them.
-    """
-    async with db.transaction():
-        await db.execute("SET LOCAL synchronous_commit = off")
-        await batch.write(db)
 
 
 async def newest_entry(db: Connection) -> int:
