@@ -14,6 +14,7 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import AccountData
+from homeserver.concurrency.clock import Clock
 from homeserver.search.found_events import FoundEvent, FoundEvents
 from homeserver.search.room_scope import RoomScope
 from homeserver.search.search_request import FIRST, SearchRequest, SearchToken
@@ -29,6 +30,7 @@ from homeserver.streams.log import Log
 
 BLOCK = 300  # candidates that are ranked among each other
 MAX_EXAMINED = 1_000  # candidates that are checked for one page
+MAX_SECONDS = 3.0  # after which a page ends with what was found
 COUNTED = 100  # candidates that are checked for the count
 CHUNK = 50  # candidates that are checked together
 
@@ -76,6 +78,7 @@ class EventSearch:
         self,
         db: Database,
         log: Log,
+        clock: Clock,
         names: Names,
         account_data: AccountData,
         scope: RoomScope,
@@ -83,6 +86,7 @@ class EventSearch:
     ) -> None:
         self._db = db
         self._log = log
+        self._clock = clock
         self._names = names
         self._account_data = account_data
         self._scope = scope
@@ -103,7 +107,8 @@ class EventSearch:
             return SearchPage()
         walk = _Walk(caller, ignored, request, query, token)
         is_at_end = False
-        while not is_at_end and not walk.is_over:
+        deadline = self._clock.seconds() + MAX_SECONDS
+        while not is_at_end and not walk.is_over and self._clock.seconds() < deadline:
             is_at_end = await self._search_block(walk)
         shown = token.shown + len(walk.results)
         count = max(token.count, shown + walk.further)

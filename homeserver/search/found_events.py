@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.concurrency.cooperative import TimeSlice
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.relations import REPLACE, relation_of
 from homeserver.protocol.room_versions import RoomVersion
@@ -73,9 +74,8 @@ class FoundEvents:
         for access in accesses:
             of_room = by_room[access.room.room_nid]
             seen = await self._seen(access, [stored[e.event] for e in of_room if e.event in stored])
-            bundled = await self._relations.bundled(
-                caller, ignored, [each for each in seen if _is_wanted(request, ignored, each)]
-            )
+            wanted = await self._wanted(request, ignored, seen)
+            bundled = await self._relations.bundled(caller, ignored, wanted)
             replaced = await self._replaced(caller, ignored, access.room, bundled)
             places = {entry.event: entry for entry in of_room}
             for each in bundled:
@@ -123,6 +123,19 @@ class FoundEvents:
             stored for stored in events if stored.position is not None and access.includes(stored)
         ]
         return await self._visibility.visible(access.room, access.user_id, reachable)
+
+    async def _wanted(
+        self, request: SearchRequest, ignored: frozenset[str], seen: Sequence[VisibleEvent]
+    ) -> list[VisibleEvent]:
+        """Those of the events that pass the filter, and that the term finds."""
+        time_slice = TimeSlice(self._rooms.local_server.clock)
+        wanted = []
+        for each in seen:
+            if time_slice.is_over:
+                await time_slice.next()
+            if _is_wanted(request, ignored, each):
+                wanted.append(each)
+        return wanted
 
     async def _replaced(
         self,

@@ -28,7 +28,7 @@ from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.names import Names
 from homeserver.storage.search import stored_texts as storage
 from homeserver.streams.durable_reader import ItemPage
-from homeserver.streams.positions import EPOCH_SECONDS, SLOT_BITS
+from homeserver.streams.positions import EPOCH_SECONDS, MAX_POSITION, SLOT_BITS
 
 PAGE_EVENTS = 500  # of all types
 _EPOCH_MS = EPOCH_SECONDS * 1000
@@ -135,4 +135,5 @@ def _sent_at(logged_at: int, position: int, origin_server_ts: int) -> int:
     """
     if position > 0:
         return position
-    return min((origin_server_ts - _EPOCH_MS) * _SHIFT_MS, logged_at)
+    sent_at = (origin_server_ts - _EPOCH_MS) * _SHIFT_MS
+    return max(min(sent_at, logged_at), -MAX_POSITION)

@@ -5,6 +5,7 @@ connections to the database, which log-in needs too, and no user makes all other
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from homeserver.accounts.sessions.requester import Requester
@@ -12,7 +13,7 @@ from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.deferreds import TimedOut, with_timeout
 from homeserver.concurrency.fair_slots import FairSlots, QueueFull
-from homeserver.protocol.errors import LimitExceeded
+from homeserver.protocol.errors import LimitExceeded, NotFound
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.search.event_search import EventSearch, SearchPage
 from homeserver.search.index_writer import Indexing
@@ -83,9 +84,10 @@ class Searches:
         if context is not None:
             ignored = await self._account_data.ignored_users(caller.user_id)
             for result in page.results:
-                contexts[result.stored.event_nid] = await self._contexts.of(
-                    caller, ignored, result, context
-                )
+                with suppress(NotFound):  # it was removed from the timeline meanwhile
+                    contexts[result.stored.event_nid] = await self._contexts.of(
+                        caller, ignored, result, context
+                    )
         states = None
         if include_state:
             states = await self._contexts.states(caller.user_id, page.results)

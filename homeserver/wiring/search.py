@@ -53,6 +53,7 @@ class Search:
         event_search = EventSearch(
             db,
             log,
+            reactor,
             names,
             account_data,
             RoomScope(names, registry, room_core.user_rooms),

@@ -10,6 +10,7 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.client_api.rooms.room_events import event_json, events_json, state_json
+from homeserver.concurrency.cooperative import TimeSlice, build_cooperatively
 from homeserver.protocol.errors import InvalidParam
 from homeserver.protocol.filters import RoomEventFilter, parse_room_event_filter
 from homeserver.protocol.search.search_term import SearchTerm
@@ -23,6 +24,7 @@ from homeserver.search.searches import SearchAnswer, Searches
 from homeserver.web.routes import Route
 
 MAX_HIGHLIGHTS = 100
+MAX_BODY = 65_536  # bytes
 
 Limit = Annotated[int, msgspec.Meta(ge=0)]
 Key = Literal["content.body", "content.name", "content.topic"]
@@ -82,7 +84,9 @@ class SearchApi:
 
     def routes(self) -> list[Route]:
         path = "/_matrix/client/v3/search"
-        return [Route("POST", path, self.search, limit="search", cancellable=True)]
+        return [
+            Route("POST", path, self.search, limit="search", max_body=MAX_BODY, cancellable=True)
+        ]
 
     async def search(
         self, caller: Requester, body: SearchBody, query: SearchQuery
@@ -113,11 +117,14 @@ class SearchApi:
         page = answer.page
         found: dict[str, Any] = {
             "count": page.count,
-            "highlights": _highlights(request.term, page.results),
-            "results": [
-                self._result(caller, result, answer.contexts.get(result.stored.event_nid))
-                for result in page.results
-            ],
+            "highlights": await self._highlights(request.term, page.results),
+            "results": await build_cooperatively(
+                self._local_server.clock,
+                (
+                    self._result(caller, result, answer.contexts.get(result.stored.event_nid))
+                    for result in page.results
+                ),
+            ),
         }
         if page.next is not None:
             found["next_batch"] = page.next.encode()
@@ -147,6 +154,18 @@ class SearchApi:
             }
         return shown
 
+    async def _highlights(self, term: SearchTerm, results: Sequence[FoundEvent]) -> list[str]:
+        """The words that were found, as the results have them."""
+        time_slice = TimeSlice(self._local_server.clock)
+        found: dict[str, None] = {}
+        for result in results:
+            found |= dict.fromkeys(term.highlights(result.text))
+            if len(found) >= MAX_HIGHLIGHTS:
+                break
+            if time_slice.is_over:
+                await time_slice.next()
+        return list(found)[:MAX_HIGHLIGHTS]
+
 
 def _request(criteria: RoomEventsCriteria, next_batch: str | None) -> SearchRequest:
     """The request that a body describes. Raises `BadJson` and `InvalidParam`."""
@@ -165,16 +184,6 @@ def _request(criteria: RoomEventsCriteria, next_batch: str | None) -> SearchRequ
         by_rank,
         token,
     )
-
-
-def _highlights(term: SearchTerm, results: Sequence[FoundEvent]) -> list[str]:
-    """The words that were found, as the results have them."""
-    found: dict[str, None] = {}
-    for result in results:
-        found |= dict.fromkeys(term.highlights(result.text))
-        if len(found) >= MAX_HIGHLIGHTS:
-            break
-    return list(found)[:MAX_HIGHLIGHTS]
 
 
 def _groups(key: GroupKey, page: SearchPage) -> dict[str, dict[str, Any]]:

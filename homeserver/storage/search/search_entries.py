@@ -136,7 +136,8 @@ async def find_entries(db: Connection, query: EntryQuery, limit: int) -> FoundEn
         async with db.transaction():
             # Whatever the statistics say, the indexes are to be used.
             await db.execute(
-                f"SET LOCAL statement_timeout = {TIMEOUT_MS}; SET LOCAL enable_seqscan = off"
+                f"SET LOCAL statement_timeout = {TIMEOUT_MS}; SET LOCAL enable_seqscan = off",
+                prepare=False,
             )
             await _add_entries(db, query, limit + 1, found)
     except psycopg.errors.QueryCanceled:
