@@ -29,11 +29,13 @@ class SearchTerm:
     """A search term. It finds nothing if it has no words (`is_empty`)."""
 
     def __init__(self, text: str) -> None:
-        found = dict.fromkeys(runs(normalised(text[:MAX_TERM])))
+        if len(text) > MAX_TERM:
+            # Without the word that is cut: the text need not have it.
+            text = text[:MAX_TERM].rpartition(" ")[0] or text[:MAX_TERM]
+        found = dict.fromkeys(runs(normalised(text)))
         cut = [run._replace(text=run.text[:MAX_RUN]) if run.is_unspaced else run for run in found]
-        # The last word stays the last one, as it may be unfinished.
         self._runs = tuple(cut[:MAX_RUNS])
-        last = self._runs[-1] if self._runs else Run("")
+        last = cut[-1] if 0 < len(cut) <= MAX_RUNS else Run("")
         self._prefix = None if last.is_unspaced or len(last.text) < MIN_PREFIX else last.text
 
     @property
