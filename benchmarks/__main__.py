@@ -16,6 +16,7 @@ from benchmarks import (
     footprint,
     initial_sync,
     large_scale,
+    purges,
     push,
     search,
     sending,
@@ -31,10 +32,11 @@ APPSERVICES = "appservices"  # servers of its own
 ENCRYPTION = "encryption"  # makes 1,000 accounts, on a server of its own
 PUSH = "push"  # with a gateway, on a server of its own
 MEDIA = "media"  # transfers 20 GB, and needs 10 GB of disk
+PURGES = "purges"  # fills a room, on a server of its own
 SEARCH = "search"  # a million messages, on servers of its own
 LARGE_SCALE = "scale"  # takes some minutes, and a server of its own
 MEMBERS = 100
-NAMED = (APPSERVICES, ENCRYPTION, MEDIA, PUSH, SEARCH, LARGE_SCALE)
+NAMED = (APPSERVICES, ENCRYPTION, MEDIA, PURGES, PUSH, SEARCH, LARGE_SCALE)
 HELP = f"{', '.join(PARTS)}; all of these if none; {', '.join(NAMED)} only if named"
 OVERRIDES = {"log": {"level": "WARN"}}
 
@@ -57,6 +59,8 @@ def main() -> int:
         figures += run_encryption(arguments.scale)
     if MEDIA in parts:
         figures += run_media(arguments.scale)
+    if PURGES in parts:
+        figures += run_purges(arguments.scale)
     if PUSH in parts:
         figures += run_push(arguments.scale)
     if SEARCH in parts:
@@ -115,6 +119,14 @@ def run_media(size: float) -> list[Figure]:
     os.sched_setaffinity(0, own_cores)
     with running_server(OVERRIDES, cpus=server_cores) as server:
         return transfers.measure(Population(server, Loop()), size, server_cores)
+
+
+def run_purges(size: float) -> list[Figure]:
+    """The figures of `benchmarks.purges`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    with running_server(OVERRIDES, cpus=server_cores) as server:
+        return purges.measure(Population(server, Loop()), size)
 
 
 def run_push(size: float) -> list[Figure]:

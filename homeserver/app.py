@@ -192,6 +192,7 @@ class Homeserver:
         self._on_stop_of_parts(parts)
         await register_senders(db, reactor, appservices.all)
         await parts.account_core.load()
+        await parts.retention.load()
         await parts.appservices.transactions.load()
         await parts.search.load()
         await parts.readers.load()
@@ -199,6 +200,7 @@ class Homeserver:
         reserve.start()
         parts.accounts.start()
         parts.rooms.start()
+        parts.retention.start()
         parts.encryption.start()
         await parts.media.start()
         await parts.sync.start()
@@ -215,6 +217,7 @@ class Homeserver:
         """Register the stop of all parts, the last first, even if their start fails half-way."""
         self._on_stop("the accounts", parts.accounts.stop)
         self._on_stop("the rooms", parts.rooms.stop)
+        self._on_stop("the retention of messages", parts.retention.stop)
         self._on_stop("the requests to application services", parts.appservice_queries.stop)
         self._on_stop("federation", parts.federation.stop)
         self._on_stop("the exchange with other servers", parts.federated_rooms.stop)

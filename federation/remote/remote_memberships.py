@@ -23,6 +23,7 @@ from homeserver.rooms.events.event_draft import member_draft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.inbound.event_checks import EventsMissing
 from homeserver.rooms.inbound.remote_join import RemoteJoin
+from homeserver.rooms.membership.blocked_rooms import BlockedRooms
 from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
 from homeserver.rooms.room.registry import RoomRegistry
 
@@ -44,7 +45,9 @@ class RemoteMemberships:
         fetcher: EventFetcher,
         completion: PartialStateResync,
         joining: KeyedLocks[str],
+        blocked: BlockedRooms,
     ) -> None:
+        self._blocked = blocked
         self._requests = requests
         self._remote_join = remote_join
         self._out_of_room = out_of_room
@@ -62,6 +65,7 @@ class RemoteMemberships:
         If this server is in the room already, the other one has only authorised the join, which is
         then received like any other event.
         """
+        await self._blocked.check(room_id)
         async with self._joining.hold(room_id):
             stored = await self._requests.join(user_id, room_id, servers, content, self._admit)
             await self._out_of_room.forget(room_id, user_id)
@@ -113,6 +117,7 @@ class RemoteMemberships:
         self, user_id: str, room_id: str, servers: Sequence[str], content: Mapping[str, Any]
     ) -> StoredEvent:
         """Knock on a room through one of these servers."""
+        await self._blocked.check(room_id)
         knock = await self._requests.knock(user_id, room_id, servers, content)
         stripped = stripped_events(knock.room_state)
         return await self._out_of_room.knocked(knock.event, knock.server, stripped)

@@ -49,7 +49,9 @@ class JobRunner:
         self._log = stream_log
         self._clock = clock
         self._pauses = RetryPauses(clock, BUSY_PAUSES)
-        self._failed: dict[int, tuple[int, float]] = {}  # attempts, and the time of the next one
+        # Failed attempts of jobs that failed or that wait, and the time of the next one.
+        self._later: dict[int, tuple[int, float]] = {}
+        self._watched_at = 0.0
         self._tidied_at: float | None = None
         self._polling = PeriodicTask(clock, POLL_SECONDS, self.work, name="background jobs")
 
@@ -66,12 +68,10 @@ class JobRunner:
         """Make steps until no job is left that can continue now."""
         try:
             await self._tidy()
-            while True:
-                self.watched = await self._db.run(newest_jobs, WATCHED)
-                job = await self._next()
-                if job is None:
-                    return
+            while (job := await self._next()) is not None:
+                await self._watch()
                 await self._step(job)
+            await self._watch()
         except (Unavailable, DatabaseUnavailable, Stopped):
             return  # the next run continues
 
@@ -82,23 +82,31 @@ class JobRunner:
             oldest = now_ms(self._clock) - KEPT_MS
             await self._db.run(delete_finished_jobs, oldest, MAX_DELETED)
 
+    async def _watch(self) -> None:
+        now = self._clock.seconds()
+        if now - self._watched_at >= POLL_SECONDS or self._watched_at == 0.0:
+            self._watched_at = now
+            self.watched = await self._db.run(newest_jobs, WATCHED)
+
     async def _next(self) -> Job | None:
         self._pauses.check()
         now = self._clock.seconds()
-        besides = [job_id for job_id, (_, due) in self._failed.items() if due > now]
+        besides = [job_id for job_id, (_, due) in self._later.items() if due > now]
         return await self._db.run(take_job, self._jobs.kinds, besides, now_ms(self._clock))
 
     async def _step(self, job: Job) -> None:
         await self._wait_while_busy()
         began = self._clock.seconds()
         try:
-            await self._step_of_kind(job)
+            rest = await self._step_of_kind(job)
         except (Unavailable, DatabaseUnavailable):
             raise
         except Exception as error:
             await self._note_failure(job, error)
         else:
-            self._failed.pop(job.job_id, None)
+            self._later.pop(job.job_id, None)
+            if rest:
+                self._later[job.job_id] = 0, self._clock.seconds() + rest
         self.steps += 1
         pause = (self._clock.seconds() - began) * SHARE
         await self._pauses.wait_seconds(min(max(pause, MIN_PAUSE), MAX_PAUSE))
@@ -110,29 +118,35 @@ class JobRunner:
                 return
             await self._pauses.wait(1)
 
-    async def _step_of_kind(self, job: Job) -> None:
+    async def _step_of_kind(self, job: Job) -> float:
+        """Make a step; returns how long the job wants to wait."""
         kind = self._jobs.kind(job.kind)
         if kind.idempotent is not None:
             progress = await kind.idempotent(job)
             await self._db.run(save_progress, job.job_id, progress, now_ms(self._clock))
-        elif kind.in_transaction is not None:
-            await self._db.transaction(self._step_in_transaction, kind.in_transaction, job.job_id)
+            return progress.pause
+        assert kind.in_transaction is not None, "a kind has one of the two steps"
+        step = kind.in_transaction
+        return await self._db.transaction(self._step_in_transaction, step, job.job_id)
 
     async def _step_in_transaction(
         self, db: Connection, step: TransactionStep, job_id: int
-    ) -> None:
+    ) -> float:
         await db.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         job = await lock_job(db, job_id)
-        if job is not None:  # it was not cancelled meanwhile
-            await save_progress(db, job_id, await step(db, job), now_ms(self._clock))
+        if job is None:  # it was cancelled meanwhile
+            return 0.0
+        progress = await step(db, job)
+        await save_progress(db, job_id, progress, now_ms(self._clock))
+        return progress.pause
 
     async def _note_failure(self, job: Job, error: Exception) -> None:
-        attempts, _ = self._failed.pop(job.job_id, (0, 0.0))
+        attempts, _ = self._later.pop(job.job_id, (0, 0.0))
         attempts += 1
         is_last = attempts >= MAX_ATTEMPTS
         if not is_last:
             due = self._clock.seconds() + RETRIES.pause(attempts)
-            self._failed[job.job_id] = attempts, due
+            self._later[job.job_id] = attempts, due
         log.failure(
             "attempt {attempt} of {most} at a step of the job {job_id} ({kind}) failed",
             attempt=attempts,

@@ -153,10 +153,33 @@ def _add_room(commands: Any) -> None:
     )
     graph.add_argument("--svg", type=Path, metavar="FILE", help="a picture, drawn by Graphviz")
     graph.add_argument("--dot", type=Path, metavar="FILE", help="in the language of Graphviz")
+    for action in actions.choices.values():
+        action.set_defaults(command=_room)
+    _add_room_purges(actions)
     for name, action in actions.choices.items():
         action.add_argument("room", metavar="ROOM", help="room ID, or an alias of this server")
         _add_config(action)
-        action.set_defaults(command=_room, action=name)
+        action.set_defaults(action=name)
+
+
+def _add_room_purges(actions: Any) -> None:
+    purge = actions.add_parser("purge-history", help="delete old messages, but no state")
+    upto = purge.add_mutually_exclusive_group(required=True)
+    upto.add_argument("--before-event", metavar="EVENT", help="those before an event")
+    upto.add_argument(
+        "--older-than", type=_duration, metavar="TIME", help="those of an age: 90s, 2h, 7d"
+    )
+    purge.add_argument(
+        "--with-local", action="store_true", help="also those that users of this server have sent"
+    )
+    purge.set_defaults(command=_purge_history)
+    delete = actions.add_parser("delete", help="delete a room from this server")
+    delete.add_argument(
+        "--block", action="store_true", help="and let no user of this server join it again"
+    )
+    delete.set_defaults(command=_delete_room)
+    unblock = actions.add_parser("unblock", help="allow to join a room again that was deleted")
+    unblock.set_defaults(command=_unblock_room)
 
 
 def _add_state(commands: Any) -> None:
@@ -292,6 +315,24 @@ def _media(options: argparse.Namespace) -> int:
     from homeserver.cli.media import media
 
     return media(options)
+
+
+def _purge_history(options: argparse.Namespace) -> int:
+    from homeserver.cli.maintenance.room_purge import purge_history
+
+    return purge_history(options)
+
+
+def _delete_room(options: argparse.Namespace) -> int:
+    from homeserver.cli.maintenance.room_purge import delete_room
+
+    return delete_room(options)
+
+
+def _unblock_room(options: argparse.Namespace) -> int:
+    from homeserver.cli.maintenance.room_purge import unblock
+
+    return unblock(options)
 
 
 def _jobs(options: argparse.Namespace) -> int:

@@ -130,7 +130,7 @@ def _events(report: RoomReport) -> Iterator[str]:
         (counts.timeline, "in the timeline"),
         (counts.backfilled, "backfilled from other servers"),
         (counts.outliers, "outliers"),
-        (counts.redaction_pending, "redactions that are withheld from clients"),
+        (counts.redaction_pending, "redactions that are withheld from clients, and purged events"),
         (counts.soft_failed, "soft-failed"),
         (counts.rejected, "rejected"),
     ):

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from homeserver.concurrency.clock import Clock, DelayedCall
+from homeserver.concurrency.clock import Clock, DelayedCall, wall_seconds
 
 LOG_AGAIN_SECONDS = 600.0  # between two log lines about a task that keeps failing
 
@@ -34,17 +34,26 @@ class PeriodicTask:
         if seconds <= 0:
             raise ValueError("a periodic task needs an interval above zero")
         self.is_started = False
+        self.name = name
+        self.failures = 0  # in a row
+        self.last_run_at: float | None = None  # when the last run ended: seconds since the epoch
         self._clock = clock
         self._seconds = seconds
         self._work = work
-        self._name = name
         self._origin = 0.0
         self._tick = 0  # the latest point of the grid at which a run was due
         self._timer: DelayedCall | None = None
         self._is_running = False
         self._ended: list[Deferred[None]] = []  # for callers that wait for the present run
-        self._failures = 0  # in a row
         self._logged_at = 0.0
+
+    @property
+    def next_run_at(self) -> float | None:
+        """When the next run is due, in seconds since the epoch; `None` if none is."""
+        if self._timer is None:
+            return None
+        due = self._origin + self._tick * self._seconds
+        return wall_seconds(self._clock) + max(0.0, due - self._clock.seconds())
 
     def start(self, *, now: bool = False) -> None:
         """Begin, with a run at once or after one interval; a second call does nothing."""
@@ -95,6 +104,7 @@ class PeriodicTask:
 
     def _run_ended(self, outcome: Failure | None) -> None:
         self._is_running = False
+        self.last_run_at = wall_seconds(self._clock)
         try:
             self._log_outcome(outcome)
         finally:
@@ -107,23 +117,23 @@ class PeriodicTask:
 
     def _log_outcome(self, outcome: Failure | None) -> None:
         if not isinstance(outcome, Failure):
-            if self._failures:
+            if self.failures:
                 log.info(
                     "{job} works again, after {count} failures",
-                    job=self._name,
-                    count=self._failures,
+                    job=self.name,
+                    count=self.failures,
                 )
-            self._failures = 0
+            self.failures = 0
             return
-        self._failures += 1
+        self.failures += 1
         now = self._clock.seconds()
-        if self._failures == 1:
-            log.failure("{job} failed; retrying", outcome, job=self._name)
+        if self.failures == 1:
+            log.failure("{job} failed; retrying", outcome, job=self.name)
         elif now - self._logged_at >= LOG_AGAIN_SECONDS:
             log.error(
                 "{job} has failed {count} times in a row, last because of: {reason}",
-                job=self._name,
-                count=self._failures,
+                job=self.name,
+                count=self.failures,
                 reason=outcome.getErrorMessage(),
             )
         else:

@@ -21,6 +21,7 @@ from homeserver.config.fields import Mistake, Section, doc
 from homeserver.config.limits import LimitSettings, RateLimitSettings, WebSocketSettings
 from homeserver.config.listeners import Listener
 from homeserver.config.media import MediaSettings
+from homeserver.config.retention import RetentionSettings
 from homeserver.config.search import SearchSettings
 from homeserver.config.support import Support
 from homeserver.protocol.identifiers import is_valid_server_name
@@ -348,6 +349,7 @@ class Settings(Section, frozen=True, kw_only=True):
         Path, doc("Folder whose YAML files are registrations, too; it need not exist.")
     ] = Path("appservices.d")
     media: MediaSettings = MediaSettings()
+    retention: RetentionSettings = RetentionSettings()
     search: SearchSettings = SearchSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()
     limits: LimitSettings = LimitSettings()

@@ -36,6 +36,10 @@ SERVER_ACL: Final = "m.room.server_acl"
 # Spec: https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
 TOMBSTONE: Final = "m.room.tombstone"
 
+# How long messages are kept, which is not in the specification.
+# Proposal: https://github.com/matrix-org/matrix-spec-proposals/pull/1763
+RETENTION: Final = "m.room.retention"
+
 # Spec: https://spec.matrix.org/v1.19/client-server-api/#spaces
 SPACE_CHILD: Final = "m.space.child"
 
@@ -89,4 +93,5 @@ TOMBSTONE_KEY: Final[tuple[str, str]] = (TOMBSTONE, "")
 NAME_KEY: Final[tuple[str, str]] = (NAME, "")
 AVATAR_KEY: Final[tuple[str, str]] = (AVATAR, "")
 CANONICAL_ALIAS_KEY: Final[tuple[str, str]] = (CANONICAL_ALIAS, "")
+RETENTION_KEY: Final[tuple[str, str]] = (RETENTION, "")
 POLICY_KEY: Final[tuple[str, str]] = (POLICY, "")

@@ -2,7 +2,7 @@
 
 They come from the log as they are published, or from the database when a reader is behind. Events
 of a timeline, backfilled and imported ones are the same to the index. A redaction is an item of its
-own: what it redacts is taken out of the index.
+own: what it redacts is taken out of the index. So is what the database has without a text.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,6 +20,7 @@ from homeserver.protocol.search.searchable import (
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import (
     EventAppended,
+    EventsPurged,
     EventsStored,
     HistoryImported,
     RedactedEvent,
@@ -49,14 +50,14 @@ class IndexedEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class RedactedItem:
-    """An event that was redacted, and cannot be found any more."""
+class RemovedEvent:
+    """An event that was redacted or purged, and cannot be found any more."""
 
     position: int
     event_nid: int
 
 
-IndexItem = IndexedEvent | RedactedItem
+IndexItem = IndexedEvent | RemovedEvent
 
 
 class IndexSource:
@@ -74,9 +75,12 @@ class IndexSource:
             elif isinstance(entry, (EventsStored, HistoryImported)):
                 for stored in entry.events:
                     yield from _of_stored(entry.position, stored)
+            elif isinstance(entry, EventsPurged):
+                for event_nid in entry.event_nids:
+                    yield RemovedEvent(entry.position, event_nid)
             redacts = getattr(entry, "redacts", None)
             if isinstance(redacts, RedactedEvent):
-                yield RedactedItem(entry.position, redacts.event_nid)
+                yield RemovedEvent(entry.position, redacts.event_nid)
 
     async def load(self, after: int, upto: int) -> ItemPage[IndexItem]:
         """A page of the items from the database."""
@@ -90,10 +94,10 @@ class IndexSource:
             if names[row.type] == REDACTION:
                 for target in _targets(row.json):
                     targets[row.room, target] = row.logged_at
-            elif not row.is_redacted:
-                items += _of_row(row, names)
+            else:
+                items.append(_of_row(row, names))
         for room, event_id, event in await self._db.run(storage.redacted_among, list(targets)):
-            items.append(RedactedItem(targets[room, event_id], event))
+            items.append(RemovedEvent(targets[room, event_id], event))
         items.sort(key=lambda item: item.position)
         return ItemPage(items, end)
 
@@ -109,13 +113,14 @@ def _of_stored(position: int, stored: StoredEvent) -> Iterator[IndexedEvent]:
         yield IndexedEvent(position, stored.event_nid, sent_at, text, "url" in event.content)
 
 
-def _of_row(row: storage.StoredText, names: dict[int, str]) -> Iterator[IndexedEvent]:
+def _of_row(row: storage.StoredText, names: dict[int, str]) -> IndexItem:
     pdu = _decode(row.json)
     content = pdu["content"]
     text = searchable_text(names[row.type], pdu.get("state_key"), content)
-    if text is not None:
-        sent_at = _sent_at(row.logged_at, row.position, pdu["origin_server_ts"])
-        yield IndexedEvent(row.logged_at, row.event, sent_at, text, "url" in content)
+    if row.is_redacted or text is None:
+        return RemovedEvent(row.logged_at, row.event)
+    sent_at = _sent_at(row.logged_at, row.position, pdu["origin_server_ts"])
+    return IndexedEvent(row.logged_at, row.event, sent_at, text, "url" in content)
 
 
 def _targets(json: bytes) -> Iterator[str]:

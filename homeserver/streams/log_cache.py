@@ -53,6 +53,11 @@ class LogCache(Generic[Key, Entry, Change]):
         elif (missed := self._missed.get(key)) is not None:
             missed.append(change)
 
+    def publish_to_all(self, change: Change) -> None:
+        """Apply a change that is durable to every entry in memory."""
+        for key in dict.fromkeys([*(key for key, _ in self._cache.items()), *self._missed]):
+            self.publish(key, change)
+
     def forget(self, key: Key) -> None:
         """Drop an entry, and the result of a load in progress; the next `get` loads it again."""
         self._cache.pop(key)

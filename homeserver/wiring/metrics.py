@@ -1,8 +1,10 @@
 """Metrics that are read from the server's objects at each scrape."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from homeserver.background_jobs.job_runner import JobRunner
+from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.observability.metrics import Metrics
 from homeserver.push.pushers.pusher_queues import PusherQueues
 from homeserver.storage.database.database import Database
@@ -98,6 +100,28 @@ def watch_push(metrics: Metrics, queues: PusherQueues) -> None:
         "pushers_behind",
         "Pushers whose gateways do not accept what they have to send.",
         lambda: queues.behind,
+    )
+
+
+def watch_periodic_tasks(metrics: Metrics, tasks: Sequence[PeriodicTask]) -> None:
+    """Register the metrics of what is done at intervals."""
+    metrics.gauges(
+        "periodic_task_last_run_timestamp_seconds",
+        "When the last run of a periodic task ended.",
+        "task",
+        lambda: {each.name: each.last_run_at for each in tasks if each.last_run_at is not None},
+    )
+    metrics.gauges(
+        "periodic_task_next_run_timestamp_seconds",
+        "When the next run of a periodic task is due.",
+        "task",
+        lambda: {each.name: each.next_run_at for each in tasks if each.next_run_at is not None},
+    )
+    metrics.gauges(
+        "periodic_task_failures",
+        "Runs of a periodic task that failed since the last success; the log says why.",
+        "task",
+        lambda: {each.name: each.failures for each in tasks},
     )
 
 

@@ -25,6 +25,7 @@ from homeserver.rooms.discovery.space_hierarchy import RemoteSpacesPort
 from homeserver.rooms.history.history import BackfillPort
 from homeserver.rooms.history.timestamps import RemoteTimestampsPort
 from homeserver.rooms.inbound.partial_state_completion import PartialStateCompletion
+from homeserver.rooms.membership.blocked_rooms import BlockedRooms
 from homeserver.rooms.membership.remote_memberships import RemoteMembershipsPort
 from homeserver.rooms.membership.third_party_invites import ThirdPartyExchangePort
 from homeserver.storage.database.database import Database
@@ -72,6 +73,7 @@ class Remote:
                 fetcher,
                 self.resync,
                 self.joining,
+                BlockedRooms(db, registry),
             ),
             third_party_exchange=ThirdPartyExchange(client),
             backfill=Backfill(registry, client, checks, fetcher),

@@ -3,10 +3,13 @@
 from typing import Any
 
 from homeserver.accounts.status.erasure import ErasedUsers
+from homeserver.config.retention import RetentionSettings
 from homeserver.config.settings import Settings
+from homeserver.protocol.retention.lifetimes import LifetimeLimits
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.local_server import LocalServer
+from homeserver.rooms.history.message_lifetimes import MessageLifetimes
 from homeserver.rooms.history.visibility import Visibility
 from homeserver.rooms.inbound.branches import BranchSender
 from homeserver.rooms.inbound.policy_servers import PolicySender, PolicyServers, PolicySignerPort
@@ -51,7 +54,16 @@ class RoomCore:
         self.remote_join = RemoteJoin(log, states.threads, self.registry, self.receiver)
         self.out_of_room = OutOfRoomMemberships(db, log, self.names, self.events, self.registry)
         self.user_rooms = UserRooms(db, self.names, limits.cached_users)
-        self.visibility = Visibility(self.registry, self.events, erased_users)
+        self.lifetimes = MessageLifetimes(self.registry, _lifetime_limits(settings.retention))
+        self.visibility = Visibility(self.registry, self.events, erased_users, self.lifetimes)
         # Later subscribers read rooms and must find them up to date, so these come first.
         for reader in (self.registry.apply, self.user_rooms.apply):
             log.subscribe(reader)
+
+
+def _lifetime_limits(settings: RetentionSettings) -> LifetimeLimits | None:
+    """The limits in ms; `None` if nothing expires."""
+    if not settings.enabled:
+        return None
+    seconds = settings.default_lifetime, settings.min_lifetime, settings.max_lifetime
+    return LifetimeLimits(*[None if each is None else each * 1000 for each in seconds])

@@ -14,7 +14,7 @@ from homeserver.background_jobs.job_runner import JobRunner
 from homeserver.background_jobs.jobs import Jobs
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_signing_keys
-from homeserver.observability.caches import caches_of
+from homeserver.observability.caches import caches_of, periodic_tasks_of
 from homeserver.observability.metrics import Metrics
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.storage.database.database import Database
@@ -32,8 +32,15 @@ from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.federated_rooms import FederatedRooms
 from homeserver.wiring.federation import Federation
 from homeserver.wiring.http import Http
+from homeserver.wiring.maintenance.retention import Retention
 from homeserver.wiring.media import MediaRepository
-from homeserver.wiring.metrics import watch, watch_federation, watch_jobs, watch_push
+from homeserver.wiring.metrics import (
+    watch,
+    watch_federation,
+    watch_jobs,
+    watch_periodic_tasks,
+    watch_push,
+)
 from homeserver.wiring.moderation import Moderation
 from homeserver.wiring.rate_limits import rate_limits_of
 from homeserver.wiring.remote import Remote
@@ -78,6 +85,7 @@ class ServerParts:
         self.rooms = RoomServices(
             reactor, settings, db, log, readers, accounts, core, remote.ports, rate_limits
         )
+        self.retention = Retention(reactor, settings, db, log, readers, self.jobs, core, self.rooms)
         self.encryption = Encryption(
             reactor, settings, db, log, readers, accounts, core, remote.ports.keys
         )
@@ -130,6 +138,7 @@ class ServerParts:
         watch_federation(metrics, self.federated_rooms)
         watch_push(metrics, self.sync.push.pushers.queues)
         watch_jobs(metrics, self.job_runner)
+        watch_periodic_tasks(metrics, periodic_tasks_of(self))
         metrics.show_caches(caches_of(self))
 
     def _appservices(self, reactor: Any, log: Log) -> AppserviceServices:

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from homeserver.observability.caches import caches_of
+from homeserver.observability.caches import caches_of, periodic_tasks_of
 from tests.architecture.source import PACKAGES, modules
 from tests.support.server import ServerTestCase
 
@@ -30,6 +30,20 @@ class MetricsTests(ServerTestCase):
             behind = f'homeserver_reader_behind_seconds{{reader="{reader.name}"}}'
             self.assertLess(float(figures[behind]), 60)
         self.assertGreater(float(figures['homeserver_cache_hits_total{cache="events"}']), 0)
+
+    async def test_every_periodic_task_is_shown(self) -> None:
+        """An operator sees when each clean-up ran last, and whether it fails."""
+        tasks = periodic_tasks_of(self.server)
+
+        text = self.server.metrics.exposition().decode()
+
+        self.assertIn("the deletion of old media", {task.name for task in tasks})
+        for task in tasks:
+            self.assertIn(f'homeserver_periodic_task_failures{{task="{task.name}"}} 0.0', text)
+        due = (
+            'homeserver_periodic_task_next_run_timestamp_seconds{task="the deletion of old media"}'
+        )
+        self.assertIn(due, text)
 
     async def test_every_cache_is_shown_under_a_name_of_its_own(self) -> None:
         """A cache that is too small is found among the metrics, whichever it is."""

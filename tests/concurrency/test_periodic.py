@@ -54,6 +54,20 @@ def test_work_is_done_on_a_fixed_grid() -> None:
     assert job.runs == [0.75, 1.125, 1.5, 2.25]
 
 
+def test_a_task_says_when_it_ran_and_will_run() -> None:
+    """An operator sees in the metrics that a clean-up has not ended, or keeps failing."""
+    job = Job()
+    before = job.task.last_run_at, job.task.next_run_at
+    job.task.start()
+    job.error = ValueError("no luck")
+
+    job.clock.advance(11)
+
+    assert before == (None, None)
+    assert (job.task.last_run_at, job.task.next_run_at, job.task.failures) == (11, 20, 1)
+    job.task.stop()
+
+
 def test_first_run_may_be_at_once() -> None:
     """Work left undone by the last process need not wait."""
     job = Job()

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from twisted.internet.task import Clock
+
 from homeserver.concurrency.lru_cache import LruCache
-from homeserver.observability.caches import caches_of
+from homeserver.concurrency.periodic import PeriodicTask
+from homeserver.observability.caches import caches_of, periodic_tasks_of
 
 
 class _Owner:
@@ -50,6 +53,13 @@ def test_each_cache_is_found_once() -> None:
     one.other, other.one, other.cache = other, one, one.cache
 
     assert [found.name for found in caches_of(one)] == ["shared"]
+
+
+def test_periodic_tasks_are_found_as_well() -> None:
+    """An operator sees when each clean-up ran, and whether it failed."""
+    task = PeriodicTask(Clock(), 60.0, lambda: None, name="the clean-up")
+
+    assert periodic_tasks_of(_Owner(parts=[_Owner(task=task)])) == [task]
 
 
 def test_a_cache_without_a_name_is_left_out() -> None:

@@ -19,6 +19,7 @@ from homeserver.rooms.discovery.room_summaries import RoomSummaries
 from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.history.history import History
+from homeserver.rooms.history.message_lifetimes import MessageLifetimes
 from homeserver.rooms.history.room_reader import RoomReader
 from homeserver.rooms.history.visibility import Visibility
 from homeserver.rooms.inbound.branches import BranchSender
@@ -97,7 +98,8 @@ class RoomsTestCase(DatabaseTestCase):
         self.user_rooms = UserRooms(db, self.names, 100)
         self.erased = ErasedUsers(db, log)
         permission = InvitePermission(AccountData(db, stores.log), SERVER)
-        self.visibility = Visibility(rooms, self.events, self.erased)
+        lifetimes = MessageLifetimes(rooms, None)
+        self.visibility = Visibility(rooms, self.events, self.erased, lifetimes)
         self.aliases = Aliases(
             db, self.names, self.origin, rooms, find_no_alias, Appservices(), self.log
         )

@@ -34,6 +34,7 @@ from homeserver.rooms.events.stored_event import EventStatus, StoredEvent
 from homeserver.rooms.room.changes import (
     DirectoryVisibilityChanged,
     EventAppended,
+    EventsPurged,
     EventsStored,
     HistoryImported,
     OutOfRoomMembershipChanged,
@@ -44,6 +45,7 @@ from homeserver.rooms.room.changes import (
     RedactionPending,
     RoomAliasChanged,
     RoomAliasesMoved,
+    RoomDeleted,
     RoomUnPartialStated,
     StateChanged,
 )
@@ -190,6 +192,8 @@ def room_entries(draw: Draw, identifier: str) -> Any:
 
 plain_entries = st.one_of(
     st.builds(PartialRoomJoined, positions, nids, names, st.lists(names).map(tuple)),
+    st.builds(EventsPurged, positions, nids, st.lists(nids).map(tuple), st.booleans()),
+    st.builds(RoomDeleted, positions, nids, names),
     st.builds(PartialRoomReplaced, positions, nids),
     st.builds(PartialRoomLeft, positions, nids, names),
     st.builds(DirectoryVisibilityChanged, positions, nids, st.booleans()),

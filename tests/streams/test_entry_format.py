@@ -32,6 +32,7 @@ from homeserver.rooms.events.stored_event import EventStatus, StoredEvent
 from homeserver.rooms.room.changes import (
     DirectoryVisibilityChanged,
     EventAppended,
+    EventsPurged,
     EventsStored,
     HistoryImported,
     OutOfRoomMembershipChanged,
@@ -42,6 +43,7 @@ from homeserver.rooms.room.changes import (
     RedactionPending,
     RoomAliasChanged,
     RoomAliasesMoved,
+    RoomDeleted,
     RoomUnPartialStated,
     StateChanged,
 )
@@ -76,6 +78,14 @@ GOLDEN: list[tuple[Any, bytes]] = [
     (
         PartialRoomJoined(8, 1, "$join", ("a", "b")),
         b"\x93\x01\xb3partial_room_joined\x94\x08\x01\xa5$join\x92\xa1a\xa1b",
+    ),
+    (
+        EventsPurged(8, 1, (6, 7), True),
+        b"\x93\x01\xadevents_purged\x94\x08\x01\x92\x06\x07\xc3",
+    ),
+    (
+        RoomDeleted(8, 1, "!r:a"),
+        b"\x93\x01\xacroom_deleted\x93\x08\x01\xa4!r:a",
     ),
     (
         PartialRoomReplaced(8, 1),

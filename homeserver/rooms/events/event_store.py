@@ -87,6 +87,18 @@ class EventStore:
         """Make an event invisible, if it is in memory or being read."""
         self._change(event_nid, StoredEvent.remove_from_timeline)
 
+    def purge(self, event_nid: int, *, from_timeline: bool) -> None:
+        """Forget the content of an event, if it is in memory or being read."""
+        self._change(event_nid, StoredEvent.purge)
+        if from_timeline:
+            self.remove_from_timeline(event_nid)
+
+    def forget_room(self, room_id: str) -> None:
+        """Forget the events of a room that was deleted."""
+        for stored in [each for each in self._by_nid.values() if each.event.room_id == room_id]:
+            self.recent.pop(stored.event_nid)
+            self.disown(stored)
+
     def _change(self, event_nid: int, change: EventChange) -> None:
         known = self._by_nid.get(event_nid)
         if known is not None:

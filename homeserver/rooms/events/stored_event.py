@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from homeserver.protocol.client_events import client_event, client_event_parts
+from homeserver.protocol.event_kinds import is_redaction
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.imported_events import is_imported
 
@@ -132,10 +133,15 @@ class StoredEvent:
         """Show it in no timeline any more; its place in the log stays."""
         self.position, self.stored_at = None, self.log_position
 
+    def purge(self) -> None:
+        """Delete the content, as a redaction would; the event keeps its place in the timeline."""
+        self.event = self.event.redacted()
+        self._parts = None
+
     @property
     def is_redaction_pending(self) -> bool:
         """Whether it is a redaction in the graph that no client may see (see above)."""
-        return self.position is None and self.status == ACCEPTED
+        return self.position is None and self.status == ACCEPTED and is_redaction(self.event)
 
     @property
     def shown(self) -> Event:

@@ -22,6 +22,7 @@ from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.imported_events import is_imported
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.erased_events import as_erased
+from homeserver.rooms.history.message_lifetimes import MessageLifetimes
 from homeserver.rooms.room.changes import membership_of
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
@@ -47,8 +48,15 @@ class VisibleEvent:
 class Visibility:
     """Decides which events of a room's history each user sees."""
 
-    def __init__(self, rooms: RoomRegistry, events: EventStore, erased: ErasedUsers) -> None:
+    def __init__(
+        self,
+        rooms: RoomRegistry,
+        events: EventStore,
+        erased: ErasedUsers,
+        lifetimes: MessageLifetimes,
+    ) -> None:
         self._rooms = rooms
+        self._lifetimes = lifetimes
         self._erased = erased
         self._events = events
 
@@ -58,6 +66,10 @@ class Visibility:
         visibility = state.get(HISTORY_VISIBILITY_KEY)
         content = None if visibility is None else visibility.event.content
         return may_see(visibility_of(content), room.membership(user_id), joined_later=False)
+
+    def may_have_expired(self, room: Room, events: Sequence[StoredEvent]) -> bool:
+        """Whether some of the events may be older than the room keeps them: without waiting."""
+        return self._lifetimes.may_have_expired(room, events)
 
     async def joined_until(self, room: Room, user_id: str) -> int:
         """The position up to which the user was last joined; 0 for a user who never was."""
@@ -96,7 +108,10 @@ class Visibility:
         """Those of the events that the user may see, in the same order.
 
         Events of erased users are shown redacted to users who were not there when they were sent.
+        Messages that are older than the room keeps them are not shown.
         """
+        if (cutoff := await self._lifetimes.cutoff(room)) is not None:
+            events = [each for each in events if not cutoff.has_expired(each.event, each.position)]
         if not events:
             return []
         joined_since = await self._joined_since(room, user_id)

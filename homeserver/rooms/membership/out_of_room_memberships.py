@@ -25,6 +25,7 @@ from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.stored_event import EventStatus, StoredEvent
+from homeserver.rooms.membership.blocked_rooms import BlockedRooms
 from homeserver.rooms.room.changes import EventsStored, OutOfRoomMembershipChanged, membership_of
 from homeserver.rooms.room.event_rows import event_rows, names_of
 from homeserver.rooms.room.registry import RoomRegistry
@@ -76,14 +77,17 @@ class OutOfRoomMemberships:
         self._names = names
         self._events = events
         self._rooms = rooms
+        self._blocked = BlockedRooms(db, rooms)
         self._locks: KeyedLocks[str] = KeyedLocks()
 
     async def invited(self, event: Event, server: str, stripped: Sequence[Any]) -> None:
         """Store an invite that `server` has made and signed, with the room's stripped state.
 
         It is shown, unless another server's invite is. Returns when it is durable and the user's
-        devices have been notified. Raises `Forbidden` if too much is pending, and `Unavailable`.
+        devices have been notified. Raises `Forbidden` if too much is pending, or if the room is
+        blocked, and `Unavailable`.
         """
+        await self._blocked.check(event.room_id)
         place = await self._place(event)
         async with self._locks.hold(place.user_id):
             pending = await self._pending(place)

@@ -212,8 +212,31 @@ class HistoryImported:
     before: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class EventsPurged:
+    """The content of events was deleted, as if they had been redacted, but by no redaction.
+
+    `from_timeline` says that they also left the timeline: no client gets them any more.
+    """
+
+    position: int
+    room: int
+    event_nids: tuple[int, ...]
+    from_timeline: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RoomDeleted:
+    """A room was deleted from this server, which does not know it any more."""
+
+    position: int
+    room: int
+    room_id: str
+
+
 RoomChange = (
     EventsStored
+    | EventsPurged
     | HistoryImported
     | PartialRoomJoined
     | PartialRoomReplaced
@@ -245,6 +268,11 @@ def with_own_events(entry: Any, events: EventStore) -> Any:
     elif isinstance(entry, HistoryImported):
         for stored in entry.events:
             events.published(stored)
+    elif isinstance(entry, EventsPurged):
+        for event_nid in entry.event_nids:
+            events.purge(event_nid, from_timeline=entry.from_timeline)
+    elif isinstance(entry, RoomDeleted):
+        events.forget_room(entry.room_id)
     elif isinstance(entry, OutOfRoomMembershipChanged):
         events.published(entry.stored)
     return entry

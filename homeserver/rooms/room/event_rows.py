@@ -11,6 +11,7 @@ from homeserver.protocol.errors import BadJson
 from homeserver.protocol.event_types import CREATE_KEY, MEMBER
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.event_draft import sending_path
+from homeserver.rooms.events.expiry_rows import expiry_rows
 from homeserver.rooms.events.relation_rows import relation_rows
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.admission import AdmittedEvent
@@ -88,7 +89,7 @@ def event_rows(
         status.soft_failed,
         None if (stored.position or 0) > 0 else stored.stored_at,
     )
-    return [row, *relation_rows(stored, room, type_nid, sender_nid)]
+    return [row, *relation_rows(stored, room, type_nid, sender_nid), *expiry_rows(stored, room)]
 
 
 def auth_rows(stored: StoredEvent, cited: Iterable[int]) -> list[Row]:
@@ -120,7 +121,7 @@ def placed_rows(
         status.rejected,
         status.soft_failed,
     )
-    return [row, *relation_rows(stored, room, *names)]
+    return [row, *relation_rows(stored, room, *names), *expiry_rows(stored, room)]
 
 
 def backward_extremity_rows(room: int, missing: Mapping[str, int]) -> list[Row]:

@@ -12,7 +12,7 @@ from typing import Any
 from homeserver.concurrency.deferreds import gather4
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.single_flight import SingleFlight
-from homeserver.protocol.errors import NotFound
+from homeserver.protocol.errors import Forbidden, NotFound
 from homeserver.protocol.event_types import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
@@ -74,6 +74,7 @@ class RoomRegistry:
             size_of=lambda _, entry: entry[0].size,
             is_pinned=lambda entry: entry[1].is_busy,
         )
+        self._retired: set[int] = set()  # rooms that were deleted since the start
         self._loads: SingleFlight[int, bool] = SingleFlight()
         self.loads = 0  # rooms that were read from the database
         self.events_appended = 0
@@ -128,6 +129,8 @@ class RoomRegistry:
         """
         number = await self._storage.names.nid(room_id)
         entry = await self._entry(number)
+        if number in self._retired:
+            raise Forbidden("The room is being deleted from this server")
         if entry is None:
             # Another request may have created it in the meantime, but not since the line above.
             room = Room(number, room_id, version, EMPTY)
@@ -152,6 +155,22 @@ class RoomRegistry:
     def drop(self, room: Room) -> None:
         """Drop a room that was not created after all."""
         self._loaded.pop(room.room_nid)
+
+    def retire(self, number: int) -> bool:
+        """Make a room unknown until the next start, as it is being deleted; false if it is in use.
+
+        Its state and events may then be removed from the database.
+        """
+        entry = self._loaded.peek(number)
+        if entry is not None and entry[1].is_busy:
+            return False
+        self._retired.add(number)
+        self._loaded.pop(number)
+        return True
+
+    async def is_retired(self, room_id: str) -> bool:
+        """Whether a room was retired."""
+        return bool(self._retired) and await self.find_room_nid(room_id) in self._retired
 
     async def current(self, room: Room, keys: Sequence[StateKey]) -> dict[StateKey, StoredEvent]:
         """The current state events with these types and state keys, those that exist."""
@@ -264,12 +283,15 @@ class RoomRegistry:
         self._loaded.shrink()
 
     async def _entry(self, number: int) -> tuple[Room, RoomWriter] | None:
-        while (entry := self._loaded.get(number)) is None:
+        while number not in self._retired:
+            entry = self._loaded.get(number)
+            if entry is not None:
+                return entry
             exists = await self._loads.join(number, partial(self._load, number))
             if not exists:
                 # Another caller that waited for the same load may have created it by now.
                 return self._loaded.peek(number)
-        return entry
+        return None
 
     async def _load(self, number: int) -> bool:
         """Load a room; returns whether there is one."""
@@ -347,4 +369,5 @@ class RoomRegistry:
             room.set_state((names[type_nid], names[key_nid]), event, membership)
 
     def _keep(self, room: Room, writer: RoomWriter) -> None:
-        self._loaded.put(room.room_nid, (room, writer))
+        if room.room_nid not in self._retired:
+            self._loaded.put(room.room_nid, (room, writer))

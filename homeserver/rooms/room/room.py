@@ -17,6 +17,7 @@ from homeserver.rooms.room.changes import (
     Changes,
     DirectoryVisibilityChanged,
     EventAppended,
+    EventsPurged,
     EventsStored,
     HistoryImported,
     PartialRoomJoined,
@@ -191,6 +192,9 @@ class Room:
         """Show a change that has just become durable, and does not change the current state."""
         if isinstance(entry, EventsStored):
             self._fill(entry)
+        elif isinstance(entry, EventsPurged):
+            if entry.from_timeline:
+                self._remove_from_timeline(entry.event_nids)
         elif isinstance(entry, HistoryImported):
             if entry.before is not None:
                 self.timeline_gaps.add(entry.before)

@@ -9,7 +9,11 @@ from typing import Any
 
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.changes import OutOfRoomMembershipChanged, StateChanged
+from homeserver.rooms.room.changes import (
+    OutOfRoomMembershipChanged,
+    RoomDeleted,
+    StateChanged,
+)
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import memberships as storage
 from homeserver.storage.rooms.names import Names
@@ -55,9 +59,9 @@ class UserRooms:
     def __init__(self, db: Database, names: Names, capacity: int) -> None:
         self._db = db
         self._names = names
-        self._users: LogCache[str, MemberRooms, _MembershipChanged | RoomForgotten] = LogCache(
-            LruCache("user_rooms", capacity), self._load, _follow
-        )
+        self._users: LogCache[
+            str, MemberRooms, _MembershipChanged | RoomForgotten | RoomDeleted
+        ] = LogCache(LruCache("user_rooms", capacity), self._load, _follow)
 
     def loaded(self, user_id: str) -> MemberRooms | None:
         """The user's rooms, if they are in memory. Not to be changed."""
@@ -84,6 +88,8 @@ class UserRooms:
                     entry.position, entry.room, entry.membership, entry.stored
                 )
                 self._users.publish(entry.user_id, change)
+            elif isinstance(entry, RoomDeleted):
+                self._users.publish_to_all(entry)
             elif isinstance(entry, RoomForgotten):
                 self._users.publish(entry.user_id, entry)
 
@@ -101,9 +107,11 @@ class UserRooms:
         }
 
 
-def _follow(rooms: MemberRooms, change: _MembershipChanged | RoomForgotten) -> None:
+def _follow(rooms: MemberRooms, change: _MembershipChanged | RoomForgotten | RoomDeleted) -> None:
     place = rooms.get(change.room)
-    if isinstance(change, RoomForgotten):
+    if isinstance(change, RoomDeleted):
+        rooms.pop(change.room, None)
+    elif isinstance(change, RoomForgotten):
         if place is not None and place.position < change.position:
             rooms[change.room] = replace(place, forgotten=True)
     elif change.stored is not None:

@@ -39,12 +39,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a step has come to: `state` is the `Job.progress` of the next one."""
+    """What a step has come to: `state` is the `Job.progress` of the next one.
+
+    A job that waits for something else makes its next step after `pause` seconds.
+    """
 
     state: dict[str, Any]
     done: int
     total: int | None = None
     is_finished: bool = False
+    pause: float = 0.0
 
 
 async def insert_job(
@@ -164,6 +168,23 @@ async def retry_job(db: Connection, job_id: int, now_ms: int) -> bool:
 async def find_job(db: Connection, job_id: int) -> Job | None:
     """A job by its id."""
     return await _job(db, f"SELECT {COLUMNS} FROM background_jobs WHERE job_id = %s", (job_id,))
+
+
+async def last_created(db: Connection, kind: str) -> int | None:
+    """When the last job of a kind was created, in ms, as far as it is still listed."""
+    cursor = await db.execute(
+        "SELECT max(created_at) FROM background_jobs WHERE kind = %s", (kind,)
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
+async def unfinished_jobs(db: Connection, kind: str) -> list[Job]:
+    """All unfinished jobs of a kind."""
+    cursor = await db.execute(
+        f"SELECT {COLUMNS} FROM background_jobs WHERE kind = %s AND {UNFINISHED}", (kind,)
+    )
+    return [_decode(row) for row in await cursor.fetchall()]
 
 
 async def newest_jobs(db: Connection, limit: int) -> list[Job]:

@@ -89,6 +89,19 @@ REMOVE_FROM_TIMELINE = BatchStatement(
     late=True,
 )
 
+DELETE_CONTENT = BatchStatement(
+    "delete_content",
+    """
+    UPDATE events SET json = purged.json
+      FROM unnest(%s::int8[], %s::bytea[]) AS purged (event, json)
+     WHERE events.event = purged.event
+    """,
+    columns=("int8", "bytea"),
+    key=(0,),
+    late=True,
+)
+"""An event is purged: its JSON is that of its redacted form from now on."""
+
 MARK_REDACTED = BatchStatement(
     "mark_redacted",
     """

@@ -1,6 +1,6 @@
 """The index of the server-side search: which events have which words.
 
-Owns the table `search_entries` (migrations/0034_search.sql), with one row for each event that can
+Owns the table `search_entries` (migrations/0035_search.sql), with one row for each event that can
 be found. It is derived from the events, and may be behind them: whether an event still says what
 was found, and who may see it, is for the caller to check. Rooms and senders are numbers of `names`.
 They are those of the event's row: an event that is gone enters the index no more.
@@ -20,7 +20,7 @@ from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
 
 FIRST_WINDOW = (12 * 3_600_000_000) << 10  # of `sent_at`: twelve hours
-MAX_GROWTH = 8  # of a window, compared with the one before
+MAX_GROWTH = 4  # of a window, compared with the one before
 MAX_WINDOWS = 6  # before all that is older
 MAX_PLACES = 16  # of one token
 TIMEOUT_MS = 1_000
@@ -149,7 +149,10 @@ async def _add_entries(
     db: Connection, query: EntryQuery, wanted: int, found: list[SearchEntry]
 ) -> None:
     """Search one window after the other; each is as large as the wanted entries seem to need."""
-    end, size = query.before[0] + 1, FIRST_WINDOW
+    newest = await _newest_in(db, query)
+    if newest is None:
+        return
+    end, size = newest + 1, FIRST_WINDOW
     for _ in range(MAX_WINDOWS):
         start = end - size
         if start <= query.since[0]:
@@ -162,6 +165,24 @@ async def _add_entries(
         growth = 2 * (wanted - len(found)) // len(new) if new else MAX_GROWTH
         size *= max(1, min(growth, MAX_GROWTH))
     found += await _find_in(db, query, query.since[0], end, wanted - len(found))
+
+
+async def _newest_in(db: Connection, query: EntryQuery) -> int | None:
+    """The greatest `sent_at` of the rooms before the place, whatever words an entry has."""
+    cursor = await db.execute(
+        """
+        SELECT max(newest.sent_at)
+          FROM unnest(%s::int4[]) AS wanted (room)
+         CROSS JOIN LATERAL (SELECT sent_at
+                               FROM search_entries
+                              WHERE search_entries.room = wanted.room AND sent_at <= %s
+                              ORDER BY sent_at DESC
+                              LIMIT 1) AS newest
+        """,
+        (list(query.rooms), query.before[0]),
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else None
 
 
 async def _find_in(

@@ -107,7 +107,7 @@ class Timelines:
             return None
         if room.last_position > now:
             events = [stored for stored in events if (stored.position or 0) <= now]
-        if len(events) > limit:
+        if len(events) > limit or self._visibility.may_have_expired(room, events):
             return None
         return self._shared.put(key, _share(events, room.changes_after(since, now), now_ms))
 

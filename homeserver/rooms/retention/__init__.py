@@ -1,0 +1,1 @@
+"""Messages that expire, and the purge of history and of rooms."""

@@ -1,0 +1,74 @@
+"""The purge of events: their content is deleted, and what the graph needs remains.
+
+A purged event is as if it had been redacted: its id, sender, time and references stay, so that the
+graph has no gap, later events that follow it are still checked by the state at it, and no other
+server is asked for it again. It may also leave the timeline: then no client gets it any more.
+
+State events are never purged.
+"""
+
+from collections.abc import Collection
+
+from twisted.internet.defer import Deferred
+
+from homeserver.protocol.events import Event
+from homeserver.protocol.relations import relation_of
+from homeserver.rooms.events.event_store import EventStore
+from homeserver.rooms.room.changes import EventsPurged
+from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room import Room
+from homeserver.storage.database.batch import Row
+from homeserver.storage.retention.expiring_events import DELETE_EXPIRING_EVENT
+from homeserver.storage.rooms.events import DELETE_CONTENT, REMOVE_FROM_TIMELINE
+from homeserver.storage.rooms.relations import DELETE_RELATION
+from homeserver.storage.search.search_entries import DELETE_ENTRY
+from homeserver.streams.log import Log
+
+
+class EventPurge:
+    """Purges events, a bounded number at once."""
+
+    def __init__(self, log: Log, rooms: RoomRegistry, events: EventStore) -> None:
+        self._log = log
+        self._rooms = rooms
+        self._events = events
+
+    async def purge(self, room: Room, event_nids: Collection[int], *, from_timeline: bool) -> None:
+        """Purge events of a room; returns when that is durable.
+
+        Events that the next one follows, and the newest of the timeline, stay there without
+        content: from them a room is loaded. So do all while the room has partial state, whose
+        events are checked again.
+        """
+        from_timeline = from_timeline and room.partial is None
+        # While its writer is in use, a room is not being loaded from a database that changes.
+        async with self._rooms.writing(room.room_id) as writer:
+            found = await self._events.load_bare(room.version, list(event_nids))
+            events = {nid: event for nid, event, _ in found if event.state_key is None}
+            kept = {stored.event_nid for stored in writer.extremities.events}
+            kept |= {stored.event_nid for stored in list(room.timeline)[-1:]}
+            removed = events.keys() - kept if from_timeline else set()
+            self._log.check_open()
+            done = [
+                self._append(room, {nid: events[nid] for nid in nids}, from_timeline=is_removed)
+                for nids, is_removed in ((removed, True), (events.keys() - removed, False))
+                if nids
+            ]
+            for each in done:
+                await each
+
+    def _append(
+        self, room: Room, events: dict[int, Event], *, from_timeline: bool
+    ) -> Deferred[None]:
+        rows: list[Row] = []
+        for event_nid, event in events.items():
+            rows.append(DELETE_CONTENT.row(event_nid, event.redacted().json))
+            rows.append(DELETE_EXPIRING_EVENT.row(event_nid))
+            rows.append(DELETE_ENTRY.row(event_nid))
+            if relation_of(event) is not None:
+                rows.append(DELETE_RELATION.row(event_nid))
+            if from_timeline:
+                rows.append(REMOVE_FROM_TIMELINE.row(event_nid))
+        position = self._log.next_position()
+        entry = EventsPurged(position, room.room_nid, tuple(events), from_timeline)
+        return self._log.append(entry, rows)

@@ -1,0 +1,1 @@
+"""What is deleted after a time: one module for each table."""

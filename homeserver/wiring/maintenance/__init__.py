@@ -1,0 +1,1 @@
+"""The parts that maintain what the server has stored."""

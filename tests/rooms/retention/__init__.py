@@ -1,0 +1,1 @@
+"""Messages that expire, and purges."""
