@@ -10,17 +10,14 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from benchmarks import (
+from benchmarks import delivery, footprint, initial_sync, large_scale, sending
+from benchmarks.features import (
     appservices,
-    delivery,
     encryption,
-    footprint,
-    initial_sync,
-    large_scale,
     mails,
     purges,
     push,
-    sending,
+    search,
     user_directory,
 )
 from benchmarks.load.figures import Figure, table
@@ -37,6 +34,7 @@ PUSH = "push"  # with a gateway, on a server of its own
 MEDIA = "media"  # transfers 20 GB, and needs 10 GB of disk
 PREVIEWS = "previews"  # with a web server, on a server of its own
 PURGES = "purges"  # fills a room, on a server of its own
+SEARCH = "search"  # a million messages, on servers of its own
 USER_DIRECTORY = "user_directory"  # 100,000 users, on a server of its own
 LARGE_SCALE = "scale"  # takes some minutes, and a server of its own
 MEMBERS = 100
@@ -48,6 +46,7 @@ NAMED = (
     PREVIEWS,
     PURGES,
     PUSH,
+    SEARCH,
     USER_DIRECTORY,
     LARGE_SCALE,
 )
@@ -84,6 +83,8 @@ def main() -> int:
         figures += run_purges(arguments.scale)
     if PUSH in parts:
         figures += run_push(arguments.scale)
+    if SEARCH in parts:
+        figures += run_search(arguments.scale)
     if USER_DIRECTORY in parts:
         figures += run_user_directory(arguments.scale)
     if LARGE_SCALE in parts:
@@ -120,14 +121,14 @@ def run(parts: list[str], seconds: float) -> list[Figure]:
 
 
 def run_appservices(size: float) -> list[Figure]:
-    """The figures of `benchmarks.appservices`."""
+    """The figures of `benchmarks.features.appservices`."""
     server_cores, own_cores = cores()
     os.sched_setaffinity(0, own_cores)
     return appservices.measure(server_cores, size)
 
 
 def run_encryption(size: float) -> list[Figure]:
-    """The figures of `benchmarks.encryption`."""
+    """The figures of `benchmarks.features.encryption`."""
     server_cores, own_cores = cores()
     os.sched_setaffinity(0, own_cores)
     with running_server(OVERRIDES, cpus=server_cores) as server:
@@ -135,7 +136,7 @@ def run_encryption(size: float) -> list[Figure]:
 
 
 def run_mails() -> list[Figure]:
-    """The figures of `benchmarks.mails`."""
+    """The figures of `benchmarks.features.mails`."""
     server_cores, own_cores = cores()
     os.sched_setaffinity(0, own_cores)
     with (
@@ -169,7 +170,7 @@ def run_previews(size: float) -> list[Figure]:
 
 
 def run_purges(size: float) -> list[Figure]:
-    """The figures of `benchmarks.purges`."""
+    """The figures of `benchmarks.features.purges`."""
     server_cores, own_cores = cores()
     os.sched_setaffinity(0, own_cores)
     with running_server(OVERRIDES, cpus=server_cores) as server:
@@ -177,15 +178,22 @@ def run_purges(size: float) -> list[Figure]:
 
 
 def run_push(size: float) -> list[Figure]:
-    """The figures of `benchmarks.push`."""
+    """The figures of `benchmarks.features.push`."""
     server_cores, own_cores = cores()
     os.sched_setaffinity(0, own_cores)
     with running_server(push.OVERRIDES, cpus=server_cores) as server:
         return push.measure(Population(server, Loop()), size)
 
 
+def run_search(size: float) -> list[Figure]:
+    """The figures of `benchmarks.features.search`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    return search.measure(server_cores, size, report)
+
+
 def run_user_directory(size: float) -> list[Figure]:
-    """The figures of `benchmarks.user_directory`."""
+    """The figures of `benchmarks.features.user_directory`."""
     server_cores, own_cores = cores()
     os.sched_setaffinity(0, own_cores)
     with running_server(user_directory.OVERRIDES, cpus=server_cores) as server:

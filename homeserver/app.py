@@ -194,6 +194,7 @@ class Homeserver:
         await parts.account_core.load()
         await parts.retention.load()
         await parts.appservices.transactions.load()
+        await parts.search.load()
         await parts.readers.load()
         await parts.federation.start()
         reserve.start()
@@ -228,6 +229,7 @@ class Homeserver:
         self._on_stop("sync", parts.sync.stop)
         self._on_stop("the readers of the log", parts.readers.stop)
         self._on_stop("the user directory", parts.user_directory.stop)
+        self._on_stop("the search index", parts.search.stop)
         self._on_stop("the transactions of application services", parts.appservices.stop)
         self._on_stop("the background jobs", parts.job_runner.stop)
         timeout = self.settings.limits.shutdown_timeout

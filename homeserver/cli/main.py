@@ -54,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_appservice(commands)
     _add_media(commands)
     _add_jobs(commands)
+    _add_search(commands)
     return parser
 
 
@@ -247,6 +248,14 @@ def _add_jobs(commands: Any) -> None:
         action.set_defaults(command=_jobs, action=name)
 
 
+def _add_search(commands: Any) -> None:
+    parser = commands.add_parser("search", help="maintain the index of the search")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    rebuild = actions.add_parser("rebuild", help="index all messages again, in the background")
+    _add_config(rebuild)
+    rebuild.set_defaults(command=_search)
+
+
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
@@ -335,6 +344,12 @@ def _jobs(options: argparse.Namespace) -> int:
     from homeserver.cli.maintenance.jobs import jobs
 
     return jobs(options)
+
+
+def _search(options: argparse.Namespace) -> int:
+    from homeserver.cli.maintenance.search import search
+
+    return search(options)
 
 
 def _room(options: argparse.Namespace) -> int:

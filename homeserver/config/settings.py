@@ -29,6 +29,7 @@ from homeserver.config.sections.limits import LimitSettings, RateLimitSettings, 
 from homeserver.config.sections.listeners import Listener
 from homeserver.config.sections.media import MediaSettings
 from homeserver.config.sections.retention import RetentionSettings
+from homeserver.config.sections.search import SearchSettings
 from homeserver.config.sections.support import Support
 from homeserver.config.sections.url_previews import UrlPreviewSettings
 from homeserver.config.sections.user_directory import UserDirectorySettings
@@ -251,6 +252,7 @@ class Settings(Section, frozen=True, kw_only=True):
     turn: TurnSettings = TurnSettings()
     url_previews: UrlPreviewSettings = UrlPreviewSettings()
     retention: RetentionSettings = RetentionSettings()
+    search: SearchSettings = SearchSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()
     limits: LimitSettings = LimitSettings()
     websocket: WebSocketSettings = WebSocketSettings()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from homeserver.concurrency.fair_slots import FairSlots, QueueFull
 from homeserver.protocol.errors import LimitExceeded
 from homeserver.protocol.user_directory.keys import NAME, USER_ID
-from homeserver.protocol.user_directory.ranking import FoundUser, Rank, SearchTerm, rank
+from homeserver.protocol.user_directory.ranking import DirectoryTerm, FoundUser, Rank, rank
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.names import Names
@@ -69,7 +69,7 @@ class UserSearch:
 
     async def search(self, user_id: str, written: str, limit: int) -> DirectoryResults:
         """The users whom a term finds. Raises `LimitExceeded` where too many searches wait."""
-        term = SearchTerm.parse(written)
+        term = DirectoryTerm.parse(written)
         if not (term.text and self._is_enabled):
             return DirectoryResults((), is_limited=False)
         limit = min(limit, MAX_LIMIT)
@@ -82,7 +82,7 @@ class UserSearch:
         return DirectoryResults(users[:limit], is_limited=len(users) > limit)
 
     async def _find(
-        self, user_id: str, term: SearchTerm, limit: int
+        self, user_id: str, term: DirectoryTerm, limit: int
     ) -> dict[str, tuple[Rank, FoundUser]]:
         """Enough users for a page, and one more if there are more; those who match best."""
         scopes = [*await self._rooms_of(user_id), *self._public_scopes]
@@ -109,7 +109,7 @@ class UserSearch:
         return [nid for _, nid in sorted(joined, reverse=True)[:MAX_ROOMS]]
 
 
-def _steps(term: SearchTerm, per_scope: int) -> list[WantedKeys]:
+def _steps(term: DirectoryTerm, per_scope: int) -> list[WantedKeys]:
     """The parts of the index that are read, one after the other, until enough is found.
 
     First the term as the beginning of a name; then within a name; then all of its words, in any

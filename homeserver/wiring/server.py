@@ -49,6 +49,7 @@ from homeserver.wiring.moderation import Moderation
 from homeserver.wiring.rate_limits import rate_limits_of
 from homeserver.wiring.room_core import RoomCore
 from homeserver.wiring.rooms import RoomServices
+from homeserver.wiring.search import Search
 from homeserver.wiring.stream import Stream
 from homeserver.wiring.sync import Sync
 from homeserver.wiring.user_directory import UserDirectory
@@ -109,6 +110,9 @@ class ServerParts:
             self.rooms,
             self.encryption,
             active_rooms,
+        )
+        self.search = Search(
+            reactor, settings, db, log, self.jobs, readers, accounts, core, self.rooms
         )
         self.appservices = self._appservices(reactor, log)
         self.federated_rooms = self._federated_rooms(reactor, log, remote, rate_limits)
@@ -239,6 +243,7 @@ class ServerParts:
             *self.encryption.routes(self.sync.engine, self.accounts.uia),
             *self.media.routes(),
             *self.url_previews.routes(),
+            *self.search.routes(),
             *self.sync.routes(),
             *self.stream.routes(),
             *self.appservice_queries.routes(),

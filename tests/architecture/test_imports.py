@@ -44,6 +44,9 @@ READS_FOREIGN_TABLES = {
     "homeserver/storage/rooms/timeline_pages.py",
     "homeserver/storage/federation/room_servers.py",
     "homeserver/storage/push/unread_rooms.py",
+    "homeserver/storage/search/stored_texts.py",
+    # An event enters the search index only if it is still there.
+    "homeserver/storage/search/search_entries.py",
     # What belongs to a device is stored only if the device exists.
     "homeserver/storage/push/pushers.py",
     "homeserver/storage/encryption/device_keys.py",

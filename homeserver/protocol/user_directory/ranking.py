@@ -23,14 +23,14 @@ class FoundUser:
 
 
 @dataclass(frozen=True, slots=True)
-class SearchTerm:
+class DirectoryTerm:
     """A term, folded; `is_id` says that it was written as a user id, with `@`."""
 
     text: str
     is_id: bool
 
     @classmethod
-    def parse(cls, term: str) -> "SearchTerm":
+    def parse(cls, term: str) -> "DirectoryTerm":
         """The term that a user has written; any text is one."""
         return cls(fold(term)[:MAX_TERM].rstrip(), term.lstrip().startswith("@"))
 
@@ -40,7 +40,7 @@ class SearchTerm:
         return sorted(set(self.text.split()), key=lambda word: (-len(word), word))
 
 
-def rank(term: SearchTerm, user: FoundUser, server_name: str) -> Rank:
+def rank(term: DirectoryTerm, user: FoundUser, server_name: str) -> Rank:
     """The place of a user in the order, less is better.
 
     First those whose name or localpart is the term, then those whose name, or user id, begins with

@@ -26,6 +26,7 @@ from homeserver.rooms.history.timeline_segments import (
     from_memory,
     is_extremity_between,
     just_before,
+    newest_in_memory,
     place_beyond,
     place_of,
     split_at_extremities,
@@ -155,26 +156,33 @@ class History:
         """
         access = await self._reader.access(user_id, room_id)
         event = await self._reader.event(user_id, room_id, event_id)
+        half = request.size // 2
+        around = await self.around(access, event, half, request.size - half, request)
+        state = await self._context_state(
+            access.room, request.event_filter, event, around.before, around.after
+        )
+        return replace(around, state=state)
+
+    async def around(
+        self,
+        access: ReadAccess,
+        event: VisibleEvent,
+        before_limit: int,
+        after_limit: int,
+        request: PageRequest,
+    ) -> Context:
+        """So many events before and after a visible one, without the state; else as `context`."""
         place = place_of(event.stored)
         if place is None:
             raise NotFound("The event is in no timeline")
-        half, last = request.size // 2, await self._last_place(access)
+        last, upto = await self._last_place(access), access.until
         back, forth = replace(request, backwards=True), replace(request, backwards=False)
-        upto = access.until
         past = TimelineSegment(just_before(place), START, upto=upto)
         future = TimelineSegment(place, last, upto=upto)
-        before = await self._walk(access, back, past, half, is_page=False)
-        after = await self._walk(access, forth, future, request.size - half, is_page=False)
-        return Context(
-            event,
-            before.seen,
-            after.seen,
-            topological_token(before.place),
-            topological_token(after.place),
-            await self._context_state(
-                access.room, request.event_filter, event, before.seen, after.seen
-            ),
-        )
+        before = await self._walk(access, back, past, before_limit, is_page=False)
+        after = await self._walk(access, forth, future, after_limit, is_page=False)
+        start, end = topological_token(before.place), topological_token(after.place)
+        return Context(event, before.seen, after.seen, start, end, [])
 
     async def _walk(
         self,
@@ -312,7 +320,7 @@ class History:
 
     async def _end_of(self, room: Room, position: int) -> Place:
         """A place after all events up to a position."""
-        newest = _newest(room, position)
+        newest = newest_in_memory(room, position)
         if newest is not None and (newest.position or 0) > room.disordered_at:
             return place_beyond(newest, backwards=False)
         return await self._db.run(event_pages.greatest_depth, room.room_nid, position), position
@@ -387,11 +395,3 @@ def _is_wanted(request: PageRequest, stored: StoredEvent) -> bool:
     if event.sender in request.ignored and event.state_key is None:
         return False
     return request.event_filter.matches(event.type, event.sender, event.content)
-
-
-def _newest(room: Room, position: int) -> StoredEvent | None:
-    """The newest event up to a position, if it is in memory."""
-    for stored in reversed(room.timeline):
-        if (stored.position or 0) <= position:
-            return stored
-    return None

@@ -126,3 +126,11 @@ def place_beyond(stored: StoredEvent, backwards: bool) -> Place:
     """The place from which a walk continues that has passed an event."""
     place = stored.topological_depth, stored.position or 0
     return just_before(place) if backwards else place
+
+
+def newest_in_memory(room: Room, position: int) -> StoredEvent | None:
+    """The newest event up to a position, if it is in memory."""
+    for stored in reversed(room.timeline):
+        if (stored.position or 0) <= position:
+            return stored
+    return None

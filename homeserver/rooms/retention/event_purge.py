@@ -21,6 +21,7 @@ from homeserver.storage.database.batch import Row
 from homeserver.storage.retention.expiring_events import DELETE_EXPIRING_EVENT
 from homeserver.storage.rooms.events import DELETE_CONTENT, REMOVE_FROM_TIMELINE
 from homeserver.storage.rooms.relations import DELETE_RELATION
+from homeserver.storage.search.search_entries import DELETE_ENTRY
 from homeserver.streams.log import Log
 
 
@@ -63,6 +64,7 @@ class EventPurge:
         for event_nid, event in events.items():
             rows.append(DELETE_CONTENT.row(event_nid, event.redacted().json))
             rows.append(DELETE_EXPIRING_EVENT.row(event_nid))
+            rows.append(DELETE_ENTRY.row(event_nid))
             if relation_of(event) is not None:
                 rows.append(DELETE_RELATION.row(event_nid))
             if from_timeline:

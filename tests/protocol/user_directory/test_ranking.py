@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homeserver.protocol.user_directory.ranking import MAX_TERM, FoundUser, SearchTerm, rank
+from homeserver.protocol.user_directory.ranking import MAX_TERM, DirectoryTerm, FoundUser, rank
 
 LOCAL = "example.org"
 
@@ -16,7 +16,7 @@ def user(name: str | None, user_id: str = "@x:example.org", **more: bool) -> Fou
 
 def order(term: str, *users: FoundUser) -> list[FoundUser]:
     """The users in order."""
-    parsed = SearchTerm.parse(term)
+    parsed = DirectoryTerm.parse(term)
     return sorted(users, key=lambda each: rank(parsed, each, LOCAL))
 
 
@@ -56,7 +56,7 @@ def test_user_id_is_not_compared_with_names() -> None:
 @given(st.text(max_size=300), st.text(max_size=300), st.text(max_size=300))
 def test_any_text_has_a_rank(term: str, name: str, localpart: str) -> None:
     """Nothing that users or other servers write fails."""
-    parsed = SearchTerm.parse(term)
+    parsed = DirectoryTerm.parse(term)
 
     assert len(parsed.text) <= MAX_TERM
     assert order(term, user(name, f"@{localpart}:example.org"))

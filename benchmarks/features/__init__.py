@@ -1,0 +1,1 @@
+"""Measurements of single features; each needs a server of its own."""

@@ -1,0 +1,1 @@
+"""Full text search: the words of texts and of search terms."""

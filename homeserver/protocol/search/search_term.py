@@ -1,0 +1,86 @@
+"""The term of a search: which texts it finds, and what is to be highlighted in them.
+
+A text is found if it has all words of the term. The last word may be the beginning of a longer one,
+which also finds most inflections. A run of a script without spaces is found as it is, wherever it
+begins and ends in the text.
+
+Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3search
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from homeserver.protocol.search.words import (
+    Run,
+    normalised,
+    pairs,
+    runs,
+    surface_words,
+    tokens,
+)
+
+MAX_TERM: Final = 1_024  # characters that count
+MAX_RUNS: Final = 16  # words that count
+MAX_RUN: Final = 24  # characters of a run without spaces that count
+MIN_PREFIX: Final = 3  # characters of a last word that may be the beginning of another
+
+
+class SearchTerm:
+    """A search term. It finds nothing if it has no words (`is_empty`)."""
+
+    def __init__(self, text: str) -> None:
+        if len(text) > MAX_TERM:
+            # Without the word that is cut: the text need not have it.
+            text = text[:MAX_TERM].rpartition(" ")[0] or text[:MAX_TERM]
+        found = dict.fromkeys(runs(normalised(text)))
+        cut = [run._replace(text=run.text[:MAX_RUN]) if run.is_unspaced else run for run in found]
+        self._runs = tuple(cut[:MAX_RUNS])
+        last = cut[-1] if 0 < len(cut) <= MAX_RUNS else Run("")
+        self._prefix = None if last.is_unspaced or len(last.text) < MIN_PREFIX else last.text
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no words, and so finds nothing."""
+        return not self._runs
+
+    def index_tokens(self) -> Iterator[tuple[str, bool]]:
+        """What the index has of each text that is found: tokens, and whether each is a prefix."""
+        for run, is_unspaced in self._runs:
+            if not is_unspaced:
+                yield run, run == self._prefix
+            elif len(run) == 1:
+                yield run, True
+            else:
+                for pair in pairs(run):
+                    yield pair, False
+
+    def matches(self, text: str) -> bool:
+        """Whether a text is found, which is not normalised yet."""
+        if not self._runs:
+            return False
+        text = normalised(text)
+        words = frozenset(tokens(text))
+        return all(
+            run.text in text
+            if run.is_unspaced
+            else run.text in words or (run.text == self._prefix and _has_prefix(words, run.text))
+            for run in self._runs
+        )
+
+    def highlights(self, text: str) -> Iterator[str]:
+        """The words of a text that are found in it, as it has them."""
+        unspaced = [run.text for run in self._runs if run.is_unspaced]
+        yield from (run for run in unspaced if run in text)
+        wanted = frozenset(run.text for run in self._runs if not run.is_unspaced)
+        for word in dict.fromkeys(surface_words(text)):
+            for run, is_unspaced in runs(normalised(word)):
+                if not is_unspaced and (run in wanted or self._begins(run)):
+                    yield word
+                    break
+
+    def _begins(self, word: str) -> bool:
+        return self._prefix is not None and word.startswith(self._prefix)
+
+
+def _has_prefix(words: frozenset[str], prefix: str) -> bool:
+    return any(word.startswith(prefix) for word in words)

@@ -1,0 +1,1 @@
+"""Server-side search: the index, and what users find in it."""

@@ -1,0 +1,144 @@
+"""The events that the search index has to know, for its durable readers.
+
+They come from the log as they are published, or from the database when a reader is behind. Events
+of a timeline, backfilled and imported ones are the same to the index. A redaction is an item of its
+own: what it redacts is taken out of the index. So is what the database has without a text.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from homeserver.protocol.event_types import REDACTION
+from homeserver.protocol.search.searchable import (
+    SEARCHABLE_TYPES,
+    SearchableText,
+    searchable_text,
+)
+from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.room.changes import (
+    EventAppended,
+    EventsPurged,
+    EventsStored,
+    HistoryImported,
+    RedactedEvent,
+)
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.names import Names
+from homeserver.storage.search import stored_texts as storage
+from homeserver.streams.durable_reader import ItemPage
+from homeserver.streams.positions import EPOCH_SECONDS, MAX_POSITION, SLOT_BITS
+
+PAGE_EVENTS = 500  # of all types
+_EPOCH_MS = EPOCH_SECONDS * 1000
+_SHIFT_MS = 1000 << SLOT_BITS  # units of a position in a millisecond
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedEvent:
+    """An event that can be found by its text. `sent_at` sorts it among those of all rooms."""
+
+    position: int
+    event_nid: int
+    sent_at: int
+    text: SearchableText
+    has_url: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedEvent:
+    """An event that was redacted or purged, and cannot be found any more."""
+
+    position: int
+    event_nid: int
+
+
+IndexItem = IndexedEvent | RemovedEvent
+
+
+class IndexSource:
+    """The items of the reader that follows the log."""
+
+    def __init__(self, db: Database, names: Names) -> None:
+        self._db = db
+        self._names = names
+
+    def select(self, entries: Sequence[Any]) -> Iterator[IndexItem]:
+        """The items of log entries."""
+        for entry in entries:
+            if isinstance(entry, EventAppended):
+                yield from _of_stored(entry.position, entry.stored)
+            elif isinstance(entry, (EventsStored, HistoryImported)):
+                for stored in entry.events:
+                    yield from _of_stored(entry.position, stored)
+            elif isinstance(entry, EventsPurged):
+                for event_nid in entry.event_nids:
+                    yield RemovedEvent(entry.position, event_nid)
+            redacts = getattr(entry, "redacts", None)
+            if isinstance(redacts, RedactedEvent):
+                yield RemovedEvent(entry.position, redacts.event_nid)
+
+    async def load(self, after: int, upto: int) -> ItemPage[IndexItem]:
+        """A page of the items from the database."""
+        end = await self._db.run(storage.texts_end, after, upto, PAGE_EVENTS)
+        nids = await self._names.find_nids([*SEARCHABLE_TYPES, REDACTION, ""])
+        names = {nid: name for name, nid in nids.items()}
+        rows = await self._db.run(storage.texts_between, after, end, list(names))
+        items: list[IndexItem] = []
+        targets: dict[tuple[int, str], int] = {}
+        for row in rows:
+            if names[row.type] == REDACTION:
+                for target in _targets(row.json):
+                    targets[row.room, target] = row.logged_at
+            else:
+                items.append(_of_row(row, names))
+        for room, event_id, event in await self._db.run(storage.redacted_among, list(targets)):
+            items.append(RemovedEvent(targets[room, event_id], event))
+        items.sort(key=lambda item: item.position)
+        return ItemPage(items, end)
+
+
+def _of_stored(position: int, stored: StoredEvent) -> Iterator[IndexedEvent]:
+    """The item of an event of a log entry, if it can be found."""
+    event = stored.event
+    if stored.position is None or stored.redaction is not None:
+        return
+    text = searchable_text(event.type, event.state_key, event.content)
+    if text is not None:
+        sent_at = _sent_at(position, stored.position, event.origin_server_ts)
+        yield IndexedEvent(position, stored.event_nid, sent_at, text, "url" in event.content)
+
+
+def _of_row(row: storage.StoredText, names: dict[int, str]) -> IndexItem:
+    pdu = _decode(row.json)
+    content = pdu["content"]
+    text = searchable_text(names[row.type], pdu.get("state_key"), content)
+    if row.is_redacted or text is None:
+        return RemovedEvent(row.logged_at, row.event)
+    sent_at = _sent_at(row.logged_at, row.position, pdu["origin_server_ts"])
+    return IndexedEvent(row.logged_at, row.event, sent_at, text, "url" in content)
+
+
+def _targets(json: bytes) -> Iterator[str]:
+    """The event that a redaction names, at either of the two places."""
+    pdu = _decode(json)
+    for holder in (pdu, pdu["content"]):
+        target = holder.get("redacts")
+        if isinstance(target, str):
+            yield target
+
+
+def _sent_at(logged_at: int, position: int, origin_server_ts: int) -> int:
+    """When an event was sent, on the scale of positions.
+
+    In the timeline that is when it came. A backfilled or imported event came later; what its sender
+    says of the time counts, but not if it would be later still.
+    """
+    if position > 0:
+        return position
+    sent_at = (origin_server_ts - _EPOCH_MS) * _SHIFT_MS
+    return max(min(sent_at, logged_at), -MAX_POSITION)

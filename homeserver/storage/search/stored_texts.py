@@ -1,0 +1,108 @@
+"""The events of all rooms that the search index has to know, in the order of the log.
+
+Reads the table that `homeserver/storage/rooms/events.py` owns. An event in a timeline comes at its
+position, a backfilled or imported one where it was stored.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg.rows import class_row
+
+from homeserver.storage.database.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class StoredText:
+    """An event of a wanted type: `logged_at` is its position in the log."""
+
+    logged_at: int
+    position: int
+    room: int
+    event: int
+    type: int
+    state_key: int | None
+    json: bytes
+    is_redacted: bool
+
+
+async def estimated_events(db: Connection) -> int | None:
+    """The number of all events, as PostgreSQL estimates it; `None` if it does not know."""
+    cursor = await db.execute("SELECT reltuples::int8 FROM pg_class WHERE oid = 'events'::regclass")
+    row = await cursor.fetchone()
+    return row[0] if row is not None and row[0] > 0 else None
+
+
+async def has_events(db: Connection) -> bool:
+    """Whether there are any events."""
+    cursor = await db.execute("SELECT EXISTS (SELECT FROM events)")
+    row = await cursor.fetchone()
+    return row is not None and row[0]
+
+
+async def texts_end(db: Connection, after: int, upto: int, limit: int) -> int:
+    """The position up to which there are `limit` events after a position; `upto` if fewer."""
+    cursor = await db.execute(
+        """
+        SELECT count(*), max(logged_at)
+          FROM ((SELECT position AS logged_at
+                   FROM events
+                  WHERE position > %(after)s AND position <= %(upto)s AND position > 0
+                  ORDER BY position
+                  LIMIT %(limit)s)
+                 UNION ALL
+                (SELECT COALESCE(stored_at, event) AS logged_at
+                   FROM events
+                  WHERE position < 0 AND COALESCE(stored_at, event) > %(after)s
+                    AND COALESCE(stored_at, event) <= %(upto)s
+                  ORDER BY COALESCE(stored_at, event)
+                  LIMIT %(limit)s)
+                 ORDER BY logged_at
+                 LIMIT %(limit)s) AS page
+        """,
+        {"after": after, "upto": upto, "limit": limit},
+    )
+    row = await cursor.fetchone()
+    assert row is not None, "an aggregate has a row"
+    return int(row[1]) if row[0] == limit else upto
+
+
+async def texts_between(
+    db: Connection, after: int, upto: int, types: Sequence[int]
+) -> list[StoredText]:
+    """The events of these types with after < logged_at <= upto, in that order."""
+    async with db.cursor(row_factory=class_row(StoredText), binary=True) as cursor:
+        await cursor.execute(
+            """
+            SELECT position AS logged_at, position, room, event, type, state_key, json,
+                   redacted_by IS NOT NULL AS is_redacted
+              FROM events
+             WHERE position > %(after)s AND position <= %(upto)s AND position > 0
+               AND type = ANY(%(types)s)
+             UNION ALL
+            SELECT COALESCE(stored_at, event), position, room, event, type, state_key, json,
+                   redacted_by IS NOT NULL
+              FROM events
+             WHERE position < 0 AND COALESCE(stored_at, event) > %(after)s
+               AND COALESCE(stored_at, event) <= %(upto)s AND type = ANY(%(types)s)
+             ORDER BY 1, 4
+            """,
+            {"after": after, "upto": upto, "types": list(types)},
+        )
+        return await cursor.fetchall()
+
+
+async def redacted_among(
+    db: Connection, targets: Sequence[tuple[int, str]]
+) -> list[tuple[int, str, int]]:
+    """(room, event id, event) of those of some (room, event id) that are redacted."""
+    cursor = await db.execute(
+        """
+        SELECT events.room, events.event_id, events.event
+          FROM unnest(%s::int4[], %s::text[]) AS target (room, event_id)
+          JOIN events ON events.event_id = target.event_id AND events.room = target.room
+         WHERE events.redacted_by IS NOT NULL
+        """,
+        ([room for room, _ in targets], [event_id for _, event_id in targets]),
+    )
+    return await cursor.fetchall()

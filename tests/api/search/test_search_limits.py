@@ -1,0 +1,81 @@
+"""Searches that are many, long or slow: other requests go on, and each gets a proper response."""
+
+from typing import Any
+
+import psycopg
+from twisted.internet.defer import Deferred, DeferredList
+
+from homeserver.search import event_search, searches
+from homeserver.storage.search import search_entries
+from tests.api.search.search_test_case import SearchTestCase, ids
+from tests.support.refused import Refused
+
+
+async def newest_of_all(_: Any) -> int:
+    """A number above those of all events."""
+    return 1 << 40
+
+
+class LimitTests(SearchTestCase):
+    async def test_a_user_with_many_searches_at_once(self) -> None:
+        """A user's own searches wait for each other; too many are refused, and others are not."""
+        event_id = await self.alice.say(self.room, "needle")
+        running = [
+            Deferred.fromCoroutine(self.search(self.alice, "needle"))
+            for _ in range(searches.MAX_WAITING + 10)
+        ]
+        self.assertEqual(await self.found(self.bob, "needle"), [event_id])
+
+        outcomes: Any = await DeferredList(running, consumeErrors=True)
+
+        found = [result for succeeded, result in outcomes if succeeded]
+        refused = [result.value for succeeded, result in outcomes if not succeeded]
+        self.assertEqual(len(found) + len(refused), len(running))
+        self.assertGreater(len(found), searches.MAX_WAITING)
+        self.assertTrue(all(ids(page) == [event_id] for page in found))
+        self.assertTrue(refused)
+        for error in refused:
+            assert isinstance(error, Refused)
+            self.assertEqual((error.status, error.errcode), (429, "M_LIMIT_EXCEEDED"))
+
+    async def test_a_search_that_takes_too_long(self) -> None:
+        """A client gets what was found in time, which may be nothing, and no error."""
+        await self.alice.say(self.room, "needle")
+        self.assertEqual(len(await self.found(self.alice, "needle")), 1)
+        with psycopg.connect(self.dsn) as connection:
+            # Each statement of a search waits until the lock is released.
+            connection.execute("LOCK TABLE search_entries")
+            self.patch(search_entries, "TIMEOUT_MS", 50)
+            self.patch(event_search, "newest_entry", newest_of_all)
+
+            page = await self.search(self.alice, "needle")
+
+        self.assertEqual(page["results"], [])
+        self.assertNotIn("next_batch", page)
+        self.assertEqual(len(await self.found(self.alice, "needle")), 1)
+
+    async def test_long_texts_and_terms(self) -> None:
+        """A user finds the beginning of a text of any length, with a term of any length."""
+        long = await self.alice.say(self.room, "needle " + "hay" * 10_000)
+        bigrams = await self.alice.say(self.room, "針" + "".join(map(chr, range(0x4E00, 0x7000))))
+
+        self.assertEqual(await self.found(self.bob, "needle"), [long])
+        self.assertEqual(await self.found(self.bob, "針一丁"), [bigrams])
+        self.assertEqual(await self.found(self.bob, "needle " * 2_000), [long])
+        self.assertEqual(await self.found(self.bob, "x" * 2_000), [])
+
+    async def test_large_requests_are_refused(self) -> None:
+        """A body has room for a search, and not for more."""
+        rooms = ["!" + "x" * 250] * 300
+        attempt = self.search(self.alice, "x", filter={"rooms": rooms})
+        await self.assert_refused("M_TOO_LARGE", attempt, 413)
+
+    async def test_many_rooms_in_a_filter(self) -> None:
+        """A client may name many rooms, known or not."""
+        event_id = await self.alice.say(self.room, "needle")
+        rooms = [f"!unknown{number}:example.org" for number in range(1_000)]
+
+        self.assertEqual(
+            await self.found(self.alice, "needle", filter={"rooms": [*rooms, self.room]}),
+            [event_id],
+        )

@@ -1,0 +1,52 @@
+"""What is purged is not found any more, and leaves no word in the index."""
+
+from typing import Any
+
+import psycopg
+
+from tests.api.search.search_test_case import ids
+from tests.rooms.retention.test_history_purge import PurgeTestCase
+
+
+class SearchPurgeTests(PurgeTestCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.alice = await self.register("alice")
+        self.room = await self.alice.create_room()
+
+    async def found(self) -> list[str]:
+        body = {"search_categories": {"room_events": {"search_term": "needle"}}}
+        answer: Any = await self.alice.post("/search", body)
+        return ids(answer["search_categories"]["room_events"])
+
+    def entries(self) -> int:
+        """The number of rows of the index."""
+        with psycopg.connect(self.dsn) as connection:
+            row = connection.execute("SELECT count(*) FROM search_entries").fetchone()
+        assert row is not None
+        return int(row[0])
+
+    async def test_purged_history(self) -> None:
+        """An operator who deletes messages deletes their words, too, also those just sent."""
+        for indexed in (True, False):
+            old = [await self.alice.say(self.room, f"needle {number}") for number in range(3)]
+            new = await self.alice.say(self.room, "needle")
+            if indexed:
+                self.assertLessEqual({*old, new}, set(await self.found()))
+
+            await self.job_of("purge-history", self.room, "--before-event", new, "--with-local")
+
+            self.assertEqual(await self.found(), [new])
+            self.assertEqual(self.entries(), 1)
+
+    async def test_a_deleted_room(self) -> None:
+        """An operator who deletes a room deletes its words."""
+        await self.alice.say(self.room, "needle")
+        other = await self.alice.create_room()
+        kept = await self.alice.say(other, "needle")
+        self.assertEqual(len(await self.found()), 2)
+
+        await self.job_of("delete", self.room)
+
+        self.assertEqual(await self.found(), [kept])
+        self.assertEqual(self.entries(), 1)

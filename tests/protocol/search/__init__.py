@@ -1,0 +1,1 @@
+"""Tests of the words of texts and search terms."""
