@@ -74,3 +74,14 @@ class TurnSettings(Section, frozen=True, kw_only=True):
                 "turn.uris: clients need credentials: shared_secret, or username and password",
                 ("shared_secret", "shared_secret_file", "username"),
             )
+
+
+class DelayedEventSettings(Section, frozen=True, kw_only=True):
+    """Events that users schedule for later, such as the end of their part in a call."""
+
+    max_delay: Annotated[
+        int, doc("The longest time before an event is sent.", unit="seconds", ge=1, le=31_536_000)
+    ] = 86_400
+    max_scheduled: Annotated[
+        int, doc("Scheduled events of one user; 0 switches the feature off.", ge=0, le=10_000)
+    ] = 100

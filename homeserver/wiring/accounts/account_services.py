@@ -45,9 +45,9 @@ from homeserver.client_api.accounts.registration import RegistrationApi
 from homeserver.client_api.accounts.shared_secret_registration import SharedSecretRegistrationApi
 from homeserver.client_api.accounts.tags import TagsApi
 from homeserver.client_api.accounts.user_interactive_auth import FallbackApi
+from homeserver.client_api.calls.turn import TurnApi
 from homeserver.client_api.server.capabilities import CapabilitiesApi
 from homeserver.client_api.server.discovery import DiscoveryApi
-from homeserver.client_api.server.turn import TurnApi
 from homeserver.client_api.server.versions import VersionsApi
 from homeserver.config.settings import Settings
 from homeserver.outbound.recaptcha import Recaptcha
@@ -158,6 +158,7 @@ class AccountServices:
             AccountModerationApi(moderation),
             CapabilitiesApi(
                 settings.rooms.default_version,
+                settings.delayed_events,
                 with_password=settings.passwords.enabled,
                 with_third_party_ids=third_party.can_be_changed,
             ),
