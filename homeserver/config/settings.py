@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from homeserver.config.calls import DelayedEventSettings, TurnSettings
+from homeserver.config.calls import DelayedEventSettings, MatrixRtcSettings, TurnSettings
 from homeserver.config.contact import EmailSettings, ThirdPartyIdSettings
 from homeserver.config.federation import FederationSettings
 from homeserver.config.fields import Mistake, Section, doc
@@ -354,6 +354,7 @@ class Settings(Section, frozen=True, kw_only=True):
     turn: TurnSettings = TurnSettings()
     url_previews: UrlPreviewSettings = UrlPreviewSettings()
     delayed_events: DelayedEventSettings = DelayedEventSettings()
+    matrix_rtc: MatrixRtcSettings = MatrixRtcSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()
     limits: LimitSettings = LimitSettings()
     websocket: WebSocketSettings = WebSocketSettings()

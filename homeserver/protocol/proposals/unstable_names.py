@@ -33,6 +33,8 @@ UNSTABLE_PARENT_DELAY: Final = "org.matrix.msc4140.parent_delay_id"
 UNSTABLE_DELAY_ID: Final = "org.matrix.msc4140.delay_id"
 UNSTABLE_MAX_DELAY: Final = "org.matrix.msc4140.max_delay"
 UNSTABLE_DELAY_ERRCODE: Final = "org.matrix.msc4140.errcode"
+RTC_TRANSPORTS: Final = "/_matrix/client/unstable/org.matrix.msc4143/rtc/transports"
+RTC_FOCI: Final = "org.matrix.msc4143.rtc_foci"
 DEHYDRATED_DEVICE: Final = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
 MUTUAL_ROOMS: Final = "/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms"
 PROFILE_FIELD: Final = "/_matrix/client/unstable/uk.tcpip.msc4133/profile/{user_id}/{key_name}"
@@ -185,6 +187,13 @@ PROPOSALS: Final = (
             UNSTABLE_DELAY_ERRCODE: "the kind of an error",
             DELAYED_EVENTS_CAPABILITY: "m.delayed_events",
         },
+    ),
+    Proposal(
+        msc=4143,
+        subject="transports of MatrixRTC",
+        flags=("org.matrix.msc4143",),
+        endpoints=(f"GET {RTC_TRANSPORTS}", "GET /_matrix/client/v1/rtc/transports"),
+        names={RTC_FOCI: "the transports, in `/.well-known/matrix/client`"},
     ),
     Proposal(
         msc=4155,

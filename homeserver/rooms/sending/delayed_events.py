@@ -152,10 +152,9 @@ class DelayedEvents:
         `AlreadyFinalised`, and what sending the event raises; then it stays scheduled.
         """
         async with self._due.locks.hold(delay_id):
-            delayed = await self._find(delay_id, owner)
-            if delayed.finalised_ms is None and action is Action.RESTART:
-                await self._restart(delayed)
+            if action is Action.RESTART and await self._restart(delay_id, owner):
                 return
+            delayed = await self._find(delay_id, owner)
             if delayed.finalised_ms is None:
                 delayed = await self._finalise(delayed, action)
             outcome = Action.CANCEL if delayed.event_id is None else Action.SEND
@@ -178,10 +177,14 @@ class DelayedEvents:
         """Forget all that a deactivated user has scheduled."""
         await self._db.run(delete_delayed_events_of, user_id)
 
-    async def _restart(self, delayed: DelayedEvent) -> None:
+    async def _restart(self, delay_id: str, owner: str | None) -> bool:
+        """Whether it was still scheduled. All of a call do this all the time: one statement."""
         now = now_ms(self._clock)
-        await self._db.run(restart_delayed_event, delayed.delay_id, now)
-        self._due.notice(now + delayed.delay_ms)
+        due_ms = await self._db.run(restart_delayed_event, delay_id, owner, now)
+        if due_ms is None:
+            return False
+        self._due.notice(due_ms)
+        return True
 
     async def _find(self, delay_id: str, owner: str | None) -> DelayedEvent:
         delayed = await self._db.run(find_delayed_event, delay_id)

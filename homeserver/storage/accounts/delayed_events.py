@@ -164,15 +164,23 @@ async def due_delayed_events(db: Connection, now_ms: int, limit: int) -> list[tu
     return await cursor.fetchall()
 
 
-async def restart_delayed_event(db: Connection, delay_id: str, now_ms: int) -> None:
-    """Let a scheduled event be due after its delay again."""
-    await db.execute(
+async def restart_delayed_event(
+    db: Connection, delay_id: str, owner: str | None, now_ms: int
+) -> int | None:
+    """Let a scheduled event, of this owner if one is given, be due after its delay again.
+
+    Returns when; `None` if there is no such event.
+    """
+    cursor = await db.execute(
         """
         UPDATE delayed_events SET scheduled_ms = %s, due_ms = %s + delay_ms
-         WHERE delay_id = %s AND due_ms IS NOT NULL
+         WHERE delay_id = %s AND due_ms IS NOT NULL AND user_id = coalesce(%s, user_id)
+        RETURNING due_ms
         """,
-        (now_ms, now_ms, delay_id),
+        (now_ms, now_ms, delay_id, owner),
     )
+    row = await cursor.fetchone()
+    return None if row is None else row[0]
 
 
 async def postpone_delayed_events(
