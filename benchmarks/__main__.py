@@ -12,6 +12,7 @@ from contextlib import ExitStack
 
 from benchmarks import (
     appservices,
+    delayed_events,
     delivery,
     encryption,
     footprint,
@@ -38,8 +39,10 @@ PREVIEWS = "previews"  # with a web server, on a server of its own
 USER_DIRECTORY = "user_directory"  # 100,000 users, on a server of its own
 LARGE_SCALE = "scale"  # takes some minutes, and a server of its own
 MEMBERS = 100
+DELAYED_EVENTS = "delayed_events"  # on a server of its own
 NAMED = (
     APPSERVICES,
+    DELAYED_EVENTS,
     ENCRYPTION,
     MAILS,
     MEDIA,
@@ -69,6 +72,8 @@ def main() -> int:
     figures = run(parts, arguments.seconds) if set(PARTS) & set(parts) else []
     if APPSERVICES in parts:
         figures += run_appservices(arguments.scale)
+    if DELAYED_EVENTS in parts:
+        figures += run_delayed_events(arguments.seconds)
     if ENCRYPTION in parts:
         figures += run_encryption(arguments.scale)
     if MAILS in parts:
@@ -119,6 +124,14 @@ def run_appservices(size: float) -> list[Figure]:
     server_cores, own_cores = cores()
     os.sched_setaffinity(0, own_cores)
     return appservices.measure(server_cores, size)
+
+
+def run_delayed_events(seconds: float) -> list[Figure]:
+    """The figures of `benchmarks.delayed_events`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    with running_server(OVERRIDES, cpus=server_cores) as server:
+        return delayed_events.measure(Population(server, Loop()), seconds)
 
 
 def run_encryption(size: float) -> list[Figure]:

@@ -35,18 +35,21 @@ from homeserver.rooms.sending.transaction_ids import transaction_key
 from homeserver.storage.accounts.delayed_events import (
     DelayedEvent,
     delete_delayed_events_of,
+    delete_old_finalised_of,
     finalised_events_of,
     find_by_transaction,
     find_delayed_event,
     insert_delayed_event,
     restart_delayed_event,
-    scheduled_by,
     scheduled_events_of,
+    totals_of,
 )
 from homeserver.storage.database.database import Database
 
 MAX_ID_BYTES = 255  # of room ids, event types and state keys
 MAX_SCHEDULED_BYTES = 1_048_576  # contents of all events that a user has scheduled
+MAX_FINALISED = 1_000  # of one user, beside those that were scheduled last
+MAX_FINALISED_BYTES = 4_194_304
 MAX_LISTED = 100  # finalised events in a list
 
 
@@ -124,7 +127,7 @@ class DelayedEvents:
                 known = await self._db.run(find_by_transaction, caller.user_id, scope, key)
                 if known is not None:
                     return known
-            await self._check_number(caller.user_id, len(content), now)
+            await self._make_room(caller.user_id, len(content), now)
             delayed = DelayedEvent(
                 delay_id=secrets.token_urlsafe(24),
                 user_id=caller.user_id,
@@ -214,11 +217,14 @@ class DelayedEvents:
         if len(content) > MAX_EVENT_BYTES:
             raise TooLarge(f"An event has at most {MAX_EVENT_BYTES} bytes")
 
-    async def _check_number(self, user_id: str, size: int, now: int) -> None:
-        scheduled = await self._db.run(scheduled_by, user_id)
+    async def _make_room(self, user_id: str, size: int, now: int) -> None:
+        """Check that a user may schedule one more; the oldest finalised events make room."""
+        totals = await self._db.run(totals_of, user_id)
         if (
-            scheduled.number >= self._settings.max_scheduled
-            or scheduled.size + size > MAX_SCHEDULED_BYTES
+            totals.scheduled >= self._settings.max_scheduled
+            or totals.scheduled_size + size > MAX_SCHEDULED_BYTES
         ):
-            wait = max((scheduled.next_due_ms or now) - now, 1_000)
+            wait = max((totals.next_due_ms or now) - now, 1_000)
             raise LimitExceeded(wait, "You have scheduled too many delayed events")
+        if totals.finalised > MAX_FINALISED or totals.finalised_size > MAX_FINALISED_BYTES:
+            await self._db.run(delete_old_finalised_of, user_id, MAX_FINALISED, MAX_FINALISED_BYTES)

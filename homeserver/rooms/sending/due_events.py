@@ -21,7 +21,6 @@ from homeserver.protocol.errors import MatrixError, Unavailable
 from homeserver.rooms.sending.delayed_senders import DelayedSender
 from homeserver.storage.accounts.delayed_events import (
     DelayedEvent,
-    delete_old_finalised_of,
     due_delayed_events,
     earliest_delayed_event,
     finalise_delayed_event,
@@ -36,8 +35,6 @@ WAIT_SECONDS = 2.0  # for the events of a batch, before the next batch
 _NEVER = 2**63  # ms
 AGAIN_MS = 5_000  # until one that was not sent yet is looked at again
 GIVE_UP_MS = 3_600_000  # after which an event fails that cannot be sent for the moment
-MAX_FINALISED = 1_000  # of one user
-MAX_FINALISED_BYTES = 4_194_304
 log = Logger()
 
 
@@ -77,9 +74,6 @@ class DueEvents:
         body = None if error is None else msgspec.json.encode(error.body())
         now = now_ms(self._clock)
         await self._db.run(finalise_delayed_event, delayed.delay_id, now, event_id, body)
-        await self._db.run(
-            delete_old_finalised_of, delayed.user_id, MAX_FINALISED, MAX_FINALISED_BYTES
-        )
 
     async def _send_batch(self, now: int) -> None:
         """Send the first events that are due; the timer calls this as long as there are some."""

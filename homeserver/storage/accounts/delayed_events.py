@@ -40,12 +40,14 @@ class DelayedEvent:
     error: bytes | None = None
 
 
-class Scheduled(NamedTuple):
-    """What a user has scheduled: how many, the bytes of their contents, and the next due time."""
+class Totals(NamedTuple):
+    """What a user has: numbers of events and bytes of their contents, and the next due time."""
 
-    number: int
-    size: int
+    scheduled: int
+    scheduled_size: int
     next_due_ms: int | None
+    finalised: int
+    finalised_size: int
 
 
 async def insert_delayed_event(db: Connection, event: DelayedEvent) -> None:
@@ -99,19 +101,23 @@ async def find_by_transaction(
     return None if row is None else str(row[0])
 
 
-async def scheduled_by(db: Connection, user_id: str) -> Scheduled:
-    """What a user has scheduled."""
+async def totals_of(db: Connection, user_id: str) -> Totals:
+    """How much a user has."""
     cursor = await db.execute(
         """
-        SELECT count(*), coalesce(sum(octet_length(content)), 0)::int8, min(due_ms)
+        SELECT count(*) FILTER (WHERE finalised_ms IS NULL),
+               coalesce(sum(octet_length(content)) FILTER (WHERE finalised_ms IS NULL), 0)::int8,
+               min(due_ms),
+               count(finalised_ms),
+               coalesce(sum(octet_length(content)) FILTER (WHERE finalised_ms > 0), 0)::int8
           FROM delayed_events
-         WHERE user_id = %s AND finalised_ms IS NULL
+         WHERE user_id = %s
         """,
         (user_id,),
     )
     row = await cursor.fetchone()
     assert row is not None, "an aggregate has a row"
-    return Scheduled(*row)
+    return Totals(*row)
 
 
 async def scheduled_events_of(db: Connection, user_id: str) -> list[DelayedEvent]:
