@@ -3,6 +3,8 @@
 import itertools
 from typing import Any
 
+import psycopg
+
 from tests.support.actors import CLIENT, Actor
 from tests.support.reactor import pause
 from tests.support.refused import Refused
@@ -52,6 +54,16 @@ class DelayedEventsTestCase(ServerTestCase):
         """The ids of what a user has scheduled."""
         listed = await by.request("GET", f"{V1}/delayed_events")
         return [each["delay_id"] for each in listed["delayed_events"]]
+
+    def let_be_due(self, *delay_ids: str) -> None:
+        """Have events sent as if their time had come, as far as they are scheduled."""
+        with psycopg.connect(self.dsn) as connection:
+            connection.execute(
+                "UPDATE delayed_events SET due_ms = 0"
+                " WHERE delay_id = ANY(%s) AND due_ms IS NOT NULL",
+                (list(delay_ids),),
+            )
+        self.server.parts.rooms.delayed_events._due.notice(0)
 
     async def finalised(self, by: Actor, delay_id: str) -> Any:
         """A delayed event, once it is finalised."""

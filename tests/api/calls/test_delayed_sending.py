@@ -31,36 +31,36 @@ class DelayedSendingTests(DelayedEventsTestCase):
 
     async def test_permissions_are_those_of_the_moment(self) -> None:
         """A user who has left, or lost their power, sends nothing more."""
+        await self.set_power_of_bob(50)
         topic = await self.schedule(
-            self.alice, 400, event_type="m.room.topic", state_key="", content={"topic": "x"}
+            self.bob, event_type="m.room.topic", state_key="", content={"topic": "x"}
         )
-        bobs = await self.schedule(self.bob, 400)
-        unknown = await self.schedule(self.bob, 400, room="!unknown:example.org")
-        levels = await self.alice.state(self.room, "m.room.power_levels")
-        levels["events"]["m.room.topic"] = 100
-        levels["users"][self.alice.user_id] = 99
-        if await self.is_creator_privileged():
-            levels["users"].pop(self.alice.user_id)
-        await self.alice.set_state(self.room, "m.room.power_levels", levels)
+        said = await self.schedule(self.bob)
+        unknown = await self.schedule(self.bob, room="!unknown:example.org")
+        await self.set_power_of_bob(0)
+
+        self.let_be_due(topic)
+        self.assertEqual(await self.error_of(topic, self.bob), "M_FORBIDDEN")
         await self.bob.leave(self.room)
-
-        self.assertEqual(await self.error_of(bobs, self.bob), "M_FORBIDDEN")
+        self.let_be_due(said, unknown)
+        self.assertEqual(await self.error_of(said, self.bob), "M_FORBIDDEN")
         self.assertEqual(await self.error_of(unknown, self.bob), "M_NOT_FOUND")
-        await self.finalised(self.alice, topic)
 
-    async def is_creator_privileged(self) -> bool:
-        """Whether the room's version gives creators all power, and forbids to list them."""
-        return (await self.alice.state(self.room, "m.room.create"))["room_version"] == "12"
+    async def set_power_of_bob(self, level: int) -> None:
+        levels = await self.alice.state(self.room, "m.room.power_levels")
+        levels["users"][self.bob.user_id] = level
+        await self.alice.set_state(self.room, "m.room.power_levels", levels)
 
     async def test_suspended_and_locked_users_send_nothing(self) -> None:
         """It would be a way around the suspension."""
-        first = await self.schedule(self.alice, 300)
+        first, second = await self.schedule(self.alice), await self.schedule(self.alice)
         self.set_user(self.alice, is_suspended=True)
+        self.let_be_due(first)
         self.assertEqual(await self.error_of(first, self.alice), "M_USER_SUSPENDED")
         self.set_user(self.alice, is_suspended=False)
 
-        second = await self.schedule(self.alice, 300)
         self.set_user(self.alice, is_locked=True)
+        self.let_be_due(second)
         await until(lambda: self.outcome(second) is not None)
         self.assertIn("M_USER_LOCKED", str(self.outcome(second)))
         self.assertEqual(await self.said_to_bob(), [])
@@ -276,8 +276,9 @@ class LimitedSendingTests(DelayedEventsTestCase):
 
     async def test_sending_is_rate_limited(self) -> None:
         """Many events that are due at the same moment are a flood like any other."""
-        ids = [await self.schedule(self.alice, 1_500) for _ in range(3)]
+        ids = [await self.schedule(self.alice) for _ in range(3)]
 
+        self.let_be_due(*ids)
         outcomes = [await self.finalised(self.alice, each) for each in ids]
 
         errors = [each["error"]["errcode"] for each in outcomes if "error" in each]
