@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from benchmarks import delivery, footprint, initial_sync, large_scale, sending
 from benchmarks.features import (
     appservices,
+    delayed_events,
     encryption,
     mails,
     purges,
@@ -27,37 +28,16 @@ from benchmarks.media import previews, transfers
 from tests.support.process import running_server
 
 PARTS = ("sending", "delivery", "initial_sync", "footprint")
-APPSERVICES = "appservices"  # servers of its own
-ENCRYPTION = "encryption"  # makes 1,000 accounts, on a server of its own
-MAILS = "mails"  # with a mail server, on a server of its own
-PUSH = "push"  # with a gateway, on a server of its own
-MEDIA = "media"  # transfers 20 GB, and needs 10 GB of disk
-PREVIEWS = "previews"  # with a web server, on a server of its own
-PURGES = "purges"  # fills a room, on a server of its own
-SEARCH = "search"  # a million messages, on servers of its own
-USER_DIRECTORY = "user_directory"  # 100,000 users, on a server of its own
-LARGE_SCALE = "scale"  # takes some minutes, and a server of its own
 MEMBERS = 100
-NAMED = (
-    APPSERVICES,
-    ENCRYPTION,
-    MAILS,
-    MEDIA,
-    PREVIEWS,
-    PURGES,
-    PUSH,
-    SEARCH,
-    USER_DIRECTORY,
-    LARGE_SCALE,
-)
-HELP = f"{', '.join(PARTS)}; all of these if none; {', '.join(NAMED)} only if named"
 OVERRIDES = {"log": {"level": "WARN"}}
 
 
 def main() -> int:
     """Run the parts that were named and print one table; the exit status is 0."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=HELP)
+    named = ", ".join(NAMED)
+    names = f"{', '.join(PARTS)}; all of these if none; {named} only if named"
+    parser.add_argument("parts", nargs="*", metavar="PART", help=names)
     parser.add_argument("--seconds", type=float, default=5, help="length of each load (5)")
     parser.add_argument("--scale", type=float, default=1, help="size of the named parts (1)")
     parser.add_argument(
@@ -69,26 +49,9 @@ def main() -> int:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     parts = arguments.parts or list(PARTS)
     figures = run(parts, arguments.seconds) if set(PARTS) & set(parts) else []
-    if APPSERVICES in parts:
-        figures += run_appservices(arguments.scale)
-    if ENCRYPTION in parts:
-        figures += run_encryption(arguments.scale)
-    if MAILS in parts:
-        figures += run_mails()
-    if MEDIA in parts:
-        figures += run_media(arguments.scale, arguments.storage)
-    if PREVIEWS in parts:
-        figures += run_previews(arguments.scale)
-    if PURGES in parts:
-        figures += run_purges(arguments.scale)
-    if PUSH in parts:
-        figures += run_push(arguments.scale)
-    if SEARCH in parts:
-        figures += run_search(arguments.scale)
-    if USER_DIRECTORY in parts:
-        figures += run_user_directory(arguments.scale)
-    if LARGE_SCALE in parts:
-        figures += run_large_scale(arguments.scale)
+    for part, run_part in NAMED.items():
+        if part in parts:
+            figures += run_part(arguments)
     print(f"\n{table(figures)}")
     return 0
 
@@ -125,6 +88,14 @@ def run_appservices(size: float) -> list[Figure]:
     server_cores, own_cores = cores()
     os.sched_setaffinity(0, own_cores)
     return appservices.measure(server_cores, size)
+
+
+def run_delayed_events(seconds: float) -> list[Figure]:
+    """The figures of `benchmarks.features.delayed_events`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    with running_server(OVERRIDES, cpus=server_cores) as server:
+        return delayed_events.measure(Population(server, Loop()), seconds)
 
 
 def run_encryption(size: float) -> list[Figure]:
@@ -219,6 +190,22 @@ def cores() -> tuple[set[int], set[int]]:
 def report(text: str) -> None:
     """Report progress on standard error, separately from the table."""
     print(text, file=sys.stderr, flush=True)
+
+
+# Each has servers of its own, and takes some minutes.
+NAMED: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
+    "appservices": lambda options: run_appservices(options.scale),
+    "delayed_events": lambda options: run_delayed_events(options.seconds),
+    "encryption": lambda options: run_encryption(options.scale),  # makes 1,000 accounts
+    "mails": lambda _: run_mails(),
+    "media": lambda options: run_media(options.scale, options.storage),  # needs 10 GB of disk
+    "previews": lambda options: run_previews(options.scale),
+    "purges": lambda options: run_purges(options.scale),
+    "push": lambda options: run_push(options.scale),
+    "search": lambda options: run_search(options.scale),  # copies a million messages
+    "user_directory": lambda options: run_user_directory(options.scale),  # makes 100,000 users
+    "scale": lambda options: run_large_scale(options.scale),
+}
 
 
 if __name__ == "__main__":

@@ -82,6 +82,15 @@ REASONS = {
     r"GET /_matrix/client/unstable/uk\.half-shot\.msc2666/user/mutual_rooms": (
         "mutual rooms, at the path before they were released, which clients use"
     ),
+    r"GET /_matrix/client/(v1|unstable/org\.matrix\.msc4143)/rtc/transports": (
+        "transports of [calls](calls.md)"
+        " ([MSC4143](https://github.com/matrix-org/matrix-spec-proposals/pull/4143))"
+    ),
+    r"\w+ /_matrix/client/(v[13]|unstable/org\.matrix\.msc4140)/"
+    r"(rooms/\{\}/delayed_event/\{\}/\{\}|delayed_events(/\{\}(/\w+)?)?)": (
+        "[delayed events](calls.md)"
+        " ([MSC4140](https://github.com/matrix-org/matrix-spec-proposals/pull/4140))"
+    ),
     r"GET /": "the landing page, for people",
     r"GET /health": "tells a supervisor whether the server can do its work",
     r"GET /metrics": "figures for Prometheus",

@@ -22,7 +22,11 @@ from homeserver.config.sections.accounts import (
     RegistrationSettings,
     TokenSettings,
 )
-from homeserver.config.sections.calls import TurnSettings
+from homeserver.config.sections.calls import (
+    DelayedEventSettings,
+    MatrixRtcSettings,
+    TurnSettings,
+)
 from homeserver.config.sections.contact import EmailSettings, ThirdPartyIdSettings
 from homeserver.config.sections.federation import FederationSettings
 from homeserver.config.sections.limits import LimitSettings, RateLimitSettings, WebSocketSettings
@@ -253,6 +257,8 @@ class Settings(Section, frozen=True, kw_only=True):
     url_previews: UrlPreviewSettings = UrlPreviewSettings()
     retention: RetentionSettings = RetentionSettings()
     search: SearchSettings = SearchSettings()
+    delayed_events: DelayedEventSettings = DelayedEventSettings()
+    matrix_rtc: MatrixRtcSettings = MatrixRtcSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()
     limits: LimitSettings = LimitSettings()
     websocket: WebSocketSettings = WebSocketSettings()

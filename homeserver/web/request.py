@@ -79,12 +79,14 @@ class Request(http.Request):
 
     `id` is this server's name for it, in logs and in the message of an internal error. `caller` is
     set once the token was checked, `origin` once the signature of a server was. `label` is the path
-    pattern of its route, for metrics, and `context` belongs to the sink.
+    pattern of its route, for metrics, `hides_path` whether the log has it, too, in place of the
+    path, and `context` belongs to the sink.
     """
 
     caller: Requester | None = None
     origin: str | None = None
     label = ""
+    hides_path = False
     context: Any = None
     content: Any = None
     body = b""
@@ -111,6 +113,11 @@ class Request(http.Request):
         self.started = started
         # One block of memory, which the system gets back: many small ones would leave holes.
         self._buffer = bytearray()
+
+    @property
+    def logged_path(self) -> str:
+        """The path, or the pattern of its route if it has a secret."""
+        return self.label if self.hides_path else self.path.decode("latin-1")
 
     @property
     def parameters(self) -> dict[str, list[str]]:

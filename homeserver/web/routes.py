@@ -79,7 +79,7 @@ class Route:
     reads, so it is cancelled when the client disconnects or the server stops. All others run to
     their end, so that no write is left half done. `page`: users open it in a browser, where errors
     are pages too (`html.py`). `websocket`: requests that do not ask for a WebSocket are refused
-    with 426.
+    with 426. `hides_path`: the path has a secret, so the log has the pattern in its place.
     """
 
     method: str
@@ -91,3 +91,4 @@ class Route:
     cancellable: bool = False
     page: bool = False
     websocket: bool = False
+    hides_path: bool = False

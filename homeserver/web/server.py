@@ -141,7 +141,7 @@ class HttpServer(ServerFactory):
             request.context = error
             return BodyLimit(MAX_UNAUTHENTICATED_BODY, error)
         route, announced = endpoint.route, request.announced
-        request.label = route.path
+        request.label, request.hides_path = route.path, route.hides_path
         if announced is None or announced > MAX_UNAUTHENTICATED_BODY:
             try:
                 self._check_head(request, route.auth)
@@ -206,7 +206,7 @@ class HttpServer(ServerFactory):
         log.info(
             "{method} {path} {status} in {seconds:.4f}s for {user_id} at {address}, {request_id}",
             method=method,
-            path=request.path.decode("latin-1"),
+            path=request.logged_path,
             status=request.code,
             seconds=seconds,
             user_id=request.caller.user_id if request.caller else request.origin or "-",

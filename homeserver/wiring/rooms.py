@@ -6,6 +6,7 @@ from homeserver.accounts.appservices.appservices import Appservices
 from homeserver.accounts.registration.notices_account import notices_user_id
 from homeserver.accounts.user_data.direct_chats import DirectChats
 from homeserver.accounts.user_data.tags import Tags
+from homeserver.client_api.calls.delayed_events import DelayedEventsApi
 from homeserver.client_api.rooms.create_room import CreateRoomApi
 from homeserver.client_api.rooms.mutual_rooms import MutualRoomsApi
 from homeserver.client_api.rooms.relations import RelationsApi
@@ -50,6 +51,9 @@ from homeserver.rooms.membership.profile_propagation import (
 )
 from homeserver.rooms.membership.server_notice_rooms import ServerNoticeRooms
 from homeserver.rooms.membership.third_party_invites import ThirdPartyInvites
+from homeserver.rooms.sending.delayed_events import DelayedEvents
+from homeserver.rooms.sending.delayed_senders import DelayedSender
+from homeserver.rooms.sending.due_events import DueEvents
 from homeserver.rooms.sending.related_redactions import RelatedRedactions
 from homeserver.rooms.sending.relation_checks import RelationChecks
 from homeserver.rooms.sending.sending import Sending
@@ -105,14 +109,7 @@ class RoomServices:
         )
         self._make_creation(reactor, db, log, account_core, room_core)
         self._upgrades = RoomUpgrades(log, names, registry, account_core.local_profiles)
-        self.transactions = Transactions(db, names)
-        self.sending = Sending(
-            registry,
-            self.transactions,
-            self.aliases,
-            RelationChecks(db, names, registry),
-            MembershipStateEvents(registry, self.memberships, rate_limits),
-        )
+        self._make_sending(reactor, db, room_core, rate_limits)
         self._read_rooms(db, room_core, remote)
         self._describe_rooms(
             reactor, settings, db, log, account_core.appservices, room_core, remote
@@ -148,6 +145,26 @@ class RoomServices:
             self._remote_invites,
         )
 
+    def _make_sending(
+        self, reactor: Any, db: Database, room_core: RoomCore, rate_limits: RateLimits
+    ) -> None:
+        """Make the objects that send events of users, now and later."""
+        names, registry = room_core.names, room_core.registry
+        self.transactions = Transactions(db, names)
+        self.sending = Sending(
+            registry,
+            self.transactions,
+            self.aliases,
+            RelationChecks(db, names, registry),
+            MembershipStateEvents(registry, self.memberships, rate_limits),
+        )
+        self._related_redactions = RelatedRedactions(db, registry)
+        sender = DelayedSender(db, self.sending, self.transactions, rate_limits)
+        self._due_events = DueEvents(db, reactor, sender)
+        self.delayed_events = DelayedEvents(
+            db, reactor, self._settings.delayed_events, sender, self._due_events
+        )
+
     def _memberships(
         self,
         settings: Settings,
@@ -172,9 +189,8 @@ class RoomServices:
         )
 
     def _read_rooms(self, db: Database, room_core: RoomCore, remote: RemotePorts) -> None:
-        """Make the objects that read rooms and relations for users who are or were members."""
+        """Make the objects that read rooms for users who are or were in them."""
         names, registry, visibility = room_core.names, room_core.registry, room_core.visibility
-        self._related_redactions = RelatedRedactions(db, registry)
         self.reader = reader = RoomReader(db, names, registry, room_core.user_rooms, visibility)
         self.relations = BundledAggregations(db, names, registry, reader, visibility)
         self._relation_pages = RelationPages(
@@ -251,9 +267,11 @@ class RoomServices:
         """Start background work."""
         self._nightly_collection.start()
         self._remote_invites.start()
+        self._due_events.start()
 
     async def stop(self) -> None:
         """Stop background work."""
+        await self._due_events.stop()
         await self._remote_invites.stop()
         await self._nightly_collection.stop()
 
@@ -266,8 +284,9 @@ class RoomServices:
             RoomMembershipApi(
                 self.memberships, self.third_party_invites, self.aliases, self.reader
             ),
-            SendingApi(self.sending, self._related_redactions),
-            RoomStateApi(self.sending, self.reader, local_server),
+            SendingApi(self.sending, self._related_redactions, self.delayed_events),
+            RoomStateApi(self.sending, self.reader, local_server, self.delayed_events),
+            DelayedEventsApi(self.delayed_events),
             RoomHistoryApi(
                 self.history, self.reader, self.relations, self._account_data, local_server
             ),

@@ -16,7 +16,7 @@ from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_signing_keys
 from homeserver.observability.caches import caches_of, periodic_tasks_of
 from homeserver.observability.metrics import Metrics
-from homeserver.protocol.proposals.unstable_names import STREAM
+from homeserver.protocol.proposals.unstable_names import DELAYED_EVENTS, STREAM
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.storage.database.database import Database
 from homeserver.streams.durable_readers import DurableReaders
@@ -137,6 +137,7 @@ class ServerParts:
                 self.rooms.forced_leaves.deactivated,
                 self.encryption.key_backups.deactivated,
                 core.pushers.deactivated,
+                self.rooms.delayed_events.deactivated,
             ],
         )
 
@@ -236,7 +237,7 @@ class ServerParts:
 
     def _client_routes(self, settings: Settings, moderation: Moderation) -> list[Route]:
         return [
-            *self.accounts.routes({STREAM: settings.websocket.enabled}),
+            *self.accounts.routes(_conditional_features(settings)),
             *self.rooms.routes(),
             *self.user_directory.routes(),
             *moderation.routes(),
@@ -249,3 +250,11 @@ class ServerParts:
             *self.appservice_queries.routes(),
             *self.appservices.routes(),
         ]
+
+
+def _conditional_features(settings: Settings) -> dict[str, bool]:
+    """The flags in `/versions` that depend on the settings."""
+    features = {STREAM: settings.websocket.enabled}
+    if settings.delayed_events.max_scheduled:
+        features |= dict.fromkeys(DELAYED_EVENTS, True)
+    return features

@@ -34,6 +34,7 @@ from homeserver.client_api.accounts.validation_page import ValidationPageApi
 from homeserver.client_api.server.capabilities import CapabilitiesApi
 from homeserver.client_api.server.discovery import DiscoveryApi
 from homeserver.client_api.server.versions import VersionsApi
+from homeserver.config.sections.calls import DelayedEventSettings
 from homeserver.config.sections.support import Contact, Support
 from homeserver.web.addresses import TrustedProxies
 from homeserver.web.html import Pages
@@ -71,7 +72,9 @@ class ApiTestCase(AccountsTestCase):
             AccountApi(reset, self.deactivation, self.bindings, self.uia),
             AccountDataApi(self.account_data),
             AccountModerationApi(AccountModeration(self.db, SERVER, self.tokens, _without_pushers)),
-            CapabilitiesApi("12", with_password=True, with_third_party_ids=True),
+            CapabilitiesApi(
+                "12", DelayedEventSettings(), with_password=True, with_third_party_ids=True
+            ),
             DevicesApi(self.devices, self.sessions, self.uia),
             DiscoveryApi(BASEURL, DELEGATED_TO, support),
             FallbackApi(self.uia, Pages(SERVER)),

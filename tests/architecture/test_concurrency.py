@@ -22,6 +22,7 @@ BOUNDED_TABLES = {
 BACKGROUND_WORK = {
     "federation/remote/partial_state_resync.py": "a task for each room, and its pauses",
     "federation/remote/staggered_requests.py": "the requests of one caller, side by side",
+    "homeserver/rooms/sending/due_events.py": "the sending of each user's events",
 }
 
 

@@ -1,4 +1,4 @@
-"""Settings of calls: a TURN server that no client could use is reported at the start."""
+"""Settings of calls: what no client could use is reported at the start."""
 
 import pytest
 
@@ -31,6 +31,9 @@ def test_addresses_and_a_secret_are_enough() -> None:
         ),
         ("turn: {uris: ['https://turn.example.org'], shared_secret: s}", "turn.uris"),
         (f"turn: {{{URIS}, shared_secret: s, lifetime: 5}}", "turn.lifetime"),
+        ("matrix_rtc: {transports: [{url: x}]}", "a transport has a type"),
+        ("matrix_rtc: {transports: [livekit]}", "matrix_rtc.transports"),
+        ("delayed_events: {max_delay: 0}", "delayed_events.max_delay"),
     ],
 )
 def test_what_cannot_work_is_refused(text: str, reported: str) -> None:

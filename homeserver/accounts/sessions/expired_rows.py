@@ -9,6 +9,7 @@ from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.storage.accounts.authentication_sessions import (
     delete_expired_authentication_sessions,
 )
+from homeserver.storage.accounts.delayed_events import delete_expired_delayed_events
 from homeserver.storage.accounts.login_tokens import delete_expired_login_tokens
 from homeserver.storage.accounts.openid_tokens import delete_expired_openid_tokens
 from homeserver.storage.accounts.validation_sessions import delete_expired_validation_sessions
@@ -17,6 +18,7 @@ from homeserver.storage.database.database import Database
 CLEANUP_SECONDS = 3600.0
 DELETIONS = (
     delete_expired_authentication_sessions,
+    delete_expired_delayed_events,
     delete_expired_login_tokens,
     delete_expired_openid_tokens,
     delete_expired_validation_sessions,

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 APPSERVICE_SCOPE = "\x1f"
 """The first character of the scope of an application service; no device id contains it."""
 
+DELAYED_SCOPE = "\x1e"
+"""The scope of delayed events, which have their ids as transaction ids."""
+
 
 @dataclass(frozen=True, slots=True)
 class Requester:

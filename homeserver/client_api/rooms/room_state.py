@@ -8,10 +8,12 @@ from typing import Any, Literal
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.client_api.rooms.delay_parameter import has_delay, schedule_instead
 from homeserver.client_api.rooms.room_events import state_json
 from homeserver.client_api.rooms.timestamp_massaging import with_timestamp
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.history.room_reader import RoomReader
+from homeserver.rooms.sending.delayed_events import DelayedEvents
 from homeserver.rooms.sending.sending import Sending
 from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Route
@@ -26,7 +28,14 @@ class StateFormat(msgspec.Struct):
 
 
 class RoomStateApi:
-    def __init__(self, sending: Sending, reader: RoomReader, local_server: LocalServer) -> None:
+    def __init__(
+        self,
+        sending: Sending,
+        reader: RoomReader,
+        local_server: LocalServer,
+        delayed: DelayedEvents,
+    ) -> None:
+        self._delayed = delayed
         self._sending = sending
         self._reader = reader
         self._local_server = local_server
@@ -52,8 +61,18 @@ class RoomStateApi:
         request: Request,
         state_key: str = "",
     ) -> dict[str, str]:
-        """Set a state event."""
+        """Set a state event, or schedule it."""
         caller = with_timestamp(caller, request)
+        if has_delay(request):
+            return await schedule_instead(
+                self._delayed,
+                caller,
+                request,
+                room_id=room_id,
+                event_type=event_type,
+                content=body,
+                state_key=state_key,
+            )
         event_id = await self._sending.set_state(caller, room_id, event_type, state_key, body)
         return {"event_id": event_id}
 

@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.client_api.rooms.delay_parameter import has_delay, schedule_instead
 from homeserver.client_api.rooms.timestamp_massaging import with_timestamp
 from homeserver.protocol.proposals.unstable_names import WITH_RELATIONS
+from homeserver.rooms.sending.delayed_events import DelayedEvents
 from homeserver.rooms.sending.related_redactions import (
     RelatedRedactions,
     check_relation_types,
@@ -30,7 +32,10 @@ class Redaction(msgspec.Struct):
 
 
 class SendingApi:
-    def __init__(self, sending: Sending, related: RelatedRedactions) -> None:
+    def __init__(
+        self, sending: Sending, related: RelatedRedactions, delayed: DelayedEvents
+    ) -> None:
+        self._delayed = delayed
         self._sending = sending
         self._related = related
 
@@ -55,8 +60,18 @@ class SendingApi:
         request: Request,
         txn_id: str | None = None,
     ) -> dict[str, str]:
-        """Send a message event."""
+        """Send a message event, or schedule it."""
         caller = with_timestamp(caller, request)
+        if has_delay(request):
+            return await schedule_instead(
+                self._delayed,
+                caller,
+                request,
+                room_id=room_id,
+                event_type=event_type,
+                content=body,
+                txn_id=txn_id,
+            )
         event_id = await self._sending.send_message(caller, room_id, event_type, body, txn_id)
         return {"event_id": event_id}
 

@@ -6,14 +6,25 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#capabilities-negotiation
 from typing import Any
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.config.sections.calls import DelayedEventSettings
+from homeserver.protocol.proposals.unstable_names import DELAYED_EVENTS_CAPABILITY
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.web.routes import Auth, Route
 
 
 class CapabilitiesApi:
     def __init__(
-        self, default_room_version: str, *, with_password: bool, with_third_party_ids: bool
+        self,
+        default_room_version: str,
+        delayed_events: DelayedEventSettings,
+        *,
+        with_password: bool,
+        with_third_party_ids: bool,
     ) -> None:
+        self._delayed_events = {
+            "max_delay_ms": delayed_events.max_delay * 1000,
+            "max_scheduled": delayed_events.max_scheduled,
+        }
         self._default_room_version = default_room_version
         self._with_password = with_password
         self._with_third_party_ids = with_third_party_ids
@@ -42,6 +53,8 @@ class CapabilitiesApi:
             "m.3pid_changes": {"enabled": self._with_third_party_ids and not caller.is_guest},
             "m.get_login_token": {"enabled": self._with_password and not caller.is_guest},
             "m.forget_forced_upon_leave": {"enabled": False},
+            "m.delayed_events": self._delayed_events,
+            DELAYED_EVENTS_CAPABILITY: self._delayed_events,
         }
         if caller.is_admin:
             capabilities["m.account_moderation"] = {"suspend": True, "lock": True}

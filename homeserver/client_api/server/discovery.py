@@ -3,10 +3,12 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#well-known-uris
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from homeserver.config.sections.support import Contact, Support
 from homeserver.protocol.errors import NotFound
+from homeserver.protocol.proposals.unstable_names import RTC_FOCI
 from homeserver.web.routes import Auth, Route
 
 
@@ -17,8 +19,13 @@ def client_discovery(public_baseurl: str) -> dict[str, Any]:
 
 class DiscoveryApi:
     def __init__(
-        self, public_baseurl: str | None, delegated_to: str | None, support: Support
+        self,
+        public_baseurl: str | None,
+        delegated_to: str | None,
+        support: Support,
+        rtc_transports: Sequence[Mapping[str, Any]] = (),
     ) -> None:
+        self._rtc_transports = rtc_transports
         self._public_baseurl = public_baseurl
         self._delegated_to = delegated_to
         self._support = support
@@ -31,10 +38,13 @@ class DiscoveryApi:
         ]
 
     def get_wellknown(self) -> dict[str, Any]:
-        """The base URL for clients."""
+        """The base URL for clients, and the transports of calls."""
         if self._public_baseurl is None:
             raise NotFound("This server publishes no base URL")
-        return client_discovery(self._public_baseurl)
+        discovery = client_discovery(self._public_baseurl)
+        if self._rtc_transports:
+            discovery[RTC_FOCI] = self._rtc_transports
+        return discovery
 
     def get_well_known(self) -> dict[str, str]:
         """The server name that other servers connect to."""

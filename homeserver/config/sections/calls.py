@@ -1,11 +1,11 @@
-"""Settings of calls: the TURN server that relays the media of calls between two users.
+"""Settings of calls: the TURN server, delayed events, and the transports of MatrixRTC.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3voipturnserver
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -74,3 +74,31 @@ class TurnSettings(Section, frozen=True, kw_only=True):
                 "turn.uris: clients need credentials: shared_secret, or username and password",
                 ("shared_secret", "shared_secret_file", "username"),
             )
+
+
+class DelayedEventSettings(Section, frozen=True, kw_only=True):
+    """Events that users schedule for later, such as the end of their part in a call."""
+
+    max_delay: Annotated[
+        int, doc("The longest time before an event is sent.", unit="seconds", ge=1, le=31_536_000)
+    ] = 86_400
+    max_scheduled: Annotated[
+        int, doc("Scheduled events of one user; 0 switches the feature off.", ge=0, le=10_000)
+    ] = 100
+
+
+class MatrixRtcSettings(Section, frozen=True, kw_only=True):
+    """Calls with many users (MatrixRTC), such as those of Element Call."""
+
+    transports: Annotated[
+        tuple[dict[str, Any], ...],
+        doc(
+            "Transports that clients may use, each with its `type` and what that needs; they are"
+            " published in `/.well-known/matrix/client` as well.",
+            example="[{type: livekit, livekit_service_url: 'https://rtc.example.org/livekit/jwt'}]",
+        ),
+    ] = ()
+
+    def mistakes(self) -> Iterator[Mistake]:
+        if not all(isinstance(each.get("type"), str) for each in self.transports):
+            yield Mistake("a transport has a type, which is a text", ("transports",))

@@ -26,12 +26,22 @@ PUSHER_ENABLED: Final = f"{PUSHER_PREFIX}enabled"
 LOCAL_NOTIFICATIONS_PREFIX: Final = "org.matrix.msc3890.local_notification_settings."
 MASQUERADED_DEVICE: Final = "org.matrix.msc3202.device_id"
 WITH_RELATIONS: Final = "org.matrix.msc3912.with_relations"
+DELAYED_EVENTS_PATH: Final = "/_matrix/client/unstable/org.matrix.msc4140"
+DELAYED_EVENTS_CAPABILITY: Final = "org.matrix.msc4140.delayed_events"
+UNSTABLE_DELAY: Final = "org.matrix.msc4140.delay"
+UNSTABLE_PARENT_DELAY: Final = "org.matrix.msc4140.parent_delay_id"
+UNSTABLE_DELAY_ID: Final = "org.matrix.msc4140.delay_id"
+UNSTABLE_MAX_DELAY: Final = "org.matrix.msc4140.max_delay"
+UNSTABLE_DELAY_ERRCODE: Final = "org.matrix.msc4140.errcode"
+RTC_TRANSPORTS: Final = "/_matrix/client/unstable/org.matrix.msc4143/rtc/transports"
+RTC_FOCI: Final = "org.matrix.msc4143.rtc_foci"
 DEHYDRATED_DEVICE: Final = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
 MUTUAL_ROOMS: Final = "/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms"
 PROFILE_FIELD: Final = "/_matrix/client/unstable/uk.tcpip.msc4133/profile/{user_id}/{key_name}"
 MUTUAL_ROOMS_FROM: Final = "batch_token"
 MUTUAL_ROOMS_NEXT: Final = "next_batch_token"
 
+DELAYED_EVENTS: Final = ("org.matrix.msc4140", "org.matrix.msc4140.stable")
 STREAM: Final = "io.homeserver.stream"
 IMPORT: Final = "com.beeper.batch_sending"
 
@@ -150,6 +160,40 @@ PROPOSALS: Final = (
         flags=("uk.tcpip.msc4133", "uk.tcpip.msc4133.stable"),
         specified="v1.16",
         endpoints=tuple(f"{method} {PROFILE_FIELD}" for method in ("GET", "PUT", "DELETE")),
+    ),
+    Proposal(
+        msc=4140,
+        subject="[delayed events](calls.md), unless they are switched off",
+        flags=DELAYED_EVENTS,
+        is_conditional=True,
+        endpoints=tuple(
+            endpoint
+            for rooms, manage in (
+                (f"{DELAYED_EVENTS_PATH}/rooms", f"{DELAYED_EVENTS_PATH}/delayed_events"),
+                ("/_matrix/client/v3/rooms", "/_matrix/client/v1/delayed_events"),
+            )
+            for endpoint in (
+                f"PUT {rooms}/{{room_id}}/delayed_event/{{event_type}}/{{txn_id}}",
+                f"GET {manage}",
+                f"GET {manage}/{{delay_id}}",
+                *(f"POST {manage}/{{delay_id}}/{each}" for each in ("send", "cancel", "restart")),
+            )
+        ),
+        names={
+            UNSTABLE_DELAY: "a delay in ms, in the query of a request that sends",
+            UNSTABLE_PARENT_DELAY: "refused, as nothing is sent after another delayed event",
+            UNSTABLE_DELAY_ID: "delay_id",
+            UNSTABLE_MAX_DELAY: "the longest delay, in an error",
+            UNSTABLE_DELAY_ERRCODE: "the kind of an error",
+            DELAYED_EVENTS_CAPABILITY: "m.delayed_events",
+        },
+    ),
+    Proposal(
+        msc=4143,
+        subject="transports of MatrixRTC",
+        flags=("org.matrix.msc4143",),
+        endpoints=(f"GET {RTC_TRANSPORTS}", "GET /_matrix/client/v1/rtc/transports"),
+        names={RTC_FOCI: "the transports, in `/.well-known/matrix/client`"},
     ),
     Proposal(
         msc=4155,

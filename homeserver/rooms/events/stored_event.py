@@ -12,9 +12,11 @@ from typing import Any
 
 import msgspec
 
+from homeserver.accounts.sessions.requester import DELAYED_SCOPE
 from homeserver.protocol.client_events import client_event, client_event_parts
 from homeserver.protocol.event_kinds import is_redaction
 from homeserver.protocol.events import Event
+from homeserver.protocol.proposals.unstable_names import UNSTABLE_DELAY_ID
 from homeserver.rooms.events.imported_events import is_imported
 
 _encode = msgspec.json.Encoder().encode
@@ -186,8 +188,12 @@ class StoredEvent:
         unsigned: dict[str, Any] = {"age": max(0, now_ms - self.event.origin_server_ts)}
         if membership is not None:
             unsigned["membership"] = membership
-        if self.transaction is not None and device is not None and self.transaction[:2] == device:
-            unsigned["transaction_id"] = self.transaction[2]
+        if self.transaction is not None and device is not None:
+            user_id, scope, txn_id, _ = self.transaction
+            if (user_id, scope) == device:
+                unsigned["transaction_id"] = txn_id
+            elif scope == DELAYED_SCOPE and user_id == device[0]:
+                unsigned["delay_id"] = unsigned[UNSTABLE_DELAY_ID] = txn_id
         if self.replaced is not None:
             unsigned["replaces_state"] = self.replaced.event_id
             if self.redaction is None:

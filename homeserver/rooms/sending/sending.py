@@ -112,9 +112,10 @@ class Sending:
         event_type: str,
         state_key: str,
         content: dict[str, Any],
+        txn_id: str | None = None,
     ) -> str:
         """Set a state event; returns its event id, or that of the current one with the same
-        content.
+        content. Once for each transaction id, if there is one and it is no membership.
         """
         if event_type == MEMBER:
             changes = self._membership_changes
@@ -133,8 +134,7 @@ class Sending:
             state_key=state_key,
             origin_server_ts=caller.event_ts,
         )
-        async with self._rooms.writing(room_id) as writer:
-            return (await writer.send(draft)).event.event_id
+        return await self._once(caller, room_id, draft, sending_path(room_id, event_type), txn_id)
 
     async def _once(
         self, caller: Requester, room_id: str, draft: EventDraft, path: str, txn_id: str | None

@@ -51,10 +51,15 @@ class Transactions:
         """
         user_id, device_id = transaction.user_id, transaction.device_id
         seen = await self._seen(user_id, device_id)
-        key = _key(transaction.path, transaction.txn_id)
+        key = transaction_key(transaction.path, transaction.txn_id)
         async with self._sending.hold((user_id, device_id, key)):
             event_id = seen.peek(key)
             return event_id or seen.put(key, (await make()).event.event_id)
+
+    async def find(self, transaction: ClientTransaction) -> str | None:
+        """The id of the event that this transaction made."""
+        seen = await self._seen(transaction.user_id, transaction.device_id)
+        return seen.peek(transaction_key(transaction.path, transaction.txn_id))
 
     async def _seen(self, user_id: str, device_id: str) -> _Seen:
         device = (user_id, device_id)
@@ -72,10 +77,11 @@ class Transactions:
         loaded: _Seen = LruCache("", MAX_CACHED_TRANSACTIONS)  # one of thousands: without figures
         for room, type_nid, path, txn_id, event_id in reversed(rows):
             path = path or sending_path(names[room], names[type_nid])
-            loaded.put(_key(path, txn_id), event_id)
+            loaded.put(transaction_key(path, txn_id), event_id)
         return loaded
 
 
-def _key(path: str, txn_id: str) -> bytes:
+def transaction_key(path: str, txn_id: str) -> bytes:
+    """A digest of a path and a transaction id."""
     text = f"{len(path)} {path}{txn_id}"
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()

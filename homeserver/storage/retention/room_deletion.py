@@ -27,7 +27,7 @@ BY_ROOM: Final = (
     "user_directory_rooms",
 )
 BY_SCOPE: Final = ("user_directory_entries", "user_directory_keys")
-BY_ROOM_ID: Final = ("account_data",)
+BY_ROOM_ID: Final = ("account_data", "delayed_events")
 # Deleted with the events that they belong to, as they have no index of rooms.
 BY_EVENT: Final = {"relations": "child", "auth_edges": "event"}
 

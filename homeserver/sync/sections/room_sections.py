@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from homeserver.accounts.sessions.requester import DELAYED_SCOPE
 from homeserver.protocol.event_kinds import is_member_event, is_state
 from homeserver.protocol.event_types import CREATE
 from homeserver.push.unread_counter import UnreadCount
@@ -241,6 +242,7 @@ class RoomSections:
         """Whether the shared bytes are what this request would get."""
         return (
             request.device not in shared.transactions
+            and (request.user_id, DELAYED_SCOPE) not in shared.transactions
             and (not request.use_state_after or _wants_all(request, shared))
             and request.ignored.isdisjoint(shared.senders)
         )

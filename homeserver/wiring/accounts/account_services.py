@@ -45,9 +45,10 @@ from homeserver.client_api.accounts.registration import RegistrationApi
 from homeserver.client_api.accounts.shared_secret_registration import SharedSecretRegistrationApi
 from homeserver.client_api.accounts.tags import TagsApi
 from homeserver.client_api.accounts.user_interactive_auth import FallbackApi
+from homeserver.client_api.calls.matrix_rtc import MatrixRtcApi
+from homeserver.client_api.calls.turn import TurnApi
 from homeserver.client_api.server.capabilities import CapabilitiesApi
 from homeserver.client_api.server.discovery import DiscoveryApi
-from homeserver.client_api.server.turn import TurnApi
 from homeserver.client_api.server.versions import VersionsApi
 from homeserver.config.settings import Settings
 from homeserver.outbound.recaptcha import Recaptcha
@@ -158,18 +159,23 @@ class AccountServices:
             AccountModerationApi(moderation),
             CapabilitiesApi(
                 settings.rooms.default_version,
+                settings.delayed_events,
                 with_password=settings.passwords.enabled,
                 with_third_party_ids=third_party.can_be_changed,
             ),
             DevicesApi(core.devices, core.sessions, uia),
             DiscoveryApi(
-                settings.public_baseurl, settings.federation.delegated_to, settings.support
+                settings.public_baseurl,
+                settings.federation.delegated_to,
+                settings.support,
+                settings.matrix_rtc.transports,
             ),
             FiltersApi(core.filters),
             FallbackApi(uia, core.pages),
             LoginApi(login, core.appservices, settings.public_baseurl),
             LoginFallbackApi(core.pages, with_password=settings.passwords.enabled),
             LoginTokenApi(uia, credentials, with_password=settings.passwords.enabled),
+            MatrixRtcApi(settings.matrix_rtc.transports),
             OpenIdApi(OpenIdTokens(db, clock), settings.server_name),
             ProfileApi(self.profiles),
             RegistrationApi(sign_up, self._registration_tokens, core.appservices),

@@ -39,6 +39,85 @@ export const flows = {
         await until(() => bodyOf(laptop, roomId, eventId) === "hello");
     },
 
+    // A member of a call who disappears leaves it, because the server sends the event that the client
+    // had scheduled; a client that is there restarts the delay.
+    async calls() {
+        const [alice, bob] = [await register("alice"), await register("bob")];
+        const roomId = await directRoom(alice, bob);
+        const levels = await alice.getStateEvent(roomId, EventType.RoomPowerLevels, "");
+        const events = { ...levels.events, [EventType.GroupCallMemberPrefix]: 0 };
+        await alice.sendStateEvent(roomId, EventType.RoomPowerLevels, { ...levels, events }, "");
+        await Promise.all([started(alice), started(bob)]);
+        const inCall = () =>
+            alice
+                .getRoom(roomId)
+                .getLiveTimeline()
+                .getState(EventTimeline.FORWARDS)
+                .getStateEvents(EventType.GroupCallMemberPrefix)
+                .filter((event) => event.getSender() === bob.getUserId())
+                .filter((event) => Object.keys(event.getContent()).length > 0).length;
+
+        const session = bob.matrixRTC.getRoomSession(bob.getRoom(roomId));
+        session.joinRoomSession([{ type: "livekit", livekit_service_url: "https://x.example" }], undefined, {
+            useNewMembershipManager: true,
+            membershipServerSideExpiryTimeout: 3_000,
+            membershipKeepAlivePeriod: 500,
+        });
+        await until(() => inCall() === 1);
+        await new Promise((resolve) => setTimeout(resolve, 4_000));
+        assert.equal(inCall(), 1);
+
+        // The network of the client fails: it neither leaves nor restarts the delay.
+        bob.http.authedRequest = () => new Promise(() => {});
+        bob.stopClient();
+        await until(() => inCall() === 0);
+    },
+
+    // Events are scheduled, listed, sent and cancelled.
+    async delayed_events() {
+        const [alice, bob] = [await register("alice"), await register("bob")];
+        const roomId = await directRoom(alice, bob);
+        await started(bob);
+        const later = (body) =>
+            alice._unstable_sendDelayedEvent(
+                roomId,
+                { delay: 600_000 },
+                null,
+                EventType.RoomMessage,
+                { msgtype: MsgType.Text, body },
+            );
+
+        const { delay_id: first } = await later("first");
+        const { delay_id: second } = await later("second");
+        const listed = await alice._unstable_getDelayedEvents();
+        assert.deepEqual(new Set(listed.scheduled.map((each) => each.delay_id)), new Set([first, second]));
+        await alice._unstable_updateDelayedEvent(first, "cancel");
+        await alice._unstable_updateDelayedEvent(second, "restart");
+        await alice._unstable_updateDelayedEvent(second, "send");
+
+        await until(() => texts(bob, roomId).includes("second"));
+        assert(!texts(bob, roomId).includes("first"));
+    },
+
+    // A message is redacted with its edits, where the sdk finds the flag of the proposal.
+    async related_redactions() {
+        const [alice, bob] = [await register("alice"), await register("bob")];
+        const roomId = await directRoom(alice, bob);
+        await started(alice);
+        const { event_id: eventId } = await alice.sendTextMessage(roomId, "helo");
+        const { event_id: editId } = await alice.sendMessage(roomId, {
+            msgtype: MsgType.Text,
+            body: "* hello",
+            "m.new_content": { msgtype: MsgType.Text, body: "hello" },
+            "m.relates_to": { rel_type: RelationType.Replace, event_id: eventId },
+        });
+
+        await alice.redactEvent(roomId, eventId, undefined, { with_rel_types: [RelationType.Replace] });
+
+        const edit = await alice.fetchRoomEvent(roomId, editId);
+        assert(edit.unsigned.redacted_because);
+    },
+
     // Reactions are counted, each of a user once, and can be redacted.
     async reactions() {
         const [alice, bob] = [await register("alice"), await register("bob")];

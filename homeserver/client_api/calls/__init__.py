@@ -1,0 +1,1 @@
+"""What calls need: the TURN server, delayed events, and the transports of MatrixRTC."""
