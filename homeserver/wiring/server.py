@@ -209,6 +209,7 @@ class ServerParts:
             *self.accounts.routes(
                 {
                     "io.homeserver.stream": settings.websocket.enabled,
+                    "org.matrix.simplified_msc3575": True,
                     "org.matrix.msc3814": True,
                     "org.matrix.msc3881": True,
                     "org.matrix.msc3881.stable": True,

@@ -1,6 +1,6 @@
 """Sync: change queues, presence, ephemeral events, the engine, and its transports."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from homeserver.client_api.ephemeral.presence import PresenceApi
@@ -14,6 +14,7 @@ from homeserver.config.settings import Settings
 from homeserver.presence.presence_events import PresenceEvents
 from homeserver.presence.remote_presence import RemotePresence
 from homeserver.presence.tracker import PresenceTracker
+from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.ephemeral.read_markers import ReadMarkers
 from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.rooms.ephemeral.typing import TypingUsers
@@ -29,6 +30,7 @@ from homeserver.sync.sections.lazy_members import LazyMembers
 from homeserver.sync.sections.room_sections import EphemeralEvents, RoomSections
 from homeserver.sync.sections.room_state import RoomStateSections
 from homeserver.sync.sections.timelines import Timelines
+from homeserver.sync.sliding.room_results import Sections
 from homeserver.sync.snapshots import Snapshots
 from homeserver.sync.streamed_events import StreamedEvents
 from homeserver.sync.user_change_queues import UserChangeQueues
@@ -38,6 +40,7 @@ from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.push import Push
 from homeserver.wiring.room_core import RoomCore
 from homeserver.wiring.rooms import RoomServices
+from homeserver.wiring.sliding_sync import SlidingSyncParts
 
 
 class Sync:
@@ -68,19 +71,10 @@ class Sync:
         self.remote_presence = RemotePresence(log, user_rooms, reactor)
         present = self.tracker, self.remote_presence
         self._presence = PresenceEvents(*present, db, log, room_core.names, registry, user_rooms)
-        lazy_members = LazyMembers()
         capacity = settings.limits.cached_users
         queues = self.change_queues = UserChangeQueues(user_rooms, log.seen, reactor, capacity)
         ephemeral: list[EphemeralEvents] = [self.typing, receipts]
-        sections = RoomSections(
-            Timelines(db, registry, room_core.visibility, room_core.local_server),
-            RoomStateSections(db, registry, lazy_members),
-            ephemeral,
-            self.push.unread_counts,
-            room_core.visibility,
-            rooms.relations,
-            registry,
-        )
+        sections = _sections(db, room_core, rooms, ephemeral, self.push.unread_counts)
         sources = Sources(
             db,
             log,
@@ -91,10 +85,19 @@ class Sync:
             self._presence,
             ephemeral,
         )
-        invitations = Invitations(registry, room_core.visibility, room_core.out_of_room)
         devices = _device_sections(db, room_core, encryption)
         self.engine = SyncEngine(
-            sources, queues, sections, invitations, lazy_members, devices, reactor
+            sources,
+            queues,
+            sections.room_sections,
+            sections.invitations,
+            sections.lazy_members,
+            devices,
+            reactor,
+        )
+        own = devices, receipts, self.typing
+        self.sliding = SlidingSyncParts(
+            reactor, room_core, rooms, sources, sections, own, queues, self.engine
         )
         streamed = StreamedEvents(sources, room_core.visibility, self._presence)
         self._stream = EventStream(sources, self.engine, rooms.reader, streamed, reactor)
@@ -120,6 +123,7 @@ class Sync:
     def end_waits(self) -> None:
         """Respond to all long polls: the server is stopping."""
         self.engine.stop()
+        self.sliding.sliding_sync.stop()
         self._stream.stop()
 
     def routes(self) -> list[Route]:
@@ -134,7 +138,33 @@ class Sync:
             ReadMarkersApi(self.markers),
             PresenceApi(self.tracker, self._presence),
         ]
-        return [*self.push.routes(), *(route for api in apis for route in api.routes())]
+        return [
+            *self.push.routes(),
+            *(route for api in apis for route in api.routes()),
+            *self.sliding.routes(self.tracker, max_wait),
+        ]
+
+
+def _sections(
+    db: Database,
+    room_core: RoomCore,
+    rooms: RoomServices,
+    ephemeral: Sequence[EphemeralEvents],
+    unread: UnreadCounts,
+) -> Sections:
+    registry, visibility = room_core.registry, room_core.visibility
+    lazy_members = LazyMembers()
+    timelines = Timelines(db, registry, visibility, room_core.local_server)
+    states = RoomStateSections(db, registry, lazy_members)
+    return Sections(
+        timelines,
+        states,
+        lazy_members,
+        RoomSections(timelines, states, ephemeral, unread, visibility, rooms.relations, registry),
+        Invitations(registry, visibility, room_core.out_of_room),
+        unread,
+        rooms.relations,
+    )
 
 
 def _device_sections(db: Database, room_core: RoomCore, encryption: Encryption) -> DeviceSections:

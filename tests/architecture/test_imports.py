@@ -36,6 +36,7 @@ READS_FOREIGN_TABLES = {
     "homeserver/storage/rooms/event_pages.py",
     "homeserver/storage/rooms/events_at_start.py",
     "homeserver/storage/appservices/backlog.py",
+    "homeserver/storage/rooms/newest_events.py",
     "homeserver/storage/rooms/timeline_pages.py",
     "homeserver/storage/federation/room_servers.py",
     "homeserver/storage/push/unread_rooms.py",

@@ -1,0 +1,232 @@
+"""The lists of a request: which of the user's rooms are in their ranges, and with which config.
+
+Rooms are sorted by their newest event, or, where the user is not in the room, by the event that
+made it so. Invites from ignored users, and blocked ones, are in no list.
+
+Spec: MSC4186
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from homeserver.accounts.user_data.account_data import AccountData
+from homeserver.accounts.user_data.invite_permission import is_blocking
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.protocol.event_types import INVITE_PERMISSION_CONFIG
+from homeserver.protocol.sliding_sync.request import (
+    ExtensionConfigs,
+    ExtensionScope,
+    ListConfig,
+    SlidingSyncRequest,
+)
+from homeserver.protocol.sliding_sync.room_config import RoomConfig
+from homeserver.rooms.history.visibility import Visibility
+from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.user_rooms import MemberRooms, Membership
+from homeserver.sync.sliding.connection import SentRoom
+from homeserver.sync.sliding.listed_rooms import ListedRoom, ListedRooms
+from homeserver.sync.sliding.room_filters import RoomFilters
+from homeserver.sync.sync_request import SyncRequest
+
+MAX_CACHED_MEMBERSHIPS = 20_000
+
+
+class ScopedRoom(NamedTuple):
+    """How a room is to be sent: with which config, and with which extensions."""
+
+    config: RoomConfig
+    lists: tuple[str, ...] = ()
+    receipts: bool = False
+    typing: bool = False
+    account_data: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListedScope:
+    """The rooms that a request asks for, by nid, and the number of rooms in each list."""
+
+    counts: Mapping[str, int]
+    rooms: Mapping[int, ScopedRoom]
+
+
+@dataclass(frozen=True, slots=True)
+class ListReader:
+    """Whose lists these are: their memberships, and the rooms that the connection was sent.
+
+    `intern` gives the object that stands for equal configs.
+    """
+
+    request: SyncRequest
+    places: MemberRooms
+    sent: Mapping[int, SentRoom]
+    intern: Callable[[RoomConfig], RoomConfig]
+
+
+class RoomLists:
+    """Computes lists."""
+
+    def __init__(
+        self,
+        rooms: RoomRegistry,
+        listed: ListedRooms,
+        filters: RoomFilters,
+        account_data: AccountData,
+        visibility: Visibility,
+    ) -> None:
+        self._rooms = rooms
+        self._listed = listed
+        self._filters = filters
+        self._account_data = account_data
+        self._visibility = visibility
+        self._memberships: LruCache[tuple[str, int, int], bool] = LruCache(
+            "former_memberships", MAX_CACHED_MEMBERSHIPS
+        )
+
+    async def scope(self, request: SlidingSyncRequest, reader: ListReader) -> ListedScope:
+        """The rooms of a request."""
+        scoped: dict[int, ScopedRoom] = {}
+        counts: dict[str, int] = {}
+        if request.lists:
+            shown = await self._shown(reader)
+            rooms = await self._listed.of(shown)
+            order = _sorted(shown, rooms, reader.places)
+            for name, config in request.lists.items():
+                passing = await self._filters.passing(
+                    reader.request.user_id, config.filters, order, rooms, reader.places
+                )
+                counts[name] = len(passing)
+                each = _scoped_by_list(name, config, request.extensions, reader)
+                _add(scoped, _in_ranges(passing, config), each, reader)
+        for room_id, room_config in request.subscriptions.items():
+            nid = await self._rooms.find_room_nid(room_id)
+            place = None if nid is None else reader.places.get(nid)
+            if nid is not None and place is not None and await self._may_subscribe(reader, nid):
+                each = _scoped_by_subscription(room_id, room_config, request.extensions, reader)
+                _add(scoped, (nid,), each, reader)
+        return ListedScope(counts, scoped)
+
+    async def _shown(self, reader: ListReader) -> Sequence[int]:
+        """The rooms of all lists before they are filtered."""
+        found = []
+        for nid, place in reader.places.items():
+            if place.membership == "join" or await self._is_shown(reader, nid, place):
+                found.append(nid)
+        return found
+
+    async def _is_shown(self, reader: ListReader, nid: int, place: Membership) -> bool:
+        """Whether a room is listed that the user is not in."""
+        user_id = reader.request.user_id
+        if place.membership == "invite":
+            return not await self._hides_invite(reader.request, place)
+        if place.membership == "knock":
+            return True
+        if place.forgotten:
+            return False
+        if nid in reader.sent:
+            return True
+        is_leave = place.membership == "leave" and place.sender == user_id
+        return not is_leave and await self._was_member(nid, place, user_id)
+
+    async def _may_subscribe(self, reader: ListReader, nid: int) -> bool:
+        """Whether the user may see anything of a room now."""
+        place, user_id = reader.places[nid], reader.request.user_id
+        if place.membership in ("join", "knock"):
+            return True
+        if place.membership == "invite":
+            return not await self._hides_invite(reader.request, place)
+        return not place.forgotten and (
+            nid in reader.sent or await self._was_member(nid, place, user_id)
+        )
+
+    async def _hides_invite(self, request: SyncRequest, place: Membership) -> bool:
+        if place.sender in request.ignored:
+            return True
+        content = await self._account_data.content(request.user_id, INVITE_PERMISSION_CONFIG)
+        return content is not None and is_blocking(content)
+
+    async def _was_member(self, nid: int, place: Membership, user_id: str) -> bool:
+        """Whether a user who is not in a room ever was."""
+        key = user_id, nid, place.event
+        known = self._memberships.get(key)
+        if known is None:
+            room = await self._rooms.by_number(nid)
+            known = room is not None and await self._visibility.joined_until(room, user_id) > 0
+            self._memberships.put(key, known)
+        return known
+
+
+def _sorted(
+    shown: Sequence[int], rooms: Mapping[int, ListedRoom], places: MemberRooms
+) -> Sequence[int]:
+    """The rooms with the latest activity first."""
+
+    def activity(nid: int) -> int:
+        place = places[nid]
+        return rooms[nid].position if place.membership == "join" else place.position
+
+    return sorted(shown, key=activity, reverse=True)
+
+
+def _in_ranges(passing: Sequence[int], config: ListConfig) -> Sequence[int]:
+    if config.ranges is None:
+        return passing
+    if len(config.ranges) == 1:
+        ((start, end),) = config.ranges
+        return passing[start : end + 1]
+    found = [nid for start, end in config.ranges for nid in passing[start : end + 1]]
+    return list(dict.fromkeys(found))
+
+
+def _scoped_by_list(
+    name: str, config: ListConfig, extensions: ExtensionConfigs, reader: ListReader
+) -> ScopedRoom:
+    def has(scope: ExtensionScope | None) -> bool:
+        return scope is not None and scope.has_list(name)
+
+    return ScopedRoom(
+        reader.intern(config.room),
+        (name,),
+        has(extensions.receipts),
+        has(extensions.typing),
+        has(extensions.account_data),
+    )
+
+
+def _scoped_by_subscription(
+    room_id: str, config: RoomConfig, extensions: ExtensionConfigs, reader: ListReader
+) -> ScopedRoom:
+    def has(scope: ExtensionScope | None) -> bool:
+        return scope is not None and scope.has_subscription(room_id)
+
+    return ScopedRoom(
+        reader.intern(config),
+        (),
+        has(extensions.receipts),
+        has(extensions.typing),
+        has(extensions.account_data),
+    )
+
+
+def _add(
+    scoped: dict[int, ScopedRoom], nids: Sequence[int], each: ScopedRoom, reader: ListReader
+) -> None:
+    """Add rooms; one that is there already gets the superset of both."""
+    if scoped.keys().isdisjoint(nids):
+        scoped.update(dict.fromkeys(nids, each))
+        return
+    combined: dict[ScopedRoom, ScopedRoom] = {}
+    for nid in nids:
+        other = scoped.get(nid)
+        if other is None:
+            scoped[nid] = each
+            continue
+        if other not in combined:
+            combined[other] = ScopedRoom(
+                reader.intern(RoomConfig.combined([other.config, each.config])),
+                (*other.lists, *each.lists),
+                other.receipts or each.receipts,
+                other.typing or each.typing,
+                other.account_data or each.account_data,
+            )
+        scoped[nid] = combined[other]
