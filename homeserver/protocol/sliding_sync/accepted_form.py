@@ -77,7 +77,6 @@ class AcceptedBody(msgspec.Struct):
             self.conn_id or "",
             self.pos,
             self.timeout,
-            None,
             {name: _list_config(name, body) for name, body in lists.items()},
             {room: _room_config(room, body) for room, body in subscriptions.items()},
             (self.extensions or ExtensionBodies()).configs(),

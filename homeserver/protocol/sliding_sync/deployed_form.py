@@ -4,6 +4,9 @@ It is that of the accepted proposal before its last changes: `pos`, `timeout` an
 in the URL, a list has several `ranges`, and `required_state` is a list of pairs in which `*`
 matches everything, `$ME` is the user, and `$LAZY` asks for lazy loading of members.
 
+A `txn_id` is ignored: to clients that know the proposal before, one in a response says that the
+server remembers their parameters, which this one does not.
+
 Spec: MSC4186, its appendix
 """
 
@@ -59,7 +62,6 @@ class DeployedBody(msgspec.Struct):
     """The body of a request."""
 
     conn_id: str | None = None
-    txn_id: str | None = None
     lists: dict[str, DeployedListBody] | None = None
     room_subscriptions: dict[str, DeployedRoomBody] | None = None
     extensions: ExtensionBodies | None = None
@@ -72,7 +74,6 @@ class DeployedBody(msgspec.Struct):
             self.conn_id or "",
             pos or None,
             timeout,
-            self.txn_id,
             {name: _list_config(name, body, user_id) for name, body in lists.items()},
             {room: room_config(room, body, user_id) for room, body in subscriptions.items()},
             (self.extensions or ExtensionBodies()).configs(),

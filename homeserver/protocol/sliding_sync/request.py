@@ -107,7 +107,6 @@ class SlidingSyncRequest:
     conn_id: str = ""
     pos: str | None = None
     timeout: int = 0
-    txn_id: str | None = None
     lists: Mapping[str, ListConfig] = field(default_factory=dict)
     subscriptions: Mapping[str, RoomConfig] = field(default_factory=dict)
     extensions: ExtensionConfigs = ExtensionConfigs()

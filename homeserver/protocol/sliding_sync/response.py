@@ -130,7 +130,6 @@ class SlidingSyncResponse:
     """A response: the next `pos`, the number of rooms in each list, and what is new of rooms."""
 
     pos: str
-    txn_id: str | None = None
     lists: Mapping[str, int] = field(default_factory=dict)
     rooms: Mapping[str, RoomResult] = field(default_factory=dict)
     extensions: ExtensionResults = field(default_factory=ExtensionResults)
@@ -138,8 +137,6 @@ class SlidingSyncResponse:
     def encode(self, form: Form) -> bytes:
         """The response as JSON."""
         parts = [b'{"pos":"%s"' % self.pos.encode()]
-        if self.txn_id is not None and form is Form.DEPLOYED:
-            parts.append(b',"txn_id":%s' % _encode(self.txn_id))
         lists = {name: {"count": count} for name, count in self.lists.items()}
         parts.append(b',"lists":%s,"rooms":{' % _encode(lists))
         rooms = [(_encode(room_id), room.encode(form)) for room_id, room in self.rooms.items()]

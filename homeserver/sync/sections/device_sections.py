@@ -83,7 +83,7 @@ class DeviceSections:
         since = update.span.since
         if since is None:
             return
-        lists_changed = changed is None or max(changed) >= DEVICE_LISTS
+        lists_changed = changed is None or max(changed, default=0) >= DEVICE_LISTS
         update.device_lists = await self.lists.since(
             request.user_id, since, memberships, candidates, lists_changed=lists_changed
         )

@@ -88,7 +88,7 @@ class SlidingSync:
             timeout = min(max(request.timeout, 0) / 1000, max_wait)
             answer = await self._wait(request, reader, connection, turn, timeout)
             if answer is None:
-                return SlidingSyncResponse(request.pos or "", request.txn_id)
+                return SlidingSyncResponse(request.pos or "")
             return self._respond(request, reader, connection, answer)
         finally:
             finish()
@@ -142,6 +142,4 @@ class SlidingSync:
         else:
             connection.advance(answer.offered)
         self._connections.changed(reader, request.conn_id)
-        return SlidingSyncResponse(
-            pos, request.txn_id, answer.counts, answer.rooms, answer.extensions
-        )
+        return SlidingSyncResponse(pos, answer.counts, answer.rooms, answer.extensions)

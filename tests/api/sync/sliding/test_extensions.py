@@ -97,6 +97,17 @@ class E2eeTests(ExtensionsTestCase):
         self.assertEqual(uploaded["device_one_time_keys_count"], {"signed_curve25519": 1})
         self.assertEqual(left["device_lists"]["left"], [self.bob.user_id])
 
+    async def test_connection_of_this_extension_alone(self) -> None:
+        """A client has a connection for encryption that asks for no room."""
+        client = self.client(self.alice, e2ee={})
+        client.body["lists"] = {}
+        await client.sync()
+
+        response = await client.sync()
+
+        counts = response["extensions"]["e2ee"]["device_one_time_keys_count"]
+        self.assertEqual(counts, {"signed_curve25519": 0})
+
     async def test_changes_while_the_extension_was_off_are_not_lost(self) -> None:
         """A client that enables encryption again knows all devices."""
         room = await self.alice.create_room(public=True)
