@@ -55,7 +55,7 @@ class SlidingSyncParts:
             active,
             reactor,
         )
-        connections = SlidingConnections(reactor)
+        self.connections = connections = SlidingConnections(db, reactor)
         self.sliding_sync = SlidingSync(
             engine, connections, responses, extensions, queues, sections.lazy_members, reactor
         )

@@ -112,10 +112,12 @@ class Sync:
         await self.tracker.start()
         await self._presence.start()
         self.push.pushers.start()
+        await self.sliding.connections.start()
 
     async def stop(self) -> None:
         """Stop background work."""
         await self.push.pushers.stop()
+        await self.sliding.connections.stop()
         self.typing.stop()
         self.tracker.stop()
         self.remote_presence.stop()

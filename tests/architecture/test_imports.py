@@ -42,6 +42,7 @@ READS_FOREIGN_TABLES = {
     "homeserver/storage/push/unread_rooms.py",
     # What belongs to a device is stored only if the device exists.
     "homeserver/storage/push/pushers.py",
+    "homeserver/storage/accounts/sliding_sync_connections.py",
     "homeserver/storage/encryption/device_keys.py",
     "homeserver/storage/encryption/one_time_keys.py",
     "homeserver/storage/encryption/to_device.py",

@@ -137,9 +137,10 @@ class SlidingSync:
         answer: Answer,
     ) -> SlidingSyncResponse:
         pos = connection.state.pos
+        is_new = answer.is_new or pos is None
         if answer.is_new or pos is None:
             pos = connection.offer(answer.offered)
         else:
             connection.advance(answer.offered)
-        self._connections.changed(reader, request.conn_id)
+        self._connections.changed(reader, request.conn_id, is_new=is_new)
         return SlidingSyncResponse(pos, answer.counts, answer.rooms, answer.extensions)

@@ -19,6 +19,7 @@ from homeserver.protocol.errors import MatrixError
 from homeserver.protocol.sliding_sync.accepted_form import AcceptedBody
 from homeserver.protocol.sliding_sync.request import UnknownPos
 from homeserver.protocol.sliding_sync.response import Form
+from homeserver.storage.database.database import Connection
 from tests.sync import test_sync_law
 from tests.sync.client_model import ClientModel
 from tests.sync.sliding.sliding_model import LazyModel, SlidingModel
@@ -37,6 +38,7 @@ people = st.sampled_from(PEOPLE)
 sliding_actions = st.one_of(
     test_sync_law.actions,
     st.tuples(st.just("remark"), people, st.integers(0, 1)),
+    st.tuples(st.just("crash"), st.just(None)),
     # These change what a client asks for, and each is followed by a request.
     st.tuples(st.just("window"), people, st.integers(-1, 2)),
     st.tuples(st.just("limit"), people, st.sampled_from(TIMELINES)),
@@ -143,11 +145,14 @@ class SlidingSyncLawTests(SyncLawTestCase):
         number = next(self.numbers)
         server = await SyncServer.start(self.db)
         users = {name: await server.user(f"{name}{number}") for name in PEOPLE}
+        for user in users.values():
+            await _add_device(server, user)
         rooms = await self.create_rooms(server, users)
         clients = {name: _Client(model(), required_state) for name in PEOPLE}
         for action in plan:
-            if action[0] == "restart":
-                await server.stop()
+            if action[0] in ("restart", "crash"):
+                await server.log.flush()
+                await (server.stop() if action[0] == "restart" else _kill(server))
                 server = await SyncServer.start(self.db)
             elif action[0] == "sync":
                 for name, client in clients.items():
@@ -185,6 +190,24 @@ class SlidingSyncLawTests(SyncLawTestCase):
                 await self.act(server, users, rooms, action)
 
 
+async def _add_device(server: SyncServer, user: Requester) -> None:
+    """Store the user's device: connections of others are not stored."""
+
+    async def insert(db: Connection) -> None:
+        await db.execute(
+            "INSERT INTO devices (user_id, device_id, created_ms) VALUES (%s, %s, 0)",
+            (user.user_id, user.device_id),
+        )
+
+    await server.db.run(insert)
+
+
+async def _kill(server: SyncServer) -> None:
+    """End a process without saving its connections; some of them were saved before."""
+    await server.readers.stop()
+    server.die()
+
+
 async def _check_same(server: SyncServer, user: Requester, client: _Client) -> None:
     model, fresh = client.model, ClientModel()
     fresh.apply(await server.update(user, None, use_state_after=True))
@@ -196,7 +219,7 @@ async def _check_same(server: SyncServer, user: Requester, client: _Client) -> N
         _check_state(model, room_id, fresh.state[room_id])
         known, timeline = model.timelines[room_id], fresh.timelines[room_id]
         common = min(len(timeline), len(known))
-        assert known[-common:] == timeline[-common:]
+        assert known[len(known) - common :] == timeline[len(timeline) - common :]
         room = await server.core.registry.get(room_id)
         assert model.counts[room_id] == (room.joined_count, room.invited_count)
         name = (await server.core.registry.current(room, [("m.room.name", "")])).values()

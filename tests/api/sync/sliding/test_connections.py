@@ -1,5 +1,6 @@
 """Connections: increments, waiting, lost responses, and what becomes of an unknown position."""
 
+import psycopg
 from twisted.internet.defer import Deferred
 
 from tests.api.sync.sliding.sliding_client import (
@@ -124,3 +125,56 @@ class ConnectionTests(SlidingTestCase):
         self.assertEqual(texts(second["rooms"][rooms[0]]), ["one", "three"])
         self.assertEqual(second["rooms"][rooms[0]]["num_live"], 1)
         self.assertNotIn("initial", second["rooms"][rooms[0]])
+
+
+class StoredConnectionTests(SlidingTestCase):
+    async def test_connection_goes_on_after_a_restart(self) -> None:
+        """An update of the server does not make all clients load everything again."""
+        room = await self.alice.create_room()
+        await self.alice.create_room()
+        client = SlidingClient(self.alice)
+        before = (await client.sync())["pos"]
+        await self.alice.say(room, "one")
+        await client.sync()
+        await self.restart_server(self.alice)
+        await self.alice.say(room, "two")
+
+        lost = await client.sync(pos=before)
+        await self.restart_server(self.alice)
+        after = await client.sync()
+
+        self.assertEqual(lost["rooms"].keys(), {room})
+        self.assertEqual(texts(lost["rooms"][room]), ["one", "two"])
+        self.assertEqual(after["rooms"], {})
+
+    async def test_connection_ends_with_its_device(self) -> None:
+        """Nothing is left of a device that logged out."""
+        other = await self.log_in(self.alice)
+        client = SlidingClient(other)
+        await client.sync()
+        await self.server_saves()
+        await other.post("/logout")
+        await self.server_saves()
+
+        self.assertEqual(await self.stored(), 0)
+
+    async def test_device_has_few_connections(self) -> None:
+        """A client that begins again and again costs no more than one that does not."""
+        clients = [SlidingClient(self.alice, f"c{number}") for number in range(12)]
+        for client in clients:
+            await client.sync()
+        await self.server_saves()
+
+        self.assertEqual(await self.stored(), 10)
+        await clients[-1].sync()
+        await self.assert_refused("M_UNKNOWN_POS", clients[0].sync())
+
+    async def server_saves(self) -> None:
+        await self.server.parts.sync.sliding.connections.save()
+
+    async def stored(self) -> int:
+        """The number of stored connections."""
+        with psycopg.connect(self.dsn) as connection:
+            row = connection.execute("SELECT count(*) FROM sliding_sync_connections").fetchone()
+        assert row is not None
+        return int(row[0])
