@@ -18,6 +18,7 @@ from benchmarks import (
     large_scale,
     push,
     sending,
+    sliding_sync,
 )
 from benchmarks.load.figures import Figure, table
 from benchmarks.load.loop import Loop
@@ -32,7 +33,8 @@ PUSH = "push"  # with a gateway, on a server of its own
 MEDIA = "media"  # transfers 20 GB, and needs 10 GB of disk
 LARGE_SCALE = "scale"  # takes some minutes, and a server of its own
 MEMBERS = 100
-NAMED = (APPSERVICES, ENCRYPTION, MEDIA, PUSH, LARGE_SCALE)
+SLIDING_SYNC = "sliding_sync"  # an account in 2,000 rooms, on a server of its own
+NAMED = (APPSERVICES, ENCRYPTION, MEDIA, PUSH, SLIDING_SYNC, LARGE_SCALE)
 HELP = f"{', '.join(PARTS)}; all of these if none; {', '.join(NAMED)} only if named"
 OVERRIDES = {"log": {"level": "WARN"}}
 
@@ -57,6 +59,8 @@ def main() -> int:
         figures += run_media(arguments.scale)
     if PUSH in parts:
         figures += run_push(arguments.scale)
+    if SLIDING_SYNC in parts:
+        figures += run_sliding_sync(arguments.scale, arguments.seconds)
     if LARGE_SCALE in parts:
         figures += run_large_scale(arguments.scale)
     print(f"\n{table(figures)}")
@@ -119,6 +123,14 @@ def run_push(size: float) -> list[Figure]:
     os.sched_setaffinity(0, own_cores)
     with running_server(push.OVERRIDES, cpus=server_cores) as server:
         return push.measure(Population(server, Loop()), size)
+
+
+def run_sliding_sync(size: float, seconds: float) -> list[Figure]:
+    """The figures of `benchmarks.sliding_sync`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    with running_server(OVERRIDES, cpus=server_cores) as server:
+        return sliding_sync.measure(Population(server, Loop()), size, seconds)
 
 
 def run_large_scale(size: float) -> list[Figure]:

@@ -24,7 +24,6 @@ from homeserver.concurrency.deferreds import fire_once
 from homeserver.presence.presence_changed import PresenceUpdate
 from homeserver.protocol import event_types
 from homeserver.protocol.event_types import INVITE_PERMISSION_CONFIG
-from homeserver.protocol.filters import Filter
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import MemberRooms, Membership, UserRooms
@@ -39,7 +38,7 @@ from homeserver.sync.sections.invitations import Invitations
 from homeserver.sync.sections.lazy_members import LazyMembers
 from homeserver.sync.sections.room_sections import EphemeralEvents, RoomSections
 from homeserver.sync.sync_points import SyncPoints
-from homeserver.sync.sync_request import SyncRequest
+from homeserver.sync.sync_request import NO_FILTER, SyncRequest
 from homeserver.sync.sync_span import SyncSpan
 from homeserver.sync.update import EncodedSections, Update
 from homeserver.sync.user_change_queues import PRESENCE, USER_DATA, UserChangeQueues
@@ -117,7 +116,7 @@ class SyncEngine:
         connection: str | None = None,
     ) -> SyncRequest:
         """Build a `SyncRequest`; `filter_text` is a filter's id, or the filter as JSON."""
-        wanted = Filter()
+        wanted = NO_FILTER
         if filter_text:
             wanted = await self._filters.find(caller.user_id, filter_text)
         ignored = self._user_data.find_ignored_users(caller.user_id)

@@ -8,6 +8,8 @@ from homeserver.protocol.filters import Filter
 DEFAULT_TIMELINE = 10  # events
 MAX_TIMELINE = 100
 
+NO_FILTER = Filter()
+
 STATE_AFTER = "state_after"
 UNSTABLE_STATE_AFTER = "org.matrix.msc4222.state_after"
 """The name of the same member before it was part of the specification; some clients know no other.

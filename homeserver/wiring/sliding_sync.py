@@ -16,7 +16,8 @@ from homeserver.sync.sliding.listed_rooms import ListedRooms
 from homeserver.sync.sliding.responses import Responses
 from homeserver.sync.sliding.room_filters import RoomFilters
 from homeserver.sync.sliding.room_lists import RoomLists
-from homeserver.sync.sliding.room_results import RoomResults, Sections
+from homeserver.sync.sliding.room_reading import Sections
+from homeserver.sync.sliding.room_results import RoomResults
 from homeserver.sync.sliding.sliding_sync import SlidingSync
 from homeserver.sync.sync_points import SyncPoints
 from homeserver.sync.user_change_queues import UserChangeQueues

@@ -30,7 +30,7 @@ from homeserver.sync.sections.lazy_members import LazyMembers
 from homeserver.sync.sections.room_sections import EphemeralEvents, RoomSections
 from homeserver.sync.sections.room_state import RoomStateSections
 from homeserver.sync.sections.timelines import Timelines
-from homeserver.sync.sliding.room_results import Sections
+from homeserver.sync.sliding.room_reading import Sections
 from homeserver.sync.snapshots import Snapshots
 from homeserver.sync.streamed_events import StreamedEvents
 from homeserver.sync.user_change_queues import UserChangeQueues

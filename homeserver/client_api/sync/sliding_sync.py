@@ -8,16 +8,26 @@ from typing import cast
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.presence.tracker import PresenceTracker
 from homeserver.presence.user_presence import State
 from homeserver.protocol.sliding_sync.accepted_form import AcceptedBody
 from homeserver.protocol.sliding_sync.deployed_form import DeployedBody
-from homeserver.protocol.sliding_sync.request import SlidingSyncRequest, check_presence
+from homeserver.protocol.sliding_sync.request import (
+    RequestBody,
+    SlidingSyncRequest,
+    check_name,
+    check_presence,
+)
 from homeserver.protocol.sliding_sync.response import Form
 from homeserver.sync.sliding.sliding_sync import SlidingSync
+from homeserver.web.bodies import check_no_nul, contains_nul, decode_body
 from homeserver.web.routes import Auth, Route
 
 FEATURE = "org.matrix.simplified_msc3575"
+PATH = "/_matrix/client/v4/sync"
+MAX_BODIES_BYTES = 16 << 20  # of decoded requests, roughly
+NOTHING = msgspec.Raw(b"null")
 
 
 class SlidingSyncQuery(msgspec.Struct):
@@ -26,6 +36,52 @@ class SlidingSyncQuery(msgspec.Struct):
     pos: str | None = None
     timeout: int = 0  # ms
     set_presence: str | None = None
+
+
+class RequestParts(msgspec.Struct):
+    """A body of either form, of which only the parts are decoded that differ each time."""
+
+    conn_id: str | None = None
+    lists: msgspec.Raw = NOTHING
+    room_subscriptions: msgspec.Raw = NOTHING
+    extensions: msgspec.Raw = NOTHING
+
+
+class AcceptedParts(RequestParts):
+    """The parts of the accepted form that are parameters in the other one."""
+
+    pos: str | None = None
+    timeout: int = 0  # ms
+    set_presence: str | None = None
+
+
+class RequestBodies:
+    """Decodes what requests of one form ask for.
+
+    Clients ask for the same in each request, and all clients of one kind for much the same: what is
+    decoded is kept, and is then the same object.
+    """
+
+    def __init__(self, body: type[DeployedBody] | type[AcceptedBody]) -> None:
+        self._decoder = msgspec.json.Decoder(body)
+        self._bodies: LruCache[bytes, RequestBody] = LruCache(
+            "sliding_sync_bodies", MAX_BODIES_BYTES, size_of=lambda key, _: 8 * len(key)
+        )
+
+    def decode(self, parts: RequestParts) -> RequestBody:
+        """What a request asks for. Raises `BadJson` or `InvalidParam`."""
+        joined = b'{"lists":%s,"room_subscriptions":%s,"extensions":%s}' % (
+            bytes(parts.lists),
+            bytes(parts.room_subscriptions),
+            bytes(parts.extensions),
+        )
+        body = self._bodies.get(joined)
+        if body is None:
+            decoded = decode_body(self._decoder, joined)
+            if contains_nul(joined):
+                check_no_nul(decoded)
+            body = self._bodies.put(joined, decoded.value())
+        return body
 
 
 class SlidingSyncApi:
@@ -37,41 +93,39 @@ class SlidingSyncApi:
         self._sliding_sync = sliding_sync
         self._presence = presence
         self._max_wait = max_wait
+        self._accepted = RequestBodies(AcceptedBody)
+        self._deployed = RequestBodies(DeployedBody)
 
     def routes(self) -> list[Route]:
+        deployed = f"/_matrix/client/unstable/{FEATURE}/sync"
         return [
-            Route(
-                "POST",
-                "/_matrix/client/v4/sync",
-                self.sliding_sync,
-                Auth.GUEST,
-                cancellable=True,
-            ),
-            Route(
-                "POST",
-                f"/_matrix/client/unstable/{FEATURE}/sync",
-                self.deployed_sliding_sync,
-                Auth.GUEST,
-                cancellable=True,
-            ),
+            Route("POST", PATH, self.sliding_sync, Auth.GUEST, cancellable=True),
+            Route("POST", deployed, self.deployed_sliding_sync, Auth.GUEST, cancellable=True),
         ]
 
-    async def sliding_sync(self, caller: Requester, body: AcceptedBody) -> msgspec.Raw:
+    async def sliding_sync(self, caller: Requester, body: AcceptedParts) -> msgspec.Raw:
         """What is new for a connection, as soon as there is anything."""
-        presence = check_presence(body.set_presence)
-        return await self._sync(caller, body.request(), presence, Form.ACCEPTED)
+        query = SlidingSyncQuery(body.pos, body.timeout, body.set_presence)
+        return await self._sync(caller, self._accepted, query, body, Form.ACCEPTED)
 
     async def deployed_sliding_sync(
-        self, caller: Requester, query: SlidingSyncQuery, body: DeployedBody
+        self, caller: Requester, query: SlidingSyncQuery, body: RequestParts
     ) -> msgspec.Raw:
         """The same in the form of deployed clients."""
-        presence = check_presence(query.set_presence)
-        request = body.request(caller.user_id, query.pos, query.timeout)
-        return await self._sync(caller, request, presence, Form.DEPLOYED)
+        return await self._sync(caller, self._deployed, query, body, Form.DEPLOYED)
 
     async def _sync(
-        self, caller: Requester, request: SlidingSyncRequest, presence: str | None, form: Form
+        self,
+        caller: Requester,
+        bodies: RequestBodies,
+        query: SlidingSyncQuery,
+        parts: RequestParts,
+        form: Form,
     ) -> msgspec.Raw:
+        presence = check_presence(query.set_presence)
+        request = SlidingSyncRequest(
+            bodies.decode(parts), check_name(parts.conn_id or ""), query.pos or None, query.timeout
+        )
         device = (caller.user_id, caller.device_id, cast("State | None", presence))
         await self._presence.sync_began(*device)
         try:

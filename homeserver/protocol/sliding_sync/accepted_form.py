@@ -14,8 +14,8 @@ from homeserver.protocol.sliding_sync.request import (
     NO_FILTERS,
     ListConfig,
     Range,
+    RequestBody,
     RoomListFilters,
-    SlidingSyncRequest,
     check_count,
     check_range,
     check_timeline_limit,
@@ -56,27 +56,20 @@ class ListBody(SubscriptionBody):
 
 
 class AcceptedBody(msgspec.Struct):
-    """The body of a request."""
+    """What the body of a request asks for."""
 
-    conn_id: str | None = None
-    pos: str | None = None
-    timeout: int = 0
-    set_presence: str | None = None
     lists: dict[str, ListBody] | None = None
     room_subscriptions: dict[str, SubscriptionBody] | None = None
     extensions: ExtensionBodies | None = None
 
-    def request(self) -> SlidingSyncRequest:
+    def value(self) -> RequestBody:
         """The value. Raises `InvalidParam`."""
         lists = self.lists or {}
         subscriptions = self.room_subscriptions or {}
         for name in lists:
             if not is_valid_opaque_id(name):
                 raise InvalidParam(f"{name!r} is not a valid name of a list")
-        return SlidingSyncRequest(
-            self.conn_id or "",
-            self.pos,
-            self.timeout,
+        return RequestBody(
             {name: _list_config(name, body) for name, body in lists.items()},
             {room: _room_config(room, body) for room, body in subscriptions.items()},
             (self.extensions or ExtensionBodies()).configs(),

@@ -23,8 +23,8 @@ from homeserver.protocol.sliding_sync.request import (
     NO_FILTERS,
     ListConfig,
     Range,
+    RequestBody,
     RoomListFilters,
-    SlidingSyncRequest,
     check_count,
     check_range,
     check_timeline_limit,
@@ -59,56 +59,51 @@ class DeployedListBody(DeployedRoomBody):
 
 
 class DeployedBody(msgspec.Struct):
-    """The body of a request."""
+    """What the body of a request asks for."""
 
-    conn_id: str | None = None
     lists: dict[str, DeployedListBody] | None = None
     room_subscriptions: dict[str, DeployedRoomBody] | None = None
     extensions: ExtensionBodies | None = None
 
-    def request(self, user_id: str, pos: str | None, timeout: int) -> SlidingSyncRequest:
-        """The value, for a user. Raises `InvalidParam`."""
+    def value(self) -> RequestBody:
+        """The value. Raises `InvalidParam`."""
         lists = self.lists or {}
         subscriptions = self.room_subscriptions or {}
-        return SlidingSyncRequest(
-            self.conn_id or "",
-            pos or None,
-            timeout,
-            {name: _list_config(name, body, user_id) for name, body in lists.items()},
-            {room: room_config(room, body, user_id) for room, body in subscriptions.items()},
+        return RequestBody(
+            {name: _list_config(name, body) for name, body in lists.items()},
+            {room: _room_config(room, body) for room, body in subscriptions.items()},
             (self.extensions or ExtensionBodies()).configs(),
             has_counts=True,
         )
 
 
-def room_config(name: str, body: DeployedRoomBody, user_id: str) -> RoomConfig:
-    """The room config of a list or a room with this name. Raises `InvalidParam`."""
+def _room_config(name: str, body: DeployedRoomBody) -> RoomConfig:
     check_count(name, body.required_state, MAX_STATE_ELEMENTS)
     limit = check_timeline_limit(name, body.timeline_limit)
+    include, own_types = set(), set()
+    for event_type, state_key in body.required_state:
+        if state_key == ME:
+            own_types.add(_any(event_type))
+        elif state_key != LAZY:
+            include.add(StateElement(_any(event_type), _any(state_key)))
     lazy = (MEMBER, LAZY) in body.required_state
-    include = frozenset(
-        _element(event_type, state_key, user_id)
-        for event_type, state_key in body.required_state
-        if state_key != LAZY
-    )
-    return RoomConfig(limit, (RequiredState(include, lazy_members=lazy),))
+    state = RequiredState(frozenset(include), lazy_members=lazy, own_types=frozenset(own_types))
+    return RoomConfig(limit, (state,))
 
 
-def _list_config(name: str, body: DeployedListBody, user_id: str) -> ListConfig:
+def _any(name: str) -> str | None:
+    """A type or state key; `None` for all."""
+    return None if name == ANY else name
+
+
+def _list_config(name: str, body: DeployedListBody) -> ListConfig:
     ranges = body.ranges
     if ranges is None and body.range is not None:
         ranges = [body.range]
     if ranges is not None:
         check_count(name, ranges, MAX_RANGES)
         ranges = [check_range(name, ends) for ends in ranges]
-    return ListConfig(room_config(name, body, user_id), ranges, _filters(name, body.filters))
-
-
-def _element(event_type: str, state_key: str, user_id: str) -> StateElement:
-    key: str | None = user_id if state_key == ME else state_key
-    return StateElement(
-        None if event_type == ANY else event_type, None if state_key == ANY else key
-    )
+    return ListConfig(_room_config(name, body), ranges, _filters(name, body.filters))
 
 
 def _filters(name: str, body: DeployedFiltersBody | None) -> RoomListFilters:

@@ -5,6 +5,7 @@ Spec: MSC4186
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from homeserver.protocol.errors import InvalidParam, MatrixError
 from homeserver.protocol.sliding_sync.room_config import RoomConfig
@@ -98,15 +99,12 @@ class ExtensionConfigs:
 
 
 @dataclass(frozen=True, slots=True)
-class SlidingSyncRequest:
-    """A request. `pos` is `None` for the first one of a connection; `timeout` is in ms.
+class RequestBody:
+    """What a request asks for; many clients ask for the same again and again.
 
     `has_counts` says that its form has unread counts.
     """
 
-    conn_id: str = ""
-    pos: str | None = None
-    timeout: int = 0
     lists: Mapping[str, ListConfig] = field(default_factory=dict)
     subscriptions: Mapping[str, RoomConfig] = field(default_factory=dict)
     extensions: ExtensionConfigs = ExtensionConfigs()
@@ -118,9 +116,24 @@ class SlidingSyncRequest:
             raise InvalidParam(f"A request has at most {MAX_LISTS} lists")
         if len(self.subscriptions) > MAX_SUBSCRIPTIONS:
             raise InvalidParam(f"A request has at most {MAX_SUBSCRIPTIONS} room subscriptions")
-        for name in (self.conn_id, *self.lists):
-            if len(name.encode()) > MAX_NAME_BYTES:
-                raise InvalidParam(f"`conn_id` and names of lists have {MAX_NAME_BYTES} bytes")
+        for name in self.lists:
+            check_name(name)
+
+
+class SlidingSyncRequest(NamedTuple):
+    """A request. `pos` is `None` for the first one of a connection; `timeout` is in ms."""
+
+    body: RequestBody
+    conn_id: str
+    pos: str | None
+    timeout: int
+
+
+def check_name(name: str) -> str:
+    """The name of a connection or a list itself. Raises `InvalidParam` for one that is too long."""
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise InvalidParam(f"`conn_id` and the names of lists have at most {MAX_NAME_BYTES} bytes")
+    return name
 
 
 def check_range(name: str, ends: Range) -> Range:

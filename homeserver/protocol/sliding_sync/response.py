@@ -44,7 +44,8 @@ class RoomResult(msgspec.Struct):
 
     The members of type `Raw` are JSON lists. `event_ids` are those of the timeline.
     `removed` are types and state keys that the state does not have any more: the accepted form has
-    stubs of them in `required_state`.
+    stubs of them in `required_state`. `encoded` caches the JSON of a result that many readers get,
+    which must not be changed any more.
     """
 
     membership: str
@@ -66,11 +67,20 @@ class RoomResult(msgspec.Struct):
     required_state: msgspec.Raw | UnsetType = UNSET
     removed: Sequence[tuple[str, str]] = ()
     event_ids: frozenset[str] = frozenset()
+    encoded: dict[Form, bytes] | None = None
     stripped_state: msgspec.Raw | UnsetType = UNSET
     lists: Sequence[str] | UnsetType = UNSET
 
     def encode(self, form: Form) -> bytes:
         """The result as JSON."""
+        if self.encoded is None:
+            return self._encode(form)
+        encoded = self.encoded.get(form)
+        if encoded is None:
+            encoded = self.encoded[form] = self._encode(form)
+        return encoded
+
+    def _encode(self, form: Form) -> bytes:
         members = {name: value for name in _MEMBERS if (value := getattr(self, name)) is not UNSET}
         if form is Form.DEPLOYED:
             members = {
@@ -91,7 +101,7 @@ class RoomResult(msgspec.Struct):
 
 
 _MEMBERS = tuple(
-    name for name in RoomResult.__struct_fields__ if name not in ("removed", "event_ids")
+    name for name in RoomResult.__struct_fields__ if name not in ("removed", "event_ids", "encoded")
 )
 
 

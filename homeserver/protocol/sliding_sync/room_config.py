@@ -27,17 +27,23 @@ class StateElement(NamedTuple):
 class RequiredState(msgspec.Struct, frozen=True, dict=True):
     """The state that one config wants: what is in `include`, except for what is in `exclude`.
 
-    With `lazy_members` the members are left out that no element of `include` names by the type;
-    those that the timeline needs are sent in any case.
+    `own_types` are types of which it wants the state whose state key is the user's id; `None` among
+    them stands for all. With `lazy_members` the members are left out that no element of `include`
+    names by the type; those that the timeline needs are sent in any case.
     """
 
     include: frozenset[StateElement] = frozenset()
     exclude: frozenset[StateElement] = frozenset()
     lazy_members: bool = False
+    own_types: frozenset[str | None] = frozenset()
 
-    def matches(self, key: StateKey) -> bool:
-        """Whether the state with this type and state key is wanted."""
-        return self._included.has(key) and not self._excluded.has(key)
+    def matches(self, key: StateKey, user_id: str) -> bool:
+        """Whether a user wants the state with this type and state key."""
+        if not self._included.has(key):
+            own = self.own_types
+            if not own or key[1] != user_id or not (key[0] in own or None in own):
+                return False
+        return not self._excluded.has(key)
 
     @property
     def wants_all_members(self) -> bool:
@@ -45,14 +51,14 @@ class RequiredState(msgspec.Struct, frozen=True, dict=True):
         return self._included.has_all_members and StateElement(MEMBER, None) not in self.exclude
 
     @property
-    def single_keys(self) -> Collection[StateKey] | None:
-        """All keys that may match, if each is named in full."""
-        return self._included.single_keys
+    def may_want_members(self) -> bool:
+        """Whether any member event may match that is not the user's own."""
+        return self._included.may_have_members
 
     @property
-    def may_want_members(self) -> bool:
-        """Whether any member event may match."""
-        return self._included.may_have_members
+    def single_keys(self) -> Collection[StateKey] | None:
+        """All keys that may match beside the user's own, if each is named in full."""
+        return None if None in self.own_types else self._included.single_keys
 
     @cached_property
     def _included(self) -> "_Elements":
@@ -90,26 +96,41 @@ class RoomConfig(msgspec.Struct, frozen=True, dict=True):
         """Whether every member event is wanted."""
         return any(state.wants_all_members for state in self.required_state)
 
-    def matches(self, key: StateKey) -> bool:
-        """Whether the state with this type and state key is wanted."""
-        return any(state.matches(key) for state in self.required_state)
+    def matches(self, key: StateKey, user_id: str) -> bool:
+        """Whether a user wants the state with this type and state key."""
+        return any(state.matches(key, user_id) for state in self.required_state)
 
-    def candidates(
-        self, others: Mapping[StateKey, int], members: Mapping[str, int]
+    def matching(
+        self, others: Mapping[StateKey, int], members: Mapping[str, int], user_id: str
+    ) -> list[StateKey]:
+        """The keys of a state that a user wants; `members` are by user id."""
+        candidates = self._candidates(others, members, user_id)
+        return [key for key in dict.fromkeys(candidates) if self.matches(key, user_id)]
+
+    def _candidates(
+        self, others: Mapping[StateKey, int], members: Mapping[str, int], user_id: str
     ) -> Iterator[StateKey]:
-        """Keys of a state among which are all that match; `members` by user id.
+        """Keys among which are all that match.
 
         A room has many members: they are left out where none can match.
         """
-        if self._single_keys is not None:
-            for key in self._single_keys:
-                if (key[1] in members) if key[0] == MEMBER else (key in others):
-                    yield key
-            return
-        yield from others
-        if any(state.may_want_members for state in self.required_state):
-            for user_id in members:
+        own = [(event_type, user_id) for event_type in self._own_types]
+        if self._single_keys is None:
+            yield from others
+            if any(state.may_want_members for state in self.required_state):
+                for member in members:
+                    yield MEMBER, member
+            elif user_id in members:
                 yield MEMBER, user_id
+            return
+        for key in (*self._single_keys, *own):
+            if (key[1] in members) if key[0] == MEMBER else (key in others):
+                yield key
+
+    @cached_property
+    def _own_types(self) -> Collection[str]:
+        types = {each for state in self.required_state for each in state.own_types}
+        return [each for each in types if each is not None]
 
     @cached_property
     def _single_keys(self) -> Collection[StateKey] | None:
@@ -130,8 +151,12 @@ class _Elements:
     ) -> None:
         self._all = StateElement(None, None) in elements
         self._are_members_lazy = are_members_lazy
-        self._types = {each.type for each in elements if each.state_key is None}
-        self._state_keys = {each.state_key for each in elements if each.type is None}
+        self._types = {
+            each.type for each in elements if each.state_key is None and each.type is not None
+        }
+        self._state_keys = {
+            each.state_key for each in elements if each.type is None and each.state_key is not None
+        }
         self._keys = frozenset(
             (each.type, each.state_key)
             for each in elements
@@ -143,9 +168,8 @@ class _Elements:
             or any(key[0] == MEMBER for key in self._keys)
             or (bool(self._state_keys) and not are_members_lazy)
         )
-        self.single_keys = (
-            None if self._all or self._types - {None} or self._state_keys - {None} else self._keys
-        )
+        is_open = self._all or self._types or self._state_keys
+        self.single_keys = None if is_open else self._keys
 
     def has(self, key: StateKey) -> bool:
         """Whether any element matches a type and state key."""

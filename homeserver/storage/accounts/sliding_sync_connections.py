@@ -32,7 +32,13 @@ async def save_connections(db: Connection, rows: Sequence[ConnectionRow]) -> Non
             ON CONFLICT (user_id, device_id, conn_id) DO UPDATE
            SET state = EXCLUDED.state, saved_ms = EXCLUDED.saved_ms
         """,
-        [list(column) for column in zip(*rows, strict=True)],
+        (
+            [row.user_id for row in rows],
+            [row.device_id for row in rows],
+            [row.conn_id for row in rows],
+            [row.state for row in rows],
+            [row.saved_ms for row in rows],
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from homeserver.protocol.sliding_sync.request import RequestBody
 from homeserver.protocol.sliding_sync.room_config import RoomConfig
 from homeserver.streams.positions import MAX_POSITION
 from homeserver.streams.sync_tokens import SyncToken
@@ -23,7 +24,6 @@ NEVER: Final = 0
 
 BYTES = 3_000  # of an empty connection, with what belongs to it
 BYTES_OF_ROOM = 120
-MAX_CONFIGS = 20  # of one connection that are compared by identity
 NO_CONFIG = RoomConfig(0)
 
 
@@ -47,13 +47,38 @@ class SentRoom(NamedTuple):
 NOTHING_SENT = SentRoom()
 
 
+class ScopedRoom(NamedTuple):
+    """How a room is to be sent: with which config, and with which extensions."""
+
+    config: RoomConfig
+    lists: tuple[str, ...] = ()
+    receipts: bool = False
+    typing: bool = False
+    account_data: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ListedScope:
+    """The rooms that the body of a request asks for, by nid, and the number of rooms in each list.
+
+    `version` is that of `ListedRooms` for which it was computed. With `is_whole` each list has all
+    of its rooms in its ranges, so that their order has no effect.
+    """
+
+    body: RequestBody
+    version: int
+    counts: Mapping[str, int]
+    rooms: Mapping[int, ScopedRoom]
+    is_whole: bool
+
+
 @dataclass(slots=True)
 class ConnectionState:
     """What a client has, up to `token`, which is `None` before the first response.
 
     `pos` is its name; the token may have gone beyond that of the name, where nothing was new.
     `e2ee` and `account_data` are the tokens up to which the extension was sent; `None` if it never
-    was.
+    was. `settled` is a scope of which the client has everything, up to the token.
     """
 
     pos: str | None = None
@@ -61,6 +86,7 @@ class ConnectionState:
     rooms: dict[int, SentRoom] = field(default_factory=dict)
     e2ee: SyncToken | None = None
     account_data: SyncToken | None = None
+    settled: ListedScope | None = None
 
     def since(self, room_nid: int, upto: int) -> int | None:
         """The position that `upto` stands for in a room; `None` where nothing was sent."""
@@ -79,22 +105,28 @@ class OfferedState:
     rooms: Mapping[int, SentRoom]
     e2ee: SyncToken | None
     account_data: SyncToken | None
+    settled: ListedScope | None = None
 
     def applied(self, state: ConnectionState, pos: str | None) -> ConnectionState:
         """The next state. The one before must not be used any more: both share their rooms."""
         state.rooms.update(self.rooms)
-        return ConnectionState(pos, self.token, state.rooms, self.e2ee, self.account_data)
+        return ConnectionState(
+            pos, self.token, state.rooms, self.e2ee, self.account_data, self.settled
+        )
 
 
 class SlidingConnection:
-    """One connection. `number` is the number of its last response, and part of its `pos`."""
+    """One connection. `number` is the number of its last response, and part of its `pos`.
+
+    `scope` is the last one that was computed for it.
+    """
 
     def __init__(self, number: int, state: ConnectionState | None = None) -> None:
         self.number = number
         self.state = state or ConnectionState()
         self.offered: OfferedState | None = None
         self.offered_pos: str | None = None
-        self._configs: dict[RoomConfig, RoomConfig] = {}
+        self.scope: ListedScope | None = None
         self._end_turn: Callable[[], None] | None = None
 
     @property
@@ -144,9 +176,3 @@ class SlidingConnection:
                 self._end_turn = None
 
         return finish
-
-    def intern(self, config: RoomConfig) -> RoomConfig:
-        """The object that stands for equal configs: most requests repeat the one before."""
-        if len(self._configs) > MAX_CONFIGS:
-            self._configs.clear()
-        return self._configs.setdefault(config, config)

@@ -10,7 +10,13 @@ from typing import Any
 
 from homeserver.concurrency.deferreds import gather3
 from homeserver.concurrency.lru_cache import LruCache
-from homeserver.protocol.event_types import CREATE_KEY, ENCRYPTION_KEY
+from homeserver.protocol.event_types import (
+    CREATE,
+    CREATE_KEY,
+    ENCRYPTION,
+    ENCRYPTION_KEY,
+    SPACE_CHILD,
+)
 from homeserver.rooms.discovery.room_summaries import RoomSummaries
 from homeserver.rooms.room.changes import EventAppended, StateChanged
 from homeserver.rooms.room.event_rows import room_type_of
@@ -19,6 +25,7 @@ from homeserver.storage.rooms.names import Names
 from homeserver.storage.rooms.newest_events import newest_positions
 from homeserver.storage.rooms.rooms import RoomTraits, complete_traits, traits_of_rooms
 
+FILTERED_BY = (CREATE, ENCRYPTION, SPACE_CHILD)  # the types of state events
 MAX_ROOMS = 200_000  # about 150 bytes each
 
 
@@ -44,11 +51,14 @@ class ListedRooms:
         self._rooms: LruCache[int, ListedRoom] = LruCache("listed_rooms", MAX_ROOMS)
         # What was published while rooms are being read, which may not see it.
         self._loads: list[list[StateChanged]] = []
+        self.version = 0  # changes with everything but positions
 
     def apply(self, entries: Sequence[Any]) -> None:
         """Follow the log."""
         for entry in entries:
             if isinstance(entry, StateChanged):
+                if any(key[0] in FILTERED_BY for key in entry.changes):
+                    self.version += 1
                 room = self._rooms.peek(entry.room_nid)
                 if room is not None:
                     _follow(room, entry)

@@ -6,9 +6,8 @@ made it so. Invites from ignored users, and blocked ones, are in no list.
 Spec: MSC4186
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.accounts.user_data.invite_permission import is_blocking
@@ -18,13 +17,13 @@ from homeserver.protocol.sliding_sync.request import (
     ExtensionConfigs,
     ExtensionScope,
     ListConfig,
-    SlidingSyncRequest,
+    RequestBody,
 )
 from homeserver.protocol.sliding_sync.room_config import RoomConfig
 from homeserver.rooms.history.visibility import Visibility
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.user_rooms import MemberRooms, Membership
-from homeserver.sync.sliding.connection import SentRoom
+from homeserver.sync.sliding.connection import ListedScope, ScopedRoom, SentRoom
 from homeserver.sync.sliding.listed_rooms import ListedRoom, ListedRooms
 from homeserver.sync.sliding.room_filters import RoomFilters
 from homeserver.sync.sync_request import SyncRequest
@@ -32,35 +31,13 @@ from homeserver.sync.sync_request import SyncRequest
 MAX_CACHED_MEMBERSHIPS = 20_000
 
 
-class ScopedRoom(NamedTuple):
-    """How a room is to be sent: with which config, and with which extensions."""
-
-    config: RoomConfig
-    lists: tuple[str, ...] = ()
-    receipts: bool = False
-    typing: bool = False
-    account_data: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ListedScope:
-    """The rooms that a request asks for, by nid, and the number of rooms in each list."""
-
-    counts: Mapping[str, int]
-    rooms: Mapping[int, ScopedRoom]
-
-
 @dataclass(frozen=True, slots=True)
 class ListReader:
-    """Whose lists these are: their memberships, and the rooms that the connection was sent.
-
-    `intern` gives the object that stands for equal configs.
-    """
+    """Whose lists these are: their memberships, and the rooms that the connection was sent."""
 
     request: SyncRequest
     places: MemberRooms
     sent: Mapping[int, SentRoom]
-    intern: Callable[[RoomConfig], RoomConfig]
 
 
 class RoomLists:
@@ -83,28 +60,36 @@ class RoomLists:
             "former_memberships", MAX_CACHED_MEMBERSHIPS
         )
 
-    async def scope(self, request: SlidingSyncRequest, reader: ListReader) -> ListedScope:
+    @property
+    def version(self) -> int:
+        """Changes with everything that filters depend on, except for a user's own data."""
+        return self._listed.version
+
+    async def scope(self, body: RequestBody, reader: ListReader) -> ListedScope:
         """The rooms of a request."""
+        version = self.version
         scoped: dict[int, ScopedRoom] = {}
         counts: dict[str, int] = {}
-        if request.lists:
+        is_whole = True
+        if body.lists:
             shown = await self._shown(reader)
             rooms = await self._listed.of(shown)
             order = _sorted(shown, rooms, reader.places)
-            for name, config in request.lists.items():
+            for name, config in body.lists.items():
                 passing = await self._filters.passing(
                     reader.request.user_id, config.filters, order, rooms, reader.places
                 )
                 counts[name] = len(passing)
-                each = _scoped_by_list(name, config, request.extensions, reader)
-                _add(scoped, _in_ranges(passing, config), each, reader)
-        for room_id, room_config in request.subscriptions.items():
+                in_ranges = _in_ranges(passing, config)
+                is_whole = is_whole and len(in_ranges) == len(passing)
+                _add(scoped, in_ranges, _scoped_by_list(name, config, body.extensions))
+        for room_id, room_config in body.subscriptions.items():
             nid = await self._rooms.find_room_nid(room_id)
             place = None if nid is None else reader.places.get(nid)
             if nid is not None and place is not None and await self._may_subscribe(reader, nid):
-                each = _scoped_by_subscription(room_id, room_config, request.extensions, reader)
-                _add(scoped, (nid,), each, reader)
-        return ListedScope(counts, scoped)
+                each = _scoped_by_subscription(room_id, room_config, body.extensions)
+                _add(scoped, (nid,), each)
+        return ListedScope(body, version, counts, scoped, is_whole)
 
     async def _shown(self, reader: ListReader) -> Sequence[int]:
         """The rooms of all lists before they are filtered."""
@@ -178,14 +163,12 @@ def _in_ranges(passing: Sequence[int], config: ListConfig) -> Sequence[int]:
     return list(dict.fromkeys(found))
 
 
-def _scoped_by_list(
-    name: str, config: ListConfig, extensions: ExtensionConfigs, reader: ListReader
-) -> ScopedRoom:
+def _scoped_by_list(name: str, config: ListConfig, extensions: ExtensionConfigs) -> ScopedRoom:
     def has(scope: ExtensionScope | None) -> bool:
         return scope is not None and scope.has_list(name)
 
     return ScopedRoom(
-        reader.intern(config.room),
+        config.room,
         (name,),
         has(extensions.receipts),
         has(extensions.typing),
@@ -194,13 +177,13 @@ def _scoped_by_list(
 
 
 def _scoped_by_subscription(
-    room_id: str, config: RoomConfig, extensions: ExtensionConfigs, reader: ListReader
+    room_id: str, config: RoomConfig, extensions: ExtensionConfigs
 ) -> ScopedRoom:
     def has(scope: ExtensionScope | None) -> bool:
         return scope is not None and scope.has_subscription(room_id)
 
     return ScopedRoom(
-        reader.intern(config),
+        config,
         (),
         has(extensions.receipts),
         has(extensions.typing),
@@ -208,9 +191,7 @@ def _scoped_by_subscription(
     )
 
 
-def _add(
-    scoped: dict[int, ScopedRoom], nids: Sequence[int], each: ScopedRoom, reader: ListReader
-) -> None:
+def _add(scoped: dict[int, ScopedRoom], nids: Sequence[int], each: ScopedRoom) -> None:
     """Add rooms; one that is there already gets the superset of both."""
     if scoped.keys().isdisjoint(nids):
         scoped.update(dict.fromkeys(nids, each))
@@ -223,7 +204,7 @@ def _add(
             continue
         if other not in combined:
             combined[other] = ScopedRoom(
-                reader.intern(RoomConfig.combined([other.config, each.config])),
+                RoomConfig.combined([other.config, each.config]),
                 (*other.lists, *each.lists),
                 other.receipts or each.receipts,
                 other.typing or each.typing,

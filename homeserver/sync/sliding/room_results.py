@@ -4,73 +4,30 @@ Spec: MSC4186
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from msgspec import UNSET, Raw, UnsetType
+import msgspec
+from msgspec import UNSET, Raw
 
-from homeserver.protocol.event_kinds import is_member_event, is_plain_redaction
+from homeserver.protocol.event_kinds import is_plain_redaction
 from homeserver.protocol.event_types import AVATAR_KEY, CANONICAL_ALIAS_KEY, MEMBER, NAME_KEY
 from homeserver.protocol.sliding_sync.response import Hero, RoomResult
 from homeserver.protocol.sliding_sync.room_config import RoomConfig
-from homeserver.push.unread_counts import UnreadCounts
+from homeserver.push.unread_counter import UnreadCount
 from homeserver.rooms.discovery.heroes import heroes
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.history.aggregations import BundledAggregations
 from homeserver.rooms.room.registry import RoomRegistry
-from homeserver.rooms.room.room import Room, StateKey
-from homeserver.rooms.room.user_rooms import Membership
+from homeserver.rooms.room.room import StateKey
 from homeserver.streams.tokens import stream_token
 from homeserver.sync.rendering import render_for, render_state
-from homeserver.sync.sections.invitations import Invitations
-from homeserver.sync.sections.lazy_members import LazyMembers
-from homeserver.sync.sections.room_sections import RoomSections
-from homeserver.sync.sections.room_state import RoomStateSections
-from homeserver.sync.sections.timelines import Timelines, TimelineSlice
+from homeserver.sync.sections.timelines import SharedTimelineSlice, TimelineSlice
 from homeserver.sync.sliding.bump_stamps import BumpStamps, bump_stamp_at, newest_bump
-from homeserver.sync.sliding.connection import SentRoom
-from homeserver.sync.sync_request import SyncRequest
+from homeserver.sync.sliding.required_states import RequiredStates
+from homeserver.sync.sliding.room_reading import RoomReading, Sections
 from homeserver.sync.update import encode
 
 ALL_KEYS = (NAME_KEY, AVATAR_KEY)
-
-
-@dataclass(frozen=True, slots=True)
-class RoomReading:
-    """One room for one response: what the client has of it, and up to where it is read.
-
-    `since` is the position up to which the client has the room, `None` if it has nothing of it, or
-    has to replace what it has. `live_since` is the position above which events have just occurred;
-    `None` in the first response of a connection.
-    """
-
-    room: Room
-    place: Membership
-    request: SyncRequest
-    config: RoomConfig
-    sent: SentRoom
-    since: int | None
-    now: int
-    live_since: int | None
-    is_dm: bool
-    has_counts: bool
-
-    @property
-    def is_expanded(self) -> bool:
-        """Whether more events are wanted than the client has."""
-        return self.config.timeline_limit > self.sent.limit
-
-
-@dataclass(frozen=True, slots=True)
-class Sections:
-    """The parts of `/sync` that sliding sync shares."""
-
-    timelines: Timelines
-    states: RoomStateSections
-    lazy_members: LazyMembers
-    room_sections: RoomSections
-    invitations: Invitations
-    unread: UnreadCounts
-    relations: BundledAggregations
+NOTHING_UNREAD = UnreadCount()
 
 
 class RoomResults:
@@ -80,7 +37,7 @@ class RoomResults:
         self._rooms = rooms
         self._timelines = sections.timelines
         self._states = sections.states
-        self._lazy_members = sections.lazy_members
+        self._required_states = RequiredStates(rooms, sections.states, sections.lazy_members)
         self._room_sections = sections.room_sections
         self._invitations = sections.invitations
         self._unread = sections.unread
@@ -109,7 +66,7 @@ class RoomResults:
         wanted = {
             stored.event_nid: stored
             for stored in [*state, own]
-            if _is_wanted(config, stored) or stored is own
+            if _is_wanted(config, stored, reading.request.user_id) or stored is own
         }
         result = RoomResult(
             place.membership,
@@ -124,7 +81,68 @@ class RoomResults:
         """A room that the user is in; `None` where nothing is new."""
         if reading.since is None:
             return await self._whole(reading)
+        shared = self._shared_slice(reading, reading.since)
+        if shared is not None:
+            return await self._from_slice(reading, reading.since, shared)
         return await self._changes(reading, reading.since)
+
+    def _shared_slice(self, reading: RoomReading, since: int) -> SharedTimelineSlice | None:
+        """The slice that all members see alike, if nothing but its events is new."""
+        room, request, sent = reading.room, reading.request, reading.sent
+        if (
+            room.last_position <= since
+            or reading.place.position > since
+            or reading.is_expanded
+            or reading.is_dm != sent.is_dm
+            or since < room.full_state_at
+            or (sent.config is not reading.config and sent.config != reading.config)
+        ):
+            return None
+        limit = reading.config.timeline_limit
+        shared = self._timelines.shared(room, since, reading.now, limit)
+        if (
+            shared is None
+            or shared.changes_state
+            or not shared.events
+            or request.device in shared.transactions
+            or not request.ignored.isdisjoint(shared.senders)
+            or any(is_plain_redaction(stored.event) for stored in shared.events)
+        ):
+            return None
+        return shared
+
+    async def _from_slice(
+        self, reading: RoomReading, since: int, shared: SharedTimelineSlice
+    ) -> RoomResult:
+        """The result for a member, which most of them have in common."""
+        room, events = reading.room, shared.events
+        state: list[StoredEvent] = []
+        if reading.config.lazy_members:
+            state = await self._states.lazy(
+                room, reading.request, shared.senders, since, reading.now, events
+            )
+        count = await self._count(reading)
+        num_live = _count_live(events, reading.live_since)
+        key = count.notification, count.highlight, num_live, reading.has_counts, reading.lists
+        result = shared.results.get(key)
+        if result is None:
+            result = RoomResult("join", encoded={})
+            bump = newest_bump(reversed(events))
+            if bump is not None:
+                result.bump_stamp = bump_stamp_at(bump)
+            result.timeline = Raw(shared.rendered)
+            result.event_ids = frozenset(stored.event.event_id for stored in events)
+            result.prev_batch = stream_token((events[0].position or 1) - 1)
+            result.num_live = num_live
+            result.lists = reading.lists or UNSET
+            if reading.has_counts:
+                result.notification_count = count.notification
+                result.highlight_count = count.highlight
+            shared.results[key] = result
+        if state:
+            result = msgspec.structs.replace(result, encoded=None)
+            result.required_state = await self._state_json(reading, state)
+        return result
 
     async def _whole(self, reading: RoomReading) -> RoomResult:
         room = reading.room
@@ -132,11 +150,7 @@ class RoomResults:
         if reading.sent.upto:
             # The client may have events from before the user left: they do not adjoin these.
             timeline = replace(timeline, limited=True)
-        others, members = await self._states.at(room, reading.now)
-        keys = _matching(reading.config, others, members)
-        state = await self._load(room, keys, others, members)
-        state += await self._lazily(reading, timeline.events, None, keys)
-        self._mark_sent(reading, keys)
+        state = await self._required_states.whole(reading, timeline.events)
         result = RoomResult(room.members[reading.request.user_id], initial=True)
         result.bump_stamp = await self._bump_stamps.of(room)
         if reading.is_dm:
@@ -157,8 +171,12 @@ class RoomResults:
             timeline = await self._timelines.cut(room, reading.request, 0, reading.now)
             if any((event.stored.position or 0) <= since for event in timeline.seen):
                 result.expanded_timeline = True
-        state = await self._changed_state(reading, since, timeline, changed)
-        removed = [key for key, stored in changed.items() if stored is None and config.matches(key)]
+        state = await self._required_states.changed(reading, since, timeline, changed)
+        removed = [
+            key
+            for key, stored in changed.items()
+            if stored is None and config.matches(key, reading.request.user_id)
+        ]
         is_resolved = since < room.full_state_at <= reading.now
         has_new_members = is_resolved or any(key[0] == MEMBER for key in changed)
         shown = _shown_keys(new, changed)
@@ -196,84 +214,6 @@ class RoomResults:
             return TimelineSlice([], limited=False, prev_batch=now)
         return await self._timelines.cut(room, request, since, now)
 
-    async def _changed_state(
-        self,
-        reading: RoomReading,
-        since: int,
-        timeline: TimelineSlice,
-        changed: Mapping[StateKey, StoredEvent | None],
-    ) -> list[StoredEvent]:
-        """The state that the client wants and does not have."""
-        room, config, now = reading.room, reading.config, reading.now
-        known = changed.keys()
-        if config.lazy_members and timeline.limited and any(key[0] == MEMBER for key in known):
-            # After a gap the client drops the members that it was not sent: they may have changed.
-            sent = set(self._lazy_members.sent_members(reading.request, room.room_nid))
-            members = {user_id for event_type, user_id in known if event_type == MEMBER} & sent
-        else:
-            members = {user_id for event_type, user_id in known if event_type == MEMBER}
-        state = [
-            stored
-            for key, stored in changed.items()
-            if stored is not None
-            and (
-                config.matches(key)
-                or (config.lazy_members and key[0] == MEMBER and key[1] in members)
-            )
-        ]
-        sent_keys = {(stored.event.type, stored.event.state_key or "") for stored in state}
-        before = reading.sent.config
-        if config is not before and config.required_state != before.required_state:
-            others, present = await self._states.at(room, now)
-            keys = [
-                key
-                for key in _matching(config, others, present)
-                if key not in sent_keys and not before.matches(key)
-            ]
-            state += await self._load(room, keys, others, present)
-            sent_keys.update(keys)
-        self._mark_sent(reading, sent_keys)
-        state += await self._lazily(reading, timeline.events, since, sent_keys)
-        if since < room.full_state_at <= now and config.lazy_members:
-            state += await self._states.corrected(room, reading.request, now)
-        return state
-
-    async def _lazily(
-        self,
-        reading: RoomReading,
-        events: Sequence[StoredEvent],
-        since: int | None,
-        sent: Iterable[StateKey],
-    ) -> list[StoredEvent]:
-        """The member events that the events need, and that the client does not have."""
-        if not reading.config.lazy_members:
-            return []
-        needed = {stored.event.sender for stored in events}
-        needed.update(
-            stored.event.state_key or "" for stored in events if is_member_event(stored.event)
-        )
-        needed.difference_update(key[1] for key in sent if key[0] == MEMBER)
-        return await self._states.lazy(
-            reading.room, reading.request, sorted(needed), since, reading.now, events
-        )
-
-    def _mark_sent(self, reading: RoomReading, keys: Iterable[StateKey]) -> None:
-        if reading.config.lazy_members:
-            members = [key[1] for key in keys if key[0] == MEMBER]
-            self._lazy_members.mark_sent(
-                reading.request, reading.room.room_nid, members, reading.now
-            )
-
-    async def _load(
-        self,
-        room: Room,
-        keys: Iterable[StateKey],
-        others: Mapping[StateKey, int],
-        members: Mapping[str, int],
-    ) -> list[StoredEvent]:
-        numbers = [members[key[1]] if key[0] == MEMBER else others[key] for key in keys]
-        return await self._rooms.load_many_events(room, numbers)
-
     async def _add_timeline(
         self, result: RoomResult, reading: RoomReading, timeline: TimelineSlice
     ) -> None:
@@ -286,12 +226,7 @@ class RoomResults:
         result.prev_batch = stream_token(timeline.prev_batch)
         if timeline.limited:
             result.limited = True
-        live_since = reading.live_since
-        result.num_live = (
-            0
-            if live_since is None
-            else sum((event.stored.position or 0) > live_since for event in seen)
-        )
+        result.num_live = _count_live(timeline.events, reading.live_since)
 
     async def _add_summary(
         self,
@@ -329,13 +264,16 @@ class RoomResults:
         ]
 
     async def _add_counts(self, result: RoomResult, reading: RoomReading) -> None:
+        if reading.has_counts:
+            count = await self._count(reading)
+            result.notification_count, result.highlight_count = count.notification, count.highlight
+
+    async def _count(self, reading: RoomReading) -> UnreadCount:
+        """The unread counts, if the request has them in its response."""
         if not reading.has_counts:
-            return
+            return NOTHING_UNREAD
         room, user_id = reading.room, reading.request.user_id
-        count = self._unread.cached(room, user_id)
-        if count is None:
-            count = await self._unread.counts(room, user_id)
-        result.notification_count, result.highlight_count = count.notification, count.highlight
+        return self._unread.cached(room, user_id) or await self._unread.counts(room, user_id)
 
     async def _has_read(self, reading: RoomReading, since: int) -> bool:
         """Whether the unread counts changed because the user read something."""
@@ -343,21 +281,13 @@ class RoomResults:
             reading.room, reading.request.user_id, since
         )
 
-    async def _state_json(
-        self, reading: RoomReading, state: Iterable[StoredEvent]
-    ) -> Raw | UnsetType:
+    async def _state_json(self, reading: RoomReading, state: Iterable[StoredEvent]) -> Raw:
         return Raw(await render_state(reading.request, state, self._rooms.local_server))
 
 
-def _matching(
-    config: RoomConfig, others: Mapping[StateKey, int], members: Mapping[str, int]
-) -> list[StateKey]:
-    return [key for key in config.candidates(others, members) if config.matches(key)]
-
-
-def _is_wanted(config: RoomConfig, stored: StoredEvent) -> bool:
+def _is_wanted(config: RoomConfig, stored: StoredEvent, user_id: str) -> bool:
     key = stored.event.type, stored.event.state_key or ""
-    return config.matches(key) or (config.lazy_members and key[0] == MEMBER)
+    return config.matches(key, user_id) or (config.lazy_members and key[0] == MEMBER)
 
 
 def _shown_keys(
@@ -367,6 +297,13 @@ def _shown_keys(
     if new.limited or any(is_plain_redaction(stored.event) for stored in new.events):
         return [NAME_KEY, AVATAR_KEY]
     return [key for key in (NAME_KEY, AVATAR_KEY, CANONICAL_ALIAS_KEY) if key in changed]
+
+
+def _count_live(events: Sequence[StoredEvent], live_since: int | None) -> int:
+    """The number of events that have just occurred."""
+    if live_since is None:
+        return 0
+    return sum((stored.position or 0) > live_since for stored in events)
 
 
 def _text(stored: StoredEvent | None, name: str) -> str | None:

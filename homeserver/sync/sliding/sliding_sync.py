@@ -78,7 +78,7 @@ class SlidingSync:
         Raises `UnknownPos`, and `InvalidParam` for an invalid token of an extension.
         """
         reader = await self._engine.build_request(caller, connection=request.conn_id)
-        self._extensions.received(reader, request.extensions.to_device)
+        self._extensions.received(reader, request.body.extensions.to_device)
         connection = await self._connections.open(reader, request.conn_id, request.pos)
         if request.pos is None:
             self._lazy_members.start_over(reader)
@@ -111,9 +111,7 @@ class SlidingSync:
             try:
                 if turn.is_over():
                     return None
-                answer = await self._responses.make(
-                    request, reader, connection.state, connection.intern
-                )
+                answer = await self._responses.make(request, reader, connection)
                 if turn.is_over():
                     return None
                 left = deadline - self._clock.seconds()

@@ -17,7 +17,7 @@ from twisted.internet.threads import blockingCallFromThread, deferToThread
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import MatrixError
 from homeserver.protocol.sliding_sync.accepted_form import AcceptedBody
-from homeserver.protocol.sliding_sync.request import UnknownPos
+from homeserver.protocol.sliding_sync.request import SlidingSyncRequest, UnknownPos
 from homeserver.protocol.sliding_sync.response import Form
 from homeserver.storage.database.database import Connection
 from tests.sync import test_sync_law
@@ -91,10 +91,10 @@ class _Client:
 
 
 async def _sync(server: SyncServer, user: Requester, client: _Client, *, lose: bool = False) -> Any:
-    body = client.body() | {"conn_id": "c"}
+    body = client.body()
     while True:
-        body["pos"] = client.model.pos
-        request = msgspec.convert(body, AcceptedBody).request()
+        value = msgspec.convert(body, AcceptedBody).value()
+        request = SlidingSyncRequest(value, "c", client.model.pos, 0)
         try:
             response = await server.sync.sliding.sliding_sync.sync(user, request, 0)
         except UnknownPos:
