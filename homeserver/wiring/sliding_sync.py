@@ -49,7 +49,7 @@ class SlidingSyncParts:
         responses = Responses(
             registry,
             SyncPoints(queues, sources.user_rooms, log),
-            RoomLists(registry, listed, filters, sources.account_data, core.visibility),
+            RoomLists(registry, listed, filters, sources.account_data, core.visibility, reactor),
             filters,
             RoomResults(registry, sections, BumpStamps(db, names)),
             extensions,

@@ -3,7 +3,8 @@
 Spec: MSC4186
 """
 
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import msgspec
 
@@ -26,6 +27,7 @@ from homeserver.web.routes import Auth, Route
 
 FEATURE = "org.matrix.simplified_msc3575"
 PATH = "/_matrix/client/v4/sync"
+MAX_BODY = 262_144  # bytes; a connection keeps what its requests ask for
 MAX_BODIES_BYTES = 16 << 20  # of decoded requests, roughly
 NOTHING = msgspec.Raw(b"null")
 
@@ -80,7 +82,7 @@ class RequestBodies:
             decoded = decode_body(self._decoder, joined)
             if contains_nul(joined):
                 check_no_nul(decoded)
-            body = self._bodies.put(joined, decoded.value())
+            body = self._bodies.put(joined, decoded.value(len(joined)))
         return body
 
 
@@ -99,8 +101,8 @@ class SlidingSyncApi:
     def routes(self) -> list[Route]:
         deployed = f"/_matrix/client/unstable/{FEATURE}/sync"
         return [
-            Route("POST", PATH, self.sliding_sync, Auth.GUEST, cancellable=True),
-            Route("POST", deployed, self.deployed_sliding_sync, Auth.GUEST, cancellable=True),
+            _route(PATH, self.sliding_sync),
+            _route(deployed, self.deployed_sliding_sync),
         ]
 
     async def sliding_sync(self, caller: Requester, body: AcceptedParts) -> msgspec.Raw:
@@ -133,3 +135,7 @@ class SlidingSyncApi:
         finally:
             self._presence.sync_ended(*device)
         return msgspec.Raw(response.encode(form))
+
+
+def _route(path: str, handler: Callable[..., Any]) -> Route:
+    return Route("POST", path, handler, Auth.GUEST, max_body=MAX_BODY, cancellable=True)

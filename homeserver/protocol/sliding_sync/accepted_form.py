@@ -62,8 +62,8 @@ class AcceptedBody(msgspec.Struct):
     room_subscriptions: dict[str, SubscriptionBody] | None = None
     extensions: ExtensionBodies | None = None
 
-    def value(self) -> RequestBody:
-        """The value. Raises `InvalidParam`."""
+    def value(self, size: int) -> RequestBody:
+        """The value of a body of `size` bytes. Raises `InvalidParam`."""
         lists = self.lists or {}
         subscriptions = self.room_subscriptions or {}
         for name in lists:
@@ -73,6 +73,7 @@ class AcceptedBody(msgspec.Struct):
             {name: _list_config(name, body) for name, body in lists.items()},
             {room: _room_config(room, body) for room, body in subscriptions.items()},
             (self.extensions or ExtensionBodies()).configs(),
+            size=size,
         )
 
 

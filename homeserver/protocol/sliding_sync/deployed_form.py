@@ -65,8 +65,8 @@ class DeployedBody(msgspec.Struct):
     room_subscriptions: dict[str, DeployedRoomBody] | None = None
     extensions: ExtensionBodies | None = None
 
-    def value(self) -> RequestBody:
-        """The value. Raises `InvalidParam`."""
+    def value(self, size: int) -> RequestBody:
+        """The value of a body of `size` bytes. Raises `InvalidParam`."""
         lists = self.lists or {}
         subscriptions = self.room_subscriptions or {}
         return RequestBody(
@@ -74,6 +74,7 @@ class DeployedBody(msgspec.Struct):
             {room: _room_config(room, body) for room, body in subscriptions.items()},
             (self.extensions or ExtensionBodies()).configs(),
             has_counts=True,
+            size=size,
         )
 
 

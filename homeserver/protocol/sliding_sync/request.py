@@ -102,13 +102,14 @@ class ExtensionConfigs:
 class RequestBody:
     """What a request asks for; many clients ask for the same again and again.
 
-    `has_counts` says that its form has unread counts.
+    `has_counts` says that its form has unread counts. `size` is that of its JSON, in bytes.
     """
 
     lists: Mapping[str, ListConfig] = field(default_factory=dict)
     subscriptions: Mapping[str, RoomConfig] = field(default_factory=dict)
     extensions: ExtensionConfigs = ExtensionConfigs()
     has_counts: bool = False
+    size: int = 0
 
     def __post_init__(self) -> None:
         """Raises `InvalidParam` for more than a request may have."""

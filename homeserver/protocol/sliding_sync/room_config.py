@@ -1,7 +1,8 @@
 """Room configs: how many events of a room, and which parts of its state, a client wants.
 
-A room that matches several lists and subscriptions gets the superset of their configs. Their
-`required_state` is kept side by side: state is sent if any of them wants it.
+A room that matches several lists and subscriptions gets the superset of their configs: state is
+sent if any of them wants it. What excludes different state, or loads members in another way, is
+kept side by side; beyond a bound nothing is excluded, which is a superset too.
 
 Spec: MSC4186
 """
@@ -15,6 +16,7 @@ import msgspec
 from homeserver.protocol.event_types import MEMBER
 
 StateKey = tuple[str, str]  # type and state key
+MAX_REQUIRED_STATES = 8  # of a room, that exclude different state
 
 
 class StateElement(NamedTuple):
@@ -81,8 +83,8 @@ class RoomConfig(msgspec.Struct, frozen=True, dict=True):
         found = dict.fromkeys(configs)
         if len(found) == 1:
             return next(iter(found))
-        required = dict.fromkeys(state for config in found for state in config.required_state)
-        return cls(max(config.timeline_limit for config in found), tuple(required))
+        states = dict.fromkeys(state for config in found for state in config.required_state)
+        return cls(max(config.timeline_limit for config in found), _merged(states))
 
     @cached_property
     def lazy_members(self) -> bool:
@@ -141,6 +143,24 @@ class RoomConfig(msgspec.Struct, frozen=True, dict=True):
                 return None
             found.update(dict.fromkeys(keys))
         return found
+
+
+def _merged(states: Iterable[RequiredState]) -> tuple[RequiredState, ...]:
+    """As few required states as possible that want what any of these wants."""
+    alike: dict[tuple[frozenset[StateElement], bool], list[RequiredState]] = {}
+    for state in states:
+        alike.setdefault((state.exclude, state.lazy_members), []).append(state)
+    if len(alike) > MAX_REQUIRED_STATES:
+        return _merged(msgspec.structs.replace(state, exclude=frozenset()) for state in states)
+    return tuple(
+        RequiredState(
+            frozenset().union(*(state.include for state in group)),
+            exclude,
+            lazy_members,
+            frozenset().union(*(state.own_types for state in group)),
+        )
+        for (exclude, lazy_members), group in alike.items()
+    )
 
 
 class _Elements:

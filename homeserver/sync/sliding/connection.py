@@ -24,6 +24,8 @@ NEVER: Final = 0
 
 BYTES = 3_000  # of an empty connection, with what belongs to it
 BYTES_OF_ROOM = 120
+BYTES_OF_BODY = 8  # for each byte of the requests whose configs are kept
+MAX_ASKED_FOR = 1 << 20  # bytes of these requests
 NO_CONFIG = RoomConfig(0)
 
 
@@ -127,13 +129,15 @@ class SlidingConnection:
         self.offered: OfferedState | None = None
         self.offered_pos: str | None = None
         self.scope: ListedScope | None = None
+        self._bytes_asked_for = 0
         self._end_turn: Callable[[], None] | None = None
 
     @property
     def size(self) -> int:
         """Its bytes in memory, roughly."""
         offered = 0 if self.offered is None else len(self.offered.rooms)
-        return BYTES + BYTES_OF_ROOM * (len(self.state.rooms) + offered)
+        rooms = len(self.state.rooms) + offered
+        return BYTES + BYTES_OF_ROOM * rooms + BYTES_OF_BODY * self._bytes_asked_for
 
     @property
     def is_in_use(self) -> bool:
@@ -161,6 +165,22 @@ class SlidingConnection:
         """Go on from a state in which the client got nothing new: its `pos` stays."""
         self.state = offered.applied(self.state, self.state.pos)
         self.offered = self.offered_pos = None
+
+    def use_scope(self, scope: ListedScope) -> None:
+        """Keep the scope of a request.
+
+        The rooms keep the configs of earlier ones. Before these become too many, the rooms that are
+        out of scope lose theirs: the client gets all that it wants of them when it asks again.
+        """
+        if self.scope is None or self.scope.body is not scope.body:
+            self._bytes_asked_for += scope.body.size
+        self.scope = scope
+        if self._bytes_asked_for > MAX_ASKED_FOR:
+            self._bytes_asked_for = 2 * scope.body.size
+            rooms = self.state.rooms
+            for nid, sent in rooms.items():
+                if nid not in scope.rooms:
+                    rooms[nid] = sent._replace(config=NO_CONFIG)
 
     def begin_turn(self, end: Callable[[], None]) -> Callable[[], None]:
         """Begin a request, which ends the one that runs; call the result when it is over.

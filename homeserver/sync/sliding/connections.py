@@ -33,6 +33,7 @@ from homeserver.sync.sync_request import SyncRequest
 MAX_BYTES = 256 << 20  # of all connections in memory
 MAX_OF_DEVICE = 10  # connections of one device
 SAVE_SECONDS = 10.0  # after which what has changed is stored
+MAX_STORED_BYTES = 262_144  # of one connection; a larger one does not outlive a restart
 MAX_SAVED = 100  # connections in one statement
 
 DeviceKey = tuple[str, str]  # user id and device id
@@ -126,7 +127,9 @@ class SlidingConnections:
         numbers: dict[ConnectionKey, int] = {}
         time_slice = TimeSlice(self._clock)
         for key, connection in list(islice(self._unsaved.items(), MAX_SAVED)):
-            rows.append(ConnectionRow(*key, encode_connection(connection), now_ms(self._clock)))
+            state = encode_connection(connection)
+            if len(state) <= MAX_STORED_BYTES:
+                rows.append(ConnectionRow(*key, state, now_ms(self._clock)))
             numbers[key] = connection.number
             if time_slice.is_over:
                 await time_slice.next()

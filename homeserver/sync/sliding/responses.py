@@ -111,7 +111,8 @@ class Responses:
         if scope is None or not self._is_current(scope, request, state, point):
             point = await self._sync_points.take(reader.user_id, state.token, all_rooms=True)
             list_reader = ListReader(reader, point.rooms, state.rooms)
-            scope = connection.scope = await self._lists.scope(request.body, list_reader)
+            scope = await self._lists.scope(request.body, list_reader)
+            connection.use_scope(scope)
         span = SyncSpan(state.token, point.now)
         return ResponseDraft(request, reader, state, span, point.changed, point.rooms, scope)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.accounts.user_data.invite_permission import is_blocking
+from homeserver.concurrency.clock import Clock
+from homeserver.concurrency.cooperative import TimeSlice
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.event_types import INVITE_PERMISSION_CONFIG
 from homeserver.protocol.sliding_sync.request import (
@@ -50,7 +52,9 @@ class RoomLists:
         filters: RoomFilters,
         account_data: AccountData,
         visibility: Visibility,
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self._rooms = rooms
         self._listed = listed
         self._filters = filters
@@ -71,11 +75,14 @@ class RoomLists:
         scoped: dict[int, ScopedRoom] = {}
         counts: dict[str, int] = {}
         is_whole = True
+        time_slice = TimeSlice(self._clock)
         if body.lists:
             shown = await self._shown(reader)
             rooms = await self._listed.of(shown)
             order = _sorted(shown, rooms, reader.places)
             for name, config in body.lists.items():
+                if time_slice.is_over:
+                    await time_slice.next()
                 passing = await self._filters.passing(
                     reader.request.user_id, config.filters, order, rooms, reader.places
                 )

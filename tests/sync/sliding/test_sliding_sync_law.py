@@ -93,7 +93,7 @@ class _Client:
 async def _sync(server: SyncServer, user: Requester, client: _Client, *, lose: bool = False) -> Any:
     body = client.body()
     while True:
-        value = msgspec.convert(body, AcceptedBody).value()
+        value = msgspec.convert(body, AcceptedBody).value(1_000)
         request = SlidingSyncRequest(value, "c", client.model.pos, 0)
         try:
             response = await server.sync.sliding.sliding_sync.sync(user, request, 0)
