@@ -16,7 +16,7 @@ from benchmarks.delivery import POLL_MS, Group
 from benchmarks.footprint import CALM_SECONDS, ROOM_SIZE, WARM, Crowd
 from benchmarks.load.figures import Figure
 from benchmarks.load.loop import LoadFailed, Script, fetch_all, request
-from benchmarks.load.population import Account, Population
+from benchmarks.load.population import CONNECTIONS, Account, Population
 from benchmarks.load.processes import resident_bytes
 
 PATH = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"
@@ -61,6 +61,9 @@ def body_of(end: int, conn_id: str) -> bytes:
     }
     body = {"conn_id": conn_id, "lists": {"all_rooms": rooms}, "extensions": EXTENSIONS}
     return json.dumps(body).encode()
+
+
+CROWD_BODY = body_of(19, "crowd")
 
 
 def sliding_poll(account: Account, body: bytes, timeout_ms: int) -> bytes:
@@ -160,10 +163,8 @@ class _SlidingCrowd(Crowd):
     """Clients that wait with sliding sync."""
 
     def _poll(self, account: Account) -> Script:
-        body = body_of(19, "crowd")
-        account.since = ""
         while True:
-            status, response = yield sliding_poll(account, body, POLL_MS if account.since else 0)
+            status, response = yield sliding_poll(account, CROWD_BODY, POLL_MS)
             if status != 200:
                 raise LoadFailed(f"{status} {response[:300]!r}")
             take_pos(account, response)
@@ -171,11 +172,18 @@ class _SlidingCrowd(Crowd):
 
 
 def _waiting(population: Population, size: float) -> Figure:
-    """The memory of each client that waits."""
+    """The memory of each client that waits.
+
+    As in `footprint.py`, they come back after a restart: their connections are read again.
+    """
     clients = int(CLIENTS * size)
     accounts = population.accounts(clients + WARM)
     for first in range(0, clients, ROOM_SIZE):
         population.group(accounts[first : first + ROOM_SIZE])
+    messages = [sliding_poll(account, CROWD_BODY, 0) for account in accounts]
+    responses = fetch_all(population.loop, population.server.port, messages, CONNECTIONS)
+    for account, response in zip(accounts, responses, strict=True):
+        take_pos(account, response)
     population.server.stop()
     population.server.start()
     crowd = _SlidingCrowd(population)

@@ -14,13 +14,14 @@ from msgspec import UNSET
 
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import TimeSlice
+from homeserver.concurrency.deferreds import gather_all
 from homeserver.protocol.sliding_sync.request import SlidingSyncRequest
 from homeserver.protocol.sliding_sync.response import ExtensionResults, RoomResult
 from homeserver.protocol.sliding_sync.room_config import RoomConfig
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import Membership
-from homeserver.sync.active_rooms import PREFETCH_ROOMS, ActiveRooms, was_joined
+from homeserver.sync.active_rooms import ActiveRooms, was_joined
 from homeserver.sync.sliding.connection import (
     LIVE,
     NOTHING_SENT,
@@ -40,6 +41,8 @@ from homeserver.sync.sync_points import SyncPoint, SyncPoints
 from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.sync_span import SyncSpan
 from homeserver.sync.user_change_queues import USER_DATA
+
+CONCURRENT_ROOMS = 16
 
 
 @dataclass(slots=True)
@@ -144,17 +147,15 @@ class Responses:
     async def _add_rooms(self, draft: ResponseDraft) -> None:
         candidates = await self._candidates(draft)
         time_slice = TimeSlice(self._clock)
-        for index, nid in enumerate(candidates):
-            if index % PREFETCH_ROOMS == 0:
-                upcoming = candidates[index : index + PREFETCH_ROOMS]
-                await self._active_rooms.prefetch(draft.places, upcoming)
+        for start in range(0, len(candidates), CONCURRENT_ROOMS):
             if time_slice.is_over:
                 await time_slice.next()
-            place = draft.places[nid]
-            if place.position <= draft.span.of_room(nid)[1]:
-                await self._add_room(draft, nid, place, draft.scope.rooms[nid])
+            part = candidates[start : start + CONCURRENT_ROOMS]
+            if len(part) == 1:
+                await self._add_room(draft, part[0])
             else:
-                draft.is_complete = False
+                # After a start each of them waits for the database several times.
+                await gather_all(self._add_room(draft, nid) for nid in part)
 
     async def _candidates(self, draft: ResponseDraft) -> Sequence[int]:
         """The rooms, of those in scope, that may have something new."""
@@ -178,9 +179,11 @@ class Responses:
             or (direct is not None and (nid in direct) != sent[nid].is_dm)
         ]
 
-    async def _add_room(
-        self, draft: ResponseDraft, nid: int, place: Membership, scoped: ScopedRoom
-    ) -> None:
+    async def _add_room(self, draft: ResponseDraft, nid: int) -> None:
+        place, scoped = draft.places[nid], draft.scope.rooms[nid]
+        if place.position > draft.span.of_room(nid)[1]:
+            draft.is_complete = False
+            return
         room = self._rooms.loaded(nid) or await self._rooms.by_number(nid)
         is_joined = place.membership == "join"
         if room is None or (
