@@ -3,6 +3,7 @@
 from typing import Any
 
 from homeserver.client_api.sync.sliding_sync import SlidingSyncApi
+from homeserver.config.settings import Settings
 from homeserver.presence.tracker import PresenceTracker
 from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.rooms.ephemeral.typing import TypingUsers
@@ -21,22 +22,22 @@ from homeserver.sync.sliding.room_results import RoomResults
 from homeserver.sync.sliding.sliding_sync import SlidingSync
 from homeserver.sync.sync_points import SyncPoints
 from homeserver.sync.user_change_queues import UserChangeQueues
-from homeserver.web.routes import Route
 from homeserver.wiring.room_core import RoomCore
 from homeserver.wiring.rooms import RoomServices
 
 
 class SlidingSyncParts:
-    """All objects of the area; `extended` are the sources of the extensions."""
+    """All objects of the area; `extended` are what the extensions and the endpoint need."""
 
     def __init__(
         self,
         reactor: Any,
+        settings: Settings,
         core: RoomCore,
         rooms: RoomServices,
         sources: Sources,
         sections: Sections,
-        extended: tuple[DeviceSections, Receipts, TypingUsers],
+        extended: tuple[DeviceSections, Receipts, TypingUsers, PresenceTracker],
         queues: UserChangeQueues,
         engine: SyncEngine,
     ) -> None:
@@ -44,7 +45,7 @@ class SlidingSyncParts:
         listed = ListedRooms(db, names, rooms.summaries)
         filters = RoomFilters(sources.account_data, names, registry, sections.invitations)
         active = ActiveRooms(db, registry, sources.ephemeral)
-        devices, receipts, typing = extended
+        devices, receipts, typing, presence = extended
         extensions = Extensions(devices, sources.account_data, receipts, typing, active)
         responses = Responses(
             registry,
@@ -60,9 +61,6 @@ class SlidingSyncParts:
         self.sliding_sync = SlidingSync(
             engine, connections, responses, extensions, queues, sections.lazy_members, reactor
         )
+        self.api = SlidingSyncApi(self.sliding_sync, presence, settings.limits.max_sync_wait)
         for reader in (listed, connections):
             log.subscribe(reader.apply)
-
-    def routes(self, presence: PresenceTracker, max_wait: float) -> list[Route]:
-        """The area's part of the client API."""
-        return SlidingSyncApi(self.sliding_sync, presence, max_wait).routes()

@@ -75,16 +75,7 @@ class Sync:
         queues = self.change_queues = UserChangeQueues(user_rooms, log.seen, reactor, capacity)
         ephemeral: list[EphemeralEvents] = [self.typing, receipts]
         sections = _sections(db, room_core, rooms, ephemeral, self.push.unread_counts)
-        sources = Sources(
-            db,
-            log,
-            registry,
-            user_rooms,
-            account_core.account_data,
-            account_core.filters,
-            self._presence,
-            ephemeral,
-        )
+        sources = _sources(db, log, room_core, account_core, self._presence, ephemeral)
         devices = _device_sections(db, room_core, encryption)
         self.engine = SyncEngine(
             sources,
@@ -95,9 +86,9 @@ class Sync:
             devices,
             reactor,
         )
-        own = devices, receipts, self.typing
+        own = devices, receipts, self.typing, self.tracker
         self.sliding = SlidingSyncParts(
-            reactor, room_core, rooms, sources, sections, own, queues, self.engine
+            reactor, settings, room_core, rooms, sources, sections, own, queues, self.engine
         )
         streamed = StreamedEvents(sources, room_core.visibility, self._presence)
         self._stream = EventStream(sources, self.engine, rooms.reader, streamed, reactor)
@@ -133,6 +124,7 @@ class Sync:
         max_wait = self._settings.limits.max_sync_wait
         apis: list[Any] = [
             SyncApi(self.engine, self.tracker, max_wait),
+            self.sliding.api,
             EventStreamApi(self._stream, self.tracker, self._local_server, max_wait),
             InitialSyncApi(self._snapshots, self.tracker),
             TypingApi(self.typing),
@@ -140,11 +132,27 @@ class Sync:
             ReadMarkersApi(self.markers),
             PresenceApi(self.tracker, self._presence),
         ]
-        return [
-            *self.push.routes(),
-            *(route for api in apis for route in api.routes()),
-            *self.sliding.routes(self.tracker, max_wait),
-        ]
+        return [*self.push.routes(), *(route for api in apis for route in api.routes())]
+
+
+def _sources(
+    db: Database,
+    log: Log,
+    room_core: RoomCore,
+    account_core: AccountCore,
+    presence: PresenceEvents,
+    ephemeral: Sequence[EphemeralEvents],
+) -> Sources:
+    return Sources(
+        db,
+        log,
+        room_core.registry,
+        room_core.user_rooms,
+        account_core.account_data,
+        account_core.filters,
+        presence,
+        ephemeral,
+    )
 
 
 def _sections(

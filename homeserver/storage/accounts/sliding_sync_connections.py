@@ -16,7 +16,7 @@ class ConnectionRow(NamedTuple):
     user_id: str
     device_id: str
     conn_id: str
-    state: bytes
+    sent: bytes
     saved_ms: int
 
 
@@ -24,19 +24,19 @@ async def save_connections(db: Connection, rows: Sequence[ConnectionRow]) -> Non
     """Store connections, in place of earlier states, of those of the devices that exist."""
     await db.execute(
         """
-        INSERT INTO sliding_sync_connections (user_id, device_id, conn_id, state, saved_ms)
+        INSERT INTO sliding_sync_connections (user_id, device_id, conn_id, sent, saved_ms)
         SELECT saved.*
           FROM unnest(%s::text[], %s::text[], %s::text[], %s::bytea[], %s::int8[])
-               AS saved (user_id, device_id, conn_id, state, saved_ms)
+               AS saved (user_id, device_id, conn_id, sent, saved_ms)
           JOIN devices USING (user_id, device_id)
             ON CONFLICT (user_id, device_id, conn_id) DO UPDATE
-           SET state = EXCLUDED.state, saved_ms = EXCLUDED.saved_ms
+           SET sent = EXCLUDED.sent, saved_ms = EXCLUDED.saved_ms
         """,
         (
             [row.user_id for row in rows],
             [row.device_id for row in rows],
             [row.conn_id for row in rows],
-            [row.state for row in rows],
+            [row.sent for row in rows],
             [row.saved_ms for row in rows],
         ),
     )
@@ -45,10 +45,10 @@ async def save_connections(db: Connection, rows: Sequence[ConnectionRow]) -> Non
 async def find_connection(
     db: Connection, user_id: str, device_id: str, conn_id: str
 ) -> bytes | None:
-    """The state of a connection, if it is stored."""
+    """What was sent over a connection, if it is stored."""
     cursor = await db.execute(
         """
-        SELECT state
+        SELECT sent
           FROM sliding_sync_connections
          WHERE user_id = %s AND device_id = %s AND conn_id = %s
         """,

@@ -19,8 +19,9 @@ from homeserver.protocol.errors import MatrixError
 from homeserver.protocol.sliding_sync.accepted_form import AcceptedBody
 from homeserver.protocol.sliding_sync.request import SlidingSyncRequest, UnknownPos
 from homeserver.protocol.sliding_sync.response import Form
+from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.storage.database.database import Connection
-from tests.sync import test_sync_law
+from tests.sync import test_sync_law, test_sync_law_with_forks
 from tests.sync.client_model import ClientModel
 from tests.sync.sliding.sliding_model import LazyModel, SlidingModel
 from tests.sync.sync_law import PEOPLE, Action, SyncLawTestCase, Users
@@ -35,19 +36,22 @@ TIMELINES = (0, 1, 3, 20)
 CLIENT_ACTIONS = ("window", "limit", "state", "open", "close", "lose", "one")
 
 people = st.sampled_from(PEOPLE)
-sliding_actions = st.one_of(
-    test_sync_law.actions,
-    st.tuples(st.just("remark"), people, st.integers(0, 1)),
-    st.tuples(st.just("crash"), st.just(None)),
-    # These change what a client asks for, and each is followed by a request.
-    st.tuples(st.just("window"), people, st.integers(-1, 2)),
-    st.tuples(st.just("limit"), people, st.sampled_from(TIMELINES)),
-    st.tuples(st.just("state"), people, st.booleans()),
-    st.tuples(st.just("open"), people, st.integers(0, 1)),
-    st.tuples(st.just("close"), people, st.integers(0, 1)),
-    st.tuples(st.just("lose"), people),
-    st.tuples(st.just("one"), people),
-)
+
+
+def client_actions(rooms: int) -> st.SearchStrategy[Action]:
+    """What clients do; most of it changes what one asks for, and is followed by a request."""
+    room_numbers = st.integers(0, rooms - 1)
+    return st.one_of(
+        st.tuples(st.just("remark"), people, room_numbers),
+        st.tuples(st.just("crash"), st.just(None)),
+        st.tuples(st.just("window"), people, st.integers(-1, 2)),
+        st.tuples(st.just("limit"), people, st.sampled_from(TIMELINES)),
+        st.tuples(st.just("state"), people, st.booleans()),
+        st.tuples(st.just("open"), people, room_numbers),
+        st.tuples(st.just("close"), people, room_numbers),
+        st.tuples(st.just("lose"), people),
+        st.tuples(st.just("one"), people),
+    )
 
 
 class _Client:
@@ -107,22 +111,14 @@ async def _sync(server: SyncServer, user: Requester, client: _Client, *, lose: b
         return decoded
 
 
-class SlidingSyncLawTests(SyncLawTestCase):
-    timeout = 300
-    max_examples = 60
-    create_rooms = test_sync_law.SyncLawTests.create_rooms
-    act = test_sync_law.SyncLawTests.act
-
-    async def test_responses_add_up(self) -> None:
-        """A client shows the same whichever way it came there."""
-        await self.check_sliding_law(SlidingModel, EVERYTHING)
-
-    async def test_responses_add_up_with_lazy_loading(self) -> None:
-        """The same holds for a client that loads members lazily."""
-        await self.check_sliding_law(LazyModel, LAZILY)
+class SlidingLawTestCase(SyncLawTestCase):
+    """Plays plans in which clients ask for more, for less, and for something else."""
 
     async def check_sliding_law(
-        self, model: type[SlidingModel], required_state: dict[str, Any]
+        self,
+        actions: st.SearchStrategy[Action],
+        model: type[SlidingModel],
+        required_state: dict[str, Any],
     ) -> None:
         @settings(
             max_examples=self.max_examples,
@@ -130,7 +126,7 @@ class SlidingSyncLawTests(SyncLawTestCase):
             database=None,
             suppress_health_check=list(HealthCheck),
         )
-        @given(st.lists(sliding_actions, max_size=self.max_actions))
+        @given(st.lists(actions, max_size=self.max_actions))
         def law(plan: list[Action]) -> None:
             play = self._play_sliding
             blockingCallFromThread(
@@ -175,7 +171,7 @@ class SlidingSyncLawTests(SyncLawTestCase):
         clients: dict[str, _Client],
         action: Action,
     ) -> None:
-        what, name, *rest = action
+        what, name, *rest = (*action, None) if len(action) == 1 else action
         if what == "remark":
             await server.accounts.account_data.set(
                 users[name].user_id, rooms[rest[0]], "remark", {"n": next(self.numbers)}
@@ -188,6 +184,49 @@ class SlidingSyncLawTests(SyncLawTestCase):
             # The authorisation rules refuse many actions of a random plan.
             with contextlib.suppress(MatrixError):
                 await self.act(server, users, rooms, action)
+
+
+class SlidingSyncLawTests(SlidingLawTestCase):
+    timeout = 300
+    max_examples = 60
+    create_rooms = test_sync_law.SyncLawTests.create_rooms
+    act = test_sync_law.SyncLawTests.act
+    actions = st.one_of(test_sync_law.actions, client_actions(2))
+
+    async def test_responses_add_up(self) -> None:
+        """A client shows the same whichever way it came there."""
+        await self.check_sliding_law(self.actions, SlidingModel, EVERYTHING)
+
+    async def test_responses_add_up_with_lazy_loading(self) -> None:
+        """The same holds for a client that loads members lazily."""
+        await self.check_sliding_law(self.actions, LazyModel, LAZILY)
+
+
+_ForkTests = test_sync_law_with_forks.SyncLawWithForksTests
+
+
+class SlidingSyncLawWithForksTests(SlidingLawTestCase):
+    timeout = 300
+    max_examples = 30
+    max_actions = 25
+    create_rooms = _ForkTests.create_rooms
+    act = _ForkTests.act
+    _act_as_remote_user = _ForkTests._act_as_remote_user
+    _power = _ForkTests._power
+    actions = st.one_of(
+        test_sync_law_with_forks.local,
+        test_sync_law_with_forks.remote_messages,
+        test_sync_law_with_forks.remote_state,
+        client_actions(1),
+    )
+
+    async def test_responses_add_up_whatever_the_branches_bring(self) -> None:
+        """State that wins, loses or is removed by a resolution is shown as finally resolved."""
+        await self.check_sliding_law(self.actions, SlidingModel, EVERYTHING)
+
+    async def test_members_of_branches_add_up_with_lazy_loading(self) -> None:
+        """The same holds for a client that loads members lazily."""
+        await self.check_sliding_law(self.actions, LazyModel, LAZILY)
 
 
 async def _add_device(server: SyncServer, user: Requester) -> None:
@@ -223,11 +262,16 @@ async def _check_same(server: SyncServer, user: Requester, client: _Client) -> N
         room = await server.core.registry.get(room_id)
         assert model.counts[room_id] == (room.joined_count, room.invited_count)
         name = (await server.core.registry.current(room, [("m.room.name", "")])).values()
-        assert model.names[room_id] == next((each.event.content["name"] for each in name), None)
+        assert model.names[room_id] == next((_name(each) for each in name), None)
     own = {key: value for key, value in fresh.account_data.items() if not key[0]}
     assert {key: value for key, value in model.account_data.items() if not key[0]} == own
     for key, value in fresh.account_data.items():
         assert model.account_data[key] == value
+
+
+def _name(stored: StoredEvent) -> str | None:
+    """The name that an event gives; none, if it is redacted."""
+    return stored.shown.content.get("name")
 
 
 def _check_state(model: SlidingModel, room_id: str, state: dict[tuple[str, str], str]) -> None:
