@@ -19,6 +19,7 @@ from benchmarks.features import (
     purges,
     push,
     search,
+    sliding_sync,
     user_directory,
 )
 from benchmarks.load.figures import Figure, table
@@ -163,6 +164,14 @@ def run_search(size: float) -> list[Figure]:
     return search.measure(server_cores, size, report)
 
 
+def run_sliding_sync(size: float, seconds: float) -> list[Figure]:
+    """The figures of `benchmarks.features.sliding_sync`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    with running_server(OVERRIDES, cpus=server_cores) as server:
+        return sliding_sync.measure(Population(server, Loop()), size, seconds)
+
+
 def run_user_directory(size: float) -> list[Figure]:
     """The figures of `benchmarks.features.user_directory`."""
     server_cores, own_cores = cores()
@@ -203,6 +212,7 @@ NAMED: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "purges": lambda options: run_purges(options.scale),
     "push": lambda options: run_push(options.scale),
     "search": lambda options: run_search(options.scale),  # copies a million messages
+    "sliding_sync": lambda options: run_sliding_sync(options.scale, options.seconds),
     "user_directory": lambda options: run_user_directory(options.scale),  # makes 100,000 users
     "scale": lambda options: run_large_scale(options.scale),
 }

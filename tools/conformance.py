@@ -115,6 +115,9 @@ REASONS = {
     r"POST /_matrix/client/unstable/com\.beeper\.backfill/rooms/\{\}/batch_send": (
         "[importing history](history-import.md), as bridges request it"
     ),
+    r"POST /_matrix/client/(v4|unstable/org\.matrix\.simplified_msc3575)/sync": (
+        "[simplified sliding sync](sync.md) (MSC4186)"
+    ),
     r"GET /_matrix/client/(v3|unstable)/stream": "the [WebSocket transport](websocket.md)",
     r"GET /_matrix/client/unstable/fi.mau.as_sync": "the WebSocket of application services",
     r"POST /_matrix/client/v3/rooms/\{\}/(send|redact)/\{\}": (

@@ -1,6 +1,6 @@
 """Helpers for waiting: for a shared Deferred, with a timeout, and for several coroutines."""
 
-from collections.abc import Awaitable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
@@ -30,6 +30,16 @@ def wait_for_completion(running: Deferred[Any]) -> Deferred[None]:
 
     running.addBoth(pass_on)
     return done
+
+
+def fire_once(deferred: Deferred[None]) -> Callable[[], None]:
+    """A function that fires a Deferred at its first call, and does nothing at later ones."""
+
+    def fire() -> None:
+        if not deferred.called:
+            deferred.callback(None)
+
+    return fire
 
 
 async def with_timeout(work: Awaitable[A], seconds: float, clock: Any) -> A:
@@ -70,6 +80,16 @@ async def gather_all(coroutines: Iterable[Coroutine[Any, Any, A]]) -> list[A]:
             result.raiseException()
         results.append(result)
     return results
+
+
+async def gather3(
+    first: Coroutine[Any, Any, A],
+    second: Coroutine[Any, Any, B],
+    third: Coroutine[Any, Any, C],
+) -> tuple[A, B, C]:
+    """Run three coroutines concurrently, as `gather4` does four."""
+    results: list[Any] = await gather_all((first, second, third))
+    return results[0], results[1], results[2]
 
 
 async def gather4(

@@ -124,16 +124,18 @@ class DeviceInboxes:
             return False
         return not inbox.messages or inbox.messages[-1].position <= after
 
-    async def messages(self, device: DeviceName, after: int, upto: int) -> Messages:
-        """The messages with `after < position <= upto`, as many as a response may have."""
+    async def messages(
+        self, device: DeviceName, after: int, upto: int, limit: int = MAX_MESSAGES
+    ) -> Messages:
+        """The messages with `after < position <= upto`, at most `limit`, as a response may have."""
         inbox = self._inbox(device)
         if after >= inbox.floor:
             rows = [each for each in inbox.messages if after < each.position <= upto]
         else:
-            rows = await self._db.run(messages_after, *device, after, upto, MAX_MESSAGES + 1)
+            rows = await self._db.run(messages_after, *device, after, upto, limit + 1)
         chosen: list[bytes] = []
         size = 0
-        for row in rows[:MAX_MESSAGES]:
+        for row in rows[:limit]:
             size += len(row.message)
             if chosen and size > MAX_RESPONSE_BYTES:
                 break

@@ -7,8 +7,36 @@ authorisation rules and the redaction algorithm use the type alone where the spe
 Spec: https://spec.matrix.org/v1.19/client-server-api/#types-of-room-events
 """
 
-from homeserver.protocol.event_types import ENCRYPTED, MEMBER, MESSAGE, REDACTION
+from homeserver.protocol.event_types import (
+    BEACON_INFO,
+    CALL_INVITE,
+    CREATE,
+    ENCRYPTED,
+    MEMBER,
+    MESSAGE,
+    POLL_START,
+    REDACTION,
+    STICKER,
+    UNSTABLE_BEACON_INFO,
+    UNSTABLE_POLL_START,
+)
 from homeserver.protocol.events import Event
+
+BUMP_TYPES = (
+    CREATE,
+    MESSAGE,
+    ENCRYPTED,
+    STICKER,
+    CALL_INVITE,
+    POLL_START,
+    UNSTABLE_POLL_START,
+    BEACON_INFO,
+    UNSTABLE_BEACON_INFO,
+)
+"""The types of events that are activity of a room, with any state key.
+
+Spec: MSC4186
+"""
 
 
 def is_state(event: Event, event_type: str, state_key: str = "") -> bool:
@@ -57,3 +85,8 @@ def is_plain_redaction(event: Event) -> bool:
     such a redaction, and local users cannot send one.
     """
     return event.type == REDACTION and event.state_key is None
+
+
+def is_bump(event: Event) -> bool:
+    """Whether an event is activity of its room, by which clients sort their rooms."""
+    return event.type in BUMP_TYPES

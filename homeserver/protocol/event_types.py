@@ -59,6 +59,13 @@ REACTION: Final = "m.reaction"
 # Spec: https://spec.matrix.org/v1.19/client-server-api/#voice-over-ip
 CALL_INVITE: Final = "m.call.invite"
 
+# Other events that are activity of a room, by which clients of sliding sync (MSC4186) sort it.
+STICKER: Final = "m.sticker"
+POLL_START: Final = "m.poll.start"
+UNSTABLE_POLL_START: Final = "org.matrix.msc3381.poll.start"
+BEACON_INFO: Final = "m.beacon_info"
+UNSTABLE_BEACON_INFO: Final = "org.matrix.msc3672.beacon_info"
+
 # Spec: https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption
 ENCRYPTION: Final = "m.room.encryption"
 ENCRYPTED: Final = "m.room.encrypted"
@@ -94,4 +101,5 @@ NAME_KEY: Final[tuple[str, str]] = (NAME, "")
 AVATAR_KEY: Final[tuple[str, str]] = (AVATAR, "")
 CANONICAL_ALIAS_KEY: Final[tuple[str, str]] = (CANONICAL_ALIAS, "")
 RETENTION_KEY: Final[tuple[str, str]] = (RETENTION, "")
+ENCRYPTION_KEY: Final[tuple[str, str]] = (ENCRYPTION, "")
 POLICY_KEY: Final[tuple[str, str]] = (POLICY, "")

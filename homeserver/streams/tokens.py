@@ -61,10 +61,11 @@ def parse_room_token(token: str, room_nid: int) -> int | Place:
 
 
 def parse_history_token(token: str, room_nid: int) -> HistoryToken:
-    """Parse a token for a room's history, or one of `/sync`. Raises `InvalidParam`."""
+    """Parse a token for a room's history, or one of either sync. Raises `InvalidParam`."""
     match = _TOPOLOGICAL.fullmatch(token)
     if match is None:
-        return HistoryToken(parse_sync_token(token).of_room(room_nid))
+        # A `pos` of sliding sync begins with such a token.
+        return HistoryToken(parse_sync_token(token.partition("-")[0]).of_room(room_nid))
     place = int(match[1]), _position(match[2])
     bound = None if match[4] is None else _position(match[4])
     return HistoryToken(place, above=bound) if match[3] else HistoryToken(place, upto=bound)

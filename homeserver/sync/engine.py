@@ -12,25 +12,24 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.accounts.user_data.filters import Filters
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import TimeSlice
+from homeserver.concurrency.deferreds import fire_once
 from homeserver.presence.presence_changed import PresenceUpdate
 from homeserver.protocol import event_types
-from homeserver.protocol.filters import Filter
 from homeserver.protocol.proposals.invite_filter import InviteAction
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import MemberRooms, Membership, UserRooms
 from homeserver.storage.database.database import Database
-from homeserver.storage.rooms.events import rooms_with_events_after
-from homeserver.storage.rooms.partial_rooms import rooms_with_full_state_after
 from homeserver.streams.log import Log
 from homeserver.streams.sync_tokens import SyncToken
+from homeserver.sync.active_rooms import PREFETCH_ROOMS, ActiveRooms, was_joined
 from homeserver.sync.sections.account_data_sections import AccountDataSections
 from homeserver.sync.sections.device_list_updates import DeviceListUpdate
 from homeserver.sync.sections.device_sections import DeviceSections
@@ -38,12 +37,10 @@ from homeserver.sync.sections.invitations import Invitations
 from homeserver.sync.sections.lazy_members import LazyMembers
 from homeserver.sync.sections.room_sections import EphemeralEvents, RoomSections
 from homeserver.sync.sync_points import SyncPoints
-from homeserver.sync.sync_request import SyncRequest
+from homeserver.sync.sync_request import NO_FILTER, SyncRequest
 from homeserver.sync.sync_span import SyncSpan
 from homeserver.sync.update import EncodedSections, Update
 from homeserver.sync.user_change_queues import PRESENCE, USER_DATA, UserChangeQueues
-
-PREFETCH_ROOMS = 16  # rooms that are loaded concurrently
 
 
 class PresenceSource(Protocol):
@@ -87,7 +84,6 @@ class SyncEngine:
     ) -> None:
         self._user_rooms = sources.user_rooms
         self._devices = devices
-        self._db = sources.db
         self._log = sources.log
         self._rooms = sources.rooms
         self._sync_points = SyncPoints(change_queues, sources.user_rooms, sources.log)
@@ -95,7 +91,7 @@ class SyncEngine:
         self._user_data = sources.account_data
         self._filters = sources.filters
         self._presence = sources.presence
-        self._ephemeral = sources.ephemeral
+        self._active_rooms = ActiveRooms(sources.db, sources.rooms, sources.ephemeral)
         self._change_queues = change_queues
         self._sections = sections
         self._invitations = invitations
@@ -116,15 +112,16 @@ class SyncEngine:
         filter_text: str | None = None,
         full_state: bool = False,
         state_after: str | None = None,
+        connection: str | None = None,
     ) -> SyncRequest:
         """Build a `SyncRequest`; `filter_text` is a filter's id, or the filter as JSON."""
-        wanted = Filter()
+        wanted = NO_FILTER
         if filter_text:
             wanted = await self._filters.find(caller.user_id, filter_text)
         ignored = self._user_data.find_ignored_users(caller.user_id)
         if ignored is None:
             ignored = await self._user_data.ignored_users(caller.user_id)
-        return SyncRequest(caller, wanted, full_state, state_after, ignored)
+        return SyncRequest(caller, wanted, full_state, state_after, ignored, connection)
 
     async def follow(self, user_id: str, wake: Callable[[], None]) -> Callable[[], None]:
         """Have `wake()` called whenever something changes for the user; the result stops that."""
@@ -138,7 +135,7 @@ class SyncEngine:
         queue = await self._change_queues.queue_of(request.user_id)
         while True:
             changed: Deferred[None] = Deferred()
-            wake = _fire_once(changed)
+            wake = fire_once(changed)
             queue.waiters.add(wake)
             try:
                 update = await self.update(request, since)
@@ -174,7 +171,7 @@ class SyncEngine:
         time_slice = TimeSlice(self._clock)
         for index, number in enumerate(candidates):
             if changed is None and index % PREFETCH_ROOMS == 0:
-                await self._prefetch(rooms, candidates[index : index + PREFETCH_ROOMS])
+                await self._active_rooms.prefetch(rooms, candidates[index : index + PREFETCH_ROOMS])
             place = rooms.get(number)
             if place is not None:
                 if time_slice.is_over:
@@ -194,7 +191,7 @@ class SyncEngine:
         _, changed, _ = await self._sync_points.take(user_id, since)
         rooms = await self._user_rooms.of(user_id)
         if changed is None:
-            candidates: Collection[int] = await self._active_rooms(rooms, since)
+            candidates: Collection[int] = await self._active_rooms.since(rooms, since)
         else:
             candidates = changed
         return await self._devices.lists.since(
@@ -214,43 +211,9 @@ class SyncEngine:
             return changed.union(await self._numbers_of(by_room))
         if since is None or request.full_state:
             return list(rooms)
-        active = await self._active_rooms(rooms, since)
-        silent = [number for number in rooms if number not in active]
-        for source in self._ephemeral if silent else ():
-            active.update(await source.changed_rooms(silent, since.base))
+        active = await self._active_rooms.with_ephemeral(rooms, since)
         active.update(await self._numbers_of(by_room))
         return active
-
-    async def _active_rooms(self, rooms: MemberRooms, since: SyncToken) -> set[int]:
-        """The rooms that may have changed since a token to which the queue does not reach back.
-
-        Rooms in memory are cheap to check; of the others, only rooms with something new are worth
-        loading.
-        """
-        silent = [number for number in rooms if self._rooms.loaded(number) is None]
-        active = set(rooms).difference(silent)
-        if silent:
-            base = since.base
-            active.update(await self._db.run(rooms_with_events_after, silent, base))
-            active.update(await self._db.run(rooms_with_full_state_after, silent, base))
-        return active
-
-    async def _prefetch(self, rooms: MemberRooms, numbers: Sequence[int]) -> None:
-        """Load the rooms that are not in memory, concurrently.
-
-        One after the other, each would wait for the database several times. A load that fails here
-        is retried, and raises, where the room is needed.
-        """
-        missing = [
-            number
-            for number in numbers
-            if self._rooms.loaded(number) is None
-            and (place := rooms.get(number)) is not None
-            and place.membership == "join"
-        ]
-        if len(missing) > 1:
-            loading = [Deferred.fromCoroutine(self._rooms.by_number(number)) for number in missing]
-            await DeferredList(loading, consumeErrors=True)
 
     async def _numbers_of(self, room_ids: Iterable[str]) -> list[int]:
         rooms = [await self._rooms.find(room_id) for room_id in room_ids]
@@ -309,7 +272,7 @@ class SyncEngine:
             (since < room.full_state_at and not request.lazy)
             or (
                 place.position > since
-                and not await self._was_joined(room, request.user_id, place.event, since)
+                and not await was_joined(self._rooms, room, request.user_id, place.event, since)
             )
         )
         known_since = None if newly_joined else since
@@ -354,29 +317,13 @@ class SyncEngine:
         if (
             left_since
             and since is not None
-            and not await self._was_joined(room, request.user_id, place.event, since)
+            and not await was_joined(self._rooms, room, request.user_id, place.event, since)
         ):
             known_since = None
         update.left[room.room_id] = await self._sections.left(
             room, request, place, known_since, account_data
         )
         update.span.has_room(number, place.position)
-
-    async def _was_joined(self, room: Room, user_id: str, event: int, since: int) -> bool:
-        """Whether a user was joined at `since`, by their member events from `event` backwards.
-
-        Where the graph forked meanwhile, that event may replace others than those current at
-        `since`, and only the state at `since` decides.
-        """
-        if since < room.forked_at:
-            return await self._rooms.was_joined(room, user_id, since)
-        number: int | None = event
-        while number is not None:
-            stored = (await self._rooms.load_events(room, [number]))[number]
-            if (stored.position or 0) <= since:
-                return stored.event.content.get("membership") == "join"
-            number = stored.replaces
-        return False
 
     async def _add_presence(
         self, update: Update, request: SyncRequest, changed: set[int] | None
@@ -388,11 +335,3 @@ class SyncEngine:
         found = await self._presence.events_since(request.user_id, span.since, changed)
         update.presence = found.events
         span.has_users((change.user_id, change.position) for change in found.changes)
-
-
-def _fire_once(changed: Deferred[None]) -> Callable[[], None]:
-    def wake() -> None:
-        if not changed.called:
-            changed.callback(None)
-
-    return wake

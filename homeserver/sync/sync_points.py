@@ -34,8 +34,13 @@ class SyncPoints:
         self._user_rooms = user_rooms
         self._log = log
 
-    async def take(self, user_id: str, since: SyncToken | None) -> SyncPoint:
-        """The current sync point for a token, `None` for no token."""
+    async def take(
+        self, user_id: str, since: SyncToken | None, *, all_rooms: bool = False
+    ) -> SyncPoint:
+        """The current sync point for a token, `None` for no token.
+
+        With `all_rooms` it has all memberships of the user.
+        """
         while True:
             queue, rooms = self._change_queues.loaded(user_id), self._user_rooms.loaded(user_id)
             if queue is None or rooms is None:
@@ -44,7 +49,7 @@ class SyncPoints:
                 continue
             now = self._log.seen.snapshot()
             changed = None if since is None else queue.changed_since(since)
-            if changed is None or USER_DATA in changed:
+            if all_rooms or changed is None or USER_DATA in changed:
                 rooms = dict(rooms)
             else:
                 rooms = {number: rooms[number] for number in changed if number in rooms}

@@ -8,15 +8,18 @@ from homeserver.protocol.filters import Filter
 DEFAULT_TIMELINE = 10  # events
 MAX_TIMELINE = 100
 
+NO_FILTER = Filter()
+
 STATE_AFTER = "state_after"
 
 
 @dataclass(frozen=True, slots=True)
 class SyncRequest:
-    """The parameters of one `/sync` request, or of one WebSocket.
+    """The parameters of one `/sync` request, of one WebSocket, or of a room of sliding sync.
 
     `ignored` are users whose messages the user does not want. `state_after` asks for the state at
-    the end of each timeline in place of that at its start, under this name.
+    the end of each timeline in place of that at its start, under this name. `connection` is that of
+    sliding sync, and `None` for `/sync`.
     """
 
     caller: Requester
@@ -24,9 +27,11 @@ class SyncRequest:
     full_state: bool = False
     state_after: str | None = None
     ignored: frozenset[str] = frozenset()
+    connection: str | None = None
     # Derived from the above, and read with every delivery.
     user_id: str = field(init=False)
     device: tuple[str, str] = field(init=False)  # the one whose transaction ids are shown
+    recipient: tuple[str, ...] = field(init=False)  # what lazily loaded members were sent to
     timeline_limit: int = field(init=False)  # events of one room's timeline, at most
     is_plain: bool = field(init=False)  # whether timelines are shown as they are to all others
 
@@ -34,7 +39,9 @@ class SyncRequest:
         caller, timeline = self.caller, self.filter.room.timeline
         note = object.__setattr__
         note(self, "user_id", caller.user_id)
-        note(self, "device", (caller.user_id, caller.transaction_scope))
+        device = caller.user_id, caller.transaction_scope
+        note(self, "device", device)
+        note(self, "recipient", device if self.connection is None else (*device, self.connection))
         note(self, "timeline_limit", timeline.limit_or(DEFAULT_TIMELINE, MAX_TIMELINE))
         note(
             self,

@@ -101,4 +101,7 @@ class SyncSpan:
     def _name(self, shard: int, upto: int) -> None:
         """Name a shard in the token, if the base does not cover what the client got of it."""
         if upto > self._base and (shard in self._ahead or len(self._ahead) < MAX_AHEAD):
-            self._ahead[shard] = self._range(shard)[1]
+            # A room that was read from the database may be beyond what is published.
+            at = self._range(shard)[1]
+            if at > self._base:
+                self._ahead[shard] = at

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from homeserver.client_api.sync.sliding_sync_methods import SlidingSyncMethods
 from homeserver.client_api.sync.stream import StreamApi, StreamFactory
 from homeserver.client_api.sync.stream_connections import StreamConnections
 from homeserver.client_api.sync.stream_methods import (
@@ -44,6 +45,7 @@ class Stream:
                 *EventMethods(rooms.sending).methods(),
                 *EphemeralMethods(sync.typing, sync.markers).methods(),
                 *UserMethods(sync.tracker, account_core.account_data).methods(),
+                *SlidingSyncMethods(sync.sliding.api).methods(),
             ],
         )
         services = Services(

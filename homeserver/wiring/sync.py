@@ -1,6 +1,6 @@
 """Sync: change queues, presence, ephemeral events, the engine, and its transports."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from homeserver.client_api.ephemeral.presence import PresenceApi
@@ -14,6 +14,7 @@ from homeserver.config.settings import Settings
 from homeserver.presence.presence_events import PresenceEvents
 from homeserver.presence.remote_presence import RemotePresence
 from homeserver.presence.tracker import PresenceTracker
+from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.ephemeral.read_markers import ReadMarkers
 from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.rooms.ephemeral.typing import TypingUsers
@@ -29,6 +30,7 @@ from homeserver.sync.sections.lazy_members import LazyMembers
 from homeserver.sync.sections.room_sections import EphemeralEvents, RoomSections
 from homeserver.sync.sections.room_state import RoomStateSections
 from homeserver.sync.sections.timelines import Timelines
+from homeserver.sync.sliding.room_reading import Sections
 from homeserver.sync.snapshots import Snapshots
 from homeserver.sync.streamed_events import StreamedEvents
 from homeserver.sync.user_change_queues import UserChangeQueues
@@ -38,6 +40,7 @@ from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.push import Push
 from homeserver.wiring.room_core import RoomCore
 from homeserver.wiring.rooms import RoomServices
+from homeserver.wiring.sliding_sync import SlidingSyncParts
 
 
 class Sync:
@@ -68,33 +71,24 @@ class Sync:
         self.remote_presence = RemotePresence(log, user_rooms, reactor)
         present = self.tracker, self.remote_presence
         self._presence = PresenceEvents(*present, db, log, room_core.names, registry, user_rooms)
-        lazy_members = LazyMembers()
         capacity = settings.limits.cached_users
         queues = self.change_queues = UserChangeQueues(user_rooms, log.seen, reactor, capacity)
         ephemeral: list[EphemeralEvents] = [self.typing, receipts]
-        sections = RoomSections(
-            Timelines(db, registry, room_core.visibility, room_core.local_server),
-            RoomStateSections(db, registry, lazy_members),
-            ephemeral,
-            self.push.unread_counts,
-            room_core.visibility,
-            rooms.relations,
-            registry,
-        )
-        sources = Sources(
-            db,
-            log,
-            registry,
-            user_rooms,
-            account_core.account_data,
-            account_core.filters,
-            self._presence,
-            ephemeral,
-        )
-        invitations = Invitations(registry, room_core.visibility, room_core.out_of_room)
+        sections = _sections(db, room_core, rooms, ephemeral, self.push.unread_counts)
+        sources = _sources(db, log, room_core, account_core, self._presence, ephemeral)
         devices = _device_sections(db, room_core, encryption)
         self.engine = SyncEngine(
-            sources, queues, sections, invitations, lazy_members, devices, reactor
+            sources,
+            queues,
+            sections.room_sections,
+            sections.invitations,
+            sections.lazy_members,
+            devices,
+            reactor,
+        )
+        own = devices, receipts, self.typing, self.tracker
+        self.sliding = SlidingSyncParts(
+            reactor, settings, room_core, rooms, sources, sections, own, queues, self.engine
         )
         streamed = StreamedEvents(sources, room_core.visibility, self._presence)
         self._stream = EventStream(sources, self.engine, rooms.reader, streamed, reactor)
@@ -109,10 +103,12 @@ class Sync:
         await self.tracker.start()
         await self._presence.start()
         self.push.pushers.start()
+        await self.sliding.connections.start()
 
     async def stop(self) -> None:
         """Stop background work."""
         await self.push.pushers.stop()
+        await self.sliding.connections.stop()
         self.typing.stop()
         self.tracker.stop()
         self.remote_presence.stop()
@@ -120,6 +116,7 @@ class Sync:
     def end_waits(self) -> None:
         """Respond to all long polls: the server is stopping."""
         self.engine.stop()
+        self.sliding.sliding_sync.stop()
         self._stream.stop()
 
     def routes(self) -> list[Route]:
@@ -127,6 +124,7 @@ class Sync:
         max_wait = self._settings.limits.max_sync_wait
         apis: list[Any] = [
             SyncApi(self.engine, self.tracker, max_wait),
+            self.sliding.api,
             EventStreamApi(self._stream, self.tracker, self._local_server, max_wait),
             InitialSyncApi(self._snapshots, self.tracker),
             TypingApi(self.typing),
@@ -135,6 +133,48 @@ class Sync:
             PresenceApi(self.tracker, self._presence),
         ]
         return [*self.push.routes(), *(route for api in apis for route in api.routes())]
+
+
+def _sources(
+    db: Database,
+    log: Log,
+    room_core: RoomCore,
+    account_core: AccountCore,
+    presence: PresenceEvents,
+    ephemeral: Sequence[EphemeralEvents],
+) -> Sources:
+    return Sources(
+        db,
+        log,
+        room_core.registry,
+        room_core.user_rooms,
+        account_core.account_data,
+        account_core.filters,
+        presence,
+        ephemeral,
+    )
+
+
+def _sections(
+    db: Database,
+    room_core: RoomCore,
+    rooms: RoomServices,
+    ephemeral: Sequence[EphemeralEvents],
+    unread: UnreadCounts,
+) -> Sections:
+    registry, visibility = room_core.registry, room_core.visibility
+    lazy_members = LazyMembers()
+    timelines = Timelines(db, registry, visibility, room_core.local_server)
+    states = RoomStateSections(db, registry, lazy_members)
+    return Sections(
+        timelines,
+        states,
+        lazy_members,
+        RoomSections(timelines, states, ephemeral, unread, visibility, rooms.relations, registry),
+        Invitations(registry, visibility, room_core.out_of_room),
+        unread,
+        rooms.relations,
+    )
 
 
 def _device_sections(db: Database, room_core: RoomCore, encryption: Encryption) -> DeviceSections:

@@ -50,7 +50,17 @@ CALLED_BY_TREQ = {"to_uri"}
 CALLED_BY_BOTOCORE = {"seekable", "tell"}
 CALLED_BY_PSYCOPG = {"_autocommit", "dump"}
 CALLED_BY_THE_LANGUAGE = {"__call__"}
-SENT_TO_CLIENTS = {"encryption", "guest_can_join"}
+SENT_TO_CLIENTS = {
+    "avatar",
+    "bump_stamp",
+    "encryption",
+    "guest_can_join",
+    "heroes",
+    "highlight_count",
+    "invited_count",
+    "notification_count",
+    "num_live",
+}
 ALLOWED = {
     *CALLED_BY_TWISTED,
     *CALLED_BY_AUTOBAHN,

@@ -41,6 +41,7 @@ READS_FOREIGN_TABLES = {
     "homeserver/storage/rooms/event_pages.py",
     "homeserver/storage/rooms/events_at_start.py",
     "homeserver/storage/appservices/backlog.py",
+    "homeserver/storage/rooms/newest_events.py",
     "homeserver/storage/rooms/timeline_pages.py",
     "homeserver/storage/federation/room_servers.py",
     "homeserver/storage/push/unread_rooms.py",
@@ -49,6 +50,7 @@ READS_FOREIGN_TABLES = {
     "homeserver/storage/search/search_entries.py",
     # What belongs to a device is stored only if the device exists.
     "homeserver/storage/push/pushers.py",
+    "homeserver/storage/accounts/sliding_sync_connections.py",
     "homeserver/storage/encryption/device_keys.py",
     "homeserver/storage/encryption/one_time_keys.py",
     "homeserver/storage/encryption/to_device.py",

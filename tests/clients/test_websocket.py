@@ -265,3 +265,33 @@ def test_server_is_healthy_after_all_this(server: ServerProcess, alice: User) ->
     """The server still responds after the tests above."""
     assert server.is_responding()
     assert alice.sync()["next_batch"]
+
+
+def test_sliding_sync_is_a_call(alice: User, bob: User, room: str, stream: Stream) -> None:
+    """A client that shows a list of rooms can use its socket for everything."""
+    rooms = {"range": [0, 9], "timeline_limit": 1, "required_state": {}}
+    first = stream.call("sliding_sync", lists={"all": rooms})["result"]
+    bob.send(room, "hello", "sliding")
+
+    body = {"lists": {"all": rooms}, "pos": first["pos"], "timeout": 10_000}
+    second = stream.call("sliding_sync", **body)["result"]
+    unknown = stream.call("sliding_sync", pos="garbage")
+
+    assert first["rooms"][room]["initial"]
+    (event,) = second["rooms"][room]["timeline"]
+    assert event["content"]["body"] == "hello"
+    assert unknown["error"]["errcode"] == "M_UNKNOWN_POS"
+
+
+def test_waiting_sliding_sync_ends_with_its_socket(alice: User, room: str) -> None:
+    """A client whose connection broke begins where it was, over another socket."""
+    body = {"conn_id": "c", "lists": {"a": {"timeline_limit": 1, "required_state": {}}}}
+    with Stream(alice) as opened:
+        opened.update()
+        pos = opened.call("sliding_sync", **body)["result"]["pos"]
+        waiting = {**body, "pos": pos, "timeout": 60_000}
+        opened.send_text(json.dumps({"id": "w", "method": "sliding_sync", "params": waiting}))
+    with Stream(alice) as opened:
+        opened.update()
+
+        assert opened.call("sliding_sync", **body, pos=pos)["result"]["rooms"] == {}

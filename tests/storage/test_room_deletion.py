@@ -73,6 +73,7 @@ KEPT = {
     "state_sweep": "belongs to the garbage collection",
     "backed_up_keys": "what a user has backed up is theirs, and encrypted",
     "blocked_rooms": "names rooms that must not come back",
+    "sliding_sync_connections": "ends with the device; the nid of a room that is gone names none",
     "reports": "is what moderators have of a room that was deleted for it",
 }
 

@@ -137,6 +137,15 @@ class AccountData:
             type_: content for (room, type_), (_, content) in entry.data.items() if room == room_id
         }
 
+    async def of_rooms(self, user_id: str, type_: str) -> dict[str, bytes]:
+        """The contents of a type by room id, of all rooms that have it."""
+        entry = await self._cache.get(user_id)
+        return {
+            room: content
+            for (room, each), (_, content) in entry.data.items()
+            if each == type_ and room is not None
+        }
+
     def may_have_changed(self, user_id: str, position: int) -> bool:
         """False where nothing of this user changed above a position; does not wait.
 

@@ -31,13 +31,16 @@ from homeserver.web.rate_limits import RateLimits
 
 
 class UpdateControl(Protocol):
-    """Controls the updates of the calling socket."""
+    """Controls the updates of the calling socket, and knows when it closes."""
 
     def acknowledge(self, token: SyncToken) -> None:
         """The client has everything up to this token."""
 
     async def use_filter(self, caller: Requester, text: str) -> None:
         """Filter the following updates; `text` is a filter's id, or the filter as JSON."""
+
+    def when_closed(self, action: Callable[[], object]) -> Callable[[], None]:
+        """Have an action called when the socket closes; the result undoes that."""
 
 
 @dataclass(frozen=True, slots=True)

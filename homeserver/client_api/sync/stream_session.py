@@ -136,6 +136,7 @@ class StreamSession:
         self._presence_began: Deferred[None] | None = None
         self._calls = 0
         self._is_closed = False
+        self._when_closed: dict[object, Callable[[], object]] = {}
 
     def open(self) -> None:
         """Begin with the first update: the socket is open."""
@@ -145,16 +146,14 @@ class StreamSession:
     def end(self) -> None:
         """End the session: the socket is closed."""
         if not self._is_closed:
-            self._is_closed = True
-            self._subscription.stop()
+            self._close()
         if self._presence_began is not None:
             self._presence_began.addCallback(self._end_presence)
 
     def close(self, code: int, reason: str) -> None:
         """Close the socket; no more frames are sent or served."""
         if not self._is_closed:
-            self._is_closed = True
-            self._subscription.stop()
+            self._close()
             self._transport.close(code, reason)
 
     def block(self) -> None:
@@ -195,6 +194,11 @@ class StreamSession:
     def acknowledge(self, token: SyncToken) -> None:
         self._subscription.acknowledge(token)
 
+    def when_closed(self, action: Callable[[], object]) -> Callable[[], None]:
+        key = object()
+        self._when_closed[key] = action
+        return lambda: self._when_closed.pop(key, None) and None
+
     async def use_filter(self, caller: Requester, text: str) -> None:
         self._subscription.use(await self._build_request(caller, text))
         self._filter_text = text
@@ -210,6 +214,12 @@ class StreamSession:
             await self._admit()
         except TOKEN_ERRORS:
             self.close(TOKEN_INVALID, NOT_VALID)
+
+    def _close(self) -> None:
+        self._is_closed = True
+        self._subscription.stop()
+        for action in list(self._when_closed.values()):
+            action()
 
     async def _begin_presence(self) -> None:
         """Begin presence: an open socket counts like a long poll."""

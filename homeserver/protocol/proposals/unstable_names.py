@@ -42,6 +42,7 @@ MUTUAL_ROOMS_FROM: Final = "batch_token"
 MUTUAL_ROOMS_NEXT: Final = "next_batch_token"
 
 DELAYED_EVENTS: Final = ("org.matrix.msc4140", "org.matrix.msc4140.stable")
+SLIDING_SYNC: Final = "org.matrix.simplified_msc3575"
 STREAM: Final = "io.homeserver.stream"
 IMPORT: Final = "com.beeper.batch_sending"
 
@@ -205,6 +206,15 @@ PROPOSALS: Final = (
         msc=4169,
         subject="redactions that are sent as events, in all room versions",
         flags=("com.beeper.msc4169",),
+    ),
+    Proposal(
+        msc=4186,
+        subject="[simplified sliding sync](sync.md)",
+        flags=(SLIDING_SYNC,),
+        endpoints=(
+            "POST /_matrix/client/v4/sync",
+            f"POST /_matrix/client/unstable/{SLIDING_SYNC}/sync",
+        ),
     ),
     Proposal(
         msc=4222,

@@ -8,7 +8,14 @@ import unicodedata
 from typing import Any
 
 from homeserver.protocol.event_kinds import is_encrypted, is_member_event, is_message, is_state
-from homeserver.protocol.event_types import CALL_INVITE, REACTION, TOMBSTONE
+from homeserver.protocol.event_types import (
+    CALL_INVITE,
+    POLL_START,
+    REACTION,
+    STICKER,
+    TOMBSTONE,
+    UNSTABLE_POLL_START,
+)
 from homeserver.protocol.events import Event
 
 MAX_NAME = 80  # characters
@@ -24,10 +31,10 @@ OF_MESSAGES = {
     "m.location": "sent a location",
 }
 OF_EVENTS = {
-    "m.sticker": "sent a sticker",
+    STICKER: "sent a sticker",
     CALL_INVITE: "is calling",
-    "m.poll.start": "started a poll",
-    "org.matrix.msc3381.poll.start": "started a poll",
+    POLL_START: "started a poll",
+    UNSTABLE_POLL_START: "started a poll",
     REACTION: "reacted to a message",
 }
 

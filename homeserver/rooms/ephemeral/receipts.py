@@ -116,6 +116,12 @@ class Receipts:
             return None
         return (await self._rooms.get(room.room_nid)).event(user_id, since)
 
+    async def events_at(
+        self, room: Room, user_id: str, event_ids: Collection[str]
+    ) -> msgspec.Raw | None:
+        """The `m.receipt` event with the reader's own receipts, and the public ones at events."""
+        return (await self._rooms.get(room.room_nid)).event_at(user_id, event_ids)
+
     def may_have_changed(self, room: int, since: int) -> bool:
         """False if nothing changed in a room above a position; needs no waiting."""
         return since < self._floor or self._changed.get(room, 0) > since

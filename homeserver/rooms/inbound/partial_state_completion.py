@@ -29,7 +29,7 @@ from homeserver.rooms.room.changes import (
     StateChanged,
     StateKey,
 )
-from homeserver.rooms.room.event_rows import membership_rows, nid_of
+from homeserver.rooms.room.event_rows import encryption_rows, membership_rows, nid_of
 from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import Key
@@ -160,6 +160,7 @@ class PartialStateCompletion:
         rows = [
             INSERT_CURRENT_STATE.row(room.room_nid, position, root, writer.extremities.all_json),
             *membership_rows(names, room, events, position, {}),
+            *encryption_rows(room, events),
             *nodes,
         ]
         entry = StateChanged(position, room.room_nid, root, events, is_fork=True)
@@ -189,6 +190,7 @@ class PartialStateCompletion:
             COMPLETE_PARTIAL_ROOM.row(room.room_nid, room.partial.join_id, position),
             *(REMOVE_FROM_TIMELINE.row(number) for number in recheck.removed),
             *membership_rows(self._storage.names, room, changes, position, former),
+            *encryption_rows(room, changes),
             *recheck.extremities_rows,
         ]
         entry = RoomUnPartialStated(

@@ -5,10 +5,11 @@ Names must be in memory: `NotInMemory` loads the missing ones.
 
 from collections.abc import Iterable, Mapping
 from functools import partial
+from typing import Any
 
 from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.errors import BadJson
-from homeserver.protocol.event_types import CREATE_KEY, MEMBER
+from homeserver.protocol.event_types import CREATE_KEY, ENCRYPTION_KEY, MEMBER
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.event_draft import sending_path
 from homeserver.rooms.events.expiry_rows import expiry_rows
@@ -22,8 +23,8 @@ from homeserver.storage.rooms.auth_edges import auth_edge_rows
 from homeserver.storage.rooms.events import INSERT_CURRENT_STATE, INSERT_EVENT, PLACE_EVENT
 from homeserver.storage.rooms.graph_edges import INSERT_BACKWARD_EXTREMITY, INSERT_TIMELINE_GAP
 from homeserver.storage.rooms.memberships import UPSERT_MEMBERSHIP
-from homeserver.storage.rooms.names import Names
-from homeserver.storage.rooms.rooms import INSERT_ROOM
+from homeserver.storage.rooms.names import Names, is_storable
+from homeserver.storage.rooms.rooms import INSERT_ROOM, SET_ENCRYPTED, SET_ROOM_TYPE
 
 
 def names_of(event: Event) -> list[str]:
@@ -147,6 +148,9 @@ def admission_rows(names: Names, room: Room, admitted: AdmittedEvent, position: 
         creator = nid_of(names, create.event.sender)
         identifier = room.version.identifier
         rows.append(INSERT_ROOM.row(room.room_nid, identifier, creator))
+        rows.append(SET_ROOM_TYPE.row(room.room_nid, room_type_of(create.event.content)))
+        rows.append(SET_ENCRYPTED.row(room.room_nid, False))
+    rows += encryption_rows(room, admitted.changes)
     if admitted.is_after_gap and not is_pending:
         rows.append(INSERT_TIMELINE_GAP.row(room.room_nid, position))
     return [
@@ -154,6 +158,19 @@ def admission_rows(names: Names, room: Room, admitted: AdmittedEvent, position: 
         *backward_extremity_rows(room.room_nid, admitted.backward_extremities),
         *admitted.rows,
     ]
+
+
+def room_type_of(content: Mapping[str, Any]) -> str:
+    """The type in the content of `m.room.create`; empty for a room without one."""
+    room_type = content.get("type")
+    return room_type if isinstance(room_type, str) and is_storable(room_type) else ""
+
+
+def encryption_rows(room: Room, changes: Changes) -> list[Row]:
+    """The row for the encryption of a room, if that is among the changes of its state."""
+    if ENCRYPTION_KEY not in changes:
+        return []
+    return [SET_ENCRYPTED.row(room.room_nid, changes[ENCRYPTION_KEY] is not None)]
 
 
 def membership_rows(

@@ -8,7 +8,7 @@ who has read the whole room up to an event has read the threads up to it too.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#mreceipt
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -108,6 +108,16 @@ class RoomReceipts:
                 self._encoded.clear()
             self._encoded[since] = _event(_above(self._public, since))
         return self._encoded[since]
+
+    def event_at(self, user_id: str, event_ids: Collection[str]) -> msgspec.Raw | None:
+        """The event with a reader's own receipts, and the public ones at these events."""
+        mine = self._users.get(user_id, {}).values()
+        others = (
+            receipt
+            for receipt in self._public.values()
+            if receipt.event_id in event_ids and receipt.user_id != user_id
+        )
+        return _event([*mine, *others])
 
 
 def _above(receipts: dict[Any, ReceiptChanged], since: int | None) -> Iterator[ReceiptChanged]:

@@ -1,9 +1,12 @@
 """Rooms that this server knows.
 
-Owns the table `rooms` (migrations/0004_rooms.sql); a room's number is that of its id in `names`.
+Owns the table `rooms` (migrations/0004_rooms.sql and 0040_sliding_sync.sql); a room's number is
+that of its id in `names`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from psycopg.rows import class_row
 
@@ -35,6 +38,30 @@ SET_PUBLISHED = BatchStatement(
     late=True,
 )
 
+SET_ROOM_TYPE = BatchStatement(
+    "set_room_type",
+    """
+    UPDATE rooms SET room_type = new.room_type
+      FROM unnest(%s::int4[], %s::text[]) AS new (room, room_type)
+     WHERE rooms.room = new.room
+    """,
+    columns=("int4", "text"),
+    key=(0,),
+    late=True,
+)
+
+SET_ENCRYPTED = BatchStatement(
+    "set_room_encrypted",
+    """
+    UPDATE rooms SET is_encrypted = new.is_encrypted
+      FROM unnest(%s::int4[], %s::bool[]) AS new (room, is_encrypted)
+     WHERE rooms.room = new.room
+    """,
+    columns=("int4", "bool"),
+    key=(0,),
+    late=True,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class RoomRow:
@@ -56,3 +83,33 @@ async def published_rooms(db: Connection) -> list[int]:
     """Numbers of all rooms in the public directory."""
     cursor = await db.execute("SELECT room FROM rooms WHERE published ORDER BY room")
     return [row[0] for row in await cursor.fetchall()]
+
+
+class RoomTraits(NamedTuple):
+    """What lists of rooms are filtered by: `None` where it is not known, '' for no type."""
+
+    room: int
+    room_type: str | None
+    is_encrypted: bool | None
+
+
+async def traits_of_rooms(db: Connection, rooms: Sequence[int]) -> list[RoomTraits]:
+    """The traits of those of the rooms that this server is or was in."""
+    cursor = await db.execute(
+        "SELECT room, room_type, is_encrypted FROM rooms WHERE room = ANY(%s::int4[])",
+        (list(rooms),),
+        binary=True,
+    )
+    return [RoomTraits(*row) for row in await cursor.fetchall()]
+
+
+async def complete_traits(db: Connection, room: int, room_type: str, is_encrypted: bool) -> None:
+    """Store what the table does not know of a room. One row at a time: no two can deadlock."""
+    await db.execute(
+        """
+        UPDATE rooms
+           SET room_type = COALESCE(room_type, %s), is_encrypted = COALESCE(is_encrypted, %s)
+         WHERE room = %s
+        """,
+        (room_type, is_encrypted, room),
+    )

@@ -5,7 +5,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#extensions-to-sync
 
 from collections.abc import Iterable
 
-from homeserver.encryption.device_inboxes import DeviceInboxes
+from homeserver.encryption.device_inboxes import DeviceInboxes, Messages
 from homeserver.encryption.key_counts import DeviceKeyCounts
 from homeserver.rooms.room.user_rooms import MemberRooms
 from homeserver.streams.sync_tokens import SyncToken
@@ -27,22 +27,20 @@ class DeviceSections:
 
     def received(self, request: SyncRequest, token: SyncToken) -> None:
         """A device has shown that it has received everything up to a token."""
+        self.received_messages(request, token.of_device(request.user_id))
+
+    def received_messages(self, request: SyncRequest, upto: int) -> None:
+        """A device has shown that it has received all messages up to a position."""
         if request.caller.device_id is not None:
-            self._inboxes.received(request.device, token.of_device(request.user_id))
+            self._inboxes.received(request.device, upto)
 
     async def add_own(self, update: Update, request: SyncRequest) -> None:
         """Add messages to the device, and what is left of its keys."""
         if request.caller.device_id is None:
             return
+        await self.add_counts(update, request)
         device, user_id, since = request.device, request.user_id, update.span.since
-        counts = self._counts.find(device)
-        if counts is None:
-            counts = await self._counts.of(device)
-        update.key_counts = counts
         after = 0 if since is None else since.of_device(user_id)
-        if since is not None and counts.changed_at > since.of_user(user_id):
-            update.has_new_key_counts = True
-            update.span.has_user(user_id)
         if not self._inboxes.has_none(device, after):
             upto = update.span.upto_of_user(user_id)
             messages = await self._inboxes.messages(device, after, upto)
@@ -51,6 +49,23 @@ class DeviceSections:
                 update.span.has_user(user_id)
             if messages.more_above is not None:
                 update.span.has_messages(messages.more_above)
+
+    async def messages(self, request: SyncRequest, after: int, upto: int, limit: int) -> Messages:
+        """The messages to a device with `after < position <= upto`; at most `limit` of them."""
+        if request.caller.device_id is None or self._inboxes.has_none(request.device, after):
+            return Messages((), after, None)
+        return await self._inboxes.messages(request.device, after, upto, limit)
+
+    async def add_counts(self, update: Update, request: SyncRequest) -> None:
+        """Add what is left of the keys of the device, which must have an id."""
+        device, user_id, since = request.device, request.user_id, update.span.since
+        counts = self._counts.find(device)
+        if counts is None:
+            counts = await self._counts.of(device)
+        update.key_counts = counts
+        if since is not None and counts.changed_at > since.of_user(user_id):
+            update.has_new_key_counts = True
+            update.span.has_user(user_id)
 
     async def add_lists(
         self,
@@ -68,7 +83,7 @@ class DeviceSections:
         since = update.span.since
         if since is None:
             return
-        lists_changed = changed is None or max(changed) >= DEVICE_LISTS
+        lists_changed = changed is None or max(changed, default=0) >= DEVICE_LISTS
         update.device_lists = await self.lists.since(
             request.user_id, since, memberships, candidates, lists_changed=lists_changed
         )

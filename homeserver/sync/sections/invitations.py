@@ -16,7 +16,7 @@ from homeserver.sync.update import encode
 
 
 class Invitations:
-    """Makes the sections of rooms that a user is invited to or knocks at."""
+    """Makes the stripped state of rooms that a user is invited to or knocks at."""
 
     def __init__(
         self, rooms: RoomRegistry, visibility: Visibility, out_of_room: OutOfRoomMemberships
@@ -27,14 +27,18 @@ class Invitations:
 
     async def section(self, room: Room, place: Membership) -> bytes:
         """`invite_state` or `knock_state`, as of the time of the invite or knock."""
+        events = await self.stripped_state(room, place)
+        return encode({f"{place.membership}_state": {"events": events}})
+
+    async def stripped_state(self, room: Room, place: Membership) -> list[dict[str, Any]]:
+        """The stripped state of a room as of the time of the invite or knock, which comes last."""
         own = (await self._rooms.load_events(room, [place.event]))[place.event]
-        name = f"{place.membership}_state"
         own_event = _own_event(own.event.event_id, own.event.origin_server_ts, own.shown)
         if own.status.is_outlier:
             stripped = await self._out_of_room.stripped_state(
                 room.room_nid, own.event.state_key or ""
             )
-            return encode({name: {"events": [*stripped, own_event]}})
+            return [*stripped, own_event]
         keys: list[StateKey] = [(event_type, "") for event_type in STRIPPED_STATE_TYPES]
         if own.event.sender != own.event.state_key:
             keys.append((MEMBER, own.event.sender))
@@ -44,7 +48,7 @@ class Invitations:
         if sender is not None:
             stripped.append(stripped_event(sender.event))
         stripped.append(own_event)
-        return encode({name: {"events": stripped}})
+        return stripped
 
 
 def _own_event(event_id: str, origin_server_ts: int, event: Any) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Lazy loading: which member events each device has been sent, so that they are not sent again.
 
+A connection of sliding sync counts as a device of its own.
+
 A member counts as known to a device only from the position of the response that had it: a request
 that is repeated with an older token, because the response got lost, gets it again. An entry that is
 evicted here is merely sent once more.
@@ -21,7 +23,7 @@ class LazyMembers:
     """The member events that each device has."""
 
     def __init__(self) -> None:
-        self._devices: LruCache[tuple[str, str], _Known] = LruCache(
+        self._devices: LruCache[tuple[str, ...], _Known] = LruCache(
             "lazy_members", MAX_ENTRIES, size_of=lambda _, known: len(known)
         )
 
@@ -31,25 +33,25 @@ class LazyMembers:
         """The users, of those given, whose member events the device does not have at `since`."""
         if request.filter.room.state.include_redundant_members or since is None:
             return list(user_ids)
-        known = self._devices.get(request.device)
+        known = self._devices.get(request.recipient)
         if known is None:
             return list(user_ids)
         return [user_id for user_id in user_ids if known.get((room, user_id), since + 1) > since]
 
     def sent_members(self, request: SyncRequest, room: int) -> list[str]:
         """The users of a room whose member events the device was sent."""
-        known = self._devices.peek(request.device) or {}
+        known = self._devices.peek(request.recipient) or {}
         return [user_id for number, user_id in known if number == room]
 
     def mark_sent(
         self, request: SyncRequest, room: int, user_ids: Iterable[str], position: int
     ) -> None:
         """Record that the response that ends at `position` has these members."""
-        known = self._devices.peek(request.device) or {}
+        known = self._devices.peek(request.recipient) or {}
         for user_id in user_ids:
             known[(room, user_id)] = position
-        self._devices.put(request.device, known)
+        self._devices.put(request.recipient, known)
 
     def start_over(self, request: SyncRequest) -> None:
         """Forget what the device has: it begins with an initial sync."""
-        self._devices.pop(request.device)
+        self._devices.pop(request.recipient)

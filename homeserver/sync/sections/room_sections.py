@@ -9,7 +9,6 @@ from typing import Protocol
 
 import msgspec
 
-from homeserver.accounts.sessions.requester import DELAYED_SCOPE
 from homeserver.protocol.event_kinds import is_member_event, is_state
 from homeserver.protocol.event_types import CREATE
 from homeserver.push.unread_counter import UnreadCount
@@ -125,33 +124,34 @@ class RoomSections:
 
         Of a room that they were never in, because they declined an invite, it has only that event.
         """
+        timeline, state = await self.until_leave(room, request, place, since)
+        parts: dict[str, bytes] = {}
+        await self._add_timeline(parts, request, timeline, state)
+        if account_data:
+            parts["account_data"] = events_json(account_data)
+        return section_json(parts)
+
+    async def until_leave(
+        self, room: Room, request: SyncRequest, place: Membership, since: int | None
+    ) -> tuple[TimelineSlice, list[StoredEvent]]:
+        """The timeline and state up to the leave event of a user, as far as they may see them."""
         own = (await self._rooms.load_events(room, [place.event]))[place.event]
         if own.status.is_outlier:
             # This server was never in the room: it knows no other event.
-            parts_of_leave: dict[str, bytes] = {}
-            alone = TimelineSlice(
-                [VisibleEvent(own, "leave")], limited=False, prev_batch=place.position
-            )
-            await self._add_timeline(parts_of_leave, request, alone, [])
-            return section_json(parts_of_leave)
+            own_alone = [VisibleEvent(own, "leave")]
+            return TimelineSlice(own_alone, limited=False, prev_batch=place.position), []
         joined_until = await self._visibility.joined_until(room, request.user_id)
         timeline = await self._timelines.cut(room, request, since or 0, place.position)
         if own.position == place.position > (since or 0):
             timeline = self._timelines.with_own(
                 timeline, request, VisibleEvent(own, place.membership)
             )
-        state: list[StoredEvent] = []
-        if joined_until:
-            end = min(joined_until, place.position)
-            if since is None or request.full_state:
-                state = await self._states.full(room, request, timeline, end)
-            elif since < end:
-                state = await self._states.changes(room, request, timeline, since, end)
-        parts: dict[str, bytes] = {}
-        await self._add_timeline(parts, request, timeline, state)
-        if account_data:
-            parts["account_data"] = events_json(account_data)
-        return section_json(parts)
+        end = min(joined_until, place.position)
+        if not joined_until or (since is not None and not request.full_state and since >= end):
+            return timeline, []
+        if since is None or request.full_state:
+            return timeline, await self._states.full(room, request, timeline, end)
+        return timeline, await self._states.changes(room, request, timeline, since, end)
 
     async def _add_full(
         self,
@@ -240,11 +240,8 @@ class RoomSections:
 
     def _suits(self, request: SyncRequest, shared: SharedTimelineSlice) -> bool:
         """Whether the shared bytes are what this request would get."""
-        return (
-            request.device not in shared.transactions
-            and (request.user_id, DELAYED_SCOPE) not in shared.transactions
-            and (not request.use_state_after or _wants_all(request, shared))
-            and request.ignored.isdisjoint(shared.senders)
+        return shared.is_alike_for(request) and (
+            not request.use_state_after or _wants_all(request, shared)
         )
 
     async def _add_shared(

@@ -88,7 +88,7 @@ class RoomStateSections:
         room: Room,
         request: SyncRequest,
         senders: Iterable[str],
-        since: int,
+        since: int | None,
         now: int,
         events: Sequence[StoredEvent],
     ) -> list[StoredEvent]:
@@ -130,6 +130,12 @@ class RoomStateSections:
         self._lazy_members.mark_sent(request, room.room_nid, sent, now)
         return list(sent.values())
 
+    async def at(
+        self, room: Room, position: int
+    ) -> tuple[Mapping[StateKey, int], Mapping[str, int]]:
+        """The state at a position: nids of events, without members and members only."""
+        return await self._state_before(room, (), position)
+
     async def _changed(
         self, room: Room, request: SyncRequest, timeline: TimelineSlice, since: int, now: int
     ) -> dict[StateKey, StoredEvent]:
@@ -138,12 +144,22 @@ class RoomStateSections:
         A removed state entry cannot be sent: there is no event for it.
         """
         events = _applied_events(request, timeline.events)
+        changed = await self.entries_changed(room, since, now, events)
+        return {key: stored for key, stored in changed.items() if stored is not None}
+
+    async def entries_changed(
+        self, room: Room, since: int, now: int, events: Sequence[StoredEvent] = ()
+    ) -> dict[StateKey, StoredEvent | None]:
+        """The entries that changed above `since`, except by the given events of a timeline.
+
+        They come with their events of `now`; `None` for those that the state has no more.
+        """
         applied = {stored.event_nid for stored in events}
         changed = room.changes_after(since, now, applied)
         if changed is None:
             first = events[0] if events else None
             changed = await self._difference(room, first, since, now, applied)
-        return {key: stored for key, stored in changed.items() if stored is not None}
+        return changed
 
     async def _difference(
         self, room: Room, first: StoredEvent | None, since: int, now: int, applied: Collection[int]

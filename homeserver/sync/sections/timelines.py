@@ -5,11 +5,13 @@ memory and is the same for all members: it is cut and encoded once for each pair
 every further request gets the same bytes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
+from homeserver.accounts.sessions.requester import DELAYED_SCOPE
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.event_kinds import is_member_event
+from homeserver.protocol.sliding_sync.response import RoomResult
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.visibility import Visibility, VisibleEvent
@@ -58,7 +60,9 @@ class SharedTimelineSlice:
     `changed` is the state that became current between its ends, `None` where memory does not reach
     back, and `state_after` its JSON. `sections` caches the room sections that have nothing else in
     them, by the name of their state, if any, and the unread counts of the main timeline:
-    notifications and highlights.
+    notifications and highlights; `results` the same of sliding sync, by what else is in them.
+    `rendered` is the JSON list of the events. `changes_state` says whether anything in the state
+    changed, or may have.
     """
 
     events: Sequence[StoredEvent]
@@ -69,7 +73,18 @@ class SharedTimelineSlice:
     rendered_ms: int
     changed: Sequence[StoredEvent] | None
     state_after: bytes
+    rendered: bytes
+    changes_state: bool
     sections: dict[tuple[str | None, int, int], bytes] = field(default_factory=dict)
+    results: dict[Hashable, RoomResult] = field(default_factory=dict)
+
+    def is_alike_for(self, request: SyncRequest) -> bool:
+        """Whether the reader sees no transaction ids of their own, and ignores no sender."""
+        return (
+            request.device not in self.transactions
+            and (request.user_id, DELAYED_SCOPE) not in self.transactions
+            and request.ignored.isdisjoint(self.senders)
+        )
 
 
 class Timelines:
@@ -244,4 +259,6 @@ def _share(
         changed,
         b'{"events":[%s]}'
         % b",".join(stored.client_json(now_ms, room_id=False) for stored in changed or ()),
+        rendered,
+        changes is None or bool(changes),
     )

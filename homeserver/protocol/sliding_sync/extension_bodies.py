@@ -1,0 +1,70 @@
+"""The extensions in a request, which both forms have in common.
+
+Spec: MSC4186
+"""
+
+import msgspec
+
+from homeserver.protocol.errors import InvalidParam
+from homeserver.protocol.sliding_sync.request import (
+    DEFAULT_MESSAGES,
+    ExtensionConfigs,
+    ExtensionScope,
+    ToDeviceConfig,
+)
+
+
+class ToDeviceBody(msgspec.Struct):
+    enabled: bool | None = None
+    limit: int | None = None
+    since: str | None = None
+
+
+class EnabledBody(msgspec.Struct):
+    enabled: bool | None = None
+
+
+class ScopedBody(msgspec.Struct):
+    """An extension for the rooms of lists and subscriptions."""
+
+    enabled: bool | None = None
+    lists: list[str] | None = None
+    rooms: list[str] | None = None
+
+    def scope(self) -> ExtensionScope | None:
+        """The scope of the extension, if it is enabled."""
+        if not self.enabled:
+            return None
+        return ExtensionScope(
+            None if self.lists is None else frozenset(self.lists),
+            None if self.rooms is None else frozenset(self.rooms),
+        )
+
+
+class ExtensionBodies(msgspec.Struct):
+    """`extensions`; others are ignored."""
+
+    to_device: ToDeviceBody | None = None
+    e2ee: EnabledBody | None = None
+    account_data: ScopedBody | None = None
+    receipts: ScopedBody | None = None
+    typing: ScopedBody | None = None
+
+    def configs(self) -> ExtensionConfigs:
+        """The value. Raises `InvalidParam`."""
+        return ExtensionConfigs(
+            _to_device(self.to_device),
+            self.e2ee is not None and bool(self.e2ee.enabled),
+            None if self.account_data is None else self.account_data.scope(),
+            None if self.receipts is None else self.receipts.scope(),
+            None if self.typing is None else self.typing.scope(),
+        )
+
+
+def _to_device(body: ToDeviceBody | None) -> ToDeviceConfig | None:
+    if body is None or not body.enabled:
+        return None
+    limit = DEFAULT_MESSAGES if body.limit is None else body.limit
+    if limit < 1:
+        raise InvalidParam("`limit` of messages to the device is at least 1")
+    return ToDeviceConfig(body.since, min(limit, DEFAULT_MESSAGES))

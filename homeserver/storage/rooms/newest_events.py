@@ -1,0 +1,49 @@
+"""The newest events of rooms, by which clients sort them.
+
+Reads the table that `homeserver/storage/rooms/events.py` owns.
+"""
+
+from collections.abc import Sequence
+
+from homeserver.storage.database.database import Connection
+
+
+async def newest_positions(db: Connection, rooms: Sequence[int]) -> dict[int, int]:
+    """The position of the newest timeline event of each of the rooms that have any."""
+    cursor = await db.execute(
+        """
+        SELECT wanted.room, newest.position
+          FROM unnest(%s::int4[]) AS wanted (room)
+         CROSS JOIN LATERAL (SELECT position
+                               FROM events
+                              WHERE events.room = wanted.room AND position > 0
+                              ORDER BY position DESC
+                              LIMIT 1) AS newest
+        """,
+        (list(rooms),),
+        binary=True,
+    )
+    return dict(await cursor.fetchall())
+
+
+async def newest_event_of_types(
+    db: Connection, room: int, types: Sequence[int], after: int, upto: int, limit: int
+) -> int | None:
+    """The position of a room's newest timeline event of some types, with after < position <= upto.
+
+    At most `limit` events are examined; if none of them is of these types, it is that of the oldest
+    one. `None` if there are no events.
+    """
+    cursor = await db.execute(
+        """
+        SELECT COALESCE(max(position) FILTER (WHERE type = ANY(%s)), min(position))
+          FROM (SELECT position, type
+                  FROM events
+                 WHERE room = %s AND position > %s AND position <= %s
+                 ORDER BY position DESC
+                 LIMIT %s) AS newest
+        """,
+        (list(types), room, after, upto, limit),
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else None

@@ -1,0 +1,81 @@
+"""Active rooms: those that may have something new for a reader whose change queue has a gap.
+
+Rooms in memory are cheap to check; of the others, only rooms with something new are worth loading.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred, DeferredList
+
+from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room import Room
+from homeserver.rooms.room.user_rooms import MemberRooms
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.events import rooms_with_events_after
+from homeserver.storage.rooms.partial_rooms import rooms_with_full_state_after
+from homeserver.streams.sync_tokens import SyncToken
+from homeserver.sync.sections.room_sections import EphemeralEvents
+
+PREFETCH_ROOMS = 16  # rooms that are loaded concurrently
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveRooms:
+    """Finds active rooms, and loads them."""
+
+    db: Database
+    rooms: RoomRegistry
+    ephemeral: Sequence[EphemeralEvents]
+
+    async def since(self, room_nids: Iterable[int], since: SyncToken) -> set[int]:
+        """Those of the rooms that may have new events or state above a token."""
+        active = set(room_nids)
+        silent = [nid for nid in active if self.rooms.loaded(nid) is None]
+        if silent:
+            active.difference_update(silent)
+            active.update(await self.db.run(rooms_with_events_after, silent, since.base))
+            active.update(await self.db.run(rooms_with_full_state_after, silent, since.base))
+        return active
+
+    async def with_ephemeral(self, room_nids: Collection[int], since: SyncToken) -> set[int]:
+        """The same with the rooms that may have new ephemeral events."""
+        active = await self.since(room_nids, since)
+        silent = [nid for nid in room_nids if nid not in active]
+        for source in self.ephemeral if silent else ():
+            active.update(await source.changed_rooms(silent, since.base))
+        return active
+
+    async def prefetch(self, places: MemberRooms, room_nids: Sequence[int]) -> None:
+        """Load the rooms that are not in memory, concurrently.
+
+        One after the other, each would wait for the database several times. A load that fails here
+        is retried, and raises, where the room is needed.
+        """
+        missing = [
+            nid
+            for nid in room_nids
+            if self.rooms.loaded(nid) is None
+            and (place := places.get(nid)) is not None
+            and place.membership == "join"
+        ]
+        if len(missing) > 1:
+            loading = [Deferred.fromCoroutine(self.rooms.by_number(nid)) for nid in missing]
+            await DeferredList(loading, consumeErrors=True)
+
+
+async def was_joined(rooms: RoomRegistry, room: Room, user_id: str, event: int, since: int) -> bool:
+    """Whether a user was joined at `since`, by their member events from `event` backwards.
+
+    Where the graph forked meanwhile, that event may replace others than those current at `since`,
+    and only the state at `since` decides.
+    """
+    if since < room.forked_at:
+        return await rooms.was_joined(room, user_id, since)
+    number: int | None = event
+    while number is not None:
+        stored = (await rooms.load_events(room, [number]))[number]
+        if (stored.position or 0) <= since:
+            return stored.event.content.get("membership") == "join"
+        number = stored.replaces
+    return False

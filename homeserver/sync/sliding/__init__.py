@@ -1,0 +1,1 @@
+"""Simplified sliding sync: connections, room lists, and what of each room is sent."""

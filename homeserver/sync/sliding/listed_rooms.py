@@ -1,0 +1,125 @@
+"""Rooms as lists see them: their newest event, their type, and whether they are encrypted.
+
+A user's list may have thousands of rooms, of which few are in memory. So what lists are sorted and
+filtered by is a small value for each room, which follows the log; what is missing is read for all
+rooms of a list with one statement.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from homeserver.concurrency.deferreds import gather3
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.protocol.event_types import (
+    CREATE,
+    CREATE_KEY,
+    ENCRYPTION,
+    ENCRYPTION_KEY,
+    SPACE_CHILD,
+)
+from homeserver.rooms.discovery.room_summaries import RoomSummaries
+from homeserver.rooms.room.changes import EventAppended, StateChanged
+from homeserver.rooms.room.event_rows import room_type_of
+from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.names import Names
+from homeserver.storage.rooms.newest_events import newest_positions
+from homeserver.storage.rooms.rooms import RoomTraits, complete_traits, traits_of_rooms
+
+FILTERED_BY = (CREATE, ENCRYPTION, SPACE_CHILD)  # the types of state events
+MAX_ROOMS = 200_000  # about 150 bytes each
+
+
+class ListedRoom:
+    """What lists know of one room: `position` is that of its newest event, or 0."""
+
+    __slots__ = ("is_encrypted", "position", "room_id", "room_type")
+
+    def __init__(self, room_id: str, position: int, room_type: str | None, is_encrypted: bool):
+        self.room_id = room_id
+        self.position = position
+        self.room_type = room_type
+        self.is_encrypted = is_encrypted
+
+
+class ListedRooms:
+    """The listed rooms by their nids. Subscribe `apply` to the log."""
+
+    def __init__(self, db: Database, names: Names, summaries: RoomSummaries) -> None:
+        self._db = db
+        self._names = names
+        self._summaries = summaries
+        self._rooms: LruCache[int, ListedRoom] = LruCache("listed_rooms", MAX_ROOMS)
+        # What was published while rooms are being read, which may not see it.
+        self._loads: list[list[StateChanged]] = []
+        self.version = 0  # changes with everything but positions
+
+    def apply(self, entries: Sequence[Any]) -> None:
+        """Follow the log."""
+        for entry in entries:
+            if isinstance(entry, StateChanged):
+                if any(key[0] in FILTERED_BY for key in entry.changes):
+                    self.version += 1
+                room = self._rooms.peek(entry.room_nid)
+                if room is not None:
+                    _follow(room, entry)
+                for missed in self._loads:
+                    missed.append(entry)
+
+    async def of(self, room_nids: Collection[int]) -> Mapping[int, ListedRoom]:
+        """These rooms, as of now; the values belong to the cache."""
+        peek = self._rooms.peek
+        found = {nid: room for nid in room_nids if (room := peek(nid)) is not None}
+        if len(found) < len(room_nids):
+            missing = [nid for nid in room_nids if nid not in found]
+            found |= await self._load(missing)
+        return found
+
+    async def _load(self, room_nids: Sequence[int]) -> dict[int, ListedRoom]:
+        missed: list[StateChanged] = []
+        self._loads.append(missed)
+        try:
+            loaded = await self._read(room_nids)
+        finally:
+            self._loads.remove(missed)
+        for entry in missed:
+            room = loaded.get(entry.room_nid)
+            if room is not None:
+                _follow(room, entry)
+        return {nid: self._rooms.setdefault(nid, room) for nid, room in loaded.items()}
+
+    async def _read(self, room_nids: Sequence[int]) -> dict[int, ListedRoom]:
+        positions, rows, ids = await gather3(
+            self._db.run(newest_positions, room_nids),
+            self._db.run(traits_of_rooms, room_nids),
+            self._names.names(room_nids),
+        )
+        traits = {row.room: row for row in rows}
+        read: dict[int, ListedRoom] = {}
+        for nid in room_nids:
+            position = positions.get(nid, 0)
+            known = traits.get(nid) if position else None
+            room_type, is_encrypted = await self._complete(known, nid)
+            read[nid] = ListedRoom(ids[nid], position, room_type or None, is_encrypted)
+        return read
+
+    async def _complete(self, traits: RoomTraits | None, nid: int) -> tuple[str, bool]:
+        """The type of a room, and whether it is encrypted, also where no column says so yet."""
+        if traits is None:
+            return "", False  # the server was never in it
+        if traits.room_type is not None and traits.is_encrypted is not None:
+            return traits.room_type, traits.is_encrypted
+        summary = await self._summaries.of(nid)
+        room_type = (summary.room_type if summary is not None else None) or ""
+        is_encrypted = summary is not None and summary.encryption is not None
+        await self._db.run(complete_traits, nid, room_type, is_encrypted)
+        return room_type, is_encrypted
+
+
+def _follow(room: ListedRoom, entry: StateChanged) -> None:
+    if isinstance(entry, EventAppended):
+        room.position = max(room.position, entry.position)
+    create = entry.changes.get(CREATE_KEY)
+    if create is not None:
+        room.room_type = room_type_of(create.event.content) or None
+    if ENCRYPTION_KEY in entry.changes:
+        room.is_encrypted = entry.changes[ENCRYPTION_KEY] is not None

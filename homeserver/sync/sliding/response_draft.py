@@ -1,0 +1,151 @@
+"""A response while it is made, and what the connection has of rooms after it.
+
+Spec: MSC4186
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from homeserver.protocol.filters import Filter, RoomEventFilter, RoomFilter
+from homeserver.protocol.sliding_sync.request import SlidingSyncRequest
+from homeserver.protocol.sliding_sync.response import RoomResult
+from homeserver.protocol.sliding_sync.room_config import RoomConfig
+from homeserver.rooms.room.user_rooms import MemberRooms
+from homeserver.sync.sliding.connection import (
+    LIVE,
+    NEVER,
+    NOTHING_SENT,
+    ConnectionState,
+    ListedScope,
+    ScopedRoom,
+    SentRoom,
+)
+from homeserver.sync.sliding.extensions import ExtensionUpdate
+from homeserver.sync.sliding.room_reading import RoomReading
+from homeserver.sync.sync_request import STATE_AFTER, SyncRequest
+from homeserver.sync.sync_span import SyncSpan
+
+
+@dataclass(slots=True)
+class ResponseDraft:
+    """A response while it is made.
+
+    `changed` is what changed for the user since the state, `None` where everything may have;
+    `places` are the memberships of the rooms that may be looked at. `with_data` are the rooms with
+    new account data, and `direct` the direct chats, if they may have changed. `sent` is what the
+    connection has after the response, of the rooms where that changed; `is_complete` says whether
+    it has all of the rooms that were asked for.
+    """
+
+    request: SlidingSyncRequest
+    reader: SyncRequest
+    state: ConnectionState
+    span: SyncSpan
+    changed: set[int] | None
+    places: MemberRooms
+    scope: ListedScope
+    direct: frozenset[int] | None = None
+    with_data: set[int] = field(default_factory=set)
+    extensions: ExtensionUpdate = field(default_factory=ExtensionUpdate)
+    results: dict[str, RoomResult] = field(default_factory=dict)
+    sent: dict[int, SentRoom] = field(default_factory=dict)
+    requests: dict[tuple[int, bool], SyncRequest] = field(default_factory=dict)
+    is_complete: bool = True
+
+    def request_of(self, config: RoomConfig) -> SyncRequest:
+        """The request to `/sync` for the rooms with a config."""
+        key = config.timeline_limit, config.wants_all_members
+        found = self.requests.get(key)
+        if found is None:
+            reader = self.reader
+            found = self.requests[key] = SyncRequest(
+                reader.caller,
+                _filter(*key),
+                False,
+                STATE_AFTER,
+                reader.ignored,
+                reader.connection,
+            )
+        return found
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the client has everything of the scope up to the token of its state."""
+        return self.state.settled is self.scope
+
+    def note_sent(
+        self, nid: int, reading: RoomReading, scoped: ScopedRoom, result: RoomResult | None
+    ) -> None:
+        """Note what the connection has of a room that was looked at."""
+        before = reading.sent
+        sent, config, limit = before, scoped.config, before.limit
+        if config.timeline_limit > limit or (result is not None and result.limited is True):
+            limit = config.timeline_limit
+        if reading.since is None:
+            sent, limit = NOTHING_SENT, config.timeline_limit
+        after = self._sent_now(nid, sent, scoped)
+        if (limit, reading.is_dm, config) != (after.limit, after.is_dm, after.config):
+            after = after._replace(limit=limit, is_dm=reading.is_dm, config=config)
+        if after is not before:
+            self.sent[nid] = after
+
+    def note_missed(self) -> None:
+        """Note up to where the client has the rooms that it did not ask for now."""
+        state, changed, scope = self.state, self.changed, self.scope.rooms
+        if state.token is None:
+            return
+        nids: Collection[int] = state.rooms.keys()
+        if changed is not None:
+            nids = changed | self.with_data
+        for nid in nids:
+            sent = state.rooms.get(nid)
+            if sent is not None and nid not in scope:
+                self.sent[nid] = self._sent_now(nid, sent, ScopedRoom(sent.config), upto=False)
+
+    def _sent_now(
+        self, nid: int, sent: SentRoom, scoped: ScopedRoom, *, upto: bool = True
+    ) -> SentRoom:
+        """`sent` after a response with the given parts of a room that may have changed."""
+        token = self.state.token
+        at = NEVER if token is None else token.of_room(nid)
+
+        def after(before: int, *, is_sent: bool) -> int:
+            if is_sent:
+                return LIVE
+            return at if before == LIVE else before
+
+        account_data = sent.account_data
+        if scoped.account_data:
+            account_data = LIVE
+        elif nid in self.with_data:
+            account_data = NEVER
+        now = (
+            after(sent.upto, is_sent=upto),
+            after(sent.receipts, is_sent=scoped.receipts),
+            after(sent.typing, is_sent=scoped.typing),
+            account_data,
+        )
+        return sent if sent[:4] == now else SentRoom(*now, *sent[4:])
+
+
+@lru_cache(maxsize=256)
+def _filter(timeline_limit: int, wants_all_members: bool) -> Filter:
+    """The filter of `/sync` for rooms with such a config."""
+    return Filter(
+        room=RoomFilter(
+            timeline=RoomEventFilter(limit=timeline_limit),
+            state=RoomEventFilter(lazy_load_members=not wants_all_members),
+        )
+    )
+
+
+def is_settled(sent: SentRoom, scoped: ScopedRoom) -> bool:
+    """Whether the client has all that it wants of a room that has not changed."""
+    return (
+        sent.upto == LIVE
+        and (sent.config is scoped.config or sent.config == scoped.config)
+        and (sent.receipts == LIVE or not scoped.receipts)
+        and (sent.typing == LIVE or not scoped.typing)
+        and (sent.account_data == LIVE or not scoped.account_data)
+    )

@@ -1,0 +1,289 @@
+"""The response to one request of a connection, and the state of the connection after it.
+
+A response is made from a sync point, like one of `/sync`: what happens while it is being made is
+for the next one. Only rooms are looked at that the request asks for and that may have something
+new: they changed, or the client does not have them, or not all that it wants of them.
+
+Spec: MSC4186
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from msgspec import UNSET
+
+from homeserver.concurrency.clock import Clock
+from homeserver.concurrency.cooperative import TimeSlice
+from homeserver.concurrency.deferreds import gather_all
+from homeserver.protocol.sliding_sync.request import SlidingSyncRequest
+from homeserver.protocol.sliding_sync.response import ExtensionResults, RoomResult
+from homeserver.protocol.sliding_sync.room_config import RoomConfig
+from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room import Room
+from homeserver.rooms.room.user_rooms import Membership
+from homeserver.sync.active_rooms import ActiveRooms, was_joined
+from homeserver.sync.sliding.connection import (
+    LIVE,
+    NOTHING_SENT,
+    ConnectionState,
+    ListedScope,
+    OfferedState,
+    ScopedRoom,
+    SlidingConnection,
+)
+from homeserver.sync.sliding.extensions import Extensions
+from homeserver.sync.sliding.response_draft import ResponseDraft, is_settled
+from homeserver.sync.sliding.room_filters import RoomFilters
+from homeserver.sync.sliding.room_lists import ListReader, RoomLists
+from homeserver.sync.sliding.room_reading import RoomReading
+from homeserver.sync.sliding.room_results import RoomResults
+from homeserver.sync.sync_points import SyncPoint, SyncPoints
+from homeserver.sync.sync_request import SyncRequest
+from homeserver.sync.sync_span import SyncSpan
+from homeserver.sync.user_change_queues import USER_DATA
+
+CONCURRENT_ROOMS = 16
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a response has, and the state after it. `is_new` if it has anything new."""
+
+    counts: Mapping[str, int]
+    rooms: Mapping[str, RoomResult]
+    extensions: ExtensionResults
+    offered: OfferedState
+    is_new: bool
+
+
+class Responses:
+    """Makes responses."""
+
+    def __init__(
+        self,
+        rooms: RoomRegistry,
+        sync_points: SyncPoints,
+        lists: RoomLists,
+        filters: RoomFilters,
+        results: RoomResults,
+        extensions: Extensions,
+        active_rooms: ActiveRooms,
+        clock: Clock,
+    ) -> None:
+        self._rooms = rooms
+        self._sync_points = sync_points
+        self._lists = lists
+        self._filters = filters
+        self._results = results
+        self._extensions = extensions
+        self._active_rooms = active_rooms
+        self._clock = clock
+
+    async def make(
+        self, request: SlidingSyncRequest, reader: SyncRequest, connection: SlidingConnection
+    ) -> Answer:
+        """What is new for a connection in its state."""
+        draft = await self._begin(request, reader, connection)
+        wanted, span = request.body.extensions, draft.span
+        if draft.changed is None or draft.changed or not draft.is_settled:
+            if wanted.account_data is not None:
+                await self._extensions.add_account_data(draft.extensions, reader, draft.state, span)
+            await self._add_rooms(draft)
+            draft.note_missed()
+        await self._add_device_data(draft)
+        token = span.token
+        offered = OfferedState(
+            token,
+            draft.sent,
+            token if wanted.e2ee else draft.state.e2ee,
+            draft.state.account_data if wanted.account_data is None else token,
+            draft.scope if draft.is_complete else None,
+        )
+        is_new = bool(draft.results) or draft.extensions.is_new
+        return Answer(draft.scope.counts, draft.results, draft.extensions.results, offered, is_new)
+
+    async def _begin(
+        self, request: SlidingSyncRequest, reader: SyncRequest, connection: SlidingConnection
+    ) -> ResponseDraft:
+        """The draft at a sync point, with the scope of the request.
+
+        The scope is that of the request before if it cannot have changed; most requests repeat it.
+        """
+        state, scope = connection.state, connection.scope
+        point = await self._sync_points.take(reader.user_id, state.token)
+        if scope is None or not self._is_current(scope, request, state, point):
+            point = await self._sync_points.take(reader.user_id, state.token, all_rooms=True)
+            list_reader = ListReader(reader, point.rooms, state.rooms)
+            scope = await self._lists.scope(request.body, list_reader)
+            connection.use_scope(scope)
+        span = SyncSpan(state.token, point.now)
+        return ResponseDraft(request, reader, state, span, point.changed, point.rooms, scope)
+
+    def _is_current(
+        self,
+        scope: ListedScope,
+        request: SlidingSyncRequest,
+        state: ConnectionState,
+        point: SyncPoint,
+    ) -> bool:
+        """Whether a scope that was computed after `state` has not changed until a sync point."""
+        token, changed = state.token, point.changed
+        if (
+            token is None
+            or changed is None
+            or USER_DATA in changed
+            or scope.body is not request.body
+            or scope.version != self._lists.version
+        ):
+            return False
+        return not point.rooms or (
+            scope.is_whole
+            and all(
+                place.membership == "join" and place.position <= token.of_room(nid)
+                for nid, place in point.rooms.items()
+            )
+        )
+
+    async def _add_rooms(self, draft: ResponseDraft) -> None:
+        candidates = await self._candidates(draft)
+        time_slice = TimeSlice(self._clock)
+        for start in range(0, len(candidates), CONCURRENT_ROOMS):
+            if time_slice.is_over:
+                await time_slice.next()
+            part = candidates[start : start + CONCURRENT_ROOMS]
+            if len(part) == 1:
+                await self._add_room(draft, part[0])
+            else:
+                # After a start each of them waits for the database several times.
+                await gather_all(self._add_room(draft, nid) for nid in part)
+
+    async def _candidates(self, draft: ResponseDraft) -> Sequence[int]:
+        """The rooms, of those in scope, that may have something new."""
+        state, changed, scope = draft.state, draft.changed, draft.scope.rooms
+        if changed is None or USER_DATA in changed:
+            draft.direct = await self._filters.direct_nids(draft.reader.user_id)
+        if changed is None and state.token is not None:
+            known = [nid for nid in scope if nid in state.rooms]
+            changed = await self._active_rooms.with_ephemeral(known, state.token)
+        for room_id in draft.extensions.account_data:
+            draft.with_data.add(await self._rooms.find_room_nid(room_id) or 0)
+        touched = draft.with_data.union(changed or ())
+        direct, sent = draft.direct, state.rooms
+        if direct is None and draft.is_settled:
+            return [nid for nid in touched if nid in scope]
+        return [
+            nid
+            for nid, scoped in scope.items()
+            if nid in touched
+            or not is_settled(sent.get(nid, NOTHING_SENT), scoped)
+            or (direct is not None and (nid in direct) != sent[nid].is_dm)
+        ]
+
+    async def _add_room(self, draft: ResponseDraft, nid: int) -> None:
+        place, scoped = draft.places[nid], draft.scope.rooms[nid]
+        if place.position > draft.span.of_room(nid)[1]:
+            draft.is_complete = False
+            return
+        room = self._rooms.loaded(nid) or await self._rooms.by_number(nid)
+        is_joined = place.membership == "join"
+        if room is None or (
+            is_joined and room.partial is not None and scoped.config.wants_all_members
+        ):
+            draft.is_complete = False
+            return
+        reading = await self._reading(draft, room, place, scoped)
+        if is_joined:
+            result = await self._results.joined(reading)
+        elif reading.since is not None and place.position <= reading.since:
+            result = None
+        elif place.membership in ("invite", "knock"):
+            result = await self._results.invited(reading)
+        else:
+            result = await self._results.left(reading)
+        if result is not None:
+            if scoped.lists and result.lists is UNSET:
+                result.lists = scoped.lists
+            draft.results[room.room_id] = result
+            draft.span.has_room(nid, reading.now)
+        if is_joined:
+            await self._add_extensions(draft, reading, scoped)
+        draft.note_sent(nid, reading, scoped, result)
+
+    async def _reading(
+        self, draft: ResponseDraft, room: Room, place: Membership, scoped: ScopedRoom
+    ) -> RoomReading:
+        nid, config = room.room_nid, scoped.config
+        sent = draft.state.rooms.get(nid, NOTHING_SENT)
+        since = draft.state.since(nid, sent.upto)
+        live_since, now = draft.span.of_room(nid)
+        if since is not None and await self._has_to_begin(draft, room, place, config, since):
+            since = None
+        direct = draft.direct
+        is_dm = sent.is_dm if direct is None else nid in direct
+        if direct is None and sent is NOTHING_SENT:
+            draft.direct = await self._filters.direct_nids(draft.reader.user_id)
+            is_dm = nid in draft.direct
+        return RoomReading(
+            room,
+            place,
+            draft.request_of(config),
+            config,
+            sent,
+            since,
+            now,
+            live_since,
+            is_dm,
+            draft.request.body.has_counts,
+            scoped.lists,
+        )
+
+    async def _has_to_begin(
+        self, draft: ResponseDraft, room: Room, place: Membership, config: RoomConfig, since: int
+    ) -> bool:
+        """Whether the client has to replace what it has of a room."""
+        user_id = draft.reader.user_id
+        if place.membership != "join":
+            return place.position > since and not await was_joined(
+                self._rooms, room, user_id, place.event, since
+            )
+        if since < room.full_state_at and config.wants_all_members:
+            return True
+        return place.position > since and not await was_joined(
+            self._rooms, room, user_id, place.event, since
+        )
+
+    async def _add_extensions(
+        self, draft: ResponseDraft, reading: RoomReading, scoped: ScopedRoom
+    ) -> None:
+        """Add what the extensions have of a room that the user is in."""
+        room, state, sent = reading.room, draft.state, reading.sent
+        update, nid = draft.extensions, reading.room.room_nid
+        is_fresh = reading.since is None
+        if scoped.receipts:
+            since = None if is_fresh else state.since(nid, sent.receipts)
+            shown = _event_ids(draft.results.get(room.room_id))
+            await self._extensions.add_receipts(update, draft.reader, room, since, shown)
+        if scoped.typing:
+            since = None if is_fresh else state.since(nid, sent.typing)
+            await self._extensions.add_typing(update, draft.reader, room, since)
+        if scoped.account_data:
+            is_first = is_fresh or sent.account_data != LIVE
+            await self._extensions.add_room_data(
+                update, draft.reader, room.room_id, is_first=is_first
+            )
+
+    async def _add_device_data(self, draft: ResponseDraft) -> None:
+        wanted, reader = draft.request.body.extensions, draft.reader
+        if wanted.to_device is not None:
+            await self._extensions.add_messages(
+                draft.extensions, reader, wanted.to_device, draft.span
+            )
+        if wanted.e2ee:
+            await self._extensions.add_e2ee(
+                draft.extensions, reader, draft.state, draft.span, draft.changed, draft.places
+            )
+
+
+def _event_ids(result: RoomResult | None) -> Collection[str]:
+    """The ids of the events in the timeline of a result."""
+    return () if result is None else result.event_ids

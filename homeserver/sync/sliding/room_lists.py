@@ -1,0 +1,217 @@
+"""The lists of a request: which of the user's rooms are in their ranges, and with which config.
+
+Rooms are sorted by their newest event, or, where the user is not in the room, by the event that
+made it so. Invites from ignored users, and blocked ones, are in no list.
+
+Spec: MSC4186
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from homeserver.accounts.user_data.account_data import AccountData
+from homeserver.concurrency.clock import Clock
+from homeserver.concurrency.cooperative import TimeSlice
+from homeserver.concurrency.lru_cache import LruCache
+from homeserver.protocol.proposals.invite_filter import InviteAction
+from homeserver.protocol.sliding_sync.request import (
+    ExtensionConfigs,
+    ExtensionScope,
+    ListConfig,
+    RequestBody,
+)
+from homeserver.protocol.sliding_sync.room_config import RoomConfig
+from homeserver.rooms.history.visibility import Visibility
+from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.user_rooms import MemberRooms, Membership
+from homeserver.sync.sliding.connection import ListedScope, ScopedRoom, SentRoom
+from homeserver.sync.sliding.listed_rooms import ListedRoom, ListedRooms
+from homeserver.sync.sliding.room_filters import RoomFilters
+from homeserver.sync.sync_request import SyncRequest
+
+MAX_CACHED_MEMBERSHIPS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class ListReader:
+    """Whose lists these are: their memberships, and the rooms that the connection was sent."""
+
+    request: SyncRequest
+    places: MemberRooms
+    sent: Mapping[int, SentRoom]
+
+
+class RoomLists:
+    """Computes lists."""
+
+    def __init__(
+        self,
+        rooms: RoomRegistry,
+        listed: ListedRooms,
+        filters: RoomFilters,
+        account_data: AccountData,
+        visibility: Visibility,
+        clock: Clock,
+    ) -> None:
+        self._clock = clock
+        self._rooms = rooms
+        self._listed = listed
+        self._filters = filters
+        self._account_data = account_data
+        self._visibility = visibility
+        self._memberships: LruCache[tuple[str, int, int], bool] = LruCache(
+            "former_memberships", MAX_CACHED_MEMBERSHIPS
+        )
+
+    @property
+    def version(self) -> int:
+        """Changes with everything that filters depend on, except for a user's own data."""
+        return self._listed.version
+
+    async def scope(self, body: RequestBody, reader: ListReader) -> ListedScope:
+        """The rooms of a request."""
+        version = self.version
+        scoped: dict[int, ScopedRoom] = {}
+        counts: dict[str, int] = {}
+        is_whole = True
+        time_slice = TimeSlice(self._clock)
+        if body.lists:
+            shown = await self._shown(reader)
+            rooms = await self._listed.of(shown)
+            order = _sorted(shown, rooms, reader.places)
+            for name, config in body.lists.items():
+                if time_slice.is_over:
+                    await time_slice.next()
+                passing = await self._filters.passing(
+                    reader.request.user_id, config.filters, order, rooms, reader.places
+                )
+                counts[name] = len(passing)
+                in_ranges = _in_ranges(passing, config)
+                is_whole = is_whole and len(in_ranges) == len(passing)
+                _add(scoped, in_ranges, _scoped_by_list(name, config, body.extensions))
+        for room_id, room_config in body.subscriptions.items():
+            nid = await self._rooms.find_room_nid(room_id)
+            place = None if nid is None else reader.places.get(nid)
+            if nid is not None and place is not None and await self._may_subscribe(reader, nid):
+                each = _scoped_by_subscription(room_id, room_config, body.extensions)
+                _add(scoped, (nid,), each)
+        return ListedScope(body, version, counts, scoped, is_whole)
+
+    async def _shown(self, reader: ListReader) -> Sequence[int]:
+        """The rooms of all lists before they are filtered."""
+        found = []
+        for nid, place in reader.places.items():
+            if place.membership == "join" or await self._is_shown(reader, nid, place):
+                found.append(nid)
+        return found
+
+    async def _is_shown(self, reader: ListReader, nid: int, place: Membership) -> bool:
+        """Whether a room is listed that the user is not in."""
+        user_id = reader.request.user_id
+        if place.membership == "invite":
+            return not await self._hides_invite(reader.request, place)
+        if place.membership == "knock":
+            return True
+        if place.forgotten:
+            return False
+        if nid in reader.sent:
+            return True
+        is_leave = place.membership == "leave" and place.sender == user_id
+        return not is_leave and await self._was_member(nid, place, user_id)
+
+    async def _may_subscribe(self, reader: ListReader, nid: int) -> bool:
+        """Whether the user may see anything of a room now."""
+        place, user_id = reader.places[nid], reader.request.user_id
+        if place.membership in ("join", "knock"):
+            return True
+        if place.membership == "invite":
+            return not await self._hides_invite(reader.request, place)
+        return not place.forgotten and (
+            nid in reader.sent or await self._was_member(nid, place, user_id)
+        )
+
+    async def _hides_invite(self, request: SyncRequest, place: Membership) -> bool:
+        action = await self._account_data.invite_action(request.user_id, place.sender)
+        return action is not InviteAction.ALLOW
+
+    async def _was_member(self, nid: int, place: Membership, user_id: str) -> bool:
+        """Whether a user who is not in a room ever was."""
+        key = user_id, nid, place.event
+        known = self._memberships.get(key)
+        if known is None:
+            room = await self._rooms.by_number(nid)
+            known = room is not None and await self._visibility.joined_until(room, user_id) > 0
+            self._memberships.put(key, known)
+        return known
+
+
+def _sorted(
+    shown: Sequence[int], rooms: Mapping[int, ListedRoom], places: MemberRooms
+) -> Sequence[int]:
+    """The rooms with the latest activity first."""
+
+    def activity(nid: int) -> int:
+        place = places[nid]
+        return rooms[nid].position if place.membership == "join" else place.position
+
+    return sorted(shown, key=activity, reverse=True)
+
+
+def _in_ranges(passing: Sequence[int], config: ListConfig) -> Sequence[int]:
+    if config.ranges is None:
+        return passing
+    if len(config.ranges) == 1:
+        ((start, end),) = config.ranges
+        return passing[start : end + 1]
+    found = [nid for start, end in config.ranges for nid in passing[start : end + 1]]
+    return list(dict.fromkeys(found))
+
+
+def _scoped_by_list(name: str, config: ListConfig, extensions: ExtensionConfigs) -> ScopedRoom:
+    def has(scope: ExtensionScope | None) -> bool:
+        return scope is not None and scope.has_list(name)
+
+    return ScopedRoom(
+        config.room,
+        (name,),
+        has(extensions.receipts),
+        has(extensions.typing),
+        has(extensions.account_data),
+    )
+
+
+def _scoped_by_subscription(
+    room_id: str, config: RoomConfig, extensions: ExtensionConfigs
+) -> ScopedRoom:
+    def has(scope: ExtensionScope | None) -> bool:
+        return scope is not None and scope.has_subscription(room_id)
+
+    return ScopedRoom(
+        config,
+        (),
+        has(extensions.receipts),
+        has(extensions.typing),
+        has(extensions.account_data),
+    )
+
+
+def _add(scoped: dict[int, ScopedRoom], nids: Sequence[int], each: ScopedRoom) -> None:
+    """Add rooms; one that is there already gets the superset of both."""
+    if scoped.keys().isdisjoint(nids):
+        scoped.update(dict.fromkeys(nids, each))
+        return
+    combined: dict[ScopedRoom, ScopedRoom] = {}
+    for nid in nids:
+        other = scoped.get(nid)
+        if other is None:
+            scoped[nid] = each
+            continue
+        if other not in combined:
+            combined[other] = ScopedRoom(
+                RoomConfig.combined([other.config, each.config]),
+                (*other.lists, *each.lists),
+                other.receipts or each.receipts,
+                other.typing or each.typing,
+                other.account_data or each.account_data,
+            )
+        scoped[nid] = combined[other]

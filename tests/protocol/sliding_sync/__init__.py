@@ -1,0 +1,1 @@
+"""Tests of the requests and responses of sliding sync."""
