@@ -107,9 +107,11 @@ class Responses:
     ) -> ResponseDraft:
         """The draft at a sync point, with the scope of the request.
 
-        The scope is that of the request before if it cannot have changed; most requests repeat it.
+        The scope is that of the request before, if the client has everything of it and it cannot
+        have changed: then only memberships of rooms that have changed are needed.
         """
-        state, scope = connection.state, connection.scope
+        state = connection.state
+        scope = state.settled
         point = await self._sync_points.take(reader.user_id, state.token)
         if scope is None or not self._is_current(scope, request, state, point):
             point = await self._sync_points.take(reader.user_id, state.token, all_rooms=True)
