@@ -269,7 +269,7 @@ class MembershipTests(SlidingTestCase):
         self.assertNotIn("invite_state", left)
 
     async def test_left_room_is_sent_to_a_client_that_has_it(self) -> None:
-        """A room that was left elsewhere disappears, and a new client never sees it."""
+        """A room that was left on another device disappears, and a new client never sees it."""
         room = await self.alice.create_room(public=True)
         await self.bob.join(room)
         client = SlidingClient(self.bob)
