@@ -167,8 +167,8 @@ class Responses:
         if changed is None and state.token is not None:
             known = [nid for nid in scope if nid in state.rooms]
             changed = await self._active_rooms.with_ephemeral(known, state.token)
-        for room_id in draft.extensions.account_data:
-            draft.with_data.add(await self._rooms.find_room_nid(room_id) or 0)
+        with_data = await self._rooms.find_room_nids(draft.extensions.account_data)
+        draft.with_data.update(with_data.values())
         touched = draft.with_data.union(changed or ())
         direct, sent = draft.direct, state.rooms
         if direct is None and draft.is_settled:
