@@ -16,6 +16,7 @@ from homeserver.protocol.sliding_sync.request import RequestBody
 from homeserver.protocol.sliding_sync.room_config import RoomConfig
 from homeserver.streams.positions import MAX_POSITION
 from homeserver.streams.sync_tokens import SyncToken
+from homeserver.sync.sync_request import SyncRequest
 
 LIVE: Final = MAX_POSITION
 """In place of a position: everything up to the token of the state was sent."""
@@ -25,6 +26,7 @@ NEVER: Final = 0
 BYTES = 3_000  # of an empty connection, with what belongs to it
 BYTES_OF_ROOM = 120
 BYTES_OF_BODY = 8  # for each byte of the requests whose configs are kept
+MAX_REQUESTS = 4  # to `/sync` that are kept: most clients have as many configs
 MAX_ASKED_FOR = 1 << 20  # bytes of these requests
 NO_CONFIG = RoomConfig(0)
 
@@ -127,6 +129,8 @@ class SlidingConnection:
         self.offered_pos: str | None = None
         self._body: RequestBody | None = None
         self._bytes_asked_for = 0
+        self._reader: SyncRequest | None = None
+        self._requests: dict[tuple[int, bool], SyncRequest] = {}
         self._end_turn: Callable[[], None] | None = None
 
     @property
@@ -178,6 +182,13 @@ class SlidingConnection:
             for nid, sent in rooms.items():
                 if nid not in scope.rooms:
                     rooms[nid] = sent._replace(config=NO_CONFIG)
+
+    def requests_of(self, reader: SyncRequest) -> dict[tuple[int, bool], SyncRequest]:
+        """The requests to `/sync` of a reader, as `ResponseDraft` makes and keeps them."""
+        if self._reader != reader or len(self._requests) > MAX_REQUESTS:
+            self._requests = {}
+        self._reader = reader
+        return self._requests
 
     def end_turn(self) -> None:
         """End the request that runs, if there is one."""

@@ -34,7 +34,8 @@ class ResponseDraft:
     `changed` is what changed for the user since the state, `None` where everything may have;
     `places` are the memberships of the rooms that may be looked at. `with_data` are the rooms with
     new account data, and `direct` the direct chats, if they may have changed. `sent` is what the
-    connection has after the response, of the rooms where that changed; `is_complete` says whether
+    connection has after the response, of the rooms where that changed; `requests` are those to
+    `/sync` by what is different between configs; `is_complete` says whether
     it has all of the rooms that were asked for.
     """
 
@@ -45,12 +46,12 @@ class ResponseDraft:
     changed: set[int] | None
     places: MemberRooms
     scope: ListedScope
+    requests: dict[tuple[int, bool], SyncRequest]
     direct: frozenset[int] | None = None
     with_data: set[int] = field(default_factory=set)
     extensions: ExtensionUpdate = field(default_factory=ExtensionUpdate)
     results: dict[str, RoomResult] = field(default_factory=dict)
     sent: dict[int, SentRoom] = field(default_factory=dict)
-    requests: dict[tuple[int, bool], SyncRequest] = field(default_factory=dict)
     is_complete: bool = True
 
     def request_of(self, config: RoomConfig) -> SyncRequest:

@@ -119,7 +119,10 @@ class Responses:
             scope = await self._lists.scope(request.body, list_reader)
             connection.use_scope(scope)
         span = SyncSpan(state.token, point.now)
-        return ResponseDraft(request, reader, state, span, point.changed, point.rooms, scope)
+        requests = connection.requests_of(reader)
+        return ResponseDraft(
+            request, reader, state, span, point.changed, point.rooms, scope, requests
+        )
 
     def _is_current(
         self,
