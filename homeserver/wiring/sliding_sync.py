@@ -43,7 +43,7 @@ class SlidingSyncParts:
     ) -> None:
         db, log, registry, names = sources.db, sources.log, core.registry, core.names
         listed = ListedRooms(db, names, rooms.summaries)
-        filters = RoomFilters(sources.account_data, names, registry, sections.invitations)
+        filters = RoomFilters(sources.account_data, registry, sections.invitations)
         active = ActiveRooms(db, registry, sources.ephemeral)
         devices, receipts, typing, presence = extended
         extensions = Extensions(devices, sources.account_data, receipts, typing, active)

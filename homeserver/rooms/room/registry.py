@@ -216,6 +216,10 @@ class RoomRegistry:
         """The numeric id of a room id, if this server has stored one."""
         return await self._storage.names.find_nid(room_id)
 
+    async def find_room_nids(self, room_ids: Iterable[str]) -> dict[str, int]:
+        """The numeric ids of those of the room ids that have one, with one query at most."""
+        return await self._storage.names.find_nids(room_ids)
+
     async def state_entries(self, root: bytes) -> Mapping[Key, int]:
         """The state with this root: numeric ids of type, state key and event."""
         return await self._storage.states.load(root)

@@ -16,6 +16,7 @@ from homeserver.protocol.sliding_sync.request import RequestBody
 from homeserver.protocol.sliding_sync.room_config import RoomConfig
 from homeserver.streams.positions import MAX_POSITION
 from homeserver.streams.sync_tokens import SyncToken
+from homeserver.sync.sync_request import SyncRequest
 
 LIVE: Final = MAX_POSITION
 """In place of a position: everything up to the token of the state was sent."""
@@ -25,6 +26,7 @@ NEVER: Final = 0
 BYTES = 3_000  # of an empty connection, with what belongs to it
 BYTES_OF_ROOM = 120
 BYTES_OF_BODY = 8  # for each byte of the requests whose configs are kept
+MAX_REQUESTS = 4  # to `/sync` that are kept: most clients have as many configs
 MAX_ASKED_FOR = 1 << 20  # bytes of these requests
 NO_CONFIG = RoomConfig(0)
 
@@ -118,18 +120,17 @@ class OfferedState:
 
 
 class SlidingConnection:
-    """One connection. `number` is the number of its last response, and part of its `pos`.
-
-    `scope` is the last one that was computed for it.
-    """
+    """One connection. `number` is the number of its last response, and part of its `pos`."""
 
     def __init__(self, number: int, state: ConnectionState | None = None) -> None:
         self.number = number
         self.state = state or ConnectionState()
         self.offered: OfferedState | None = None
         self.offered_pos: str | None = None
-        self.scope: ListedScope | None = None
+        self._body: RequestBody | None = None
         self._bytes_asked_for = 0
+        self._reader: SyncRequest | None = None
+        self._requests: dict[tuple[int, bool], SyncRequest] = {}
         self._end_turn: Callable[[], None] | None = None
 
     @property
@@ -167,14 +168,14 @@ class SlidingConnection:
         self.offered = self.offered_pos = None
 
     def use_scope(self, scope: ListedScope) -> None:
-        """Keep the scope of a request.
+        """Count what a request asks for.
 
         The rooms keep the configs of earlier ones. Before these become too many, the rooms that are
         out of scope lose theirs: the client gets all that it wants of them when it asks again.
         """
-        if self.scope is None or self.scope.body is not scope.body:
+        if self._body is not scope.body:
             self._bytes_asked_for += scope.body.size
-        self.scope = scope
+        self._body = scope.body
         if self._bytes_asked_for > MAX_ASKED_FOR:
             self._bytes_asked_for = 2 * scope.body.size
             rooms = self.state.rooms
@@ -182,13 +183,24 @@ class SlidingConnection:
                 if nid not in scope.rooms:
                     rooms[nid] = sent._replace(config=NO_CONFIG)
 
+    def requests_of(self, reader: SyncRequest) -> dict[tuple[int, bool], SyncRequest]:
+        """The requests to `/sync` of a reader, as `ResponseDraft` makes and keeps them."""
+        if self._reader != reader or len(self._requests) > MAX_REQUESTS:
+            self._requests = {}
+        self._reader = reader
+        return self._requests
+
+    def end_turn(self) -> None:
+        """End the request that runs, if there is one."""
+        if self._end_turn is not None:
+            self._end_turn()
+
     def begin_turn(self, end: Callable[[], None]) -> Callable[[], None]:
         """Begin a request, which ends the one that runs; call the result when it is over.
 
         `end` is called if another one begins.
         """
-        if self._end_turn is not None:
-            self._end_turn()
+        self.end_turn()
         self._end_turn = end
 
         def finish() -> None:

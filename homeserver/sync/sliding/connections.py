@@ -84,6 +84,7 @@ class SlidingConnections:
         if pos is None:
             # A number that no state of an earlier connection with this name had.
             number = position_at(wall_seconds(self._clock)) >> SLOT_BITS
+            self._end(key)
             connection = self._connections.put(key, SlidingConnection(number))
             if request.caller.device_id is not None:
                 self._begun.add(request.device)
@@ -154,14 +155,19 @@ class SlidingConnections:
         if len(own) > MAX_OF_DEVICE:
             oldest = next(iter(own))
             del own[oldest]
-            self._connections.pop((key[0], key[1], oldest))
-            self._unsaved.pop((key[0], key[1], oldest), None)
+            self._end((key[0], key[1], oldest))
+
+    def _end(self, key: ConnectionKey) -> None:
+        """End a connection, and the request that runs on it."""
+        connection = self._connections.pop(key)
+        self._unsaved.pop(key, None)
+        if connection is not None:
+            connection.end_turn()
 
     def _remove(self, device: DeviceKey) -> None:
         self._removed.add(device)
         for conn_id in self._of_devices.pop(device, ()):
-            self._connections.pop((*device, conn_id))
-            self._unsaved.pop((*device, conn_id), None)
+            self._end((*device, conn_id))
 
     def _forget(self, key: ConnectionKey) -> None:
         own = self._of_devices.get(key[:2])

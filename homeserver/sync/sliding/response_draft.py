@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from homeserver.protocol.filters import Filter, RoomEventFilter, RoomFilter
-from homeserver.protocol.sliding_sync.request import SlidingSyncRequest
+from homeserver.protocol.sliding_sync.request import MAX_TIMELINE_LIMIT, SlidingSyncRequest
 from homeserver.protocol.sliding_sync.response import RoomResult
 from homeserver.protocol.sliding_sync.room_config import RoomConfig
 from homeserver.rooms.room.user_rooms import MemberRooms
@@ -34,7 +34,8 @@ class ResponseDraft:
     `changed` is what changed for the user since the state, `None` where everything may have;
     `places` are the memberships of the rooms that may be looked at. `with_data` are the rooms with
     new account data, and `direct` the direct chats, if they may have changed. `sent` is what the
-    connection has after the response, of the rooms where that changed; `is_complete` says whether
+    connection has after the response, of the rooms where that changed; `requests` are those to
+    `/sync` by what is different between configs; `is_complete` says whether
     it has all of the rooms that were asked for.
     """
 
@@ -45,12 +46,12 @@ class ResponseDraft:
     changed: set[int] | None
     places: MemberRooms
     scope: ListedScope
+    requests: dict[tuple[int, bool], SyncRequest]
     direct: frozenset[int] | None = None
     with_data: set[int] = field(default_factory=set)
     extensions: ExtensionUpdate = field(default_factory=ExtensionUpdate)
     results: dict[str, RoomResult] = field(default_factory=dict)
     sent: dict[int, SentRoom] = field(default_factory=dict)
-    requests: dict[tuple[int, bool], SyncRequest] = field(default_factory=dict)
     is_complete: bool = True
 
     def request_of(self, config: RoomConfig) -> SyncRequest:
@@ -79,11 +80,10 @@ class ResponseDraft:
     ) -> None:
         """Note what the connection has of a room that was looked at."""
         before = reading.sent
-        sent, config, limit = before, scoped.config, before.limit
-        if config.timeline_limit > limit or (result is not None and result.limited is True):
-            limit = config.timeline_limit
+        sent, config = before, scoped.config
         if reading.since is None:
-            sent, limit = NOTHING_SENT, config.timeline_limit
+            sent = NOTHING_SENT
+        limit = _events_known(sent.limit, config.timeline_limit, result)
         after = self._sent_now(nid, sent, scoped)
         if (limit, reading.is_dm, config) != (after.limit, after.is_dm, after.config):
             after = after._replace(limit=limit, is_dm=reading.is_dm, config=config)
@@ -127,6 +127,19 @@ class ResponseDraft:
             account_data,
         )
         return sent if sent[:4] == now else SentRoom(*now, *sent[4:])
+
+
+def _events_known(known: int, limit: int, result: RoomResult | None) -> int:
+    """The number of newest events that a client has after a result: `SentRoom.limit`."""
+    if result is None:
+        return max(known, limit)
+    if result.limited is True:
+        return limit
+    if result.initial is True:
+        return MAX_TIMELINE_LIMIT  # all that there are
+    if result.expanded_timeline is True:
+        return max(known, limit)
+    return min(max(known + len(result.event_ids), limit), MAX_TIMELINE_LIMIT)
 
 
 @lru_cache(maxsize=256)

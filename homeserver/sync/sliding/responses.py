@@ -107,9 +107,11 @@ class Responses:
     ) -> ResponseDraft:
         """The draft at a sync point, with the scope of the request.
 
-        The scope is that of the request before if it cannot have changed; most requests repeat it.
+        The scope is that of the request before, if the client has everything of it and it cannot
+        have changed: then only memberships of rooms that have changed are needed.
         """
-        state, scope = connection.state, connection.scope
+        state = connection.state
+        scope = state.settled
         point = await self._sync_points.take(reader.user_id, state.token)
         if scope is None or not self._is_current(scope, request, state, point):
             point = await self._sync_points.take(reader.user_id, state.token, all_rooms=True)
@@ -117,7 +119,10 @@ class Responses:
             scope = await self._lists.scope(request.body, list_reader)
             connection.use_scope(scope)
         span = SyncSpan(state.token, point.now)
-        return ResponseDraft(request, reader, state, span, point.changed, point.rooms, scope)
+        requests = connection.requests_of(reader)
+        return ResponseDraft(
+            request, reader, state, span, point.changed, point.rooms, scope, requests
+        )
 
     def _is_current(
         self,
@@ -165,8 +170,8 @@ class Responses:
         if changed is None and state.token is not None:
             known = [nid for nid in scope if nid in state.rooms]
             changed = await self._active_rooms.with_ephemeral(known, state.token)
-        for room_id in draft.extensions.account_data:
-            draft.with_data.add(await self._rooms.find_room_nid(room_id) or 0)
+        with_data = await self._rooms.find_room_nids(draft.extensions.account_data)
+        draft.with_data.update(with_data.values())
         touched = draft.with_data.union(changed or ())
         direct, sent = draft.direct, state.rooms
         if direct is None and draft.is_settled:

@@ -15,7 +15,6 @@ from homeserver.protocol.sliding_sync.request import RoomListFilters
 from homeserver.protocol.spaces import parse_child
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.user_rooms import MemberRooms, Membership
-from homeserver.storage.rooms.names import Names
 from homeserver.sync.sections.invitations import Invitations
 from homeserver.sync.sliding.listed_rooms import ListedRoom
 
@@ -30,13 +29,8 @@ class RoomFilters:
     """Applies filters."""
 
     def __init__(
-        self,
-        account_data: AccountData,
-        names: Names,
-        rooms: RoomRegistry,
-        invitations: Invitations,
+        self, account_data: AccountData, rooms: RoomRegistry, invitations: Invitations
     ) -> None:
-        self._names = names
         self._account_data = account_data
         self._rooms = rooms
         self._invitations = invitations
@@ -63,7 +57,7 @@ class RoomFilters:
     async def direct_nids(self, user_id: str) -> frozenset[int]:
         """The nids of the user's direct chats, of those that this server knows."""
         room_ids = await self.direct_rooms(user_id)
-        return frozenset((await self._names.find_nids(room_ids)).values())
+        return frozenset((await self._rooms.find_room_nids(room_ids)).values())
 
     async def passing(
         self,
@@ -82,7 +76,8 @@ class RoomFilters:
             direct, is_wanted = await self.direct_rooms(user_id), filters.is_dm
             tests.append(lambda nid: (rooms[nid].room_id in direct) is is_wanted)
         if filters.tags is not None or filters.not_tags:
-            tests.append(_tag_test(filters, rooms, await self._tags(user_id)))
+            contents = await self._account_data.of_rooms(user_id, TAG)
+            tests.append(_tag_test(filters, rooms, contents))
         if filters.spaces is not None:
             children = await self._children_of(filters.spaces, places)
             tests.append(lambda nid: rooms[nid].room_id in children)
@@ -98,18 +93,12 @@ class RoomFilters:
             found = [nid for nid in found if test(nid)]
         return found
 
-    async def _tags(self, user_id: str) -> Mapping[str, Collection[str]]:
-        """The names of tags by room id."""
-        contents = await self._account_data.of_rooms(user_id, TAG)
-        return {room_id: _tags_in(content) for room_id, content in contents.items()}
-
     async def _children_of(self, spaces: Collection[str], places: MemberRooms) -> frozenset[str]:
         """The ids of rooms that are in one of these spaces, of those that the user is in."""
         found: set[str] = set()
-        for space_id in spaces:
-            nid = await self._rooms.find_room_nid(space_id)
-            place = None if nid is None else places.get(nid)
-            if nid is not None and place is not None and place.membership == "join":
+        for nid in (await self._rooms.find_room_nids(spaces)).values():
+            place = places.get(nid)
+            if place is not None and place.membership == "join":
                 found |= await self._children_in(nid)
         return frozenset(found)
 
@@ -158,12 +147,13 @@ class RoomFilters:
 def _tag_test(
     filters: RoomListFilters,
     rooms: Mapping[int, ListedRoom],
-    tags: Mapping[str, Collection[str]],
+    contents: Mapping[str, bytes],
 ) -> Callable[[int], bool]:
     wanted, unwanted = filters.tags, filters.not_tags
 
     def test(nid: int) -> bool:
-        own = tags.get(rooms[nid].room_id, ())
+        content = contents.get(rooms[nid].room_id)
+        own = () if content is None else _tags_in(content)
         return unwanted.isdisjoint(own) and (wanted is None or not wanted.isdisjoint(own))
 
     return test

@@ -89,10 +89,10 @@ class RoomLists:
                 in_ranges = _in_ranges(passing, config)
                 is_whole = is_whole and len(in_ranges) == len(passing)
                 _add(scoped, in_ranges, _scoped_by_list(name, config, body.extensions))
-        for room_id, room_config in body.subscriptions.items():
-            nid = await self._rooms.find_room_nid(room_id)
-            place = None if nid is None else reader.places.get(nid)
-            if nid is not None and place is not None and await self._may_subscribe(reader, nid):
+        subscribed = await self._rooms.find_room_nids(body.subscriptions)
+        for room_id, nid in subscribed.items():
+            room_config = body.subscriptions[room_id]
+            if nid in reader.places and await self._may_subscribe(reader, nid):
                 each = _scoped_by_subscription(room_id, room_config, body.extensions)
                 _add(scoped, (nid,), each)
         return ListedScope(body, version, counts, scoped, is_whole)

@@ -150,7 +150,7 @@ class RoomResults:
             # The client may have events from before the user left: they do not adjoin these.
             timeline = replace(timeline, limited=True)
         state = await self._required_states.whole(reading, timeline.events)
-        result = RoomResult(room.members[reading.request.user_id], initial=True)
+        result = RoomResult(reading.place.membership, initial=True)
         result.bump_stamp = await self._bump_stamps.of(room)
         if reading.is_dm:
             result.is_dm = True

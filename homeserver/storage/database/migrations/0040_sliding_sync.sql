@@ -1,7 +1,7 @@
 -- Sliding sync: what the lists of rooms are filtered by, and the connections of devices.
 --
--- `room_type` is '' for a room without a type. Both columns are null where nobody has asked for them
--- since the room was joined before they existed.
+-- `room_type` is '' for a room without a type. Both columns are null for rooms that are older than the
+-- columns, until a list needs them.
 ALTER TABLE rooms ADD COLUMN room_type text;
 ALTER TABLE rooms ADD COLUMN is_encrypted boolean;
 

@@ -73,6 +73,18 @@ class ConnectionTests(SlidingTestCase):
         self.assertEqual(texts(again["rooms"][room]), ["one", "two"])
         self.assertEqual(after["rooms"], {})
 
+    async def test_lost_response_to_a_larger_request_is_made_again(self) -> None:
+        """A client that asked for more, and got nothing, asks for the same again."""
+        rooms = [await self.alice.create_room() for _ in range(3)]
+        client = SlidingClient(self.alice, lists={"all": window(0, 0)})
+        before = (await client.sync())["pos"]
+        first = await client.sync(lists={"all": window(0, 9)})
+
+        again = await client.sync(pos=before)
+
+        self.assertEqual(first["rooms"].keys(), {rooms[0], rooms[1]})
+        self.assertEqual(again["rooms"].keys(), {rooms[0], rooms[1]})
+
     async def test_unknown_position_is_refused(self) -> None:
         """A client that the server does not know any more begins again."""
         client = SlidingClient(self.alice)
@@ -97,6 +109,15 @@ class ConnectionTests(SlidingTestCase):
 
         self.assertEqual((await waiting)["rooms"], {})
         self.assertEqual((await second)["rooms"], {})
+
+    async def test_new_connection_ends_the_request_of_the_old_one(self) -> None:
+        """A client that begins again leaves nothing behind that waits."""
+        client, again = SlidingClient(self.alice), SlidingClient(self.alice)
+        await client.sync()
+        waiting = Deferred.fromCoroutine(client.sync(timeout_ms=30_000))
+        await again.sync()
+
+        self.assertEqual((await waiting)["rooms"], {})
 
     async def test_growing_range_sends_the_other_rooms(self) -> None:
         """A client loads its list in steps."""

@@ -192,6 +192,28 @@ class TimelineTests(SlidingTestCase):
         self.assertEqual(closed["rooms"], {})
         self.assertEqual(texts(again["rooms"][room]), ["6"])
 
+    async def test_example_of_a_changed_limit(self) -> None:
+        """The proposal's example: what the client has it does not get again."""
+        room = await self.alice.create_room()
+        for text in "AB":
+            await self.alice.say(room, text)
+        clients = [
+            SlidingClient(self.alice, conn_id, lists={"all": window(timeline_limit=1)})
+            for conn_id in ("four", "three")
+        ]
+        for text in "CD":
+            for client in clients:
+                await client.sync()
+            await self.alice.say(room, text)
+        for client in clients:
+            await client.sync()
+
+        four = await clients[0].sync(lists={"all": window(timeline_limit=4)})
+        three = await clients[1].sync(lists={"all": window(timeline_limit=3)})
+
+        self.assertEqual(texts(four["rooms"][room]), ["A", "B", "C", "D"])
+        self.assertEqual(three["rooms"], {})
+
     async def test_position_is_a_token_of_the_history(self) -> None:
         """A client can page back from where it is."""
         room = await self.alice.create_room()
@@ -247,7 +269,7 @@ class MembershipTests(SlidingTestCase):
         self.assertNotIn("invite_state", left)
 
     async def test_left_room_is_sent_to_a_client_that_has_it(self) -> None:
-        """A room that another device left disappears, and a new client never sees it."""
+        """A room that was left on another device disappears, and a new client never sees it."""
         room = await self.alice.create_room(public=True)
         await self.bob.join(room)
         client = SlidingClient(self.bob)
