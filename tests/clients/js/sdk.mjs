@@ -140,3 +140,19 @@ export async function fail(what) {
     await new Promise((resolve) => setTimeout(resolve, WAIT_MS).unref());
     throw new Error(`waited in vain for ${what}`);
 }
+
+// Runs the flow that the command line names, and ends the process; `--list` prints the names of all.
+export async function runFlow(flows) {
+    if (flowName === "--list") {
+        console.log(Object.keys(flows).join("\n"));
+    } else {
+        try {
+            await flows[flowName]();
+        } catch (error) {
+            console.error(error);
+            process.exitCode = 1;
+        }
+        for (const client of clients) client.stopClient();
+        process.exit();
+    }
+}
