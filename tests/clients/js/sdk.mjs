@@ -72,11 +72,11 @@ export async function directRoom(one, other) {
     return roomId;
 }
 
-export async function started(client, initialSyncLimit = 10) {
+export async function started(client, initialSyncLimit = 10, options = {}) {
     const prepared = new Promise((resolve) => {
         client.on(ClientEvent.Sync, (state) => state === SyncState.Prepared && resolve());
     });
-    await client.startClient({ initialSyncLimit, lazyLoadMembers: true });
+    await client.startClient({ initialSyncLimit, lazyLoadMembers: true, ...options });
     await Promise.race([prepared, fail("the first sync")]);
 }
 
