@@ -21,7 +21,7 @@ async def test_pictures_and_sounds(server: ServerProcess) -> None:
 
     assert shown == {
         "stranger": 401,
-        "cached": True,
+        "again": True,
         "part": [206, 100],
         "type": "image/png",
         "picture": [200, 100],

@@ -37,7 +37,7 @@ async function show() {
     await worker(headers.Authorization);
     return {
         stranger: stranger.status,
-        cached: (await again.blob()).size === picture.size,
+        again: (await again.blob()).size === picture.size,
         part: [part.status, (await part.blob()).size],
         type: answer.headers.get("Content-Type"),
         ...before,
