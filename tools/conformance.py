@@ -82,6 +82,9 @@ REASONS = {
     r"GET /_matrix/client/unstable/uk\.half-shot\.msc2666/user/mutual_rooms": (
         "mutual rooms, at the path before they were released, which clients use"
     ),
+    r"GET /_matrix/client/unstable/im\.nheko\.summary/(summary/\{\}|rooms/\{\}/summary)": (
+        "summaries of rooms, at the paths before they were released, which clients use"
+    ),
     r"GET /_matrix/client/(v1|unstable/org\.matrix\.msc4143)/rtc/transports": (
         "transports of [calls](calls.md)"
         " ([MSC4143](https://github.com/matrix-org/matrix-spec-proposals/pull/4143))"

@@ -38,6 +38,12 @@ RTC_FOCI: Final = "org.matrix.msc4143.rtc_foci"
 DEHYDRATED_DEVICE: Final = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
 MUTUAL_ROOMS: Final = "/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms"
 PROFILE_FIELD: Final = "/_matrix/client/unstable/uk.tcpip.msc4133/profile/{user_id}/{key_name}"
+ROOM_SUMMARIES: Final = (
+    "/_matrix/client/unstable/im.nheko.summary/summary/{room_id_or_alias}",
+    "/_matrix/client/unstable/im.nheko.summary/rooms/{room_id_or_alias}/summary",
+)
+SUMMARY_ROOM_VERSION: Final = "im.nheko.summary.room_version"
+SUMMARY_ENCRYPTION: Final = "im.nheko.summary.encryption"
 MUTUAL_ROOMS_FROM: Final = "batch_token"
 MUTUAL_ROOMS_NEXT: Final = "next_batch_token"
 
@@ -107,6 +113,13 @@ PROPOSALS: Final = (
         subject="devices of users of application services",
         names={MASQUERADED_DEVICE: "device_id"},
         specified="v1.17",
+    ),
+    Proposal(
+        msc=3266,
+        subject="summaries of rooms",
+        specified="v1.15",
+        endpoints=tuple(f"GET {path}" for path in ROOM_SUMMARIES),
+        names={SUMMARY_ROOM_VERSION: "room_version", SUMMARY_ENCRYPTION: "encryption"},
     ),
     Proposal(
         msc=3440,

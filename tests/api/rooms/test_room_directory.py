@@ -3,6 +3,8 @@
 from typing import Any
 from urllib.parse import quote
 
+from homeserver.client_api.rooms.room_summary import PATH
+from homeserver.protocol.proposals.unstable_names import ROOM_SUMMARIES
 from tests.support.server import ServerTestCase
 
 
@@ -201,6 +203,19 @@ class SummaryTests(ServerTestCase):
         self.assertEqual((await self._summary(private))["membership"], "invite")
         self.assertEqual((await self._summary(within))["allowed_room_ids"], [space])
 
-    async def _summary(self, room: str) -> Any:
-        path = f"/_matrix/client/v1/room_summary/{quote(room)}"
-        return await self.bob.request("GET", path)
+    async def test_clients_of_the_proposal(self) -> None:
+        """Element Web and others still look at rooms through the paths of the proposal."""
+        room = await self.alice.create_room(public=True, name="Tea")
+        private = await self.alice.create_room()
+
+        for path in ROOM_SUMMARIES:
+            summary = await self._summary(room, path)
+            version = summary.pop("im.nheko.summary.room_version")
+
+            self.assertEqual(summary, await self._summary(room))
+            self.assertEqual(version, summary["room_version"])
+            self.assertNotIn("im.nheko.summary.encryption", summary)
+            await self.assert_refused("M_NOT_FOUND", self._summary(private, path), 404)
+
+    async def _summary(self, room: str, path: str = PATH) -> Any:
+        return await self.bob.request("GET", path.format(room_id_or_alias=quote(room)))

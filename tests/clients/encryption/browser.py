@@ -25,6 +25,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MODULES = FOLDER / "node_modules"
 ESBUILD = MODULES / ".bin" / "esbuild"
 WASM = MODULES / "@matrix-org" / "matrix-sdk-crypto-wasm" / "pkg"
+WORKER = FOLDER / "browser" / "worker.js"
 HTML = '<!doctype html><meta charset="utf-8"><script type="module" src="/page.js"></script>'
 # It asks nothing of its maker's servers, and takes the certificates of the test's authority.
 OPTIONS = (
@@ -36,6 +37,8 @@ OPTIONS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--no-first-run",
+    "--autoplay-policy=no-user-gesture-required",
+    "--mute-audio",
     "--ignore-certificate-errors",
     "--enable-logging=stderr",
 )
@@ -85,6 +88,7 @@ def _bundle(program: str, site: Path) -> None:
     (site / "index.html").write_text(HTML)
     for wasm in WASM.glob("*.wasm"):
         shutil.copy(wasm, site / "pkg")
+    shutil.copy(WORKER, site)
     command = [ESBUILD, program, "--bundle", "--format=esm", f"--outfile={site / 'page.js'}"]
     subprocess.run(command, cwd=FOLDER, check=True, capture_output=True)
 

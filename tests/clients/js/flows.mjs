@@ -8,12 +8,11 @@ import { Preset, ReceiptType, RoomMemberEvent, UserEvent, createClient } from "m
 import { flows as roomFlows } from "./room_flows.mjs";
 import {
     baseUrl,
-    clients,
     directRoom,
-    flowName,
     logIn,
     messages,
     register,
+    runFlow,
     started,
     texts,
     until,
@@ -218,15 +217,4 @@ const flows = {
     ...roomFlows,
 };
 
-if (flowName === "--list") {
-    console.log(Object.keys(flows).join("\n"));
-} else {
-    try {
-        await flows[flowName]();
-    } catch (error) {
-        console.error(error);
-        process.exitCode = 1;
-    }
-    for (const client of clients) client.stopClient();
-    process.exit();
-}
+await runFlow(flows);

@@ -72,11 +72,11 @@ export async function directRoom(one, other) {
     return roomId;
 }
 
-export async function started(client, initialSyncLimit = 10) {
+export async function started(client, initialSyncLimit = 10, options = {}) {
     const prepared = new Promise((resolve) => {
         client.on(ClientEvent.Sync, (state) => state === SyncState.Prepared && resolve());
     });
-    await client.startClient({ initialSyncLimit, lazyLoadMembers: true });
+    await client.startClient({ initialSyncLimit, lazyLoadMembers: true, ...options });
     await Promise.race([prepared, fail("the first sync")]);
 }
 
@@ -139,4 +139,20 @@ export async function until(seen) {
 export async function fail(what) {
     await new Promise((resolve) => setTimeout(resolve, WAIT_MS).unref());
     throw new Error(`waited in vain for ${what}`);
+}
+
+// Runs the flow that the command line names, and ends the process; `--list` prints the names of all.
+export async function runFlow(flows) {
+    if (flowName === "--list") {
+        console.log(Object.keys(flows).join("\n"));
+    } else {
+        try {
+            await flows[flowName]();
+        } catch (error) {
+            console.error(error);
+            process.exitCode = 1;
+        }
+        for (const client of clients) client.stopClient();
+        process.exit();
+    }
 }
