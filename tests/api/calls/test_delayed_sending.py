@@ -206,6 +206,30 @@ class DelayedSendingTests(DelayedEventsTestCase):
         self.assertIn("event_id", delayed)
         self.assertEqual(len(attempts), 2)
 
+    async def test_postponed_events_are_sent_in_their_order(self) -> None:
+        """The last of several states of a call stays."""
+        self.patch(due_events, "AGAIN_MS", 100)
+        send, attempts = DelayedSender.send, []
+
+        async def fail_at_first(sender: DelayedSender, delayed: Any) -> str:
+            attempts.append(delayed)
+            if len(attempts) <= 6:
+                raise Unavailable("not now")
+            return await send(sender, delayed)
+
+        self.patch(DelayedSender, "send", fail_at_first)
+        bodies = [f"{number}" for number in range(6)]
+        ids = [
+            await self.schedule(self.alice, LONG_MS + number, content={"body": body})
+            for number, body in enumerate(bodies)
+        ]
+
+        self.let_be_due(*ids)
+        for each in ids:
+            await self.finalised(self.alice, each)
+
+        self.assertEqual((await self.said())[::-1], bodies)
+
     async def test_a_defect_does_not_stop_the_others(self) -> None:
         """The event fails, and the user finds out."""
         send = DelayedSender.send
