@@ -300,6 +300,8 @@ class LimitedSendingTests(DelayedEventsTestCase):
 
     async def test_sending_is_rate_limited(self) -> None:
         """Many events that are due at the same moment are a flood like any other."""
+        self.patch(due_events, "AGAIN_MS", 100)
+        self.patch(due_events, "GIVE_UP_MS", 300 - LONG_MS)
         ids = [await self.schedule(self.alice) for _ in range(3)]
 
         self.let_be_due(*ids)
@@ -307,6 +309,19 @@ class LimitedSendingTests(DelayedEventsTestCase):
 
         errors = [each["error"]["errcode"] for each in outcomes if "error" in each]
         self.assertEqual(errors, ["M_LIMIT_EXCEEDED"] * 2)
+
+    async def test_limited_events_wait(self) -> None:
+        """A client that has disappeared cannot repeat the event with which it leaves a call."""
+        self.patch(due_events, "AGAIN_MS", 100)
+        ids = [await self.schedule(self.alice) for _ in range(3)]
+        self.let_be_due(*ids)
+        await self.finalised(self.alice, ids[0])
+
+        limits = self.server.parts.rooms.delayed_events._sender._rate_limits
+        limits.override(self.alice.user_id, None)
+        outcomes = [await self.finalised(self.alice, each) for each in ids]
+
+        self.assertEqual(["event_id" in each for each in outcomes], [True] * 3)
 
     async def test_sending_at_once_is_rate_limited(self) -> None:
         """The event stays scheduled, and can be sent later."""
