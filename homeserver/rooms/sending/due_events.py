@@ -49,6 +49,7 @@ class DueEvents:
         self._db = db
         self._clock = clock
         self._sender = sender
+        self._began_ms = now_ms(clock)
         self.locks: KeyedLocks[str] = KeyedLocks()
         self._busy: dict[str, Deferred[Any]] = {}  # by user
         self._timer = DurableTimer(
@@ -134,8 +135,9 @@ class DueEvents:
         except MatrixError as error:
             is_limited = isinstance(error, LimitExceeded)
             is_lasting = error.status < 500 and not is_limited
-            late = now_ms(self._clock) - delayed.scheduled_ms - delayed.delay_ms
-            if is_lasting or late > GIVE_UP_MS:
+            # What became due while the server was down is tried for as long as any other.
+            since = max(delayed.scheduled_ms + delayed.delay_ms, self._began_ms)
+            if is_lasting or now_ms(self._clock) - since > GIVE_UP_MS:
                 await self.finalise(delayed, None, error)
             elif is_limited:
                 raise

@@ -206,6 +206,26 @@ class DelayedSendingTests(DelayedEventsTestCase):
         self.assertIn("event_id", delayed)
         self.assertEqual(len(attempts), 2)
 
+    async def test_a_temporary_error_after_a_long_downtime_is_repeated(self) -> None:
+        """The hour in which it is tried again begins with the server."""
+        self.patch(due_events, "AGAIN_MS", 100)
+        send, attempts = DelayedSender.send, []
+
+        async def fail_once(sender: DelayedSender, delayed: Any) -> str:
+            attempts.append(delayed)
+            if len(attempts) == 1:
+                raise Unavailable("not now")
+            return await send(sender, delayed)
+
+        self.patch(DelayedSender, "send", fail_once)
+        delay_id = await self.schedule(self.alice)
+        with psycopg.connect(self.dsn) as connection:
+            connection.execute("UPDATE delayed_events SET scheduled_ms = scheduled_ms - 86400000")
+
+        self.let_be_due(delay_id)
+
+        self.assertIn("event_id", await self.finalised(self.alice, delay_id))
+
     async def test_postponed_events_are_sent_in_their_order(self) -> None:
         """The last of several states of a call stays."""
         self.patch(due_events, "AGAIN_MS", 100)
