@@ -10,10 +10,15 @@ https://www.iana.org/assignments/iana-ipv6-special-registry/
 import ipaddress
 from collections.abc import Iterable
 
-# In addition to Python's `is_global`: benchmarks, the old site-local range, and networks that only
-# translate.
+# In addition to Python's `is_global`, which older versions read from older registries: assignments
+# of protocols, where a cloud has its metadata, benchmarks, the old site-local range, networks that
+# only translate, documentation, and segment routing.
 NOT_PUBLIC = tuple(
-    ipaddress.ip_network(network) for network in ("198.18.0.0/15", "fec0::/10", "64:ff9b:1::/48")
+    ipaddress.ip_network(network)
+    for network in (
+        *("192.0.0.0/24", "198.18.0.0/15"),
+        *("fec0::/10", "64:ff9b:1::/48", "3fff::/20", "5f00::/16"),
+    )
 )
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 

@@ -1,8 +1,8 @@
 """Notifications: the events that notified a user, in all their rooms, newest first.
 
 Nothing is stored for it: a page walks back through the rooms and evaluates the current push rules
-for their events. It examines a bounded number of events, so it may end early, with a position to
-continue from.
+for their events, and the current filter for invites. It examines a bounded number of events, so it
+may end early, with a position to continue from.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#listing-notifications
 """
@@ -84,6 +84,10 @@ class Notifications:
     async def _notification(
         self, room: Room, member: Member, seen: VisibleEvent, highlights_only: bool
     ) -> Notification | None:
+        if seen.membership == "invite" and not await self._members.allows_invite(
+            member.user_id, seen.stored.event.sender
+        ):
+            return None
         while True:
             try:
                 outcome = self._push_actions.outcome(room, member, seen.stored, None)

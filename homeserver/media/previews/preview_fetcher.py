@@ -3,7 +3,8 @@
 All three are requests to servers that strangers choose. Each, with each of its redirects, is
 checked like the first; each has a bounded time and size; none has a cookie. A host gets few at a
 time: pages cannot turn this server against the one that has their pictures. Without its picture, or
-without oEmbed, a preview has less; without the page there is none.
+without oEmbed, a preview has less; without the page there is none. If this server cannot store the
+picture at the moment, the preview is fetched again soon.
 
 Spec: https://ogp.me/, https://oembed.com/#section4
 """
@@ -27,6 +28,7 @@ from homeserver.media.worker_processes import WorkerFailed, WorkerProcesses
 from homeserver.outbound.cache_lifetimes import cache_lifetime
 from homeserver.outbound.http_client import USER_AGENT, OutboundClient, OutboundError, read_body
 from homeserver.outbound.streamed_body import streamed_body
+from homeserver.protocol.errors import Unavailable
 from homeserver.protocol.media.content_disposition import normal_filename
 from homeserver.protocol.media.content_types import base_type
 
@@ -115,12 +117,16 @@ class PreviewFetcher:
     async def fetch(self, url: str) -> FetchedPreview:
         """The preview of a URL. Raises `OutboundError`, `WorkerFailed` or `Unavailable`."""
         target = await self._get(url, self._receive, PAGE_SECONDS, ACCEPTED_PAGE)
-        properties, image = target.properties, target.image
-        if target.page:
-            job = {"page": len(target.page), "charset": target.charset, "url": target.url}
-            found = await self._parsers.run(job, target.page)
-            properties, image_url = await self._completed(found)
+        if not target.page:
+            return FetchedPreview(target.properties, target.image, target.lifetime)
+        job = {"page": len(target.page), "charset": target.charset, "url": target.url}
+        found = await self._parsers.run(job, target.page)
+        properties, image_url = await self._completed(found)
+        try:
             image = await self._find_image(image_url)
+        except Unavailable as error:
+            log.debug("the picture of a preview is not stored: {error}", error=error)
+            return FetchedPreview(properties, None, MIN_LIFETIME)
         return FetchedPreview(properties, image, target.lifetime)
 
     async def _receive(self, response: IResponse) -> _Target:
@@ -166,6 +172,7 @@ class PreviewFetcher:
         return found
 
     async def _find_image(self, url: str) -> PreviewImage | None:
+        """The picture of a page, if there is one. Raises `Unavailable`."""
         if not url:
             return None
         try:

@@ -63,9 +63,12 @@ def noted_at(sent_ms: int, waiting_since: float, now: float) -> float:
     return sent_at if waiting_since <= sent_at <= now else min(waiting_since, now)
 
 
-def is_quiet(pause: RoomPause, first_unread_at: float) -> bool:
-    """Whether nothing notified the user in a room for a day after its last mail."""
-    return first_unread_at - pause.mailed_at >= DAY_SECONDS
+def is_quiet(pause: RoomPause, first_unread_at: float, now: float) -> bool:
+    """Whether nothing notified the user in a room for a day after its last mail.
+
+    A mail of the future was sent before the clock was set back: nobody knows when.
+    """
+    return first_unread_at - pause.mailed_at >= DAY_SECONDS or pause.mailed_at > now
 
 
 def next_pause(before: RoomPause | None, first: float) -> float:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from twisted.internet.defer import DeferredSemaphore
 
 from homeserver.concurrency.backoff import RetrySchedule
-from homeserver.concurrency.clock import Clock, wall_seconds
+from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.keyed_locks import KeyedLocks
 
 MAX_AT_ONCE = 2
@@ -18,7 +18,7 @@ RETRIES = RetrySchedule((30.0, 60.0, 300.0, 900.0, 1_800.0, 3_600.0), jitter=0.2
 
 
 class MailSlots:
-    """Slots by the domain of an address. `paused_until` is in seconds since the epoch.
+    """Slots by the domain of an address.
 
     `accepted_mails`, `refused_mails` and `failed_mails` count what was tried since the start.
     """
@@ -29,7 +29,7 @@ class MailSlots:
         self._domains: KeyedLocks[str] = KeyedLocks()
         self._all = DeferredSemaphore(MAX_AT_ONCE)
         self._failures = 0
-        self.paused_until = 0.0
+        self._paused_until = 0.0  # on the clock, which no change of the time affects
         self.accepted_mails = 0
         self.refused_mails = 0
         self.failed_mails = 0
@@ -44,13 +44,18 @@ class MailSlots:
             finally:
                 self._all.release()
 
+    @property
+    def pause_seconds(self) -> float:
+        """How long no mail is sent from now on; zero without a pause."""
+        return max(0.0, self._paused_until - self._clock.seconds())
+
     def failed(self) -> None:
         """The mail server could not be reached, or refused everything."""
         self.failed_mails += 1
-        now = wall_seconds(self._clock)
-        if self.paused_until <= now:
+        if not self.pause_seconds:
             self._failures += 1
-            self.paused_until = now + RETRIES.pause(self._failures, self._chance())
+            pause = RETRIES.pause(self._failures, self._chance())
+            self._paused_until = self._clock.seconds() + pause
 
     def succeeded(self) -> None:
         """The mail server has accepted a mail."""
@@ -64,4 +69,4 @@ class MailSlots:
 
     def _resume(self) -> None:
         self._failures = 0
-        self.paused_until = 0.0
+        self._paused_until = 0.0

@@ -172,8 +172,9 @@ class PendingDigest:
             # Everything is read in a slot, so that many mails at once leave the database to others.
             slots = self._context.slots
             async with slots.hold(self.pusher.row.pushkey):
-                if slots.paused_until > self._now:
-                    self._wake_at(slots.paused_until + self._context.chance() * ERROR_SECONDS)
+                if slots.pause_seconds:
+                    scatter = self._context.chance() * ERROR_SECONDS
+                    self._wake_at(self._now + slots.pause_seconds + scatter)
                 elif await self._read_again() and self.pusher.progress.behind_since is not None:
                     await self._mail()
         except (InvalidParam, MailRefused) as error:
@@ -182,7 +183,7 @@ class PendingDigest:
         except MailNotSent:
             # This says nothing about the mail: it is tried until the mail server is back.
             self._context.slots.failed()
-            self._wake_at(self._context.slots.paused_until)
+            self._wake_at(self._now + self._context.slots.pause_seconds)
         except (Unavailable, DatabaseUnavailable) as error:
             log.warn("a mail waits: {error}", error=error)
             self._wake_at(self._now + ERROR_SECONDS)
@@ -264,7 +265,7 @@ class PendingDigest:
         pauses: dict[int, RoomPause] = {}
         for room_nid, first in firsts.items():
             pause = self.pusher.progress.digest.rooms.get(room_nid)
-            if pause is None or is_quiet(pause, self._noted_at(first)):
+            if pause is None or is_quiet(pause, self._noted_at(first), self._now):
                 continue
             user_id = self.pusher.row.user_id
             if not await self._context.was_read(user_id, room_nid, pause.position):

@@ -2,7 +2,8 @@
 
 A user's events are sent one after the other, in the order of their times; those of several users at
 the same time. One that takes long, because another server must be asked, delays no other user: it
-continues in the background, and is looked at again a few seconds later, as after a crash.
+continues in the background, and is looked at again a few seconds later, as after a crash. So are
+those that exceed the rate limit of their user: who has disappeared cannot send them again.
 
 Spec: https://github.com/matrix-org/matrix-spec-proposals/pull/4140
 """
@@ -17,7 +18,7 @@ from twisted.python.failure import Failure
 
 from homeserver.concurrency.clock import Clock, now_ms
 from homeserver.concurrency.keyed_locks import KeyedLocks
-from homeserver.protocol.errors import MatrixError, Unavailable
+from homeserver.protocol.errors import LimitExceeded, MatrixError, Unavailable
 from homeserver.rooms.sending.delayed_senders import DelayedSender
 from homeserver.storage.accounts.delayed_events import (
     DelayedEvent,
@@ -48,6 +49,7 @@ class DueEvents:
         self._db = db
         self._clock = clock
         self._sender = sender
+        self._began_ms = now_ms(clock)
         self.locks: KeyedLocks[str] = KeyedLocks()
         self._busy: dict[str, Deferred[Any]] = {}  # by user
         self._timer = DurableTimer(
@@ -121,16 +123,24 @@ class DueEvents:
                 # A restart or a cancellation may have been faster.
                 if delayed is None or (delayed.due_ms or _NEVER) > now_ms(self._clock):
                     continue
-                await self._send(delayed)
+                try:
+                    await self._send(delayed)
+                except LimitExceeded:
+                    return  # the next ones would be refused, too
 
     async def _send(self, delayed: DelayedEvent) -> None:
+        """Send an event, and record what became of it. Raises `LimitExceeded` if it has to wait."""
         try:
             event_id = await self._sender.send(delayed)
         except MatrixError as error:
-            is_lasting = error.status < 500
-            late = now_ms(self._clock) - delayed.scheduled_ms - delayed.delay_ms
-            if is_lasting or late > GIVE_UP_MS:
+            is_limited = isinstance(error, LimitExceeded)
+            is_lasting = error.status < 500 and not is_limited
+            # What became due while the server was down is tried for as long as any other.
+            since = max(delayed.scheduled_ms + delayed.delay_ms, self._began_ms)
+            if is_lasting or now_ms(self._clock) - since > GIVE_UP_MS:
                 await self.finalise(delayed, None, error)
+            elif is_limited:
+                raise
         except Exception:
             # The id may be all that is needed to change the event, and is not logged.
             log.failure("a delayed event of {user} could not be sent", user=delayed.user_id)

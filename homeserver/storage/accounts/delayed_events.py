@@ -157,12 +157,15 @@ async def earliest_delayed_event(db: Connection) -> int | None:
 
 
 async def due_delayed_events(db: Connection, now_ms: int, limit: int) -> list[tuple[str, str]]:
-    """(user, delay id) of the first events that are due, in the order of their times."""
+    """(user, delay id) of the first events that are due, in the order of their times.
+
+    Those that were postponed together are in the order in which they were due at first.
+    """
     cursor = await db.execute(
         """
         SELECT user_id, delay_id FROM delayed_events
          WHERE due_ms <= %s
-         ORDER BY due_ms, delay_id
+         ORDER BY due_ms, scheduled_ms + delay_ms, delay_id
          LIMIT %s
         """,
         (now_ms, limit),

@@ -206,6 +206,50 @@ class DelayedSendingTests(DelayedEventsTestCase):
         self.assertIn("event_id", delayed)
         self.assertEqual(len(attempts), 2)
 
+    async def test_a_temporary_error_after_a_long_downtime_is_repeated(self) -> None:
+        """The hour in which it is tried again begins with the server."""
+        self.patch(due_events, "AGAIN_MS", 100)
+        send, attempts = DelayedSender.send, []
+
+        async def fail_once(sender: DelayedSender, delayed: Any) -> str:
+            attempts.append(delayed)
+            if len(attempts) == 1:
+                raise Unavailable("not now")
+            return await send(sender, delayed)
+
+        self.patch(DelayedSender, "send", fail_once)
+        delay_id = await self.schedule(self.alice)
+        with psycopg.connect(self.dsn) as connection:
+            connection.execute("UPDATE delayed_events SET scheduled_ms = scheduled_ms - 86400000")
+
+        self.let_be_due(delay_id)
+
+        self.assertIn("event_id", await self.finalised(self.alice, delay_id))
+
+    async def test_postponed_events_are_sent_in_their_order(self) -> None:
+        """The last of several states of a call stays."""
+        self.patch(due_events, "AGAIN_MS", 100)
+        send, attempts = DelayedSender.send, []
+
+        async def fail_at_first(sender: DelayedSender, delayed: Any) -> str:
+            attempts.append(delayed)
+            if len(attempts) <= 6:
+                raise Unavailable("not now")
+            return await send(sender, delayed)
+
+        self.patch(DelayedSender, "send", fail_at_first)
+        bodies = [f"{number}" for number in range(6)]
+        ids = [
+            await self.schedule(self.alice, LONG_MS + number, content={"body": body})
+            for number, body in enumerate(bodies)
+        ]
+
+        self.let_be_due(*ids)
+        for each in ids:
+            await self.finalised(self.alice, each)
+
+        self.assertEqual((await self.said())[::-1], bodies)
+
     async def test_a_defect_does_not_stop_the_others(self) -> None:
         """The event fails, and the user finds out."""
         send = DelayedSender.send
@@ -276,6 +320,8 @@ class LimitedSendingTests(DelayedEventsTestCase):
 
     async def test_sending_is_rate_limited(self) -> None:
         """Many events that are due at the same moment are a flood like any other."""
+        self.patch(due_events, "AGAIN_MS", 100)
+        self.patch(due_events, "GIVE_UP_MS", 300 - LONG_MS)
         ids = [await self.schedule(self.alice) for _ in range(3)]
 
         self.let_be_due(*ids)
@@ -283,6 +329,19 @@ class LimitedSendingTests(DelayedEventsTestCase):
 
         errors = [each["error"]["errcode"] for each in outcomes if "error" in each]
         self.assertEqual(errors, ["M_LIMIT_EXCEEDED"] * 2)
+
+    async def test_limited_events_wait(self) -> None:
+        """A client that has disappeared cannot repeat the event with which it leaves a call."""
+        self.patch(due_events, "AGAIN_MS", 100)
+        ids = [await self.schedule(self.alice) for _ in range(3)]
+        self.let_be_due(*ids)
+        await self.finalised(self.alice, ids[0])
+
+        limits = self.server.parts.rooms.delayed_events._sender._rate_limits
+        limits.override(self.alice.user_id, None)
+        outcomes = [await self.finalised(self.alice, each) for each in ids]
+
+        self.assertEqual(["event_id" in each for each in outcomes], [True] * 3)
 
     async def test_sending_at_once_is_rate_limited(self) -> None:
         """The event stays scheduled, and can be sent later."""

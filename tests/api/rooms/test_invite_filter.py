@@ -57,6 +57,23 @@ class InviteFilterTests(ServerTestCase):
 
         self.assertEqual(await self.shown(), [{self.room}, {self.room}])
 
+    async def test_invites_that_are_not_wanted_are_no_notifications(self) -> None:
+        """What notified somebody is shown to them."""
+
+        async def notified() -> list[str]:
+            listed = (await self.bob.get("/notifications"))["notifications"]
+            return [each["event"]["type"] for each in listed]
+
+        await self.set_filter(ignored_users=[self.alice.user_id])
+        await self.alice.invite(self.room, self.bob)
+        self.assertEqual(await notified(), [])
+
+        await self.set_filter()
+        self.assertEqual(await notified(), ["m.room.member"])
+
+        await self.set_filter(blocked_users=[self.alice.user_id])
+        self.assertEqual(await notified(), [])
+
     async def test_a_pending_invite_disappears_when_its_sender_is_blocked(self) -> None:
         """A user who is being flooded with invites wants to be rid of those that are there."""
         await self.alice.invite(self.room, self.bob)

@@ -177,6 +177,19 @@ def fails_with(status: int, code: str = "InternalError") -> Fault:
     return refuse
 
 
+def answers(status: int, body: bytes, **headers: str | None) -> Fault:
+    """All requests get one response, which is not that of S3; `None` omits a header."""
+    sent = {"Content-Length": str(len(body)), "Content-Type": "text/html", **headers}
+    present = {name: value for name, value in sent.items() if value is not None}
+
+    def answer(relay: Relay) -> bool:
+        relay.rfile.read(int(relay.headers.get("Content-Length", 0)))
+        relay.respond(status, present, body)
+        return True
+
+    return answer
+
+
 def breaks_off(relay: Relay) -> bool:
     """Responses with objects end in the middle."""
     if relay.command != "GET" or "list-type" in relay.path:

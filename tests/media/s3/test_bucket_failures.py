@@ -1,6 +1,7 @@
 """What clients see of a bucket that fails, and what a server does that cannot use its bucket."""
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -12,17 +13,26 @@ import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
 
 from homeserver.config.errors import ConfigError
 from homeserver.config.fields import WrongSettings
 from homeserver.config.sections.media import MediaSettings
 from homeserver.config.sections.s3 import S3Settings
-from homeserver.media.files.s3.bucket import PART_SIZE, Bucket
+from homeserver.media.files.s3.bucket import PART_SIZE, Bucket, BucketUnavailable
 from homeserver.media.files.s3.s3_storage import MAX_READ
 from homeserver.storage.media.media import usage_of
 from tests.media.media_client import CREATE, THUMBNAIL, UPLOAD, path_of
 from tests.media.pictures import encode, halves
-from tests.media.s3.fake_s3 import Relay, breaks_off, fails_with, unfinished_in
+from tests.media.s3.fake_s3 import (
+    FailingS3,
+    Relay,
+    answers,
+    breaks_off,
+    fails_with,
+    new_bucket,
+    unfinished_in,
+)
 from tests.media.s3.s3_test_case import OnS3
 
 LARGE = 2 * PART_SIZE
@@ -44,6 +54,19 @@ class BucketFailureTests(OnS3):
         file = await self.upload(b"small")
         self.assertEqual((await self.download(file)).body, b"small")
 
+    async def test_an_upload_that_something_else_responds_to(self) -> None:
+        """A web page, or the way to one, is no sign that anything was stored."""
+        page, nowhere = b"<html>Log in</html>", {"Location": f"{self.s3.endpoint}/log-in"}
+        for fault in (answers(200, page), answers(200, b""), answers(302, page, **nowhere)):
+            for content in (b"small", os.urandom(LARGE)):
+                self.s3.fault = fault
+                refused = await self.send("POST", UPLOAD, content, by=self.alice)
+
+                self.assertEqual((refused.status, refused.errcode), (503, "M_UNKNOWN"))
+        self.s3.fault = None
+        usage = await self.server.parts.db.run(usage_of, self.alice.user_id)
+        self.assertEqual((usage.files, usage.bytes), (0, 0))
+
     async def test_an_upload_to_an_address(self) -> None:
         """The address can still be used."""
         file = path_of((await self.send("POST", CREATE, b"", by=self.alice)).json["content_uri"])
@@ -59,7 +82,11 @@ class BucketFailureTests(OnS3):
     async def test_a_download(self) -> None:
         """It is an error that passes, not a file that is lost."""
         file = await self.upload(b"x")
-        for fault in (fails_with(500), fails_with(403, "AccessDenied"), breaks_off):
+        faults = (
+            *(fails_with(500), fails_with(403, "AccessDenied"), breaks_off),
+            *(answers(200, b"<html>Log in</html>"), answers(200, b"x", **{"Content-Length": None})),
+        )
+        for fault in faults:
             self.s3.fault = fault
             got = await self.download(file)
 
@@ -133,6 +160,31 @@ class BucketFailureTests(OnS3):
 
         self.assertEqual(seen, [("PUT", (0,), 1)])  # what is stored is in `incoming`
         self.assertEqual((await self.download(file)).body, b"x")
+
+
+class ListTests(TestCase):
+    async def test_a_list_that_begins_again(self) -> None:
+        """A service that does not know where to continue would be asked without end."""
+        s3 = FailingS3()
+        self.addCleanup(s3.stop)
+        bucket = Bucket(reactor, S3Settings(**{**new_bucket(), "endpoint": s3.endpoint}))
+        for key in ("a", "b"):
+            await bucket.put_bytes(f"content/{key}", b"x")
+        self.assertEqual(
+            [each.key for each in await bucket.list_page("content/", "content/a")], ["content/b"]
+        )
+
+        def begin_again(relay: Relay) -> bool:
+            relay.path = re.sub("start-after=[^&]*&?", "", relay.path)
+            return False
+
+        for fault in (
+            begin_again,
+            answers(200, b"<ListBucketResult><Contents/></ListBucketResult>"),
+        ):
+            s3.fault = fault
+            with self.assertRaises(BucketUnavailable):
+                await bucket.list_page("content/", "content/a")
 
 
 def test_settings_that_do_not_fit() -> None:

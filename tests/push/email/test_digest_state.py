@@ -1,5 +1,6 @@
 """The pure rules of mails: pauses of rooms, and since when an event waits."""
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from homeserver.push.email.digest_state import (
@@ -14,6 +15,7 @@ from homeserver.push.email.digest_state import (
     next_pause,
     noted_at,
 )
+from homeserver.push.email.mail_slots import MailSlots
 
 NOW = 1_800_000_000.0
 
@@ -42,8 +44,15 @@ class DigestStateTests(TestCase):
     def test_a_quiet_day_ends_a_pause(self) -> None:
         """A room that says something once a week is mailed at once."""
         pause = RoomPause(1, NOW, DAY_SECONDS)
-        self.assertFalse(is_quiet(pause, NOW + DAY_SECONDS - 1))
-        self.assertTrue(is_quiet(pause, NOW + DAY_SECONDS))
+        now = NOW + 2 * DAY_SECONDS
+        self.assertFalse(is_quiet(pause, NOW + DAY_SECONDS - 1, now))
+        self.assertTrue(is_quiet(pause, NOW + DAY_SECONDS, now))
+
+    def test_a_mail_of_the_future_pauses_nothing(self) -> None:
+        """Once the clock is right again, a room is not silent until then."""
+        pause = RoomPause(1, NOW + 365 * DAY_SECONDS, 600.0)
+
+        self.assertTrue(is_quiet(pause, NOW, NOW))
 
     def test_the_state_of_many_rooms_is_bounded(self) -> None:
         """The latest rooms are kept."""
@@ -58,3 +67,27 @@ class DigestStateTests(TestCase):
         waiting = DigestState(7, NOW, {3: RoomPause(5, NOW, 600.0)})
         for state in (NO_MAILS, waiting, DigestState(waiting_since=NOW)):
             self.assertEqual(decode_state(encode_state(state)), state)
+
+
+class WallClock(Clock):
+    """A clock whose wall-clock time differs by `offset` seconds."""
+
+    offset = 0.0
+
+    def wall_seconds(self) -> float:
+        """The wall-clock time."""
+        return self.seconds() + self.offset
+
+
+class MailSlotTests(TestCase):
+    def test_a_clock_that_is_set_back_does_not_prolong_a_pause(self) -> None:
+        """Else no mail would be sent for as long."""
+        clock = WallClock()
+        slots = MailSlots(clock, lambda: 0.5)
+        slots.failed()
+        clock.offset = -DAY_SECONDS
+        self.assertGreater(slots.pause_seconds, 0)
+
+        clock.advance(60.0)
+
+        self.assertEqual(slots.pause_seconds, 0)

@@ -98,7 +98,7 @@ class Bucket:
 
     async def put_bytes(self, key: str, content: bytes) -> None:
         """Store some bytes under a key."""
-        await self._call("put_object", key, Body=content)
+        await self._call("put_object", key, needs="ETag", Body=content)
 
     async def get(self, key: str, start: int, end: int) -> bytes:
         """The bytes of an object from `start` to `end`, which is larger. Raises `NoSuchObject`."""
@@ -110,16 +110,7 @@ class Bucket:
 
     async def list_page(self, prefix: str, after: str = "") -> list[StoredObject]:
         """A page of the objects whose keys begin so, in the order of the keys, after one key."""
-        more = {"StartAfter": self._prefix + after} if after else {}
-        page = await self._run(
-            lambda client: client.list_objects_v2(
-                Bucket=self._name, Prefix=self._prefix + prefix, MaxKeys=PAGE, **more
-            )
-        )
-        return [
-            StoredObject(each["Key"].removeprefix(self._prefix), each["Size"])
-            for each in page.get("Contents", [])
-        ]
+        return await self._run(self._list, prefix, after)
 
     async def abort_unfinished(self, prefix: str, older_than: timedelta) -> int:
         """Abort uploads in parts that were begun long ago; their number."""
@@ -143,7 +134,7 @@ class Bucket:
 
     async def _put_in_parts(self, key: str, path: Path, size: int) -> None:
         part_size = max(PART_SIZE, -(-size // MAX_PARTS))
-        begun = await self._call("create_multipart_upload", key)
+        begun = await self._call("create_multipart_upload", key, needs="UploadId")
         upload_id = begun["UploadId"]
         self._uploads.add(upload_id)
         try:
@@ -152,6 +143,7 @@ class Bucket:
             await self._call(
                 "complete_multipart_upload",
                 key,
+                needs="ETag",
                 UploadId=upload_id,
                 MultipartUpload={"Parts": parts},
                 seconds=PART_SECONDS,
@@ -197,14 +189,25 @@ class Bucket:
             return  # it has ended meanwhile
 
     async def _call(
-        self, operation: str, key: str, *, seconds: float | None = QUICK_SECONDS, **arguments: Any
+        self,
+        operation: str,
+        key: str,
+        *,
+        needs: str | None = None,
+        seconds: float | None = QUICK_SECONDS,
+        **arguments: Any,
     ) -> Any:
-        return await self._run(
-            lambda client: getattr(client, operation)(
+        """The response to a request, which `needs` this field."""
+
+        def call(client: Any) -> Any:
+            response = getattr(client, operation)(
                 Bucket=self._name, Key=self._prefix + key, **arguments
-            ),
-            seconds=seconds,
-        )
+            )
+            if needs is not None:
+                _require(response, needs)
+            return response
+
+        return await self._run(call, seconds=seconds)
 
     async def _write(self, function: Callable[..., T], *arguments: Any) -> T:
         return await self._run(function, *arguments, pool=self._writes, seconds=PART_SECONDS)
@@ -242,6 +245,7 @@ class Bucket:
 
     def _in_thread(self, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
         from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.parsers import ResponseParserError
 
         try:
             return function(self._connected(), *arguments)
@@ -254,6 +258,11 @@ class Bucket:
             raise  # the file that was to be stored
         except (BotoCoreError, OSError) as error:
             raise BucketUnavailable(str(error) or type(error).__name__) from None
+        except (ResponseParserError, LookupError, ValueError, RecursionError) as error:
+            # A proxy before the service, perhaps, or the wrong endpoint. The client follows
+            # redirects by calling itself.
+            reason = f"the response is not one of S3: {type(error).__name__}: {error}"
+            raise BucketUnavailable(reason) from None
 
     def _connected(self) -> Any:
         with self._connecting:
@@ -266,9 +275,10 @@ class Bucket:
 
     def _put(self, client: Any, key: str, path: Path, size: int) -> None:
         with FileSection(path, 0, size) as body:
-            client.put_object(
+            response = client.put_object(
                 Bucket=self._name, Key=self._prefix + key, Body=body, ContentMD5=body.md5()
             )
+        _require(response, "ETag")
 
     def _put_part(
         self, client: Any, key: str, path: Path, start: int, size: int, more: dict[str, Any]
@@ -278,6 +288,19 @@ class Bucket:
                 Bucket=self._name, Key=self._prefix + key, Body=body, ContentMD5=body.md5(), **more
             )
         return str(response["ETag"])
+
+    def _list(self, client: Any, prefix: str, after: str) -> list[StoredObject]:
+        more = {"StartAfter": self._prefix + after} if after else {}
+        page = client.list_objects_v2(
+            Bucket=self._name, Prefix=self._prefix + prefix, MaxKeys=PAGE, **more
+        )
+        objects = [
+            StoredObject(each["Key"].removeprefix(self._prefix), each["Size"])
+            for each in page.get("Contents", [])
+        ]
+        if any(each.key <= after for each in objects):
+            raise BucketUnavailable(f"the service lists objects again that precede {after}")
+        return objects
 
     def _get(self, client: Any, key: str, start: int, end: int) -> bytes:
         from botocore.exceptions import BotoCoreError
@@ -295,3 +318,12 @@ class Bucket:
                     if not left:
                         raise
         raise AssertionError("the last attempt returns or raises")
+
+
+def _require(response: dict[str, Any], field: str) -> None:
+    """Raise `BucketUnavailable` for the response of something else, such as the page of a proxy.
+
+    It may have the status 200, though nothing was stored.
+    """
+    if field not in response:
+        raise BucketUnavailable(f"the response is not one of S3: it has no {field}")
