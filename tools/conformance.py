@@ -44,7 +44,8 @@ INTRODUCTION = f"""# Conformance
 This page lists the endpoints of the [Matrix specification]({SPEC}), version
 1.19, that a homeserver serves, and says of each whether this server serves it. A served endpoint
 has a route, whose handler has the name of the operation. [deviations.md](deviations.md) says
-where the server differs from the specification on purpose.
+where the server differs from the specification on purpose, [sytest.md](sytest.md) which tests of an
+outside suite pass.
 
 Bridges, push gateways and policy servers serve endpoints too. A homeserver only calls those, so
 this page does not list them.

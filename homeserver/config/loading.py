@@ -2,9 +2,10 @@
 
 An unknown key is refused with a suggestion, since a misspelt setting that is silently ignored would
 be found too late; `unknown_keys: warn` only logs it. A key without a value keeps its default, so
-that a section may be commented out line by line. Values in the file never appear in messages, as
-they may be secrets. All errors are reported together, so that the operator can fix them in one go.
-Relative paths are those of the file's folder.
+that a section may be commented out line by line; `null` is a value of the settings that allow it.
+Values in the file never appear in messages, as they may be secrets. All errors are reported
+together, so that the operator can fix them in one go. Relative paths are those of the folder of the
+file.
 """
 
 import difflib
@@ -127,7 +128,7 @@ class Conversion:
                 # A misspelt setting is not reported as missing, too.
                 near = set(difflib.get_close_matches(str(key), fields, n=1)) - value.keys()
                 self._left_out.setdefault(id(result), set()).update(near)
-            elif item is not None:
+            elif item is not None or (fields[key].nullable and not self._file.is_empty(inner)):
                 result[key] = self.known(fields[key].type, item, inner, unknown)
         return result
 

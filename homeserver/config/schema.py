@@ -26,6 +26,7 @@ class SettingField:
     attribute: str
     type: inspect.Type
     default: Any
+    nullable: bool
     text: str
     unit: str | None
     default_text: str | None
@@ -60,6 +61,7 @@ def fields(section: inspect.StructType) -> Iterator[SettingField]:
             attribute=field.name,
             type=plain(annotated),
             default=field.default,
+            nullable=_is_nullable(annotated),
             text=schema.get("description") or summary(field.type),
             unit=extra.get("unit"),
             default_text=extra.get("default"),
@@ -72,6 +74,15 @@ def summary(kind: inspect.Type) -> str:
     """The documentation of a section: the docstring of its class."""
     section = section_of(kind)
     return " ".join((section.cls.__doc__ or "").split()) if section else ""
+
+
+def _is_nullable(kind: inspect.Type) -> bool:
+    """Whether the value may be `null`."""
+    while isinstance(kind, inspect.Metadata):
+        kind = kind.type
+    return isinstance(kind, inspect.UnionType) and any(
+        isinstance(one, inspect.NoneType) for one in kind.types
+    )
 
 
 def plain(kind: inspect.Type) -> inspect.Type:

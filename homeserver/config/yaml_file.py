@@ -12,6 +12,7 @@ import yaml
 Steps = tuple[str | int, ...]
 """A place in the file: names of keys, and numbers of items from 0 on."""
 
+_NULL_TAG = "tag:yaml.org,2002:null"
 _KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
 
@@ -22,12 +23,17 @@ class YamlFile:
     content: Any = None
     mistakes: list[tuple[int, str]] = field(default_factory=list)
     _lines: dict[Steps, int] = field(default_factory=dict)
+    _empty: set[Steps] = field(default_factory=set)
 
     def line_of(self, place: Steps) -> int:
         """The line, from 1 on, of a place, or of the nearest place around it that exists."""
         while place and place not in self._lines:
             place = place[:-1]
         return self._lines.get(place, 1)
+
+    def is_empty(self, place: Steps) -> bool:
+        """Whether there is a key without a value, which is not an explicit `null`."""
+        return place in self._empty
 
 
 def read_yaml(text: str) -> YamlFile:
@@ -41,7 +47,7 @@ def read_yaml(text: str) -> YamlFile:
     try:
         node = loader.get_single_node()
         if node is not None:
-            file._lines.update(_examine(node, (), file.mistakes, set()))
+            file._lines.update(_examine(node, (), file, set()))
             file.content = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -56,21 +62,23 @@ def read_yaml(text: str) -> YamlFile:
 
 
 def _examine(
-    node: yaml.Node, place: Steps, mistakes: list[tuple[int, str]], around: set[int]
+    node: yaml.Node, place: Steps, file: YamlFile, around: set[int]
 ) -> Iterator[tuple[Steps, int]]:
     """The line of everything below a node; keys that cannot be used are recorded and removed."""
     yield place, node.start_mark.line + 1
+    if isinstance(node, yaml.ScalarNode) and node.tag == _NULL_TAG and not node.value:
+        file._empty.add(place)
     if id(node) in around:
         return  # an anchor that contains itself
     around = around | {id(node)}
     if isinstance(node, yaml.SequenceNode):
         for number, item in enumerate(node.value):
-            yield from _examine(item, (*place, number), mistakes, around)
+            yield from _examine(item, (*place, number), file, around)
     elif isinstance(node, yaml.MappingNode):
-        node.value = list(_usable(node, mistakes))
+        node.value = list(_usable(node, file.mistakes))
         for key, value in node.value:
             inner = (*place, key.value)
-            yield from _examine(value, inner, mistakes, around)
+            yield from _examine(value, inner, file, around)
             # A section begins in the line of its name, not in that of its first key.
             yield inner, key.start_mark.line + 1
 

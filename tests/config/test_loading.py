@@ -60,6 +60,25 @@ def test_a_key_without_a_value_keeps_its_default() -> None:
     assert settings == Settings()
 
 
+def test_null_is_no_limit_where_it_is_allowed() -> None:
+    """What is not allowed to be null keeps its default, as a key without a value does."""
+    settings, _ = parse_settings(
+        "media: {user_quota: null, user_files: ~, max_upload: null}\ndatabase: null"
+    )
+    empty, _ = parse_settings("media:\n  user_quota:\n  user_files:\n")
+
+    assert (settings.media.user_quota, settings.media.user_files) == (None, None)
+    assert settings.media.max_upload == Settings().media.max_upload
+    assert empty == Settings()
+
+
+def test_null_of_an_anchor_is_no_limit() -> None:
+    """The value is the same, wherever the file has it."""
+    settings, _ = parse_settings("media: {user_quota: &none null, user_files: *none}")
+
+    assert (settings.media.user_quota, settings.media.user_files) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("text", "reported"),
     [

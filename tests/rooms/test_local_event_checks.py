@@ -103,6 +103,20 @@ class OwnEventTests(RoomsTestCase):
         with pytest.raises(Forbidden, match="signature"):
             await self.send(room_id, draft)
 
+    async def test_a_room_does_not_replace_itself(self) -> None:
+        """Clients that follow the upgrade would come back to the same room again and again."""
+        room_id = await self.create_room()
+        content = {"body": "Moved", "replacement_room": room_id}
+
+        with pytest.raises(InvalidParam):
+            await self.sending.set_state(ALICE, room_id, "m.room.tombstone", "", content)
+        with pytest.raises(InvalidParam):
+            await self.sending.send_message(ALICE, room_id, "m.room.tombstone", content, None)
+
+        assert ("m.room.tombstone", "") not in (await self.rooms.get(room_id)).state
+        moved = {**content, "replacement_room": "!other:example.org"}
+        await self.sending.set_state(ALICE, room_id, "m.room.tombstone", "", moved)
+
     async def test_no_method_of_the_websocket_is_another_door(self) -> None:
         """All methods that write are tried with a member event that names a moderator."""
         room_id = await self.restricted_room()

@@ -66,7 +66,7 @@ class EventBuilder:
         """
         draft, target, current = resolved.draft, resolved.target, self._current
         own_name = self._local_server.server_name
-        check_draft(draft, own_name)
+        check_draft(draft, self._room.room_id, own_name)
         auth_events = self._auth_events(draft)
         check_names(self._storage.names, draft.type, draft.sender, draft.state_key)
         follows = extremities.events if follows is None else follows

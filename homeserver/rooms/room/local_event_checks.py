@@ -13,7 +13,13 @@ from homeserver.protocol.authorization.auth_rules import check_auth, required_si
 from homeserver.protocol.authorization.auth_state import AuthState
 from homeserver.protocol.authorization.rule_broken import RuleBroken
 from homeserver.protocol.errors import BadJson, Forbidden, InvalidParam
-from homeserver.protocol.event_types import JOIN_RULES_KEY, MEMBER, REDACTION, SERVER_ACL_KEY
+from homeserver.protocol.event_types import (
+    JOIN_RULES_KEY,
+    MEMBER,
+    REDACTION,
+    SERVER_ACL_KEY,
+    TOMBSTONE,
+)
 from homeserver.protocol.events import Event
 from homeserver.protocol.identifiers import is_valid_user_id
 from homeserver.protocol.server_acl import fault_of_acl, keeps_itself_out
@@ -38,20 +44,23 @@ def check_own_event(
         raise Forbidden(f"The event needs the signature of {', '.join(sorted(lacking))}")
 
 
-def check_draft(draft: EventDraft, server_name: str) -> None:
+def check_draft(draft: EventDraft, room_id: str, server_name: str) -> None:
     """Reject drafts that the rules allow but no client can intend, on all endpoints.
 
     Raises `Forbidden` for a membership that is changed like other state, for a redaction that is
     state (`Sending.redact` checks the sender of every known redaction), and for an access list that
-    denies this server; `InvalidParam` for a membership without a user; `BadJson` for an invalid
-    access list or join rule. Events of other servers are checked by the rules alone: see
-    `homeserver/protocol/authorization/auth_rules.py`.
+    denies this server; `InvalidParam` for a membership without a user, and for a room that would
+    replace itself; `BadJson` for an invalid access list or join rule. Events of other servers are
+    checked by the rules alone: see `homeserver/protocol/authorization/auth_rules.py`.
     """
     if draft.type == MEMBER:
         if not isinstance(draft, MemberDraft):
             raise Forbidden("A membership is not changed in this way")
         if not is_valid_user_id(draft.state_key or ""):
             raise InvalidParam("The state key of a member event is a user id")
+    if draft.type == TOMBSTONE and draft.content.get("replacement_room") == room_id:
+        # Clients would follow it in a circle.
+        raise InvalidParam("A room cannot replace itself")
     if draft.state_key is None:
         return
     if draft.type == REDACTION:
