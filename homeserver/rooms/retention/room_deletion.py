@@ -5,7 +5,7 @@ Other servers keep the room. The phases of the job, each of which can be repeate
 1. `leave`: local members leave, some in each step, so that their clients and other servers hear it;
 2. `settle`: what follows from that is sent and recorded;
 3. `retire`: the room is dropped from memory, and is unknown from then on;
-4. `erase`: its rows are deleted, table by table, and its events in parts.
+4. `erase`: its rows are deleted, table by table, and all in parts.
 
 Its state nodes are garbage then. The room cannot be joined again before the next start of the
 server, because caches go by its nid; or not at all, if it is blocked.
@@ -36,6 +36,7 @@ from homeserver.streams.log import Log
 DELETE_ROOM = "delete_room"
 LEAVES = 10  # members who leave in a step
 EVENTS = 500  # events that a step deletes
+ROWS = 10_000  # rows of another table that a step deletes
 SETTLE_MS = 10_000  # for clients and other servers to hear of the leaves
 MAX_SETTLE_MS = 300_000  # for readers that are behind
 TABLES = (*BY_ROOM, *BY_SCOPE, *BY_ROOM_ID)
@@ -128,8 +129,11 @@ class RoomDeletion:
             return Progress({}, job.done, job.total, is_finished=True)
         self._rooms.retire(room_nid)
         if number < len(TABLES):
-            await self._db.run(delete_of_room, TABLES[number], room_nid, job.arguments["room_id"])
-            return Progress({"phase": "erase", "table": number + 1}, job.done, job.total)
+            deleted = await self._db.run(
+                delete_of_room, TABLES[number], room_nid, job.arguments["room_id"], ROWS
+            )
+            following = number + (not deleted)
+            return Progress({"phase": "erase", "table": following}, job.done, job.total)
         deleted = await self._db.transaction(delete_events_of_room, room_nid, EVENTS)
         done = job.done + deleted
         return Progress(job.progress, done, job.total, is_finished=deleted < EVENTS)
