@@ -7,10 +7,12 @@ server is asked for it again. It may also leave the timeline: then no client get
 State events are never purged.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
 
+from homeserver.concurrency.cooperative import build_cooperatively
 from homeserver.protocol.events import Event
 from homeserver.protocol.relations import relation_of
 from homeserver.rooms.events.event_store import EventStore
@@ -23,6 +25,14 @@ from homeserver.storage.rooms.events import DELETE_CONTENT, REMOVE_FROM_TIMELINE
 from homeserver.storage.rooms.relations import DELETE_RELATION
 from homeserver.storage.search.search_entries import DELETE_ENTRY
 from homeserver.streams.log import Log
+
+
+class _Purged(NamedTuple):
+    """What becomes of an event: its JSON without content."""
+
+    event_nid: int
+    json: bytes
+    has_relation: bool
 
 
 class EventPurge:
@@ -43,14 +53,16 @@ class EventPurge:
         from_timeline = from_timeline and room.partial is None
         # While its writer is in use, a room is not being loaded from a database that changes.
         async with self._rooms.writing(room.room_id) as writer:
-            found = await self._events.load_bare(room.version, list(event_nids))
-            events = {nid: event for nid, event, _ in found if event.state_key is None}
+            clock = self._rooms.local_server.clock
+            found = await self._events.load_bare(room.version, list(event_nids), clock)
+            purged = (_purged(nid, event) for nid, event, _ in found if event.state_key is None)
+            events = {each.event_nid: each for each in await build_cooperatively(clock, purged)}
             kept = {stored.event_nid for stored in writer.extremities.events}
             kept |= {stored.event_nid for stored in list(room.timeline)[-1:]}
             removed = events.keys() - kept if from_timeline else set()
             self._log.check_open()
             done = [
-                self._append(room, {nid: events[nid] for nid in nids}, from_timeline=is_removed)
+                self._append(room, [events[nid] for nid in nids], from_timeline=is_removed)
                 for nids, is_removed in ((removed, True), (events.keys() - removed, False))
                 if nids
             ]
@@ -58,17 +70,22 @@ class EventPurge:
                 await each
 
     def _append(
-        self, room: Room, events: dict[int, Event], *, from_timeline: bool
+        self, room: Room, events: Sequence[_Purged], *, from_timeline: bool
     ) -> Deferred[None]:
         rows: list[Row] = []
-        for event_nid, event in events.items():
-            rows.append(DELETE_CONTENT.row(event_nid, event.redacted().json))
+        for event_nid, json, has_relation in events:
+            rows.append(DELETE_CONTENT.row(event_nid, json))
             rows.append(DELETE_EXPIRING_EVENT.row(event_nid))
             rows.append(DELETE_ENTRY.row(event_nid))
-            if relation_of(event) is not None:
+            if has_relation:
                 rows.append(DELETE_RELATION.row(event_nid))
             if from_timeline:
                 rows.append(REMOVE_FROM_TIMELINE.row(event_nid))
         position = self._log.next_position()
-        entry = EventsPurged(position, room.room_nid, tuple(events), from_timeline)
+        event_nids = tuple([event_nid for event_nid, _, _ in events])
+        entry = EventsPurged(position, room.room_nid, event_nids, from_timeline)
         return self._log.append(entry, rows)
+
+
+def _purged(event_nid: int, event: Event) -> _Purged:
+    return _Purged(event_nid, event.redacted().json, relation_of(event) is not None)

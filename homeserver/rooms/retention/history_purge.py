@@ -84,7 +84,9 @@ class HistoryPurge:
                 return False
             return cutoff is None or cutoff.has_expired(event, positions[event_nid])
 
-        found = await self._events.load_bare(room.version, list(positions))
+        found = await self._events.load_bare(
+            room.version, list(positions), self._rooms.local_server.clock
+        )
         chosen = [event_nid for event_nid, event, _ in found if is_wanted(event_nid, event)]
         if chosen:
             await self._purge.purge(room, chosen, from_timeline=True)

@@ -114,7 +114,7 @@ class RetentionJobs:
         """
         rows = await self._db.run(old_messages, room.room_nid, after, cutoff.position, MAX_EXAMINED)
         positions = {event_nid: position for position, event_nid in rows}
-        found = await self._events.load_bare(room.version, list(positions))
+        found = await self._events.load_bare(room.version, list(positions), self._clock)
         expired = [nid for nid, event, _ in found if cutoff.has_expired(event, positions[nid])]
         if expired:
             await self._purge.purge(room, expired, from_timeline=True)

@@ -75,7 +75,7 @@ class HistoryPurgeTests(PurgeTestCase):
 
         self.assertEqual((job.state, job.done, job.total), ("done", 3, 3))
         self.assertEqual(await self.shown(), ["last", "kept"])
-        self.assertEqual(self.stored("old"), 0)
+        self.assertEqual(self.stored("old "), 0)
         await self.restart_server(self.alice)
         await self.alice.say(self.room, "next")
         self.assertEqual(await self.shown(), ["next", "last", "kept"])
