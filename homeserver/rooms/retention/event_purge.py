@@ -28,10 +28,11 @@ from homeserver.streams.log import Log
 
 
 class _Purged(NamedTuple):
-    """What becomes of an event: its JSON without content."""
+    """What becomes of an event: its JSON without content, unless it had none before."""
 
     event_nid: int
     json: bytes
+    is_changed: bool
     has_relation: bool
 
 
@@ -60,10 +61,12 @@ class EventPurge:
             kept = {stored.event_nid for stored in writer.extremities.events}
             kept |= {stored.event_nid for stored in list(room.timeline)[-1:]}
             removed = events.keys() - kept if from_timeline else set()
+            # The same event is found again by each job as long as it is the newest.
+            emptied = {nid for nid in events.keys() - removed if events[nid].is_changed}
             self._log.check_open()
             done = [
                 self._append(room, [events[nid] for nid in nids], from_timeline=is_removed)
-                for nids, is_removed in ((removed, True), (events.keys() - removed, False))
+                for nids, is_removed in ((removed, True), (emptied, False))
                 if nids
             ]
             for each in done:
@@ -73,19 +76,20 @@ class EventPurge:
         self, room: Room, events: Sequence[_Purged], *, from_timeline: bool
     ) -> Deferred[None]:
         rows: list[Row] = []
-        for event_nid, json, has_relation in events:
-            rows.append(DELETE_CONTENT.row(event_nid, json))
-            rows.append(DELETE_EXPIRING_EVENT.row(event_nid))
-            rows.append(DELETE_ENTRY.row(event_nid))
-            if has_relation:
-                rows.append(DELETE_RELATION.row(event_nid))
+        for event in events:
+            rows.append(DELETE_CONTENT.row(event.event_nid, event.json))
+            rows.append(DELETE_EXPIRING_EVENT.row(event.event_nid))
+            rows.append(DELETE_ENTRY.row(event.event_nid))
+            if event.has_relation:
+                rows.append(DELETE_RELATION.row(event.event_nid))
             if from_timeline:
-                rows.append(REMOVE_FROM_TIMELINE.row(event_nid))
+                rows.append(REMOVE_FROM_TIMELINE.row(event.event_nid))
         position = self._log.next_position()
-        event_nids = tuple([event_nid for event_nid, _, _ in events])
+        event_nids = tuple([event.event_nid for event in events])
         entry = EventsPurged(position, room.room_nid, event_nids, from_timeline)
         return self._log.append(entry, rows)
 
 
 def _purged(event_nid: int, event: Event) -> _Purged:
-    return _Purged(event_nid, event.redacted().json, relation_of(event) is not None)
+    json = event.redacted().json
+    return _Purged(event_nid, json, json != event.json, relation_of(event) is not None)
