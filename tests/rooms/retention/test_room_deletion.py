@@ -7,6 +7,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from homeserver.rooms.membership.forced_leaves import ForcedLeaves
 from homeserver.rooms.retention import room_deletion
 from homeserver.storage.database.background_jobs import find_job
 from tests.rooms.retention.test_history_purge import PurgeTestCase
@@ -90,6 +91,27 @@ class RoomDeletionTests(PurgeTestCase):
         await self.alice.say(other, "hello")
         await self.restart_server(self.alice)
         await self.alice.sync()
+
+    async def test_a_member_who_comes_back_leaves_again(self) -> None:
+        """A user whose client joins again at once is notified that they are out, too."""
+        self.patch(room_deletion, "SETTLE_MS", 2_000)
+        left: list[str] = []
+        leave = ForcedLeaves.leave
+
+        async def counting(leaves: ForcedLeaves, room_id: str, user_id: str) -> None:
+            left.append(user_id)
+            await leave(leaves, room_id, user_id)
+
+        self.patch(ForcedLeaves, "leave", counting)
+        deletion = Deferred.fromCoroutine(self.job_of("delete", self.room))
+        while (await self.bob.get("/joined_rooms"))["joined_rooms"]:
+            await deferLater(reactor, 0.02)
+
+        await self.bob.join(self.room)
+        job = await deletion
+
+        self.assertEqual(job.state, "done")
+        self.assertEqual(left.count(self.bob.user_id), 2)
 
     async def test_what_is_much_is_deleted_in_parts(self) -> None:
         """No statement for a large room takes long, or holds many locks."""
