@@ -187,4 +187,6 @@ def _row(item: IndexItem) -> Row:
     if not isinstance(item, IndexedEvent):
         return DELETE_ENTRY.row(item.event_nid)
     words = words_vector(indexed_tokens(item.text.text))
-    return INSERT_ENTRY.row(item.event_nid, item.text.key, item.has_url, item.sent_at, words)
+    return INSERT_ENTRY.row(
+        item.event_nid, item.text.key, item.has_url, item.sent_at, words, item.size
+    )

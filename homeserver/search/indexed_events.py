@@ -40,13 +40,17 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 @dataclass(frozen=True, slots=True)
 class IndexedEvent:
-    """An event that can be found by its text. `sent_at` sorts it among those of all rooms."""
+    """An event that can be found by its text. `sent_at` sorts it among those of all rooms.
+
+    `size` is that of the event's JSON that has the text, in bytes.
+    """
 
     position: int
     event_nid: int
     sent_at: int
     text: SearchableText
     has_url: bool
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,8 @@ def _of_stored(position: int, stored: StoredEvent) -> Iterator[IndexedEvent]:
     text = searchable_text(event.type, event.state_key, event.content)
     if text is not None:
         sent_at = _sent_at(position, stored.position, event.origin_server_ts)
-        yield IndexedEvent(position, stored.event_nid, sent_at, text, "url" in event.content)
+        has_url = "url" in event.content
+        yield IndexedEvent(position, stored.event_nid, sent_at, text, has_url, len(event.json))
 
 
 def _of_row(row: storage.StoredText, names: dict[int, str]) -> IndexItem:
@@ -120,7 +125,8 @@ def _of_row(row: storage.StoredText, names: dict[int, str]) -> IndexItem:
     if row.is_redacted or text is None:
         return RemovedEvent(row.logged_at, row.event)
     sent_at = _sent_at(row.logged_at, row.position, pdu["origin_server_ts"])
-    return IndexedEvent(row.logged_at, row.event, sent_at, text, "url" in content)
+    has_url = "url" in content
+    return IndexedEvent(row.logged_at, row.event, sent_at, text, has_url, len(row.json))
 
 
 def _targets(json: bytes) -> Iterator[str]:

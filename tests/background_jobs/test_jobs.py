@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 from homeserver.background_jobs.job_runner import MAX_ATTEMPTS, JobRunner
 from homeserver.background_jobs.jobs import Jobs
 from homeserver.protocol.errors import LimitExceeded, Unavailable
+from homeserver.storage.database import background_jobs
 from homeserver.storage.database.background_jobs import (
     MAX_UNFINISHED,
     Job,
@@ -200,6 +201,18 @@ class JobsTests(DatabaseTestCase):
 
         with self.assertRaises(LimitExceeded):
             await self.jobs.create("count", {"to": 1})
+        # The server's own work is not refused for it, which would keep it from starting.
+        own = await self.jobs.create("count", {})
+        self.assertEqual(await self.jobs.create("count", {}), own)
+
+    async def test_a_job_that_exists_is_named_however_many_wait(self) -> None:
+        """An operator who repeats a command is not told to come back later."""
+        job_id = await self.jobs.create("count", {"to": 1})
+        self.patch(background_jobs, "MAX_UNFINISHED", 1)
+
+        self.assertEqual(await self.jobs.create("count", {"to": 1}), job_id)
+        with self.assertRaises(LimitExceeded):
+            await self.jobs.create("count", {"to": 2})
 
     async def test_old_jobs_are_deleted(self) -> None:
         """What was done a month ago does not fill the list."""

@@ -1,9 +1,11 @@
 """Gateways that fail: nothing is lost, nothing comes twice, and nobody else waits."""
 
+import time
 from typing import Any
 
 from twisted.web.server import NOT_DONE_YET, Request
 
+from homeserver.protocol.retention.message_expiry import SELF_DESTRUCT_AFTER
 from homeserver.push.pushers import missed_pushes
 from homeserver.push.pushers.pusher_queue import MAX_WAITING
 from tests.push.push_case import PushTestCase
@@ -49,6 +51,26 @@ class GatewayFailureTests(PushTestCase):
         self.assertEqual(
             self.gateway.bodies(), ["before", "missed 0", "missed 1", "missed 2", "after"]
         )
+
+    async def test_a_message_destroys_itself_while_the_gateway_is_dead(self) -> None:
+        """A phone that had no network does not show what its sender wanted to be gone by then."""
+        await self.set_pusher()
+        await self.gateway.stop()
+        due = int((time.time() + 1.0) * 1000)
+        content = {"msgtype": "m.text", "body": "secret", SELF_DESTRUCT_AFTER: due}
+        event_id = await self.bob.send(self.room, "m.room.message", content)
+        await until(self.is_behind)
+        while (await self.bob.event(self.room, event_id))["content"] != {}:
+            pass
+
+        self.gateway.start()
+        await self.bob.say(self.room, "after")
+
+        def texts() -> list[str | None]:
+            return [each["content"].get("body") for each in self.gateway.received]
+
+        await until(lambda: "after" in texts())
+        self.assertNotIn("secret", texts())
 
     async def test_what_a_dead_gateway_missed_survives_a_restart(self) -> None:
         """The server needs no memory for it."""

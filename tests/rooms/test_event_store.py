@@ -3,6 +3,7 @@
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import ROOM_VERSIONS
@@ -168,3 +169,35 @@ def test_what_is_published_before_a_read_does_not_count() -> None:
     memory.db.reads[0].callback([row(event)])
 
     assert found[0][7].redaction is None
+
+
+class BusyClock(Clock):
+    """A clock by which everything takes long; `pauses` is how often somebody waited."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses = 0
+
+    def seconds(self) -> float:
+        self.rightNow += 0.01
+        return self.rightNow
+
+    def callLater(self, *arguments: Any, **more: Any) -> Any:
+        self.pauses += 1
+        return super().callLater(*arguments, **more)
+
+
+def test_large_events_are_read_in_time_slices() -> None:
+    """A job that reads hundreds of events of 64 KiB does not hold up the requests of users."""
+    memory, clock = Memory(), BusyClock()
+    found: list[Any] = []
+    loading = Deferred.fromCoroutine(memory.events.load_bare(VERSION, [7, 8, 9], clock))
+    loading.addCallback(found.extend)
+    event = message()
+    rows: Any = [(number, event.event_id, event.json, False) for number in (7, 8, 9)]
+
+    memory.db.reads[0].callback(rows)
+    clock.advance(0)
+
+    assert clock.pauses == 3
+    assert [number for number, _, _ in found] == [7, 8, 9]

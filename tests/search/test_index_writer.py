@@ -14,7 +14,8 @@ from homeserver.search.indexed_events import IndexedEvent, IndexItem
 
 def item(position: int) -> IndexedEvent:
     """An item at a position."""
-    return IndexedEvent(position, position, position, SearchableText(SearchKey.BODY, "x"), False)
+    text = SearchableText(SearchKey.BODY, "x")
+    return IndexedEvent(position, position, position, text, False, 100)
 
 
 class FakeWriter:

@@ -13,6 +13,7 @@ import msgspec
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.event_kinds import is_member_event
+from homeserver.protocol.events import Event
 from homeserver.push.push_actions import PushActions
 from homeserver.push.pushers.badges import Badges
 from homeserver.push.pushers.invites import invites_user
@@ -53,8 +54,9 @@ class EventNotifications:
         self._push_actions = push_actions
         self._badges = badges
         self._titles = titles
-        self._events: LruCache[int, bytes] = LruCache(
-            "push_events", MAX_CACHED_BYTES, size_of=lambda _, encoded: len(encoded)
+        # With the event that was encoded: a purge puts another one in its place.
+        self._events: LruCache[int, tuple[Event, bytes]] = LruCache(
+            "push_events", MAX_CACHED_BYTES, size_of=lambda _, encoded: len(encoded[1])
         )
 
     async def of_event(self, pusher: Pusher, push: QueuedPush) -> NotificationBody | None:
@@ -112,18 +114,18 @@ class EventNotifications:
     async def _parts(self, room: Room, stored: StoredEvent, user_id: str) -> list[bytes]:
         """The fields of the event and its room, each after a comma."""
         event = stored.event
-        shared = self._events.get(stored.event_nid)
-        if shared is None:
+        known = self._events.get(stored.event_nid)
+        if known is None or known[0] is not event:
             name = await self._titles.display_name(room, event.sender)
-            shared = self._events.put(stored.event_nid, _event_json(stored, name))
+            known = self._events.put(stored.event_nid, (event, _event_json(event, name)))
         title = await self._titles.of(room)
-        return [shared, *_title_parts(title, user_id), *_target_parts(stored, user_id)]
+        return [known[1], *_title_parts(title, user_id), *_target_parts(stored, user_id)]
 
     async def _stripped_parts(self, push: QueuedPush, user_id: str) -> list[bytes]:
         stripped = await self._out_of_room.stripped_state(push.room_nid, user_id)
         title, name = title_of_stripped_state(stripped, push.stored.event.sender)
         return [
-            _event_json(push.stored, name),
+            _event_json(push.stored.event, name),
             *_title_parts(title, user_id),
             *_target_parts(push.stored, user_id),
         ]
@@ -148,12 +150,11 @@ def _body(pusher: Pusher, push: QueuedPush, parts: list[bytes], badge: int) -> b
     )
 
 
-def _event_json(stored: StoredEvent, sender_name: str | None) -> bytes:
+def _event_json(event: Event, sender_name: str | None) -> bytes:
     """The fields of an event, without braces and after a comma.
 
     `id` is an old name of `event_id`, which some gateways still read.
     """
-    event = stored.event
     fields: dict[str, Any] = {"id": event.event_id, "type": event.type, "sender": event.sender}
     if sender_name is not None:
         fields["sender_display_name"] = sender_name

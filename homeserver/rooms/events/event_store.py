@@ -130,9 +130,9 @@ class EventStore:
         return found
 
     async def load_bare(
-        self, version: RoomVersion, event_nids: Sequence[int]
+        self, version: RoomVersion, event_nids: Sequence[int], clock: Clock | None = None
     ) -> list[tuple[int, Event, bool]]:
-        """(nid, event, whether it was rejected) of some events.
+        """(nid, event, whether it was rejected) of some events; with a `clock` in time slices.
 
         Those that are not in memory are read, and not cached: for a caller that reads so many that
         they would evict all others.
@@ -147,10 +147,11 @@ class EventStore:
                 found.append((event_nid, stored.event, stored.status.rejected is not None))
         if missing:
             rows = await self._db.run(storage.bare_events, missing)
-            found += [
-                (event_nid, Event.from_json(version, json, event_id), rejected)
-                for event_nid, event_id, json, rejected in rows
-            ]
+            time_slice = None if clock is None else TimeSlice(clock)
+            for event_nid, event_id, json, rejected in rows:
+                if time_slice is not None and time_slice.is_over:
+                    await time_slice.next()
+                found.append((event_nid, Event.from_json(version, json, event_id), rejected))
         return found
 
     async def event_nids(

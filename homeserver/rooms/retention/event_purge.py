@@ -7,10 +7,12 @@ server is asked for it again. It may also leave the timeline: then no client get
 State events are never purged.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
 
+from homeserver.concurrency.cooperative import build_cooperatively
 from homeserver.protocol.events import Event
 from homeserver.protocol.relations import relation_of
 from homeserver.rooms.events.event_store import EventStore
@@ -23,6 +25,15 @@ from homeserver.storage.rooms.events import DELETE_CONTENT, REMOVE_FROM_TIMELINE
 from homeserver.storage.rooms.relations import DELETE_RELATION
 from homeserver.storage.search.search_entries import DELETE_ENTRY
 from homeserver.streams.log import Log
+
+
+class _Purged(NamedTuple):
+    """What becomes of an event: its JSON without content, unless it had none before."""
+
+    event_nid: int
+    json: bytes
+    is_changed: bool
+    has_relation: bool
 
 
 class EventPurge:
@@ -43,32 +54,42 @@ class EventPurge:
         from_timeline = from_timeline and room.partial is None
         # While its writer is in use, a room is not being loaded from a database that changes.
         async with self._rooms.writing(room.room_id) as writer:
-            found = await self._events.load_bare(room.version, list(event_nids))
-            events = {nid: event for nid, event, _ in found if event.state_key is None}
+            clock = self._rooms.local_server.clock
+            found = await self._events.load_bare(room.version, list(event_nids), clock)
+            purged = (_purged(nid, event) for nid, event, _ in found if event.state_key is None)
+            events = {each.event_nid: each for each in await build_cooperatively(clock, purged)}
             kept = {stored.event_nid for stored in writer.extremities.events}
             kept |= {stored.event_nid for stored in list(room.timeline)[-1:]}
             removed = events.keys() - kept if from_timeline else set()
+            # The same event is found again by each job as long as it is the newest.
+            emptied = {nid for nid in events.keys() - removed if events[nid].is_changed}
             self._log.check_open()
             done = [
-                self._append(room, {nid: events[nid] for nid in nids}, from_timeline=is_removed)
-                for nids, is_removed in ((removed, True), (events.keys() - removed, False))
+                self._append(room, [events[nid] for nid in nids], from_timeline=is_removed)
+                for nids, is_removed in ((removed, True), (emptied, False))
                 if nids
             ]
             for each in done:
                 await each
 
     def _append(
-        self, room: Room, events: dict[int, Event], *, from_timeline: bool
+        self, room: Room, events: Sequence[_Purged], *, from_timeline: bool
     ) -> Deferred[None]:
         rows: list[Row] = []
-        for event_nid, event in events.items():
-            rows.append(DELETE_CONTENT.row(event_nid, event.redacted().json))
-            rows.append(DELETE_EXPIRING_EVENT.row(event_nid))
-            rows.append(DELETE_ENTRY.row(event_nid))
-            if relation_of(event) is not None:
-                rows.append(DELETE_RELATION.row(event_nid))
+        for event in events:
+            rows.append(DELETE_CONTENT.row(event.event_nid, event.json))
+            rows.append(DELETE_EXPIRING_EVENT.row(event.event_nid))
+            rows.append(DELETE_ENTRY.row(event.event_nid))
+            if event.has_relation:
+                rows.append(DELETE_RELATION.row(event.event_nid))
             if from_timeline:
-                rows.append(REMOVE_FROM_TIMELINE.row(event_nid))
+                rows.append(REMOVE_FROM_TIMELINE.row(event.event_nid))
         position = self._log.next_position()
-        entry = EventsPurged(position, room.room_nid, tuple(events), from_timeline)
+        event_nids = tuple([event.event_nid for event in events])
+        entry = EventsPurged(position, room.room_nid, event_nids, from_timeline)
         return self._log.append(entry, rows)
+
+
+def _purged(event_nid: int, event: Event) -> _Purged:
+    json = event.redacted().json
+    return _Purged(event_nid, json, json != event.json, relation_of(event) is not None)

@@ -22,6 +22,7 @@ from homeserver.streams.positions import MAX_POSITION
 
 PURGE_HISTORY = "purge_history"
 MAX_EXAMINED = 200  # events of a step
+MAX_COUNTED = 1_000_000  # messages; how many more there are is not worth the time
 BEGINNING = [-1, -MAX_POSITION]  # before all places of a history: (depth, position)
 
 
@@ -69,11 +70,12 @@ class HistoryPurge:
             return Progress({}, job.done, job.total, is_finished=True)
         cutoff = None if wanted["older_than"] is None else Cutoff.at(wanted["older_than"])
         upto = MAX_POSITION if cutoff is None else cutoff.position
+        is_first = "after" not in job.progress
         after = job.progress.get("after", BEGINNING)
         before = wanted["before"] or [MAX_POSITION, MAX_POSITION]
         total = job.total
-        if total is None:
-            total = await self._db.run(count_messages, room.room_nid, before, upto)
+        if is_first:
+            total = await self._db.run(count_messages, room.room_nid, before, upto, MAX_COUNTED)
         rows = await self._db.run(
             messages_between, room.room_nid, after, before, upto, MAX_EXAMINED
         )
@@ -84,7 +86,9 @@ class HistoryPurge:
                 return False
             return cutoff is None or cutoff.has_expired(event, positions[event_nid])
 
-        found = await self._events.load_bare(room.version, list(positions))
+        found = await self._events.load_bare(
+            room.version, list(positions), self._rooms.local_server.clock
+        )
         chosen = [event_nid for event_nid, event, _ in found if is_wanted(event_nid, event)]
         if chosen:
             await self._purge.purge(room, chosen, from_timeline=True)

@@ -4,6 +4,7 @@ They are hidden from the moment at which they expire (`message_lifetimes.py`), s
 when exactly they are deleted.
 """
 
+import msgspec
 from twisted.internet.defer import Deferred
 
 from homeserver.background_jobs.jobs import Jobs
@@ -17,6 +18,7 @@ from homeserver.rooms.room.room import Room
 from homeserver.storage.database.background_jobs import Job, Progress, last_created
 from homeserver.storage.database.database import Database
 from homeserver.storage.retention.retention_rooms import next_retention_room, old_messages
+from homeserver.storage.rooms.events import bare_events
 from homeserver.streams.positions import MAX_POSITION
 
 DELETE_EXPIRED = "delete_expired_messages"
@@ -24,6 +26,13 @@ MAX_EXAMINED = 200  # events of a step
 MAX_ROOMS = 50  # without anything to do, that a step passes
 CHECK_SECONDS = 600.0
 HOUR_MS = 3_600_000
+
+
+class _Content(msgspec.Struct):
+    content: dict[str, msgspec.Raw]
+
+
+_decode = msgspec.json.Decoder(_Content).decode
 
 
 class RetentionJobs:
@@ -104,9 +113,15 @@ class RetentionJobs:
                 return last, last
             assert default is not None, "only then are there rooms without a policy"
             upto = Cutoff.at(max(0, now_ms(self._clock) - default)).position
-            if await self._db.run(old_messages, last, -MAX_POSITION, upto, 1):
+            old = await self._db.run(old_messages, last, -MAX_POSITION, upto, 2)
+            if len(old) > 1 or (old and await self._has_content(old[0][1])):
                 return last, last
         return last, None
+
+    async def _has_content(self, event_nid: int) -> bool:
+        """Whether an event has content to delete; the newest of a room stays there without it."""
+        rows = await self._db.run(bare_events, [event_nid])
+        return any(_decode(json).content for _, _, json, _ in rows)
 
     async def _delete(self, room: Room, cutoff: Cutoff, after: int) -> tuple[int | None, int]:
         """Delete expired messages above a position; gives the last one examined, `None` at the
@@ -114,7 +129,7 @@ class RetentionJobs:
         """
         rows = await self._db.run(old_messages, room.room_nid, after, cutoff.position, MAX_EXAMINED)
         positions = {event_nid: position for position, event_nid in rows}
-        found = await self._events.load_bare(room.version, list(positions))
+        found = await self._events.load_bare(room.version, list(positions), self._clock)
         expired = [nid for nid, event, _ in found if cutoff.has_expired(event, positions[nid])]
         if expired:
             await self._purge.purge(room, expired, from_timeline=True)

@@ -5,7 +5,7 @@ Other servers keep the room. The phases of the job, each of which can be repeate
 1. `leave`: local members leave, some in each step, so that their clients and other servers hear it;
 2. `settle`: what follows from that is sent and recorded;
 3. `retire`: the room is dropped from memory, and is unknown from then on;
-4. `erase`: its rows are deleted, table by table, and its events in parts.
+4. `erase`: its rows are deleted, table by table, and all in parts.
 
 Its state nodes are garbage then. The room cannot be joined again before the next start of the
 server, because caches go by its nid; or not at all, if it is blocked.
@@ -18,6 +18,7 @@ from homeserver.concurrency.clock import Clock, now_ms
 from homeserver.rooms.membership.forced_leaves import PRESENT, ForcedLeaves
 from homeserver.rooms.room.changes import DirectoryVisibilityChanged, RoomDeleted
 from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room import Room
 from homeserver.storage.database.background_jobs import Job, Progress, unfinished_jobs
 from homeserver.storage.database.database import Database
 from homeserver.storage.retention.blocked_rooms import block_room
@@ -35,7 +36,9 @@ from homeserver.streams.log import Log
 
 DELETE_ROOM = "delete_room"
 LEAVES = 10  # members who leave in a step
+MAX_ROUNDS = 3  # of leaves, if members come back
 EVENTS = 500  # events that a step deletes
+ROWS = 10_000  # rows of another table that a step deletes
 SETTLE_MS = 10_000  # for clients and other servers to hear of the leaves
 MAX_SETTLE_MS = 300_000  # for readers that are behind
 TABLES = (*BY_ROOM, *BY_SCOPE, *BY_ROOM_ID)
@@ -81,32 +84,37 @@ class RoomDeletion:
     async def _leave(self, job: Job) -> Progress:
         if job.arguments["block"]:
             await self._db.run(block_room, job.arguments["room_id"], now_ms(self._clock))
+        rounds = {"rounds": job.progress.get("rounds", 0)}
         room = await self._rooms.by_number(job.arguments["room"])
         # In the order of their ids: a user who cannot leave is not tried again.
         after = job.progress.get("after", "")
-        present = [
-            user_id
-            for user_id, membership in sorted(() if room is None else room.members.items())
-            if membership in PRESENT
-            and user_id > after
-            and self._rooms.local_server.is_local(user_id)
-        ]
+        present = [user_id for user_id in self._local_members(room) if user_id > after]
         for user_id in present[:LEAVES]:
             await self._leaves.leave(job.arguments["room_id"], user_id)
         if present:
-            return Progress({"phase": "leave", "after": present[:LEAVES][-1]}, 0)
+            return Progress({"phase": "leave", "after": present[:LEAVES][-1], **rounds}, 0)
         now = {"since": now_ms(self._clock), "position": self._log.position}
-        return Progress({"phase": "settle", **now}, 0)
+        return Progress({"phase": "settle", **now, **rounds}, 0)
+
+    def _local_members(self, room: Room | None) -> list[str]:
+        """The users of this server who are in the room, or invited, in the order of their ids."""
+        is_local = self._rooms.local_server.is_local
+        members = sorted(() if room is None else room.members.items())
+        return [user for user, membership in members if membership in PRESENT and is_local(user)]
 
     async def _settle(self, job: Job) -> Progress:
         waited = now_ms(self._clock) - job.progress["since"]
         is_handled = self._handled_upto() >= job.progress["position"]
         if waited < SETTLE_MS or not (is_handled or waited > MAX_SETTLE_MS):
             return Progress(job.progress, 0, pause=0.5)
-        return Progress({"phase": "retire"}, 0)
+        return Progress({"phase": "retire", "rounds": job.progress.get("rounds", 0)}, 0)
 
     async def _retire(self, job: Job) -> Progress:
         room_nid, room_id = job.arguments["room"], job.arguments["room_id"]
+        rounds = job.progress.get("rounds", 0) + 1
+        if rounds < MAX_ROUNDS and self._local_members(await self._rooms.by_number(room_nid)):
+            # They have come back meanwhile.
+            return Progress({"phase": "leave", "rounds": rounds}, 0)
         if not self._rooms.retire(room_nid):
             return Progress(job.progress, 0, pause=0.5)
         await self._log.written()
@@ -128,8 +136,11 @@ class RoomDeletion:
             return Progress({}, job.done, job.total, is_finished=True)
         self._rooms.retire(room_nid)
         if number < len(TABLES):
-            await self._db.run(delete_of_room, TABLES[number], room_nid, job.arguments["room_id"])
-            return Progress({"phase": "erase", "table": number + 1}, job.done, job.total)
+            deleted = await self._db.run(
+                delete_of_room, TABLES[number], room_nid, job.arguments["room_id"], ROWS
+            )
+            following = number + (not deleted)
+            return Progress({"phase": "erase", "table": following}, job.done, job.total)
         deleted = await self._db.transaction(delete_events_of_room, room_nid, EVENTS)
         done = job.done + deleted
         return Progress(job.progress, done, job.total, is_finished=deleted < EVENTS)

@@ -56,12 +56,18 @@ async def insert_job(
 ) -> int | None:
     """Store a job; returns its id, that of an unfinished one with the same arguments if there is
     one, or `None` if too many are unfinished.
+
+    Jobs without arguments are always taken: they are the server's own, one of each kind.
     """
     cursor = await db.execute(
         f"""
         INSERT INTO background_jobs (kind, arguments, state, created_at, updated_at)
         SELECT %(kind)s, %(arguments)s, 'waiting', %(now)s, %(now)s
          WHERE (SELECT count(*) FROM background_jobs WHERE {UNFINISHED}) < %(most)s
+            OR %(arguments)s::text = '{{}}'
+            OR EXISTS (SELECT FROM background_jobs
+                        WHERE kind = %(kind)s AND md5(arguments) = md5(%(arguments)s::text)
+                          AND {UNFINISHED})
             ON CONFLICT (kind, md5(arguments)) WHERE {UNFINISHED}
             DO UPDATE SET kind = EXCLUDED.kind
         RETURNING job_id

@@ -27,11 +27,17 @@ async def messages_between(
     return await cursor.fetchall()
 
 
-async def count_messages(db: Connection, room: int, before: Sequence[int], upto: int) -> int:
-    """The number of all that `messages_between` gives up to a place."""
-    cursor = await db.execute(f"SELECT count(*) {_MESSAGES}", _bounds(room, (-1, -1), before, upto))
+async def count_messages(
+    db: Connection, room: int, before: Sequence[int], upto: int, most: int
+) -> int | None:
+    """The number of all that `messages_between` gives up to a place; `None` if above `most`."""
+    cursor = await db.execute(
+        f"SELECT count(*) FROM (SELECT {_MESSAGES} LIMIT %(limit)s) AS counted",
+        {**_bounds(room, (-1, -1), before, upto), "limit": most + 1},
+    )
     row = await cursor.fetchone()
-    return row[0] if row else 0
+    assert row is not None, "an aggregate has a row"
+    return row[0] if row[0] <= most else None
 
 
 async def place_in_history(db: Connection, room: int, event_id: str) -> tuple[int, int] | None:

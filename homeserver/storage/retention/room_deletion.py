@@ -21,15 +21,14 @@ BY_ROOM: Final = (
     "partial_rooms",
     "receipts",
     "retention_rooms",
-    "search_entries",
     "timeline_gaps",
     "unsent_invites",
     "user_directory_rooms",
 )
 BY_SCOPE: Final = ("user_directory_entries", "user_directory_keys")
 BY_ROOM_ID: Final = ("account_data", "delayed_events")
-# Deleted with the events that they belong to, as they have no index of rooms.
-BY_EVENT: Final = {"relations": "child", "auth_edges": "event"}
+# Deleted together with the events that they are made of.
+BY_EVENT: Final = {"relations": "child", "auth_edges": "event", "search_entries": "event"}
 
 
 async def delete_known_room(db: Connection, room: int) -> None:
@@ -38,13 +37,16 @@ async def delete_known_room(db: Connection, room: int) -> None:
         await db.execute(f"DELETE FROM {table} WHERE room = %s", (room,))
 
 
-async def delete_of_room(db: Connection, table: str, room: int, room_id: str) -> int:
-    """Delete the rows of a room from one of the tables; returns their number."""
-    if table in BY_ROOM_ID:
-        cursor = await db.execute(f"DELETE FROM {table} WHERE room_id = %s", (room_id,))
-    else:
-        column = "scope" if table in BY_SCOPE else "room"
-        cursor = await db.execute(f"DELETE FROM {table} WHERE {column} = %s", (room,))
+async def delete_of_room(db: Connection, table: str, room: int, room_id: str, limit: int) -> int:
+    """Delete some rows of a room from one of the tables; returns their number."""
+    column = "room_id" if table in BY_ROOM_ID else "scope" if table in BY_SCOPE else "room"
+    cursor = await db.execute(
+        f"""
+        DELETE FROM {table}
+         WHERE ctid = ANY (ARRAY(SELECT ctid FROM {table} WHERE {column} = %s LIMIT %s))
+        """,
+        (room_id if table in BY_ROOM_ID else room, limit),
+    )
     return cursor.rowcount
 
 

@@ -31,26 +31,30 @@ INSERT_ENTRY = BatchStatement(
     INSERT INTO search_entries (event, room, sender, key, has_url, sent_at, words)
     SELECT events.event, events.room, events.sender, new.key, new.has_url, new.sent_at,
            new.words::tsvector
-      FROM unnest(%s::int8[], %s::int4[], %s::bool[], %s::int8[], %s::text[])
-        AS new (event, key, has_url, sent_at, words)
+      FROM unnest(%s::int8[], %s::int4[], %s::bool[], %s::int8[], %s::text[], %s::int8[])
+        AS new (event, key, has_url, sent_at, words, size)
       JOIN events ON events.event = new.event
      WHERE events.redacted_by IS NULL AND events.position IS NOT NULL
+       AND octet_length(events.json) = new.size
         ON CONFLICT (event) DO UPDATE
        SET sent_at = EXCLUDED.sent_at, words = EXCLUDED.words
      WHERE (search_entries.sent_at, search_entries.words)
            IS DISTINCT FROM (EXCLUDED.sent_at, EXCLUDED.words)
     """,
-    columns=("int8", "int4", "bool", "int8", "text"),
+    columns=("int8", "int4", "bool", "int8", "text", "int8"),
     key=(0,),
 )
-"""An event can be found, unless it was redacted or removed meanwhile."""
+"""An event can be found, unless it was redacted, purged or removed meanwhile.
+
+A purge makes the JSON smaller than the one that the words are of.
+"""
 
 DELETE_ENTRY = BatchStatement(
     "delete_search_entry",
     "DELETE FROM search_entries WHERE event = ANY (SELECT * FROM unnest(%s::int8[]))",
     columns=("int8",),
 )
-"""An event was redacted. The same batch inserts no row for it."""
+"""An event was redacted or purged. The same batch inserts no row for it."""
 
 Place = tuple[int, int]  # (sent_at, event)
 

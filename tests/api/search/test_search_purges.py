@@ -1,9 +1,11 @@
 """What is purged is not found any more, and leaves no word in the index."""
 
+import time
 from typing import Any
 
 import psycopg
 
+from homeserver.protocol.retention.message_expiry import SELF_DESTRUCT_AFTER
 from tests.api.search.search_test_case import ids
 from tests.rooms.retention.test_history_purge import PurgeTestCase
 
@@ -50,3 +52,21 @@ class SearchPurgeTests(PurgeTestCase):
 
         self.assertEqual(await self.found(), [kept])
         self.assertEqual(self.entries(), 1)
+
+    async def test_a_message_that_destroys_itself(self) -> None:
+        """A message leaves no word, whether it was in the index already or would still enter it."""
+        for indexed in (True, False):
+            due = int((time.time() + (1.0 if indexed else 0.0)) * 1000)
+            content = {"msgtype": "m.text", "body": "needle", SELF_DESTRUCT_AFTER: due}
+            event_id = await self.alice.send(self.room, "m.room.message", content)
+            if indexed:
+                self.assertEqual(await self.found(), [event_id])
+
+            async def is_gone(event_id: str = event_id) -> bool:
+                event = await self.alice.event(self.room, event_id)
+                return bool(event["content"] == {})
+
+            while not await is_gone():
+                pass
+            self.assertEqual(await self.found(), [])
+            self.assertEqual(self.entries(), 0)

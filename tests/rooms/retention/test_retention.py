@@ -7,6 +7,7 @@ import psycopg
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
+from homeserver.rooms.retention.event_purge import EventPurge
 from homeserver.storage.database.background_jobs import find_job
 from tests.support.actors import bodies
 from tests.support.server import ServerTestCase
@@ -136,6 +137,25 @@ class RetentionTests(RetentionTestCase):
         contents = [each["content"].get("body") for each in timeline if each["type"] == MESSAGE]
         self.assertEqual(contents, [None, "next"])
 
+    async def test_what_has_no_content_left_is_not_deleted_again(self) -> None:
+        """The last message of an idle room costs no commit at each of the jobs of all years."""
+        purged: list[int] = []
+        append = EventPurge._append
+
+        def counting(*arguments: Any, **more: Any) -> Any:
+            purged.append(len(arguments[2]))
+            return append(*arguments, **more)
+
+        self.patch(EventPurge, "_append", counting)
+        await self.expire_after(1)
+        await self.alice.say(self.room, "last")
+        await deferLater(reactor, 0.01)
+
+        await self.delete()
+        await self.delete()
+
+        self.assertEqual((purged, self.stored('"last"')), ([1], 0))
+
     async def test_a_sender_cannot_make_a_message_live_longer(self) -> None:
         """An application service may date its message a year ahead; it expires with the others."""
         await self.alice.say(self.room, "ahead")
@@ -169,7 +189,12 @@ class DefaultLifetimeTests(RetentionTestCase):
         await self.delete()
 
         self.assertEqual((shown, hidden, self.stored('"old"')), (["old"], [], 0))
-        # Rooms without old messages need not be loaded.
+        # Rooms without old messages need not be loaded, nor those whose last one has no content.
+        await self.alice.say(await self.alice.create_room(), "old")
+        await deferLater(reactor, 1.05)
+        before = await self.server.parts.retention.jobs._next_room(0, 1_000)
+        await self.delete()
+        self.assertNotEqual(before, (None, None))
         next_room = await self.server.parts.retention.jobs._next_room(0, 1_000)
         self.assertEqual(next_room, (None, None))
 

@@ -7,6 +7,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from homeserver.rooms.membership.forced_leaves import ForcedLeaves
 from homeserver.rooms.retention import room_deletion
 from homeserver.storage.database.background_jobs import find_job
 from tests.rooms.retention.test_history_purge import PurgeTestCase
@@ -90,6 +91,67 @@ class RoomDeletionTests(PurgeTestCase):
         await self.alice.say(other, "hello")
         await self.restart_server(self.alice)
         await self.alice.sync()
+
+    async def test_a_member_who_comes_back_leaves_again(self) -> None:
+        """A user whose client joins again at once is notified that they are out, too."""
+        self.patch(room_deletion, "SETTLE_MS", 2_000)
+        left: list[str] = []
+        leave = ForcedLeaves.leave
+
+        async def counting(leaves: ForcedLeaves, room_id: str, user_id: str) -> None:
+            left.append(user_id)
+            await leave(leaves, room_id, user_id)
+
+        self.patch(ForcedLeaves, "leave", counting)
+        deletion = Deferred.fromCoroutine(self.job_of("delete", self.room))
+        while (await self.bob.get("/joined_rooms"))["joined_rooms"]:
+            await deferLater(reactor, 0.02)
+
+        await self.bob.join(self.room)
+        job = await deletion
+
+        self.assertEqual(job.state, "done")
+        self.assertEqual(left.count(self.bob.user_id), 2)
+
+    async def test_what_is_much_is_deleted_in_parts(self) -> None:
+        """No statement for a large room takes long, or holds many locks."""
+        self.patch(room_deletion, "ROWS", 2)
+        deleted: list[int] = []
+        delete = room_deletion.delete_of_room
+
+        async def counting(*arguments: Any) -> int:
+            deleted.append(await delete(*arguments))
+            return deleted[-1]
+
+        self.patch(room_deletion, "delete_of_room", counting)
+        await self.fill()
+        rows = f"SELECT {self.nid()}, 'key' || number, number FROM generate_series(1, 7) AS number"
+        with psycopg.connect(self.dsn) as connection:
+            connection.execute(f"INSERT INTO user_directory_keys {rows}".encode())
+
+        await self.job_of("delete", self.room)
+
+        self.assertEqual(max(deleted), 2)
+        self.assertEqual(self.left_over(), [("names", "name"), ("names", "nid")])
+
+    async def test_the_search_index_is_written_meanwhile(self) -> None:
+        """The words of a message are deleted with it, also if its table was before."""
+        await self.alice.say(self.room, "secret")
+        erased = room_deletion.delete_events_of_room
+
+        async def indexed_again(db: Any, room: int, limit: int) -> int:
+            await db.execute(
+                "INSERT INTO search_entries SELECT event, room, sender, 0, false, 0, 'secret'"
+                " FROM events WHERE room = %s ON CONFLICT DO NOTHING",
+                (room,),
+            )
+            return await erased(db, room, limit)
+
+        self.patch(room_deletion, "delete_events_of_room", indexed_again)
+
+        await self.job_of("delete", self.room)
+
+        self.assertEqual(self.left_over(), [("names", "name"), ("names", "nid")])
 
     async def test_members_hear_that_they_are_out(self) -> None:
         """A client that is online shows the room as left, and not as frozen."""
