@@ -19,6 +19,7 @@ from homeserver.push.mentions import Mentions
 from homeserver.push.push_actions import PushActions
 from homeserver.push.rule_evaluation import RuleEvaluator
 from homeserver.push.rules import PushRules
+from homeserver.push.thread_subscribers import ThreadSubscribers
 from homeserver.push.threads import Threads
 from homeserver.push.unread_counter import UnreadCount
 from homeserver.push.unread_counts import UnreadCounts
@@ -191,12 +192,14 @@ def fresh(server: SyncServer) -> UnreadCounts:
     """New unread counts with empty caches."""
     core, log, account_data = server.core, server.log, server.accounts.account_data
     rules = UserRules(PushRules(account_data))
+    threads = Threads(core.events)
+    evaluator = RuleEvaluator(core.visibility, threads, ThreadSubscribers(server.db, threads))
     return UnreadCounts(
         server.db,
         core.events,
         Receipts(server.db, log, core.names, core.local_server),
         Members(core.events, rules, account_data),
-        PushActions(RuleEvaluator(server.core.visibility), Threads(core.events)),
+        PushActions(evaluator, threads),
         Mentions(server.db, core.registry),
     )
 

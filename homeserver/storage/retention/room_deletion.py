@@ -22,6 +22,7 @@ BY_ROOM: Final = (
     "receipts",
     "retention_rooms",
     "search_entries",
+    "thread_subscriptions",
     "timeline_gaps",
     "unsent_invites",
     "user_directory_rooms",
