@@ -88,7 +88,7 @@ class Sync:
             devices,
             reactor,
         )
-        own = devices, receipts, self.typing, self.tracker
+        own = devices, receipts, self.typing, self.tracker, self.push.thread_subscriptions
         self.sliding = SlidingSyncParts(
             reactor, settings, room_core, rooms, sources, sections, own, queues, self.engine
         )

@@ -42,6 +42,7 @@ THREAD_ERRORS: Final = "IO.ELEMENT.MSC4306."  # before an errcode
 UNSUBSCRIBED_THREAD_RULE: Final = ".io.element.msc4306.rule.unsubscribed_thread"
 SUBSCRIBED_THREAD_RULE: Final = ".io.element.msc4306.rule.subscribed_thread"
 THREAD_CONDITION: Final = "io.element.msc4306.thread_subscription"
+THREADS_EXTENSION: Final = "io.element.msc4308.thread_subscriptions"
 THREAD_SUBSCRIPTIONS: Final = "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions"
 DEHYDRATED_DEVICE: Final = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
 MUTUAL_ROOMS: Final = "/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms"
@@ -247,6 +248,7 @@ PROPOSALS: Final = (
         msc=4308,
         subject="changes of subscriptions to threads, if they are switched on",
         endpoints=(f"GET {THREAD_SUBSCRIPTIONS}",),
+        names={THREADS_EXTENSION: "thread_subscriptions"},
     ),
     Proposal(
         msc=4323,
