@@ -93,7 +93,7 @@ REASONS = {
     ),
     r"\w+ /_matrix/client/unstable/io\.element\.msc430[68]/"
     r"(rooms/\{\}/thread/\{\}/subscription|thread_subscriptions)": (
-        "subscriptions to threads, if they are switched on"
+        "[subscriptions to threads](sync.md#subscriptions-to-threads), if they are switched on"
         " ([MSC4306](https://github.com/matrix-org/matrix-spec-proposals/pull/4306))"
     ),
     r"GET /": "the landing page, for people",

@@ -96,3 +96,26 @@ class ThreadNotificationsTests(PushTestCase):
 
         await self.set_subscription(self.carol, is_wanted=False)
         self.assertEqual(await self.counts(self.carol), (0, 0))
+
+    async def test_equal_counts_part_at_a_thread(self) -> None:
+        """Members who share what is unread differ by their subscriptions."""
+        await self.set_subscription(self.carol, is_wanted=True)
+        await self.read_all()
+        await self.reply()
+        self.assertEqual(await self.counts(self.alice), (0, 0))
+        self.assertEqual(await self.counts(self.carol), (1, 0))
+
+        await self.set_subscription(self.carol, is_wanted=False)
+        await self.set_subscription(self.alice, is_wanted=True)
+        await self.read_all()
+        await self.reply()
+        self.assertEqual(await self.counts(self.carol), (0, 0))
+        self.assertEqual(await self.counts(self.alice), (1, 0))
+
+    async def read_all(self) -> None:
+        """Both have read a message that they had counted."""
+        event_id = await self.bob.say(self.room, "to all")
+        for each in (self.alice, self.carol):
+            await self.counts(each)
+            await each.read(self.room, event_id)
+            self.assertEqual(await self.counts(each), (0, 0))

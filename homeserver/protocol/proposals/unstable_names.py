@@ -234,7 +234,7 @@ PROPOSALS: Final = (
     ),
     Proposal(
         msc=4306,
-        subject="subscriptions to threads, if they are switched on",
+        subject="[subscriptions to threads](sync.md#subscriptions-to-threads), if switched on",
         flags=(THREADS,),
         is_conditional=True,
         endpoints=tuple(f"{method} {THREAD_SUBSCRIPTION}" for method in ("GET", "PUT", "DELETE")),
@@ -246,7 +246,7 @@ PROPOSALS: Final = (
     ),
     Proposal(
         msc=4308,
-        subject="changes of subscriptions to threads, if they are switched on",
+        subject="changes of these subscriptions, by sliding sync and page by page",
         endpoints=(f"GET {THREAD_SUBSCRIPTIONS}",),
         names={THREADS_EXTENSION: "thread_subscriptions"},
     ),

@@ -1,7 +1,9 @@
 """Subscriptions to threads over the API."""
 
 import psycopg
+from twisted.internet.defer import Deferred, gatherResults
 
+from homeserver.push import thread_subscriptions
 from tests.api.rooms.threads_case import UNSTABLE, ThreadsTestCase
 from tests.support.refused import Refused
 from tests.support.server import ServerTestCase
@@ -120,6 +122,42 @@ class ThreadSubscriptionTests(ThreadsTestCase):
             with self.assertRaises(Refused) as refused:
                 await self.changes(self.alice, **query)
             self.assertEqual(refused.exception.status, 400)
+
+    async def test_number_is_bounded(self) -> None:
+        """One user cannot fill the database; what they have can still be changed."""
+        self.patch(thread_subscriptions, "MAX_OF_USER", 1)
+        await self.subscribe(self.alice)
+        other = await self.bob.say(self.room, "another")
+
+        await self.assert_refused(
+            "M_USER_LIMIT_EXCEEDED", self.subscribe(self.alice, root=other), 403
+        )
+        await self.unsubscribe(self.alice)
+        await self.subscribe(self.alice)
+        await self.subscribe(self.bob, root=other)
+
+        self.assertIsNone(await self.subscription(self.alice, other))
+
+    async def test_concurrent_requests(self) -> None:
+        """All devices of a user do the same at once: that is one change."""
+        cause = await self.reply(self.bob)
+        attempts = [Deferred.fromCoroutine(self.subscribe(self.alice, cause)) for _ in range(8)]
+
+        await gatherResults(attempts)
+
+        stamp = (await self.changes(self.alice))["subscribed"][self.room][self.root]["bump_stamp"]
+        await self.subscribe(self.alice, cause)
+        again = (await self.changes(self.alice))["subscribed"][self.room][self.root]["bump_stamp"]
+        self.assertEqual(again, stamp)
+
+    async def test_user_who_left(self) -> None:
+        """They may end what they began while they saw the thread; a banned user sees nothing."""
+        await self.subscribe(self.bob)
+        await self.bob.leave(self.room)
+        await self.unsubscribe(self.bob)
+        await self.alice.ban(self.room, self.bob)
+
+        await self.assert_refused("M_NOT_FOUND", self.subscribe(self.bob), 404)
 
     async def test_nothing_is_left_of_an_erased_user(self) -> None:
         """What they followed is private."""
