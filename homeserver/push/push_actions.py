@@ -70,8 +70,8 @@ class PushActions:
         """The actions for all members with a member's rules and ignored users, and no new receipts.
 
         The result differs for the senders, for the mentioned users, and for the subscribers of
-        threads. `None` where the rules depend on
-        the user, so that each member is evaluated separately. Raises `NotInMemory`.
+        threads. `None` where the rules depend on the user, so that each member is evaluated
+        separately. Raises `NotInMemory`.
         """
         actions: list[PushAction] = []
         concerned: set[str] = set()

@@ -9,6 +9,7 @@ from typing import Any
 from homeserver.accounts.user_data.account_data import AccountDataErased
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.not_in_memory import NotInMemory
+from homeserver.protocol.identifiers import is_valid_event_id
 from homeserver.push.thread_subscription_changed import ThreadSubscriptionChanged
 from homeserver.push.threads import Threads
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -44,7 +45,8 @@ class ThreadSubscribers:
     def of(self, room: Room, stored: StoredEvent) -> Collection[str]:
         """The subscribers of an event's thread; nobody outside of threads. Raises `NotInMemory`."""
         root = self._threads.of(room, stored)
-        if root is None:
+        if root is None or not is_valid_event_id(root):
+            # Senders may write anything, also what the database cannot look up.
             return ()
         thread = room.room_nid, root
         found = self._subscribers.find(thread)

@@ -1,10 +1,13 @@
 """Whom messages in threads notify, where users may subscribe to threads."""
 
+import contextlib
+import json
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 from tests.push.push_case import PushTestCase
 from tests.support.actors import Actor
+from tests.support.refused import Refused
 
 
 class ThreadNotificationsTests(PushTestCase):
@@ -96,6 +99,18 @@ class ThreadNotificationsTests(PushTestCase):
 
         await self.set_subscription(self.carol, is_wanted=False)
         self.assertEqual(await self.counts(self.carol), (0, 0))
+
+    async def test_root_that_is_no_event(self) -> None:
+        """What a sender writes breaks neither counts nor pushes of others."""
+        for root in ("$\0", "x" * 5_000, "$\ud83d"):
+            relation = b'{"rel_type":"m.thread","event_id":%b}' % json.dumps(root).encode()
+            content = b'{"msgtype":"m.text","body":"x","m.relates_to":%b}' % relation
+            with contextlib.suppress(Refused):
+                await self.bob.send(self.room, "m.room.message", content)
+        said = await self.bob.say(self.room, "to all")
+
+        self.assertEqual((await self.pushed(1))[0]["event_id"], said)
+        self.assertEqual(await self.counts(self.carol), (1, 0))
 
     async def test_equal_counts_part_at_a_thread(self) -> None:
         """Members who share what is unread differ by their subscriptions."""
