@@ -95,6 +95,11 @@ REASONS = {
         "[delayed events](calls.md)"
         " ([MSC4140](https://github.com/matrix-org/matrix-spec-proposals/pull/4140))"
     ),
+    r"\w+ /_matrix/client/unstable/io\.element\.msc430[68]/"
+    r"(rooms/\{\}/thread/\{\}/subscription|thread_subscriptions)": (
+        "[subscriptions to threads](sync.md#subscriptions-to-threads), if they are switched on"
+        " ([MSC4306](https://github.com/matrix-org/matrix-spec-proposals/pull/4306))"
+    ),
     r"GET /": "the landing page, for people",
     r"GET /health": "tells a supervisor whether the server can do its work",
     r"GET /metrics": "figures for Prometheus",

@@ -35,6 +35,7 @@ from homeserver.config.sections.media import MediaSettings
 from homeserver.config.sections.retention import RetentionSettings
 from homeserver.config.sections.search import SearchSettings
 from homeserver.config.sections.support import Support
+from homeserver.config.sections.threads import ThreadSettings
 from homeserver.config.sections.url_previews import UrlPreviewSettings
 from homeserver.config.sections.user_directory import UserDirectorySettings
 from homeserver.protocol.identifiers import is_valid_server_name
@@ -257,6 +258,7 @@ class Settings(Section, frozen=True, kw_only=True):
     url_previews: UrlPreviewSettings = UrlPreviewSettings()
     retention: RetentionSettings = RetentionSettings()
     search: SearchSettings = SearchSettings()
+    threads: ThreadSettings = ThreadSettings()
     delayed_events: DelayedEventSettings = DelayedEventSettings()
     matrix_rtc: MatrixRtcSettings = MatrixRtcSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()

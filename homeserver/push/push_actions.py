@@ -69,8 +69,9 @@ class PushActions:
     ) -> SharedPushActions | None:
         """The actions for all members with a member's rules and ignored users, and no new receipts.
 
-        The result differs for the senders and the mentioned users. `None` where the rules depend on
-        the user, so that each member is evaluated separately. Raises `NotInMemory`.
+        The result differs for the senders, for the mentioned users, and for the subscribers of
+        threads. `None` where the rules depend on the user, so that each member is evaluated
+        separately. Raises `NotInMemory`.
         """
         actions: list[PushAction] = []
         concerned: set[str] = set()
@@ -85,6 +86,7 @@ class PushActions:
             evaluation = self._evaluator.evaluation(room, stored, joined, member.rules)
             if evaluation.branches:
                 return None
+            concerned.update(self._evaluator.subscribers(room, stored, evaluation))
             outcome = evaluation.otherwise
             if outcome.notify:
                 thread = self._threads.of(room, stored)
@@ -108,7 +110,10 @@ class PushActions:
         if is_silent(stored.event) or is_ignored(member.ignored, stored):
             return NOTHING
         evaluation = self._evaluator.evaluation(room, stored, joined_count, member.rules)
-        return evaluation.for_user(member.user_id, member.display_name)
+        subscribers = self._evaluator.subscribers(room, stored, evaluation)
+        return evaluation.for_user(
+            member.user_id, member.display_name, is_subscribed=member.user_id in subscribers
+        )
 
     def thread(self, room: Room, stored: StoredEvent) -> str | None:
         """The root of an event's thread, `None` for the main one. Raises `NotInMemory`."""

@@ -7,15 +7,27 @@ cost little more than one. A redacted event notifies no user: there is nothing l
 Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.event_types import CREATE_KEY, POWER_LEVELS_KEY
 from homeserver.protocol.power_levels import PowerLevels
-from homeserver.protocol.push_rules.conditions import EvaluationContext, PowerLevelsNeeded
-from homeserver.protocol.push_rules.evaluation import CompiledRules, Evaluation
+from homeserver.protocol.push_rules.conditions import (
+    EvaluationContext,
+    PowerLevelsNeeded,
+    ThreadNeeded,
+    ThreadPlace,
+)
+from homeserver.protocol.push_rules.evaluation import (
+    CompiledRules,
+    Evaluation,
+    evaluate_in_thread,
+)
+from homeserver.push.thread_subscribers import ThreadSubscribers
+from homeserver.push.threads import Threads
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.visibility import Visibility
 from homeserver.rooms.room.room import Room
@@ -27,8 +39,12 @@ MAX_CACHED_POWER_LEVELS = 1_000
 class RuleEvaluator:
     """Evaluates push rules for events, and caches the evaluations."""
 
-    def __init__(self, visibility: Visibility) -> None:
+    def __init__(
+        self, visibility: Visibility, threads: Threads, subscribers: ThreadSubscribers
+    ) -> None:
         self._visibility = visibility
+        self._threads = threads
+        self._subscribers = subscribers
         self._evaluations: LruCache[tuple[CompiledRules, int], Evaluation] = LruCache(
             "push_rule_evaluations", MAX_CACHED_EVALUATIONS
         )
@@ -55,12 +71,29 @@ class RuleEvaluator:
             )
         return evaluation
 
+    def subscribers(
+        self, room: Room, stored: StoredEvent, evaluation: Evaluation
+    ) -> Collection[str]:
+        """The users for whom `of_subscribers` of an event's evaluation counts.
+
+        Raises `NotInMemory`.
+        """
+        return () if evaluation.of_subscribers is None else self._subscribers.of(room, stored)
+
     def _evaluate(
         self, room: Room, stored: StoredEvent, joined_count: int, rules: CompiledRules
     ) -> Evaluation:
         levels = self._levels.get(stored.state_before)
+        is_related = "m.relates_to" in stored.event.content
+        place = ThreadPlace.UNKNOWN if is_related else ThreadPlace.MAIN
         try:
-            return rules.evaluate(EvaluationContext(stored.event, joined_count, levels))
+            context = EvaluationContext(stored.event, joined_count, levels, place)
+            try:
+                return rules.evaluate(context)
+            except ThreadNeeded:
+                if self._threads.of(room, stored) is None:
+                    return rules.evaluate(replace(context, thread=ThreadPlace.MAIN))
+                return evaluate_in_thread(rules, context)
         except PowerLevelsNeeded:
             raise NotInMemory(lambda: self._load_levels(room, stored.state_before)) from None
 

@@ -26,14 +26,18 @@ MAX_SINGLE_WILDCARDS = 100  # patterns with `?`, which cost more to match, in al
 class PushRules:
     """Reads and changes push rules."""
 
-    def __init__(self, account_data: AccountData) -> None:
+    def __init__(self, account_data: AccountData, *, has_thread_rules: bool = False) -> None:
         self._account_data = account_data
+        self._has_thread_rules = has_thread_rules
         self._locks: KeyedLocks[str] = KeyedLocks()
 
     async def of(self, user_id: str) -> RuleSet:
         """The rules of a user."""
         content = await self._account_data.content(user_id, PUSH_RULES)
-        return RuleSet() if content is None else parse_rule_set(msgspec.json.decode(content))
+        if content is None:
+            return RuleSet(has_thread_rules=self._has_thread_rules)
+        stored = msgspec.json.decode(content)
+        return parse_rule_set(stored, has_thread_rules=self._has_thread_rules)
 
     async def put(
         self,
@@ -143,6 +147,7 @@ def _for_room(rule: PushRule, room_id: str) -> PushRule:
     return msgspec.structs.replace(rule, rule_id=room_id, conditions=conditions)
 
 
-def default_push_rules(user_id: str) -> bytes:
+def default_push_rules(user_id: str, *, has_thread_rules: bool = False) -> bytes:
     """The content of `m.push_rules` for a user who has changed nothing."""
-    return msgspec.json.encode(RuleSet().content_for(user_id))
+    rules = RuleSet(has_thread_rules=has_thread_rules)
+    return msgspec.json.encode(rules.content_for(user_id))

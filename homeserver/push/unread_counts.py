@@ -23,6 +23,7 @@ from homeserver.protocol.push_rules.evaluation import CompiledRules
 from homeserver.push.members import Member, Members
 from homeserver.push.mentions import Mentions
 from homeserver.push.push_actions import PushActions
+from homeserver.push.thread_subscription_changed import ThreadSubscriptionChanged
 from homeserver.push.unread_counter import (
     MAX_MENTIONS,
     WINDOW,
@@ -170,11 +171,20 @@ class UnreadCounts:
                 cached = None if counters is None else counters.by_user.get(entry.user_id)
                 if cached is not None:
                     _apply_receipt(cached.counter, entry)
+            elif isinstance(entry, ThreadSubscriptionChanged):
+                self._subscription_changed(entry)
             elif isinstance(entry, EventAppended) and entry.redacts is not None:
                 counters = self._rooms.peek(entry.room_nid)
                 if counters is not None:
                     for cached in counters.by_user.values():
                         cached.counter.forget(entry.redacts.position or 0)
+
+    def _subscription_changed(self, change: ThreadSubscriptionChanged) -> None:
+        """Have a member's events counted again: rules apply as they are now."""
+        counters = self._rooms.peek(change.room)
+        if counters is not None:
+            counters.by_user.pop(change.user_id, None)
+            counters.steps.clear()  # they say who was subscribed
 
     def _advance(self, room: Room, user_id: str) -> UnreadCounter | None:
         """The cached counter, advanced over new events; `None` where it has to be built again."""

@@ -29,6 +29,11 @@ class RecentChanges(Generic[Key, Change]):
         if len(self._changes) > self._capacity:
             self.floor = self._changes.popitem(last=False)[1][0]
 
+    def may_have(self, key: Key, position: int) -> bool:
+        """False if a key did not change above a position."""
+        known = self._changes.get(key)
+        return position < self.floor or (known is not None and known[0] > position)
+
     def above(self, position: int) -> Iterator[tuple[Key, Change]]:
         """The changes that may be above a position, the latest first."""
         for key, (highest, change) in reversed(self._changes.items()):

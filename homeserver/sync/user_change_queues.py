@@ -22,6 +22,7 @@ from homeserver.encryption.changes import (
     UserSignaturesChanged,
 )
 from homeserver.presence.presence_changed import PresenceChanged
+from homeserver.push.thread_subscription_changed import ThreadSubscriptionChanged
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.room.changes import OutOfRoomMembershipChanged, StateChanged
 from homeserver.rooms.room.room_receipts import PRIVATE, ReceiptChanged
@@ -34,6 +35,7 @@ USER_DATA = 0  # account data
 PRESENCE = -1  # presence of the first shard; lower for the others (`presence_in`)
 DEVICE_LISTS = 1 << 40  # device lists of users of the first shard; higher for the others
 DEVICE_DATA = DEVICE_LISTS - 1  # messages to the user's devices, and keys of these
+SUBSCRIPTIONS = DEVICE_LISTS - 2  # the user's subscriptions to threads
 
 MAX_QUEUED_CHANGES = 400  # of one user
 WAKE_BATCH_SIZE = 100  # users at least, before yielding to the reactor
@@ -105,7 +107,7 @@ class UserChangeQueue:
 
     def _shard(self, what: int) -> int:
         """The shard whose position a change has."""
-        if what in (USER_DATA, DEVICE_DATA):
+        if what in (USER_DATA, DEVICE_DATA, SUBSCRIPTIONS):
             return shard_of_user(self.user_id)
         if what >= DEVICE_LISTS:
             return what - DEVICE_LISTS
@@ -174,6 +176,8 @@ class UserChangeQueues:
                 self._add_for_presence(entry, changed)
             elif isinstance(entry, AccountDataChanged):
                 self._add_for_user(entry.user_id, entry.position, USER_DATA, changed)
+            elif isinstance(entry, ThreadSubscriptionChanged):
+                self._add_for_user(entry.user_id, entry.position, SUBSCRIPTIONS, changed)
             elif isinstance(entry, RoomForgotten):
                 self._add_for_user(entry.user_id, entry.position, entry.room, changed)
             else:

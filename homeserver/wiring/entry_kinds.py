@@ -16,6 +16,7 @@ from homeserver.encryption.changes import (
 )
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.push.pushers.pusher import PushersChanged, PushProgressStored
+from homeserver.push.thread_subscription_changed import ThreadSubscriptionChanged
 from homeserver.rooms.discovery.network_lists import NetworkListChanged
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.log_entries.room_entries import ROOM_ENTRY_KINDS
@@ -46,6 +47,7 @@ def entry_codec() -> EntryCodec:
             plain_kind("device_lists_queued", 1, DeviceListsQueued),
             plain_kind("pushers", 1, PushersChanged),
             plain_kind("push_progress", 1, PushProgressStored),
+            plain_kind("thread_subscription", 1, ThreadSubscriptionChanged),
             plain_kind("reader_moved", 1, ReaderMoved),
             plain_kind("appservice_transaction", 1, AppserviceTransactionStored),
             plain_kind("sending_recorded", 1, SendingRecorded),

@@ -5,6 +5,7 @@ from typing import Any
 from homeserver.client_api.push.notifications import NotificationsApi
 from homeserver.client_api.push.push_rules import PushRulesApi
 from homeserver.client_api.push.pushers import PushersApi
+from homeserver.client_api.push.thread_subscriptions import ThreadSubscriptionsApi
 from homeserver.client_api.push.unsubscribe import UnsubscribeApi
 from homeserver.config.settings import Settings
 from homeserver.push.compiled_rules import UserRules
@@ -14,9 +15,12 @@ from homeserver.push.notifications import Notifications
 from homeserver.push.push_actions import PushActions
 from homeserver.push.recent_events import RecentEvents
 from homeserver.push.rule_evaluation import RuleEvaluator
+from homeserver.push.thread_subscribers import ThreadSubscribers
+from homeserver.push.thread_subscriptions import ThreadSubscriptions
 from homeserver.push.threads import Threads
 from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.ephemeral.receipts import Receipts
+from homeserver.rooms.history.room_reader import RoomReader
 from homeserver.rooms.history.timeline_source import TimelineSource
 from homeserver.storage.database.database import Database
 from homeserver.streams.durable_readers import DurableReaders
@@ -40,16 +44,21 @@ class Push:
         account_core: AccountCore,
         room_core: RoomCore,
         receipts: Receipts,
+        reader: RoomReader,
     ) -> None:
         registry = room_core.registry
         self._local_server = room_core.local_server
         self._rules = account_core.push_rules
+        self._has_thread_subscriptions = settings.threads.subscriptions
         self._account_pushers = account_core.pushers
         self._pages = account_core.pages
         user_rules = UserRules(self._rules)
         members = Members(room_core.events, user_rules, account_core.account_data)
-        evaluator = RuleEvaluator(room_core.visibility)
-        notices = PushActions(evaluator, Threads(room_core.events))
+        threads = Threads(room_core.events)
+        subscribers = ThreadSubscribers(db, threads)
+        self.thread_subscriptions = ThreadSubscriptions(db, log, room_core.names, reader, threads)
+        evaluator = RuleEvaluator(room_core.visibility, threads, subscribers)
+        notices = PushActions(evaluator, threads)
         mentions = Mentions(db, registry)
         mentioning = TimelineSource(db, registry, has_mentions, word="m.mentions")
         readers.add("mentions", mentioning, mentions.rows_of)
@@ -63,8 +72,8 @@ class Push:
             notices,
             self.unread_counts,
         )
-        for reader in (user_rules, self.unread_counts):
-            log.subscribe(reader.apply)
+        for follower in (user_rules, subscribers, self.thread_subscriptions, self.unread_counts):
+            log.subscribe(follower.apply)
         self.pushers = PusherParts(
             reactor,
             settings,
@@ -88,5 +97,8 @@ class Push:
             PushersApi(self._account_pushers, has_emails=self.pushers.digests is not None),
             UnsubscribeApi(self._account_pushers, self._pages),
             NotificationsApi(self._notifications, self._local_server),
+            ThreadSubscriptionsApi(
+                self.thread_subscriptions, is_enabled=self._has_thread_subscriptions
+            ),
         ]
         return [route for api in apis for route in api.routes()]

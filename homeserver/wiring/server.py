@@ -16,7 +16,7 @@ from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_signing_keys
 from homeserver.observability.caches import caches_of, periodic_tasks_of
 from homeserver.observability.metrics import Metrics
-from homeserver.protocol.proposals.unstable_names import DELAYED_EVENTS, STREAM
+from homeserver.protocol.proposals.unstable_names import DELAYED_EVENTS, STREAM, THREADS
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.storage.database.database import Database
 from homeserver.streams.durable_readers import DurableReaders
@@ -257,4 +257,6 @@ def _conditional_features(settings: Settings) -> dict[str, bool]:
     features = {STREAM: settings.websocket.enabled}
     if settings.delayed_events.max_scheduled:
         features |= dict.fromkeys(DELAYED_EVENTS, True)
+    if settings.threads.subscriptions:
+        features[THREADS] = True
     return features

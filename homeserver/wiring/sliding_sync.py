@@ -5,6 +5,7 @@ from typing import Any
 from homeserver.client_api.sync.sliding_sync import SlidingSyncApi
 from homeserver.config.settings import Settings
 from homeserver.presence.tracker import PresenceTracker
+from homeserver.push.thread_subscriptions import ThreadSubscriptions
 from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.rooms.ephemeral.typing import TypingUsers
 from homeserver.sync.active_rooms import ActiveRooms
@@ -37,7 +38,9 @@ class SlidingSyncParts:
         rooms: RoomServices,
         sources: Sources,
         sections: Sections,
-        extended: tuple[DeviceSections, Receipts, TypingUsers, PresenceTracker],
+        extended: tuple[
+            DeviceSections, Receipts, TypingUsers, PresenceTracker, ThreadSubscriptions
+        ],
         queues: UserChangeQueues,
         engine: SyncEngine,
     ) -> None:
@@ -45,8 +48,10 @@ class SlidingSyncParts:
         listed = ListedRooms(db, names, rooms.summaries)
         filters = RoomFilters(sources.account_data, registry, sections.invitations)
         active = ActiveRooms(db, registry, sources.ephemeral)
-        devices, receipts, typing, presence = extended
-        extensions = Extensions(devices, sources.account_data, receipts, typing, active)
+        devices, receipts, typing, presence, subscriptions = extended
+        extensions = Extensions(
+            devices, sources.account_data, receipts, typing, active, subscriptions
+        )
         responses = Responses(
             registry,
             SyncPoints(queues, sources.user_rooms, log),

@@ -62,7 +62,9 @@ class Sync:
         self._settings = settings
         registry, user_rooms = room_core.registry, room_core.user_rooms
         receipts = self.receipts = Receipts(db, log, room_core.names, room_core.local_server)
-        self.push = Push(reactor, settings, db, log, readers, account_core, room_core, receipts)
+        self.push = Push(
+            reactor, settings, db, log, readers, account_core, room_core, receipts, rooms.reader
+        )
         self.markers = ReadMarkers(registry, room_core.events, receipts, account_core.account_data)
         self.typing = TypingUsers(registry, log, reactor, log.position, active_rooms)
         self.tracker = PresenceTracker(
@@ -86,7 +88,7 @@ class Sync:
             devices,
             reactor,
         )
-        own = devices, receipts, self.typing, self.tracker
+        own = devices, receipts, self.typing, self.tracker, self.push.thread_subscriptions
         self.sliding = SlidingSyncParts(
             reactor, settings, room_core, rooms, sources, sections, own, queues, self.engine
         )

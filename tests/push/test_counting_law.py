@@ -12,6 +12,7 @@ from twisted.internet.threads import blockingCallFromThread, deferToThread
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import MatrixError
+from homeserver.protocol.proposals.unstable_names import THREAD_CONDITION
 from homeserver.protocol.push_rules.rule_set import PushRule, RuleSet
 from homeserver.push.compiled_rules import UserRules
 from homeserver.push.members import Members
@@ -19,6 +20,7 @@ from homeserver.push.mentions import Mentions
 from homeserver.push.push_actions import PushActions
 from homeserver.push.rule_evaluation import RuleEvaluator
 from homeserver.push.rules import PushRules
+from homeserver.push.thread_subscribers import ThreadSubscribers
 from homeserver.push.threads import Threads
 from homeserver.push.unread_counter import UnreadCount
 from homeserver.push.unread_counts import UnreadCounts
@@ -29,6 +31,8 @@ from tests.sync.sync_server import SyncServer
 PEOPLE = ("alice", "bob", "carol", "dave", "erin")
 Action = tuple[Any, ...]
 RULES: tuple[dict[str, Any], ...] = (
+    {"kind": THREAD_CONDITION, "subscribed": True},
+    {"kind": THREAD_CONDITION, "subscribed": False},
     {"kind": "room_member_count", "is": ">3"},
     {"kind": "contains_display_name"},
     {"kind": "event_match", "key": "content.body", "pattern": "hello"},
@@ -49,6 +53,7 @@ actions = st.one_of(
     st.tuples(st.just("join"), people),
     st.tuples(st.just("leave"), people),
     st.tuples(st.just("rules"), people, st.sampled_from(RULES)),
+    st.tuples(st.sampled_from(["subscribe", "unsubscribe"]), people, places),
     st.tuples(st.just("ignore"), people, people),
     st.tuples(st.just("ask"), st.none() | people | st.none()),
     st.tuples(st.just("restart")),
@@ -178,6 +183,10 @@ class CountingLawTests(DatabaseTestCase):
             await server.accounts.account_data.set(
                 user.user_id, None, "m.ignored_user_list", ignored
             )
+        elif what in ("subscribe", "unsubscribe"):
+            subscriptions = server.sync.push.thread_subscriptions
+            change = getattr(subscriptions, what)
+            await change(user.user_id, room_id, _from(events, rest[1]))
         elif what == "read":
             kind, event_id = "m.read" if rest[2] else "m.read.private", _from(events, rest[1])
             thread = {"main": {"thread_id": "main"}, "own": {"thread_id": event_id}}
@@ -191,12 +200,14 @@ def fresh(server: SyncServer) -> UnreadCounts:
     """New unread counts with empty caches."""
     core, log, account_data = server.core, server.log, server.accounts.account_data
     rules = UserRules(PushRules(account_data))
+    threads = Threads(core.events)
+    evaluator = RuleEvaluator(core.visibility, threads, ThreadSubscribers(server.db, threads))
     return UnreadCounts(
         server.db,
         core.events,
         Receipts(server.db, log, core.names, core.local_server),
         Members(core.events, rules, account_data),
-        PushActions(RuleEvaluator(server.core.visibility), Threads(core.events)),
+        PushActions(evaluator, threads),
         Mentions(server.db, core.registry),
     )
 

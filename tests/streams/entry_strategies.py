@@ -27,6 +27,7 @@ from homeserver.presence.user_presence import State
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.push.pushers.pusher import PushersChanged, PushProgressStored
+from homeserver.push.thread_subscription_changed import ThreadSubscriptionChanged
 from homeserver.rooms.discovery.network_lists import NetworkListChanged
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.events.event_draft import ClientTransaction
@@ -222,6 +223,9 @@ plain_entries = st.one_of(
         st.sampled_from(get_args(State)),
         st.none() | names,
         positions,
+    ),
+    st.builds(
+        ThreadSubscriptionChanged, positions, nids, names, names, st.booleans(), st.booleans()
     ),
     st.builds(AccountDataChanged, positions, names, st.none() | names, names, st.binary()),
     st.builds(AccountDataErased, positions, names),

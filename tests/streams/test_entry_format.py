@@ -25,6 +25,7 @@ from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.push.pushers.pusher import PushersChanged, PushProgressStored
+from homeserver.push.thread_subscription_changed import ThreadSubscriptionChanged
 from homeserver.rooms.discovery.network_lists import NetworkListChanged
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.events.event_draft import ClientTransaction
@@ -190,6 +191,10 @@ GOLDEN: list[tuple[Any, bytes]] = [
     (
         PushProgressStored(8),
         b"\x93\x01\xadpush_progress\x91\x08",
+    ),
+    (
+        ThreadSubscriptionChanged(8, 1, "$root", "@a:b", True, False),
+        b"\x93\x01\xb3thread_subscription\x96\x08\x01\xa5$root\xa4@a:b\xc3\xc2",
     ),
     (
         ReaderMoved(8),

@@ -32,6 +32,7 @@ from homeserver.storage.accounts.account_data import (
     account_data_of,
 )
 from homeserver.storage.database.database import Database
+from homeserver.storage.push.thread_subscriptions import DELETE_THREAD_SUBSCRIPTIONS
 from homeserver.streams.log import Log
 from homeserver.streams.log_cache import LogCache
 
@@ -66,7 +67,7 @@ class AccountDataChanged:
 
 @dataclass(frozen=True, slots=True)
 class AccountDataErased:
-    """All account data of a user was deleted."""
+    """All account data of a user was deleted, and all subscriptions to threads."""
 
     position: int
     user_id: str
@@ -223,10 +224,14 @@ class AccountData:
             raise UserLimitExceeded("The user has too much account data")
 
     async def erase(self, user_id: str) -> None:
-        """Delete all account data of an erased user. Devices do not learn of it: none is left."""
+        """Delete all account data of an erased user, and their subscriptions to threads.
+
+        Devices do not learn of it: none is left.
+        """
         self._log.check_open()
         erased = AccountDataErased(self._log.next_position(), user_id)
-        await self._log.append(erased, [DELETE_ACCOUNT_DATA.row(user_id)])
+        rows = [DELETE_ACCOUNT_DATA.row(user_id), DELETE_THREAD_SUBSCRIPTIONS.row(user_id)]
+        await self._log.append(erased, rows)
 
     async def _load(self, user_id: str) -> _Entry:
         data: dict[Key, tuple[int, bytes]] = {

@@ -9,7 +9,13 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam, NotFound
-from homeserver.protocol.push_rules.rule_set import KINDS, Action, PushRule, render_rule
+from homeserver.protocol.push_rules.rule_set import (
+    KINDS,
+    OWN_KINDS,
+    Action,
+    PushRule,
+    render_rule,
+)
 from homeserver.push.rules import PushRules
 from homeserver.web.routes import Route
 
@@ -97,8 +103,10 @@ class PushRulesApi:
 
     async def get_push_rules_of_kind(self, caller: Requester, kind: str) -> Any:
         """All rules of a kind: no longer specified, but old clients request them."""
-        _check_kind_of_new(kind)
-        return (await self.get_push_rules_global(caller))[kind]
+        rules = await self.get_push_rules_global(caller)
+        if kind not in rules:
+            raise InvalidParam(f"The kinds of push rules are {', '.join(rules)}")
+        return rules[kind]
 
     async def get_push_rule(self, caller: Requester, kind: str, rule_id: str) -> PushRule:
         """One rule."""
@@ -164,9 +172,9 @@ def _check_kind(kind: str) -> None:
 
 
 def _check_kind_of_new(kind: str) -> None:
-    """Raise `InvalidParam` for an unknown kind, in which no rule can be created."""
-    if kind not in KINDS:
-        raise InvalidParam(f"The kinds of push rules are {', '.join(KINDS)}")
+    """Raise `InvalidParam` for a kind in which no rule can be created."""
+    if kind not in OWN_KINDS:
+        raise InvalidParam(f"Users have push rules of the kinds {', '.join(OWN_KINDS)}")
 
 
 def _check_actions(actions: list[Action]) -> None:

@@ -35,6 +35,15 @@ UNSTABLE_MAX_DELAY: Final = "org.matrix.msc4140.max_delay"
 UNSTABLE_DELAY_ERRCODE: Final = "org.matrix.msc4140.errcode"
 RTC_TRANSPORTS: Final = "/_matrix/client/unstable/org.matrix.msc4143/rtc/transports"
 RTC_FOCI: Final = "org.matrix.msc4143.rtc_foci"
+THREAD_SUBSCRIPTION: Final = (
+    "/_matrix/client/unstable/io.element.msc4306/rooms/{room_id}/thread/{event_id}/subscription"
+)
+THREAD_ERRORS: Final = "IO.ELEMENT.MSC4306."  # before an errcode
+UNSUBSCRIBED_THREAD_RULE: Final = ".io.element.msc4306.rule.unsubscribed_thread"
+SUBSCRIBED_THREAD_RULE: Final = ".io.element.msc4306.rule.subscribed_thread"
+THREAD_CONDITION: Final = "io.element.msc4306.thread_subscription"
+THREADS_EXTENSION: Final = "io.element.msc4308.thread_subscriptions"
+THREAD_SUBSCRIPTIONS: Final = "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions"
 DEHYDRATED_DEVICE: Final = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
 MUTUAL_ROOMS: Final = "/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms"
 PROFILE_FIELD: Final = "/_matrix/client/unstable/uk.tcpip.msc4133/profile/{user_id}/{key_name}"
@@ -49,6 +58,7 @@ MUTUAL_ROOMS_NEXT: Final = "next_batch_token"
 
 DELAYED_EVENTS: Final = ("org.matrix.msc4140", "org.matrix.msc4140.stable")
 SLIDING_SYNC: Final = "org.matrix.simplified_msc3575"
+THREADS: Final = "org.matrix.msc4306"
 STREAM: Final = "io.homeserver.stream"
 IMPORT: Final = "com.beeper.batch_sending"
 
@@ -234,6 +244,24 @@ PROPOSALS: Final = (
         subject="the state at the end of a timeline",
         specified="v1.16",
         names={UNSTABLE_USE_STATE_AFTER: "use_state_after", UNSTABLE_STATE_AFTER: "state_after"},
+    ),
+    Proposal(
+        msc=4306,
+        subject="[subscriptions to threads](sync.md#subscriptions-to-threads), if switched on",
+        flags=(THREADS,),
+        is_conditional=True,
+        endpoints=tuple(f"{method} {THREAD_SUBSCRIPTION}" for method in ("GET", "PUT", "DELETE")),
+        names={
+            UNSUBSCRIBED_THREAD_RULE: ".m.rule.unsubscribed_thread",
+            SUBSCRIBED_THREAD_RULE: ".m.rule.subscribed_thread",
+            THREAD_CONDITION: "thread_subscription",
+        },
+    ),
+    Proposal(
+        msc=4308,
+        subject="changes of these subscriptions, by sliding sync and page by page",
+        endpoints=(f"GET {THREAD_SUBSCRIPTIONS}",),
+        names={THREADS_EXTENSION: "thread_subscriptions"},
     ),
     Proposal(
         msc=4323,

@@ -12,12 +12,14 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final
 
 from homeserver.protocol.events import Event
 from homeserver.protocol.glob import Glob, WordText
 from homeserver.protocol.power_levels import PowerLevels
 from homeserver.protocol.property_paths import split_path
+from homeserver.protocol.proposals.unstable_names import THREAD_CONDITION
 from homeserver.protocol.push_rules.predefined import OWN_USER_ID
 
 BODY: Final = "content.body"
@@ -38,6 +40,19 @@ class PowerLevelsNeeded(Exception):
     """The result depends on the power levels, and the context has none."""
 
 
+class ThreadNeeded(Exception):
+    """The result depends on the event's thread, and the context does not say whether it has one."""
+
+
+class ThreadPlace(Enum):
+    """Where an event lies, for the users that an evaluation is about."""
+
+    UNKNOWN = "unknown"
+    MAIN = "in no thread"
+    SUBSCRIBED = "in a thread to which they are subscribed"
+    UNSUBSCRIBED = "in another thread"
+
+
 @dataclass(frozen=True, slots=True)
 class EvaluationContext:
     """An event, the number of joined members at that time, and the power levels if loaded."""
@@ -45,6 +60,7 @@ class EvaluationContext:
     event: Event
     joined_count: int
     levels: PowerLevels | None = None
+    thread: ThreadPlace = ThreadPlace.UNKNOWN
 
 
 UserTest = Callable[[str, str | None], bool]
@@ -184,6 +200,24 @@ def sender_notification_permission(condition: Mapping[str, Any]) -> Condition:
     return holds
 
 
+def thread_subscription(condition: Mapping[str, Any]) -> Condition:
+    """The event lies in a thread to which the user is subscribed, or is not.
+
+    Spec: MSC4306
+    """
+    subscribed = condition.get("subscribed")
+    if not isinstance(subscribed, bool):
+        return _never
+    wanted = ThreadPlace.SUBSCRIBED if subscribed else ThreadPlace.UNSUBSCRIBED
+
+    def holds(context: EvaluationContext) -> bool:
+        if context.thread is ThreadPlace.UNKNOWN:
+            raise ThreadNeeded
+        return context.thread is wanted
+
+    return holds
+
+
 _COMPILERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Condition]]] = {
     "event_match": event_match,
     "event_property_is": event_property_is,
@@ -191,12 +225,14 @@ _COMPILERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Condition]]] = {
     "contains_display_name": contains_display_name,
     "room_member_count": room_member_count,
     "sender_notification_permission": sender_notification_permission,
+    THREAD_CONDITION: thread_subscription,
 }
-# Power levels may have to be read from the database.
+# Power levels and events of a thread may have to be read from the database.
 _COSTS: Final[Mapping[str, int]] = {
     "room_member_count": 1,
     "contains_display_name": 1,
     "sender_notification_permission": 2,
+    THREAD_CONDITION: 2,
 }
 
 

@@ -10,7 +10,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#push-rules
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -19,6 +19,7 @@ from homeserver.protocol.push_rules.conditions import (
     BODY,
     Condition,
     EvaluationContext,
+    ThreadPlace,
     UserTest,
     compile_condition,
     cost,
@@ -42,13 +43,22 @@ NOTHING: Final = Outcome(notify=False, highlight=False, actions=())
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The result of rules for one event: the first of `branches` that a user passes counts."""
+    """The result of rules for one event: the first of `branches` that a user passes counts.
+
+    `of_subscribers` is that for the users who are subscribed to the event's thread, where the rules
+    ask for it.
+    """
 
     otherwise: Outcome
     branches: Sequence[tuple[Sequence[UserTest], Outcome]] = ()
+    of_subscribers: "Evaluation | None" = None
 
-    def for_user(self, user_id: str, display_name: str | None = None) -> Outcome:
+    def for_user(
+        self, user_id: str, display_name: str | None = None, *, is_subscribed: bool = False
+    ) -> Outcome:
         """The outcome for a user; `display_name` is theirs in the room."""
+        if is_subscribed and self.of_subscribers is not None:
+            return self.of_subscribers.for_user(user_id, display_name)
         for tests, outcome in self.branches:
             if all(test(user_id, display_name) for test in tests):
                 return outcome
@@ -73,7 +83,7 @@ class CompiledRules:
         """Evaluate the rules on an event.
 
         Raises `PowerLevelsNeeded` if the result depends on the power levels and the context has
-        none.
+        none, and `ThreadNeeded` in the same way.
         """
         branches = []
         for conditions, verdict in self._rules:
@@ -92,6 +102,13 @@ class CompiledRules:
                 else:
                     return verdict
         return Evaluation(NOTHING, branches) if branches else _NO_RULE
+
+
+def evaluate_in_thread(rules: CompiledRules, context: EvaluationContext) -> Evaluation:
+    """The evaluation for an event that lies in a thread; raises `PowerLevelsNeeded`."""
+    others = rules.evaluate(replace(context, thread=ThreadPlace.UNSUBSCRIBED))
+    subscribers = rules.evaluate(replace(context, thread=ThreadPlace.SUBSCRIBED))
+    return replace(others, of_subscribers=subscribers)
 
 
 def _conditions(kind: str, rule: PushRule) -> list[Condition]:

@@ -18,6 +18,11 @@ from homeserver.protocol.event_types import (
     SERVER_ACL,
     TOMBSTONE,
 )
+from homeserver.protocol.proposals.unstable_names import (
+    SUBSCRIBED_THREAD_RULE,
+    THREAD_CONDITION,
+    UNSUBSCRIBED_THREAD_RULE,
+)
 
 OWN_USER_ID: Final = "[the user's Matrix ID]"
 MASTER: Final = ".m.rule.master"
@@ -101,6 +106,16 @@ _OVERRIDE: Final = (
     ),
 )
 
+# Only where users may subscribe to threads.
+_POSTCONTENT: Final = (
+    _rule(UNSUBSCRIBED_THREAD_RULE, [{"kind": THREAD_CONDITION, "subscribed": False}]),
+    _rule(
+        SUBSCRIBED_THREAD_RULE,
+        [{"kind": THREAD_CONDITION, "subscribed": True}],
+        ["notify", _SOUND],
+    ),
+)
+
 _UNDERRIDE: Final = (
     _rule(".m.rule.call", [_is_type(CALL_INVITE)], ["notify", _RING]),
     _rule(
@@ -119,6 +134,7 @@ _UNDERRIDE: Final = (
 
 PREDEFINED: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = {
     "override": _OVERRIDE,
+    "postcontent": _POSTCONTENT,
     "underride": _UNDERRIDE,
 }
 """The predefined rules by kind. Not to be changed."""

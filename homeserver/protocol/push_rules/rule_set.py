@@ -21,8 +21,15 @@ import msgspec
 from homeserver.protocol.errors import InvalidParam, MatrixError, NotFound
 from homeserver.protocol.push_rules.predefined import MASTER, OWN_USER_ID, PREDEFINED
 
-KINDS: Final = ("override", "content", "room", "sender", "underride")
-"""The kinds in the order in which they are checked."""
+POSTCONTENT: Final = "postcontent"
+KINDS: Final = ("override", "content", POSTCONTENT, "room", "sender", "underride")
+"""The kinds in the order in which they are checked.
+
+The kind `postcontent` has predefined rules only, about threads (MSC4306).
+"""
+
+OWN_KINDS: Final = tuple(kind for kind in KINDS if kind != POSTCONTENT)
+"""The kinds of which users may have rules of their own."""
 
 Action = str | dict[str, Any]
 
@@ -58,14 +65,18 @@ class RuleSet:
     """Push rules of one or many users. Every change returns a new set.
 
     `own` are the rules that the user made, by kind, the most important first; `changed` are the
-    predefined rules that they changed, as they are now, by rule id.
+    predefined rules that they changed, as they are now, by rule id. `has_thread_rules` says whether
+    this server has the rules about threads.
     """
 
     own: Mapping[str, tuple[PushRule, ...]] = field(default_factory=dict)
     changed: Mapping[str, PushRule] = field(default_factory=dict)
+    has_thread_rules: bool = False
 
     def rules(self, kind: str) -> list[PushRule]:
         """All rules of a kind, in the order in which they are checked."""
+        if kind == POSTCONTENT and not self.has_thread_rules:
+            return []
         predefined = [self.changed.get(rule.rule_id, rule) for rule in _PREDEFINED[kind]]
         masters = [rule for rule in predefined if rule.rule_id == MASTER]
         return [*masters, *self.own.get(kind, ()), *predefined[len(masters) :]]
@@ -135,7 +146,9 @@ class RuleSet:
         """The content of `m.push_rules` for a user who has these rules."""
         return {
             "global": {
-                kind: [render_rule(rule, user_id) for rule in self.rules(kind)] for kind in KINDS
+                kind: [render_rule(rule, user_id) for rule in self.rules(kind)]
+                for kind in KINDS
+                if kind != POSTCONTENT or self.has_thread_rules
             }
         }
 
@@ -147,21 +160,21 @@ class RuleSet:
         return replace(self, own={**self.own, kind: rules})
 
 
-def parse_rule_set(content: Mapping[str, Any]) -> RuleSet:
+def parse_rule_set(content: Mapping[str, Any], *, has_thread_rules: bool = False) -> RuleSet:
     """The rules in stored content of `m.push_rules`.
 
     Predefined rules that this version does not have are left out, and so are invalid rules.
     """
     rules = content.get("global")
-    rule_set = RuleSet()
+    rule_set = RuleSet(has_thread_rules=has_thread_rules)
     for kind in KINDS:
         stored = rules.get(kind) if isinstance(rules, dict) else None
         values = stored if isinstance(stored, list) else []
         parsed = [rule for value in values if (rule := _parse_rule(value)) is not None]
         own = tuple(rule for rule in parsed if not rule.default)
-        if own:
+        if own and kind in OWN_KINDS:
             rule_set = rule_set._with_own(kind, own)
-        known = {rule.rule_id: rule for rule in _PREDEFINED[kind]}
+        known = {rule.rule_id: rule for rule in rule_set.rules(kind) if rule.default}
         for rule in parsed:
             predefined = known.get(rule.rule_id) if rule.default else None
             if predefined is not None and (rule.enabled, rule.actions) != (

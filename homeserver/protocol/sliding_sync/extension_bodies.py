@@ -6,8 +6,10 @@ Spec: MSC4186
 import msgspec
 
 from homeserver.protocol.errors import InvalidParam
+from homeserver.protocol.proposals.unstable_names import THREADS_EXTENSION
 from homeserver.protocol.sliding_sync.request import (
     DEFAULT_MESSAGES,
+    DEFAULT_SUBSCRIPTIONS,
     ExtensionConfigs,
     ExtensionScope,
     ToDeviceConfig,
@@ -18,6 +20,11 @@ class ToDeviceBody(msgspec.Struct):
     enabled: bool | None = None
     limit: int | None = None
     since: str | None = None
+
+
+class ThreadsBody(msgspec.Struct):
+    enabled: bool | None = None
+    limit: int | None = None
 
 
 class EnabledBody(msgspec.Struct):
@@ -49,6 +56,7 @@ class ExtensionBodies(msgspec.Struct):
     account_data: ScopedBody | None = None
     receipts: ScopedBody | None = None
     typing: ScopedBody | None = None
+    threads: ThreadsBody | None = msgspec.field(name=THREADS_EXTENSION, default=None)
 
     def configs(self) -> ExtensionConfigs:
         """The value. Raises `InvalidParam`."""
@@ -58,6 +66,7 @@ class ExtensionBodies(msgspec.Struct):
             None if self.account_data is None else self.account_data.scope(),
             None if self.receipts is None else self.receipts.scope(),
             None if self.typing is None else self.typing.scope(),
+            _threads(self.threads),
         )
 
 
@@ -68,3 +77,12 @@ def _to_device(body: ToDeviceBody | None) -> ToDeviceConfig | None:
     if limit < 1:
         raise InvalidParam("`limit` of messages to the device is at least 1")
     return ToDeviceConfig(body.since, min(limit, DEFAULT_MESSAGES))
+
+
+def _threads(body: ThreadsBody | None) -> int | None:
+    if body is None or not body.enabled:
+        return None
+    limit = DEFAULT_SUBSCRIPTIONS if body.limit is None else body.limit
+    if limit < 1:
+        raise InvalidParam("`limit` of subscriptions to threads is at least 1")
+    return min(limit, DEFAULT_SUBSCRIPTIONS)

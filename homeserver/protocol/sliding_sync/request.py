@@ -18,6 +18,7 @@ MAX_TIMELINE_LIMIT = 100  # events; larger limits are lowered
 MAX_STATE_ELEMENTS = 500  # of one `required_state`
 MAX_FILTER_ITEMS = 500  # of one member of a filter
 DEFAULT_MESSAGES = 100  # to the device, in one response
+DEFAULT_SUBSCRIPTIONS = 100  # to threads that changed, in one response
 PRESENCE_STATES = ("online", "unavailable", "offline")
 ALL_SUBSCRIPTIONS = "*"
 
@@ -89,13 +90,17 @@ class ToDeviceConfig:
 
 @dataclass(frozen=True, slots=True)
 class ExtensionConfigs:
-    """The extensions that are enabled; `None` for those that are not."""
+    """The extensions that are enabled; `None` for those that are not.
+
+    `threads` is the number of changed subscriptions to threads at most.
+    """
 
     to_device: ToDeviceConfig | None = None
     e2ee: bool = False
     account_data: ExtensionScope | None = None
     receipts: ExtensionScope | None = None
     typing: ExtensionScope | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from homeserver.protocol.proposals.unstable_names import THREADS_EXTENSION
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -115,6 +117,7 @@ class ExtensionResults:
     account_data_rooms: dict[str, Sequence[bytes]] = field(default_factory=dict)
     receipts: dict[str, bytes] = field(default_factory=dict)
     typing: dict[str, bytes] = field(default_factory=dict)
+    threads: bytes | None = None
 
     def encode(self) -> bytes:
         """The member `extensions` as JSON."""
@@ -123,6 +126,8 @@ class ExtensionResults:
             members["to_device"] = msgspec.Raw(self.to_device)
         if self.e2ee is not None:
             members["e2ee"] = msgspec.Raw(self.e2ee)
+        if self.threads is not None:
+            members[THREADS_EXTENSION] = msgspec.Raw(self.threads)
         if self.account_data_global or self.account_data_rooms:
             members["account_data"] = msgspec.Raw(self._account_data())
         for name, rooms in (("receipts", self.receipts), ("typing", self.typing)):

@@ -14,6 +14,7 @@ from homeserver.accounts.user_data.account_data import AccountDataChanged, Accou
 from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.event_types import IGNORED_USER_LIST, PUSH_RULES
+from homeserver.push.thread_subscription_changed import ThreadSubscriptionChanged
 from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.room.changes import EventAppended, StateChanged
 from homeserver.rooms.room.registry import RoomRegistry
@@ -103,7 +104,7 @@ class Badges:
     def apply(self, entries: Sequence[Any]) -> None:
         """Apply log entries: mark what has to be counted again (called by the log)."""
         for entry in entries:
-            if isinstance(entry, ReceiptChanged):
+            if isinstance(entry, ReceiptChanged | ThreadSubscriptionChanged):
                 self.mark(entry.user_id, entry.room)
             elif isinstance(entry, StateChanged):
                 if isinstance(entry, EventAppended):

@@ -6,7 +6,7 @@ changes before it is sent, such as a receipt, is checked by the pusher.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.push_rules.evaluation import Evaluation, Outcome
@@ -104,8 +104,9 @@ class PushDecision:
     ) -> None:
         evaluation = self._evaluator.evaluation(room, item.stored, joined, group.rules)
         sender = item.stored.event.sender
-        if evaluation.branches:
-            self._add_each(group, evaluation, item, pushes)
+        subscribers = self._evaluator.subscribers(room, item.stored, evaluation)
+        if evaluation.branches or subscribers:
+            self._add_each(group, evaluation, subscribers, item, pushes)
         elif evaluation.otherwise.notify:
             push = _push_of(item, evaluation.otherwise)
             pushes.extend(
@@ -116,15 +117,21 @@ class PushDecision:
         self,
         group: RecipientGroup,
         evaluation: Evaluation,
+        subscribers: Collection[str],
         item: PushItem,
         pushes: list[tuple[Pusher, QueuedPush]],
     ) -> None:
-        """Add the pushes of an event that notifies members differently, as it mentions some."""
+        """Add the pushes of an event that notifies members differently.
+
+        It mentions some of them, or some are subscribed to its thread.
+        """
         sender = item.stored.event.sender
         by_outcome: dict[int, QueuedPush] = {}
         for recipient in group.recipients:
             member = recipient.member
-            outcome = evaluation.for_user(member.user_id, member.display_name)
+            outcome = evaluation.for_user(
+                member.user_id, member.display_name, is_subscribed=member.user_id in subscribers
+            )
             if outcome.notify and member.user_id != sender:
                 push = by_outcome.get(id(outcome))
                 if push is None:

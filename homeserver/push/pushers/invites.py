@@ -5,7 +5,11 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 
 from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.event_kinds import is_member_event
-from homeserver.protocol.push_rules.conditions import EvaluationContext, PowerLevelsNeeded
+from homeserver.protocol.push_rules.conditions import (
+    EvaluationContext,
+    PowerLevelsNeeded,
+    ThreadPlace,
+)
 from homeserver.protocol.push_rules.evaluation import NOTHING, Outcome
 from homeserver.push.compiled_rules import UserRules
 from homeserver.push.members import Members
@@ -40,7 +44,7 @@ class Invites:
         rules = await self._rules.of(user_id)
         try:
             # The room's members and power levels are not known here.
-            context = EvaluationContext(stored.event, joined_count=0)
+            context = EvaluationContext(stored.event, joined_count=0, thread=ThreadPlace.MAIN)
             return rules.evaluate(context).for_user(user_id)
         except PowerLevelsNeeded:
             return NOTHING

@@ -156,6 +156,12 @@ class RoomReader:
 
     async def event(self, user_id: str, room_id: str, event_id: str) -> VisibleEvent:
         """An event that the user may see. Raises `NotFound` for all others."""
+        return (await self.event_in_room(user_id, room_id, event_id))[1]
+
+    async def event_in_room(
+        self, user_id: str, room_id: str, event_id: str
+    ) -> tuple[Room, VisibleEvent]:
+        """An event that the user may see, with its room. Raises `NotFound` for all others."""
         missing = NotFound("The event does not exist, or you may not see it")
         try:
             access = await self.access(user_id, room_id)
@@ -169,12 +175,12 @@ class RoomReader:
             # An event in no timeline is visible to members, whose clients have it as state.
             key = (stored.event.type, stored.event.state_key or "")
             if room.number_of(key) == stored.event_nid and room.membership(user_id) == "join":
-                return VisibleEvent(stored, "join")
+                return room, VisibleEvent(stored, "join")
             raise missing
         seen = await self._visibility.visible(room, user_id, [stored])
         if not seen:
             raise missing
-        return seen[0]
+        return room, seen[0]
 
     async def state_at(
         self,

@@ -81,8 +81,8 @@ class ConnectionState:
     """What a client has, up to `token`, which is `None` before the first response.
 
     `pos` is its name; the token may have gone beyond that of the name, where nothing was new.
-    `e2ee` and `account_data` are the tokens up to which the extension was sent; `None` if it never
-    was. `settled` is a scope of which the client has everything, up to the token.
+    `e2ee`, `account_data` and `threads` are the tokens up to which the extension was sent; `None`
+    if it never was. `settled` is a scope of which the client has everything, up to the token.
     """
 
     pos: str | None = None
@@ -91,6 +91,7 @@ class ConnectionState:
     e2ee: SyncToken | None = None
     account_data: SyncToken | None = None
     settled: ListedScope | None = None
+    threads: SyncToken | None = None
 
     def since(self, room_nid: int, upto: int) -> int | None:
         """The position that `upto` stands for in a room; `None` where nothing was sent."""
@@ -110,12 +111,13 @@ class OfferedState:
     e2ee: SyncToken | None
     account_data: SyncToken | None
     settled: ListedScope | None = None
+    threads: SyncToken | None = None
 
     def applied(self, state: ConnectionState, pos: str | None) -> ConnectionState:
         """The next state. The one before must not be used any more: both share their rooms."""
         state.rooms.update(self.rooms)
         return ConnectionState(
-            pos, self.token, state.rooms, self.e2ee, self.account_data, self.settled
+            pos, self.token, state.rooms, self.e2ee, self.account_data, self.settled, self.threads
         )
 
 

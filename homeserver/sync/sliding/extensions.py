@@ -11,6 +11,8 @@ import msgspec
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.protocol.sliding_sync.request import ToDeviceConfig
 from homeserver.protocol.sliding_sync.response import ExtensionResults
+from homeserver.push.subscription_json import subscription_changes
+from homeserver.push.thread_subscriptions import ThreadSubscriptions
 from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.rooms.ephemeral.typing import TypingUsers
 from homeserver.rooms.room.room import Room
@@ -50,12 +52,14 @@ class Extensions:
         receipts: Receipts,
         typing: TypingUsers,
         active_rooms: ActiveRooms,
+        subscriptions: ThreadSubscriptions,
     ) -> None:
         self._devices = devices
         self._account_data = AccountDataSections(account_data)
         self._receipts = receipts
         self._typing = typing
         self._active_rooms = active_rooms
+        self._subscriptions = subscriptions
 
     def received(self, request: SyncRequest, config: ToDeviceConfig | None) -> None:
         """The device has shown which messages it has. Raises `InvalidParam` for its token."""
@@ -126,6 +130,30 @@ class Extensions:
             b",".join(messages.events),
         )
         update.is_new = update.is_new or bool(messages.events)
+
+    async def add_threads(
+        self,
+        update: ExtensionUpdate,
+        request: SyncRequest,
+        state: ConnectionState,
+        span: SyncSpan,
+        limit: int,
+    ) -> None:
+        """Add the latest changes of the user's subscriptions to threads.
+
+        Where there are more, `prev_batch` is a token from which the endpoint of MSC4308 continues.
+        """
+        user_id = request.user_id
+        after = 0 if state.threads is None else state.threads.of_user(user_id)
+        upto = span.upto_of_user(user_id)
+        page = await self._subscriptions.changes(user_id, after=after, upto=upto, limit=limit)
+        if page.changes:
+            members = subscription_changes(page)
+            if page.end is not None:
+                members["prev_batch"] = stream_token(page.end)
+            update.results.threads = encode(members)
+            update.is_new = True
+            span.has_user(user_id)
 
     async def add_e2ee(
         self,

@@ -98,6 +98,7 @@ class Responses:
             token if wanted.e2ee else draft.state.e2ee,
             draft.state.account_data if wanted.account_data is None else token,
             draft.scope if draft.is_complete else None,
+            draft.state.threads if wanted.threads is None else token,
         )
         is_new = bool(draft.results) or draft.extensions.is_new
         return Answer(draft.scope.counts, draft.results, draft.extensions.results, offered, is_new)
@@ -282,6 +283,10 @@ class Responses:
         if wanted.to_device is not None:
             await self._extensions.add_messages(
                 draft.extensions, reader, wanted.to_device, draft.span
+            )
+        if wanted.threads is not None:
+            await self._extensions.add_threads(
+                draft.extensions, reader, draft.state, draft.span, wanted.threads
             )
         if wanted.e2ee:
             await self._extensions.add_e2ee(

@@ -33,6 +33,7 @@ class _State(msgspec.Struct, array_like=True):
     groups: list[_Group]
     e2ee: _Token | None
     account_data: _Token | None
+    threads: _Token | None = None
 
 
 class _Connection(msgspec.Struct, array_like=True):
@@ -71,6 +72,7 @@ def decode_connection(stored: bytes) -> SlidingConnection | None:
         _rooms(before.groups, found.configs),
         _token(before.e2ee),
         _token(before.account_data),
+        threads=_token(before.threads),
     )
     connection = SlidingConnection(found.number, state)
     offered = found.offered
@@ -82,6 +84,7 @@ def decode_connection(stored: bytes) -> SlidingConnection | None:
             _rooms(offered.groups, found.configs),
             _token(offered.e2ee),
             _token(offered.account_data),
+            threads=_token(offered.threads),
         )
     return connection
 
@@ -95,6 +98,7 @@ def _stored(
         _groups(state.rooms, configs),
         state.e2ee,
         state.account_data,
+        state.threads,
     )
 
 

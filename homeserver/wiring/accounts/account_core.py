@@ -1,5 +1,6 @@
 """The core of accounts: sessions and user data. All other areas build upon it."""
 
+from functools import partial
 from typing import Any
 
 from homeserver.accounts.appservices.appservices import Appservices
@@ -50,8 +51,10 @@ class AccountCore:
             db, reactor, settings.tokens, self.devices, self.access_tokens
         )
         self.local_profiles = LocalProfiles(db, log)
-        self.account_data = AccountData(db, log, {PUSH_RULES: default_push_rules})
-        self.push_rules = PushRules(self.account_data)
+        has_thread_rules = settings.threads.subscriptions
+        default_rules = partial(default_push_rules, has_thread_rules=has_thread_rules)
+        self.account_data = AccountData(db, log, {PUSH_RULES: default_rules})
+        self.push_rules = PushRules(self.account_data, has_thread_rules=has_thread_rules)
         self.pusher_directory = PusherDirectory(db, reactor)
         self.pushers = Pushers(db, log, reactor, self.pusher_directory)
         self.devices.accompany(self.pushers)

@@ -1,0 +1,15 @@
+"""The log entry of a changed subscription to a thread."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadSubscriptionChanged:
+    """A user has begun, changed or ended a subscription to the thread with this root."""
+
+    position: int
+    room: int
+    root: str
+    user_id: str
+    is_subscribed: bool
+    is_automatic: bool
