@@ -61,9 +61,10 @@ class StoppingTests(ServerTestCase):
 
     async def test_a_part_that_fails_to_end_keeps_no_other_from_ending(self) -> None:
         """The database is closed, and the operator learns that something was lost."""
+        end = Sync.stop
 
-        def fail(_: Sync) -> None:
-            self.ended.append("Sync")
+        async def fail(sync: Sync) -> None:
+            await end(sync)
             raise ValueError("it cannot end")
 
         self.patch(Sync, "stop", fail)

@@ -64,11 +64,13 @@ class RequestBodies:
     decoded is kept, and is then the same object.
     """
 
-    def __init__(self, body: type[DeployedBody] | type[AcceptedBody]) -> None:
+    def __init__(
+        self,
+        body: type[DeployedBody] | type[AcceptedBody],
+        cache: LruCache[bytes, RequestBody],
+    ) -> None:
         self._decoder = msgspec.json.Decoder(body)
-        self._bodies: LruCache[bytes, RequestBody] = LruCache(
-            "sliding_sync_bodies", MAX_BODIES_BYTES, size_of=lambda key, _: 8 * len(key)
-        )
+        self._bodies = cache
 
     def decode(self, parts: RequestParts) -> RequestBody:
         """What a request asks for. Raises `BadJson` or `InvalidParam`."""
@@ -95,8 +97,12 @@ class SlidingSyncApi:
         self._sliding_sync = sliding_sync
         self._presence = presence
         self._max_wait = max_wait
-        self._accepted = RequestBodies(AcceptedBody)
-        self._deployed = RequestBodies(DeployedBody)
+        self._accepted = RequestBodies(
+            AcceptedBody, LruCache("sliding_sync_bodies", MAX_BODIES_BYTES, size_of=_size_of)
+        )
+        self._deployed = RequestBodies(
+            DeployedBody, LruCache("deployed_sync_bodies", MAX_BODIES_BYTES, size_of=_size_of)
+        )
 
     def routes(self) -> list[Route]:
         deployed = f"/_matrix/client/unstable/{SLIDING_SYNC}/sync"
@@ -135,6 +141,11 @@ class SlidingSyncApi:
         finally:
             self._presence.sync_ended(*device)
         return msgspec.Raw(response.encode(form))
+
+
+def _size_of(encoded: bytes, _: RequestBody) -> int:
+    """The bytes of a decoded body, roughly."""
+    return 8 * len(encoded)
 
 
 def _route(path: str, handler: Callable[..., Any]) -> Route:

@@ -4,6 +4,7 @@ from typing import Any
 
 import psycopg
 
+from homeserver.storage.database.migrate import load_migrations
 from tests.api.user_directory.directory_server import UserDirectoryTestCase
 from tests.support.reactor import until
 
@@ -94,8 +95,8 @@ class CatchingUpTests(UserDirectoryTestCase):
             "DROP FUNCTION enqueue_directory_account",
             "DROP TABLE user_directory_accounts, user_directory_rooms,"
             " user_directory_entries, user_directory_keys",
-            "DELETE FROM schema_migrations WHERE name LIKE '%user_directory%'",
             "DELETE FROM reader_positions WHERE reader = 'user_directory'",
+            *(each.text for each in load_migrations() if "user_directory" in each.name),
         )
 
         await self.start_server()
