@@ -250,7 +250,8 @@ class SyncEngine:
         sections = update.invited if place.membership == "invite" else update.knocked
         if place.membership == "invite":
             action = await self._user_data.invite_action(request.user_id, place.sender)
-            if action is not InviteAction.ALLOW:
+            # Whom the user ignores is as of the beginning of the request, as it is for events.
+            if place.sender in request.ignored or action is not InviteAction.ALLOW:
                 return
         room = await self._rooms.by_number(number)
         if room is not None and request.filter.room.matches_room(room.room_id):
