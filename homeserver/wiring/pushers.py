@@ -72,7 +72,6 @@ class PusherParts:
             bodies,
             missed,
             badges,
-            db,
             log,
             reactor,
             random.random,

@@ -1,7 +1,6 @@
 """The pending mails of all pushers, and their progress in the database."""
 
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -15,6 +14,7 @@ from homeserver.push.email.digest_contents import DigestContents
 from homeserver.push.email.digest_texts import clean
 from homeserver.push.email.mail_slots import MailSlots
 from homeserver.push.email.pending_digest import DigestContext, PendingDigest, UnreadEvents
+from homeserver.push.pushers.active_pushers import ActivePushers
 from homeserver.push.pushers.directory import PusherDirectory
 from homeserver.push.pushers.pusher import Pusher, PushersChanged, PushProgressStored
 from homeserver.push.pushers.pushers import Pushers
@@ -25,10 +25,8 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room_receipts import ReceiptChanged
 from homeserver.storage.accounts.users import find_user
 from homeserver.storage.database.database import Database
-from homeserver.storage.push.pushers import users_with_pushers_behind
 from homeserver.streams.log import Log
 
-USERS_AT_ONCE = 500  # whose pushers are read in one query
 STORE_AGAIN_SECONDS = 1.0
 START_SECONDS = 30.0  # over which what a former process has left is begun
 MAX_BRAND = 40  # characters
@@ -65,8 +63,7 @@ class MailDigests:
         self._log = stream_log
         self._clock = clock
         self._chance = chance
-        self._pending: dict[int, PendingDigest] = {}  # by the number of the pusher
-        self._of_user: dict[str, set[PendingDigest]] = {}
+        self._pending = ActivePushers(lambda pusher: PendingDigest(pusher, self._context))
         self._unstored: dict[int, PendingDigest] = {}
         self._is_storing = False
         self._is_stopped = False
@@ -83,7 +80,7 @@ class MailDigests:
             self._was_read,
             self._send,
             pushers.rejected,
-            self._ended,
+            self._pending.drop,
         )
 
     def __len__(self) -> int:
@@ -95,13 +92,10 @@ class MailDigests:
         self._starting.addErrback(self._not_continued)
 
     async def _continue(self) -> None:
-        user_ids = await self._db.run(users_with_pushers_behind)
-        for first in range(0, len(user_ids), USERS_AT_ONCE):
-            found = await self._directory.of_all(user_ids[first : first + USERS_AT_ONCE])
-            for pusher in chain.from_iterable(found.values()):
-                if pusher.progress.behind_since is not None and pusher.is_mailing:
-                    seconds = min(START_SECONDS, self._context.delay)
-                    self._digest(pusher).resume(self._chance() * seconds)
+        seconds = min(START_SECONDS, self._context.delay)
+        async for pusher in self._directory.behind():
+            if pusher.is_mailing:
+                self._pending.of(pusher).resume(self._chance() * seconds)
 
     def _not_continued(self, failure: Failure) -> None:
         if not self._is_stopped:
@@ -112,7 +106,7 @@ class MailDigests:
         self._is_stopped = True
         if self._starting is not None:
             self._starting.cancel()
-        for digest in list(self._pending.values()):
+        for digest in self._pending:
             await digest.stop()
         self._store()
 
@@ -120,7 +114,7 @@ class MailDigests:
         """Have a pusher mail an event, if it is still unread after a while."""
         if self._is_stopped or push.position <= pusher.progress.sent_upto:
             return
-        digest = self._digest(pusher)
+        digest = self._pending.of(pusher)
         if digest.put(push.position, push.room_nid):
             self._note_unstored(digest)
 
@@ -131,7 +125,7 @@ class MailDigests:
 
     def apply(self, entries: Sequence[Any]) -> None:
         """Apply log entries: users who are active need no mail (called by the log)."""
-        if not self._of_user:
+        if not self._pending:
             return
         for entry in entries:
             if isinstance(entry, EventAppended):
@@ -140,40 +134,20 @@ class MailDigests:
                 self._seen(entry.user_id, entry.position)
             elif isinstance(entry, PushersChanged):
                 for user_id in entry.user_ids:
-                    for digest in list(self._of_user.get(user_id, ())):
+                    for digest in self._pending.of_user(user_id):
                         digest.refresh()
 
     def _seen(self, user_id: str, position: int) -> None:
-        for digest in list(self._of_user.get(user_id, ())):
+        for digest in self._pending.of_user(user_id):
             if digest.seen(position):
                 self._note_unstored(digest)
-
-    def _digest(self, pusher: Pusher) -> PendingDigest:
-        digest = self._pending.get(pusher.number)
-        if digest is None:
-            digest = self._pending[pusher.number] = PendingDigest(pusher, self._context)
-            self._of_user.setdefault(pusher.row.user_id, set()).add(digest)
-        return digest
-
-    def _ended(self, digest: PendingDigest) -> None:
-        """Drop the pending mail of a pusher for which nothing waits."""
-        self._pending.pop(digest.pusher.number, None)
-        user_id = digest.pusher.row.user_id
-        digests = self._of_user.get(user_id)
-        if digests is not None:
-            digests.discard(digest)
-            if not digests:
-                del self._of_user[user_id]
 
     async def _current(self, pusher: Pusher) -> Pusher | None:
         """The pusher as it is now; None if it is gone, or its user is to get no mails."""
         user = await self._db.run(find_user, pusher.row.user_id)
         if user is None or user.is_deactivated or user.is_locked or user.is_suspended:
             return None
-        for each in await self._directory.fresh(pusher.row.user_id):
-            if each.number == pusher.number:
-                return each
-        return None
+        return await self._directory.current(pusher)
 
     async def _was_read(self, user_id: str, room_nid: int, position: int) -> bool:
         room = await self._rooms.by_number(room_nid)

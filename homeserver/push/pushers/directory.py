@@ -4,8 +4,9 @@ The ids of all users with pushers are in memory, so that an event costs nothing 
 none.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from homeserver.accounts.sessions.devices import DevicesRemoved
@@ -13,10 +14,15 @@ from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.push.pushers.pusher import Pusher, PushersChanged
 from homeserver.storage.database.database import Database
-from homeserver.storage.push.pushers import pushers_of, users_with_pushers
+from homeserver.storage.push.pushers import (
+    pushers_of,
+    users_with_pushers,
+    users_with_pushers_behind,
+)
 
 MAX_USERS = 50_000  # whose pushers are in memory
 MAX_ATTEMPTS = 5
+USERS_AT_ONCE = 500  # whose pushers are read in one query
 
 FRESH_SECONDS = 300.0  # after which changes by other processes, such as commands, are noticed
 
@@ -64,6 +70,22 @@ class PusherDirectory:
         if cached is not None and self._clock.seconds() - cached.read_at > FRESH_SECONDS:
             await self._load([user_id])
         return await self.of(user_id)
+
+    async def current(self, pusher: Pusher) -> Pusher | None:
+        """A pusher as it was a few minutes ago at most; `None` if it is gone."""
+        for each in await self.fresh(pusher.row.user_id):
+            if each.number == pusher.number:
+                return each
+        return None
+
+    async def behind(self) -> AsyncIterator[Pusher]:
+        """The pushers for which it is stored that they lack events, some users' at a time."""
+        user_ids = await self._db.run(users_with_pushers_behind)
+        for first in range(0, len(user_ids), USERS_AT_ONCE):
+            found = await self.of_all(user_ids[first : first + USERS_AT_ONCE])
+            for pusher in chain.from_iterable(found.values()):
+                if pusher.progress.behind_since is not None:
+                    yield pusher
 
     async def of_all(self, user_ids: Collection[str]) -> dict[str, UserPushers]:
         """The pushers of some users."""

@@ -1,7 +1,6 @@
 """The queues of all pushers that have something to send, and their progress in the database."""
 
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -13,6 +12,7 @@ from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.outbound.json_posts import JsonPosts
 from homeserver.protocol.errors import Unavailable
+from homeserver.push.pushers.active_pushers import ActivePushers
 from homeserver.push.pushers.badges import Badges
 from homeserver.push.pushers.directory import PusherDirectory
 from homeserver.push.pushers.gateways import Gateways
@@ -25,12 +25,9 @@ from homeserver.push.pushers.pusher_queue import (
 )
 from homeserver.push.pushers.pushers import Pushers
 from homeserver.push.pushers.queued_push import QueuedPush
-from homeserver.storage.database.database import Database
-from homeserver.storage.push.pushers import users_with_pushers_behind
 from homeserver.streams.log import Log
 
 MAX_GATEWAYS = 10_000  # that could not be reached, and are remembered
-USERS_AT_ONCE = 500  # whose pushers are read in one query
 STORE_AGAIN_SECONDS = 1.0
 START_SECONDS = 30.0  # over which what a former process has left is begun
 log = Logger()
@@ -47,19 +44,16 @@ class PusherQueues:
         notifications: NotificationBodies,
         missed: MissedPushes,
         badges: Badges,
-        db: Database,
         stream_log: Log,
         clock: Clock,
         chance: Callable[[], float],
     ) -> None:
         self._directory = directory
         self._badges = badges
-        self._db = db
         self._log = stream_log
         self._clock = clock
         self._chance = chance
-        self._queues: dict[int, PusherQueue] = {}  # by the number of the pusher
-        self._of_user: dict[str, set[PusherQueue]] = {}
+        self._queues = ActivePushers(lambda pusher: PusherQueue(pusher, self._context))
         # The numbers of pushers by the gateway that they could not reach.
         self._unreachable: LruCache[str, set[int]] = LruCache("unreachable_gateways", MAX_GATEWAYS)
         self._sent: dict[int, Pusher] = {}  # whose progress is to be stored
@@ -73,11 +67,11 @@ class PusherQueues:
             missed,
             clock,
             chance,
-            self._current,
+            directory.current,
             self._record,
             pushers.rejected,
             self._note_unreachable,
-            self._ended,
+            self._queues.drop,
         )
 
     def __len__(self) -> int:
@@ -86,9 +80,7 @@ class PusherQueues:
     @property
     def behind(self) -> int:
         """The number of pushers that lack events, since their gateways do not accept them."""
-        return sum(
-            queue.pusher.progress.behind_since is not None for queue in self._queues.values()
-        )
+        return sum(queue.pusher.progress.behind_since is not None for queue in self._queues)
 
     def start(self) -> None:
         """Continue with the pushers that were behind when the last process ended."""
@@ -96,14 +88,11 @@ class PusherQueues:
         self._starting.addErrback(self._not_continued)
 
     async def _continue(self) -> None:
-        user_ids = await self._db.run(users_with_pushers_behind)
-        for first in range(0, len(user_ids), USERS_AT_ONCE):
-            found = await self._directory.of_all(user_ids[first : first + USERS_AT_ONCE])
-            for pusher in chain.from_iterable(found.values()):
-                if pusher.progress.behind_since is not None and pusher.is_pushing:
-                    queue = self._queue(pusher)
-                    if not queue.is_active:
-                        queue.pause(self._chance() * START_SECONDS)
+        async for pusher in self._directory.behind():
+            if pusher.is_pushing:
+                queue = self._queues.of(pusher)
+                if not queue.is_active:
+                    queue.pause(self._chance() * START_SECONDS)
 
     def _not_continued(self, failure: Failure) -> None:
         if not self._is_stopped:
@@ -114,7 +103,7 @@ class PusherQueues:
         self._is_stopped = True
         if self._starting is not None:
             self._starting.cancel()
-        for queue in list(self._queues.values()):
+        for queue in self._queues:
             queue.stop()
         self._store()
 
@@ -122,16 +111,16 @@ class PusherQueues:
         """Have a pusher send a push."""
         self._badges.mark(pusher.row.user_id, push.room_nid)
         if not self._is_stopped and push.position > pusher.progress.sent_upto:
-            self._queue(pusher).put(push)
+            self._queues.of(pusher).put(push)
 
     def put_counts(self, pusher: Pusher) -> None:
         """Have a pusher send the counts of unread messages, if they have changed."""
         if not self._is_stopped:
-            self._queue(pusher).put_counts()
+            self._queues.of(pusher).put_counts()
 
     def first_unsent(self) -> int | None:
         """The position of the oldest push that is in memory only."""
-        positions = [queue.first_position for queue in self._queues.values()]
+        positions = [queue.first_position for queue in self._queues]
         return min((each for each in positions if each is not None), default=None)
 
     def apply(self, entries: Sequence[Any]) -> None:
@@ -144,25 +133,8 @@ class PusherQueues:
                 self._refresh(entry.user_id)
 
     def _refresh(self, user_id: str) -> None:
-        for queue in list(self._of_user.get(user_id, ())):
+        for queue in self._queues.of_user(user_id):
             queue.refresh()
-
-    def _queue(self, pusher: Pusher) -> PusherQueue:
-        queue = self._queues.get(pusher.number)
-        if queue is None:
-            queue = self._queues[pusher.number] = PusherQueue(pusher, self._context)
-            self._of_user.setdefault(pusher.row.user_id, set()).add(queue)
-        return queue
-
-    def _ended(self, queue: PusherQueue) -> None:
-        """Drop the queue of a pusher that has nothing to send."""
-        self._queues.pop(queue.pusher.number, None)
-        user_id = queue.pusher.row.user_id
-        queues = self._of_user.get(user_id)
-        if queues is not None:
-            queues.discard(queue)
-            if not queues:
-                del self._of_user[user_id]
 
     def _note_unreachable(self, gateway: str, queue: PusherQueue) -> None:
         self._unreachable.setdefault(gateway, set()).add(queue.pusher.number)
@@ -170,15 +142,9 @@ class PusherQueues:
     def _reached(self, gateway: str) -> None:
         """Have the pushers try again that could not reach a gateway."""
         for number in self._unreachable.pop(gateway) or ():
-            queue = self._queues.get(number)
+            queue = self._queues.find(number)
             if queue is not None:
                 queue.wake(despite_pause=True)
-
-    async def _current(self, pusher: Pusher) -> Pusher | None:
-        for each in await self._directory.fresh(pusher.row.user_id):
-            if each.number == pusher.number:
-                return each
-        return None
 
     def _record(self, pusher: Pusher, is_urgent: bool) -> None:
         """Have the progress of a pusher stored.
