@@ -5,12 +5,15 @@ another one. The same run measures the trivial page that a message's cost is com
 """
 
 import argparse
+import dataclasses
+import json
 import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
-from benchmarks import delivery, footprint, initial_sync, large_scale, sending
+from benchmarks import comparison, delivery, footprint, initial_sync, large_scale, sending
 from benchmarks.features import (
     appservices,
     delayed_events,
@@ -44,16 +47,26 @@ def main() -> int:
     parser.add_argument(
         "--storage", choices=("local", "s3"), default="local", help="where the files of media are"
     )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the figures as JSON, too")
+    parser.add_argument("--compare", metavar="COMMIT", help="measure that commit's server in turn")
+    parser.add_argument("--pairs", type=int, default=4, help="runs of each server (4)")
     arguments = parser.parse_args()
     unknown = set(arguments.parts) - {*PARTS, *NAMED}
     if unknown:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     parts = arguments.parts or list(PARTS)
+    if arguments.compare:
+        sizes = ["--seconds", str(arguments.seconds), "--scale", str(arguments.scale)]
+        options = [*parts, *sizes, "--storage", arguments.storage]
+        print(comparison.compare(arguments.compare, options, arguments.pairs, report))
+        return 0
     figures = run(parts, arguments.seconds) if set(PARTS) & set(parts) else []
     for part, run_part in NAMED.items():
         if part in parts:
             figures += run_part(arguments)
     print(f"\n{table(figures)}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps([dataclasses.asdict(row) for row in figures]))
     return 0
 
 

@@ -2,22 +2,37 @@
 
 A delivery is one message received by one reader. In the closed loop the next message is sent when
 the last reader has the one before, so no response can hold several messages; a second figure, with
-ten senders at full speed, shows the rate where responses may.
+ten senders at full speed, shows the rate where responses may. A change of presence is measured as a
+message is.
 """
 
+import itertools
+import json
 import statistics
 import time
 from collections.abc import Callable
+from urllib.parse import quote
 
 from benchmarks.load.figures import Figure
-from benchmarks.load.loop import HttpConnection, LoadFailed, Script
-from benchmarks.load.population import MARK, Account, Population, poll, take_next_batch
+from benchmarks.load.loop import HttpConnection, LoadFailed, Script, request
+from benchmarks.load.population import (
+    CLIENT,
+    MARK,
+    Account,
+    Population,
+    poll,
+    take_next_batch,
+)
+from benchmarks.load.processes import cpu_seconds
 from benchmarks.websocket import WebSocket
 
 POLL_MS = 60_000
 CALM_SECONDS = 1.0
 GIVE_UP_SECONDS = 30.0
 TEN = 10
+PRESENCE_CHANGES = 50
+CHANGES = itertools.count()  # no two changes of presence are the same
+NO_DATABASE = "of the server, without its database's"
 
 
 class DeliveryCount:
@@ -39,7 +54,8 @@ class DeliveryCount:
 class Group:
     """A room, its readers, and one connection for its senders.
 
-    `deliver` sends one message and waits until each reader has it.
+    `deliver` sends one message, or makes one request that all readers are to learn of, and waits
+    until each of them has.
     """
 
     def __init__(self, population: Population, members: list[Account], room: str) -> None:
@@ -57,7 +73,7 @@ class Group:
             connection = HttpConnection(self.population.loop, self.population.server.port)
             connection.run(self._poll(reader))
             self._readers.append(connection)
-        self._settle()
+        self.settle()
 
     def open_sockets(self, readers: list[Account]) -> None:
         """Have readers hold a WebSocket from now on."""
@@ -65,13 +81,13 @@ class Group:
         since = self.population.present()
         for reader in readers:
             self._readers.append(WebSocket(loop, port, reader.token, self.deliveries.count, since))
-        self._settle()
+        self.settle()
 
-    def deliver(self) -> float:
+    def deliver(self, request_bytes: bytes | None = None) -> float:
         """Seconds from sending a message until the last reader has it."""
         self.deliveries.expected += len(self._readers)
         start = time.perf_counter()
-        self._sender.run(self._send_once(self.members[0]))
+        self._sender.run(self._once(request_bytes or self._next_message(self.members[0])))
         if not self.population.loop.run(self.deliveries.complete, GIVE_UP_SECONDS):
             missing = self.deliveries.expected - self.deliveries.delivered
             raise LoadFailed(f"{missing} readers did not get a message")
@@ -79,12 +95,29 @@ class Group:
         self.population.loop.run(lambda: not self._sender.busy, GIVE_UP_SECONDS)
         return elapsed
 
-    def closed_loop(self, seconds: float) -> float:
-        """Deliveries a second when the next message waits for the last reader."""
-        before, start = self.deliveries.delivered, time.perf_counter()
+    def closed_loop(self, seconds: float) -> tuple[float, float]:
+        """When the next message waits for the last reader: deliveries a second, and CPU seconds.
+
+        The CPU seconds are those of the server, without its database's, for one message.
+        """
+        pids = [self.population.server.pid]
+        count, cpu, start = 0, cpu_seconds(pids), time.perf_counter()
         while time.perf_counter() - start < seconds:
             self.deliver()
-        return (self.deliveries.delivered - before) / (time.perf_counter() - start)
+            count += 1
+        elapsed, used = time.perf_counter() - start, cpu_seconds(pids) - cpu
+        return count * len(self._readers) / elapsed, used / count
+
+    def presence(self, count: int) -> tuple[float, float]:
+        """A user's presence changes `count` times: median seconds until all know, CPU seconds."""
+        user, pids = self.members[0], [self.population.server.pid]
+        path = f"{CLIENT}/presence/{quote(user.user_id)}/status"
+        delays, cpu = [], cpu_seconds(pids)
+        for _ in range(count):
+            body = {"presence": "online", "status_msg": f"{MARK.decode()} {next(CHANGES)}"}
+            put = request("PUT", path, user.token, json.dumps(body).encode())
+            delays.append(self.deliver(put))
+        return statistics.median(delays), (cpu_seconds(pids) - cpu) / count
 
     def full_speed(self, seconds: float) -> float:
         """Deliveries a second when ten members send as fast as they are acknowledged."""
@@ -116,7 +149,8 @@ class Group:
         for connection in [*self._readers, self._sender]:
             connection.close()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Let what is on its way arrive, and begin to count."""
         self.population.loop.run_for(CALM_SECONDS)
         self.deliveries.delivered = self.deliveries.expected = 0
 
@@ -128,37 +162,51 @@ class Group:
             take_next_batch(reader, body)
             self.deliveries.count(body)
 
-    def _send_once(self, sender: Account) -> Script:
-        status, body = yield self.population.message(sender, self.room)
+    def _next_message(self, sender: Account) -> bytes:
+        return self.population.message(sender, self.room)
+
+    def _once(self, request_bytes: bytes) -> Script:
+        status, body = yield request_bytes
         if status != 200:
             raise LoadFailed(f"{status} {body[:300]!r}")
 
     def _send_until(self, sender: Account, deadline: float) -> Script:
         while time.perf_counter() < deadline:
             self.deliveries.expected += len(self._readers)
-            yield from self._send_once(sender)
+            yield from self._once(self._next_message(sender))
 
 
 def measure(population: Population, members: list[Account], seconds: float) -> list[Figure]:
     """The rows of the table."""
     room = population.group(members)
-    polls = Group(population, members, room)
-    polls.poll(members)
-    figures = [
-        Figure("deliveries, 100 long polls, one by one", polls.closed_loop(seconds), "/s", 5000),
-        Figure("deliveries, 100 long polls, 10 senders", polls.full_speed(seconds), "/s"),
-        _delay("last of 100 long polls, 5 messages/s", polls, 25, 0.2, 40),
-    ]
-    polls.close()
-    sockets = Group(population, members, room)
-    sockets.open_sockets(members)
-    figures += [
-        Figure("deliveries, 100 WebSockets, one by one", sockets.closed_loop(seconds), "/s", 20000),
-        Figure("deliveries, 100 WebSockets, 10 senders", sockets.full_speed(seconds), "/s"),
-        _delay("last of 100 WebSockets, 5 messages/s", sockets, 25, 0.2, None),
-    ]
-    sockets.close()
+    figures = []
+    for kind, listen, rate, delay in (
+        ("long polls", Group.poll, 5000, 40),
+        ("WebSockets", Group.open_sockets, 20000, None),
+    ):
+        readers = f"{len(members)} {kind}"
+        group = Group(population, members, room)
+        listen(group, members)
+        deliveries, cpu = group.closed_loop(seconds)
+        figures += [
+            Figure(f"deliveries, {readers}, one by one", deliveries, "/s", rate),
+            Figure(f"a message to {readers}, CPU", cpu * 1000, "ms", note=NO_DATABASE),
+            Figure(f"deliveries, {readers}, 10 senders", group.full_speed(seconds), "/s"),
+            _delay(f"last of {readers}, 5 messages/s", group, 25, 0.2, delay),
+            *_presence(group, readers),
+        ]
+        group.close()
     return figures + _one_to_one(population)
+
+
+def _presence(group: Group, readers: str) -> list[Figure]:
+    group.settle()
+    delay, cpu = group.presence(PRESENCE_CHANGES)
+    note = f"median of {PRESENCE_CHANGES}"
+    return [
+        Figure(f"a change of presence to {readers}, CPU", cpu * 1000, "ms", note=NO_DATABASE),
+        Figure(f"last of {readers} to learn of it", delay * 1000, "ms", note=note),
+    ]
 
 
 def _one_to_one(population: Population) -> list[Figure]:

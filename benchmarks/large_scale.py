@@ -120,7 +120,7 @@ def _connected(population: Population, members: list[Account], room: str) -> lis
     group = Group(population, members, room)
     group.open_sockets(members[:CONNECTED])
     last = group.median_delay(25, 0.2)
-    rate = group.closed_loop(3)
+    rate, _ = group.closed_loop(3)
     group.close()
     connected = min(CONNECTED, len(members))
     name = f"{connected} connected of {len(members):,}"

@@ -16,6 +16,14 @@ from tests.support.process import CHECKOUT, free_port
 
 WARM_UP_SECONDS = 1.0
 SENDERS = 64
+FEW = 10
+NAMES = (
+    "64 senders in 64 rooms",
+    "10 senders",
+    "1 sender",
+    "10 senders in one room",
+    "64 senders in a room of 100",
+)
 
 
 @dataclass(frozen=True)
@@ -53,25 +61,29 @@ def trivial_page(loop: Loop, cpus: set[int], seconds: float) -> Load:
 
 
 def measure(population: Population, members: list[Account], seconds: float) -> list[Load]:
-    """Loads of 64, 10 and 1 senders in rooms of their own, and of 64 in a room of all members."""
+    """The loads of `NAMES`: senders in rooms of their own, in one room, in that of all members."""
     rooms = population.rooms(members[:SENDERS])
+    chat = population.group(members[:FEW])
     group = population.group(members)
-    cases = [list(zip(members, rooms[:count], strict=False)) for count in (SENDERS, 10, 1)]
+    cases = [list(zip(members, rooms[:count], strict=False)) for count in (SENDERS, FEW, 1)]
+    cases.append([(member, chat) for member in members[:FEW]])
     cases.append([(member, group) for member in members[:SENDERS]])
     return [send(population, case, population.message, seconds) for case in cases]
 
 
 def figures(loads: list[Load], page: Load) -> list[Figure]:
     """The rows of the table."""
-    names = ("64 senders in 64 rooms", "10 senders", "1 sender", "64 senders in a room of 100")
-    targets = (1500, 1200, 500, None)
+    targets = (1500, 1200, 500, None, None)
     rows = [
         Figure("trivial page, requests", page.rate, "/s", note=page.note()),
         Figure("trivial page, CPU", page.cpu_seconds * 1e6, "µs/request"),
     ]
-    for name, target, load in zip(names, targets, loads, strict=True):
+    for name, target, load in zip(NAMES, targets, loads, strict=True):
         rows.append(Figure(f"messages, {name}", load.rate, "/s", target, note=load.note()))
-    for name, target, load in zip(names, (10, None, None, None), loads, strict=True):
+    for name, load in zip(NAMES, loads, strict=True):
+        median = statistics.median(load.latencies) * 1000
+        rows.append(Figure(f"acknowledged, {name}", median, "ms", note="median"))
+    for name, target, load in zip(NAMES, (10, None, None, None, None), loads, strict=True):
         relative = load.cpu_seconds / page.cpu_seconds
         note = f"{load.cpu_seconds * 1e6:.0f} µs with the database's"
         rows.append(Figure(f"CPU, {name}", relative, "pages", target, at_most=True, note=note))

@@ -17,7 +17,7 @@ from benchmarks.footprint import CALM_SECONDS, ROOM_SIZE, WARM, Crowd
 from benchmarks.load.figures import Figure
 from benchmarks.load.loop import LoadFailed, Script, fetch_all, request
 from benchmarks.load.population import CONNECTIONS, Account, Population
-from benchmarks.load.processes import cpu_seconds, resident_bytes
+from benchmarks.load.processes import resident_bytes
 
 PATH = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"
 ROOMS = 2_000
@@ -143,14 +143,13 @@ class _SlidingGroup(Group):
 
 def _group(population: Population, members: list[Account], seconds: float) -> list[Figure]:
     room = population.group(members)
-    rates, costs, pids = [], [], [population.server.pid]
+    rates, costs = [], []
     for kind in (Group, _SlidingGroup):
         readers = kind(population, members, room)
         readers.poll(members)
-        delivered, used = readers.deliveries.delivered, cpu_seconds(pids)
-        rates.append(readers.closed_loop(seconds))
-        used = cpu_seconds(pids) - used
-        costs.append(used / (readers.deliveries.delivered - delivered) * 1e6)
+        rate, used = readers.closed_loop(seconds)
+        rates.append(rate)
+        costs.append(used / len(members) * 1e6)
         readers.close()
         for member in members:
             member.since = ""

@@ -65,7 +65,7 @@ class ServerProcess(Program):
 
     @property
     def command(self) -> list[str]:
-        """`homeserver run`, from this checkout."""
+        """`homeserver run`, of `SERVER_CHECKOUT`."""
         return [sys.executable, "-m", "homeserver", "run", "--config", str(self.config_path)]
 
     def new_errors(self) -> list[str]:

@@ -27,6 +27,8 @@ from tests.support.closing import ClosedOnExit
 
 SHARED_SECRET = "outside-tests"
 CHECKOUT = Path(__file__).resolve().parents[2]
+# Benchmarks compare the server of this checkout with that of another one.
+SERVER_CHECKOUT = Path(os.environ.get("HOMESERVER_BENCHMARK_CHECKOUT", CHECKOUT))
 SKEWED_CLOCK = CHECKOUT / "tests" / "support" / "skewed_clock"
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
@@ -93,7 +95,7 @@ class Program(ClosedOnExit):
         with (self.directory / "output.log").open("ab") as output:
             self._process = subprocess.Popen(
                 self.command,
-                cwd=CHECKOUT,
+                cwd=SERVER_CHECKOUT,
                 env={**self.environment, **self._skewed()},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
