@@ -32,6 +32,7 @@ from homeserver.config.sections.federation import FederationSettings
 from homeserver.config.sections.limits import LimitSettings, RateLimitSettings, WebSocketSettings
 from homeserver.config.sections.listeners import Listener
 from homeserver.config.sections.media import MediaSettings
+from homeserver.config.sections.push import PushSettings
 from homeserver.config.sections.retention import RetentionSettings
 from homeserver.config.sections.search import SearchSettings
 from homeserver.config.sections.support import Support
@@ -258,6 +259,7 @@ class Settings(Section, frozen=True, kw_only=True):
     url_previews: UrlPreviewSettings = UrlPreviewSettings()
     retention: RetentionSettings = RetentionSettings()
     search: SearchSettings = SearchSettings()
+    push: PushSettings = PushSettings()
     threads: ThreadSettings = ThreadSettings()
     delayed_events: DelayedEventSettings = DelayedEventSettings()
     matrix_rtc: MatrixRtcSettings = MatrixRtcSettings()

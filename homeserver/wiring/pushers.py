@@ -75,6 +75,7 @@ class PusherParts:
             log,
             reactor,
             random.random,
+            settings.push.several_devices,
         )
         self.digests = _digests(
             reactor, settings, db, log, account_core, room_core, unread_counts, titles, unread

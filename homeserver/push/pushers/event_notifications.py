@@ -1,4 +1,4 @@
-"""The bodies of notifications, made right before they are sent.
+"""The notifications of events, made right before they are sent.
 
 A user is not notified of what they have read meanwhile, of what was redacted, and of rooms that
 they are not in any more. What is the same for all recipients of an event is encoded once.
@@ -17,8 +17,8 @@ from homeserver.protocol.events import Event
 from homeserver.push.push_actions import PushActions
 from homeserver.push.pushers.badges import Badges
 from homeserver.push.pushers.invites import invites_user
+from homeserver.push.pushers.push_notification import PushNotification
 from homeserver.push.pushers.pusher import Pusher
-from homeserver.push.pushers.pusher_queue import NotificationBody
 from homeserver.push.pushers.queued_push import QueuedPush
 from homeserver.push.pushers.room_titles import RoomTitle, RoomTitles, title_of_stripped_state
 from homeserver.push.unread_counts import UnreadCounts
@@ -35,7 +35,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EventNotifications:
-    """Makes notifications; see `NotificationBodies`."""
+    """Makes notifications; see `NotificationSource`."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class EventNotifications:
             "push_events", MAX_CACHED_BYTES, size_of=lambda _, encoded: len(encoded[1])
         )
 
-    async def of_event(self, pusher: Pusher, push: QueuedPush) -> NotificationBody | None:
+    async def of_event(self, pusher: Pusher, push: QueuedPush) -> PushNotification | None:
         """The notification of an event; `None` if the user need not be notified any more."""
         user_id, stored = pusher.row.user_id, push.stored
         if stored.redaction is not None:
@@ -74,18 +74,16 @@ class EventNotifications:
                 return None
             parts = [] if pusher.is_event_id_only else await self._parts(room, stored, user_id)
         badge = await self._badges.total(user_id)
-        return NotificationBody(_body(pusher, push, parts, badge), badge)
+        return PushNotification(_fields(push, parts, badge), _device(pusher, push), badge)
 
-    async def of_counts(self, pusher: Pusher) -> NotificationBody | None:
+    async def of_counts(self, pusher: Pusher) -> PushNotification | None:
         """The notification with the present counts; `None` if the device has them."""
         badge = await self._badges.total(pusher.row.user_id)
         if pusher.progress.badge is None or pusher.progress.badge == badge:
             return None
-        body = b'{"notification":{"counts":{"unread":%d},"prio":"low","devices":[%b}]}}' % (
-            badge,
-            pusher.device_json,
+        return PushNotification(
+            b'"counts":{"unread":%d},"prio":"low"' % badge, _device(pusher), badge
         )
-        return NotificationBody(body, badge)
 
     async def _is_wanted(self, room: Room, push: QueuedPush, user_id: str) -> bool:
         """Whether the user is still to be notified of an event."""
@@ -131,23 +129,25 @@ class EventNotifications:
         ]
 
 
-def _body(pusher: Pusher, push: QueuedPush, parts: list[bytes], badge: int) -> bytes:
+def _fields(push: QueuedPush, parts: list[bytes], badge: int) -> bytes:
     event = push.stored.event
-    tweaks = [] if pusher.is_event_id_only else [b',"tweaks":', push.tweaks]
     return b"".join(
         [
-            b'{"notification":{"event_id":',
+            b'"event_id":',
             _encode(event.event_id),
             b',"room_id":',
             _encode(event.room_id),
             *parts,
             b',"prio":"high"' if push.is_urgent else b',"prio":"low"',
-            b',"counts":{"unread":%d},"devices":[' % badge,
-            pusher.device_json,
-            *tweaks,
-            b"}]}}",
+            b',"counts":{"unread":%d}' % badge,
         ]
     )
+
+
+def _device(pusher: Pusher, push: QueuedPush | None = None) -> bytes:
+    if push is None or pusher.is_event_id_only:
+        return pusher.device_json + b"}"
+    return b'%b,"tweaks":%b}' % (pusher.device_json, push.tweaks)
 
 
 def _event_json(event: Event, sender_name: str | None) -> bytes:

@@ -19,8 +19,10 @@ from homeserver.concurrency.backoff import RetrySchedule
 from homeserver.concurrency.clock import Clock, DelayedCall, now_ms
 from homeserver.protocol.errors import Unavailable
 from homeserver.push.pushers.gateways import Gateways, PushFailed
+from homeserver.push.pushers.push_notification import PushNotification
 from homeserver.push.pushers.pusher import Pusher
 from homeserver.push.pushers.queued_push import QueuedPush
+from homeserver.push.pushers.shared_requests import SharedRequests
 from homeserver.storage.database.database import DatabaseUnavailable
 
 MAX_WAITING = 100  # pushes that wait in memory for one pusher
@@ -29,21 +31,13 @@ MAX_REFUSALS = 5  # of one push, by a gateway that responds
 log = Logger()
 
 
-@dataclass(frozen=True, slots=True)
-class NotificationBody:
-    """The body of a request, with the count of unread messages that it has."""
-
-    body: bytes
-    badge: int
-
-
-class NotificationBodies(Protocol):
+class NotificationSource(Protocol):
     """Makes what is sent, as late as possible."""
 
-    async def of_event(self, pusher: Pusher, push: QueuedPush) -> NotificationBody | None:
+    async def of_event(self, pusher: Pusher, push: QueuedPush) -> PushNotification | None:
         """The notification of an event; `None` if the user need not be notified any more."""
 
-    async def of_counts(self, pusher: Pusher) -> NotificationBody | None:
+    async def of_counts(self, pusher: Pusher) -> PushNotification | None:
         """The notification with the present counts; `None` if the device has them."""
 
 
@@ -74,7 +68,8 @@ class PushContext:
     """
 
     gateways: Gateways
-    notifications: NotificationBodies
+    requests: SharedRequests
+    notifications: NotificationSource
     missed: MissedPushes
     clock: Clock
     chance: Callable[[], float]
@@ -271,11 +266,9 @@ class PusherQueue:
                 raise
             self._context.record(self.pusher, False)
 
-    async def _notify(self, notification: NotificationBody) -> None:
+    async def _notify(self, notification: PushNotification) -> None:
         pusher = self.pusher
-        rejected = await self._context.gateways.notify(
-            self.pusher.gateway, pusher.url, notification.body
-        )
+        rejected = await self._context.requests.notify(pusher, notification)
         self._failures = 0
         pusher.progress.badge = notification.badge
         if pusher.row.pushkey in rejected:

@@ -1,6 +1,6 @@
 """The queues of all pushers that have something to send, and their progress in the database."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -19,12 +19,13 @@ from homeserver.push.pushers.gateways import Gateways
 from homeserver.push.pushers.pusher import Pusher, PushersChanged, PushProgressStored
 from homeserver.push.pushers.pusher_queue import (
     MissedPushes,
-    NotificationBodies,
+    NotificationSource,
     PushContext,
     PusherQueue,
 )
 from homeserver.push.pushers.pushers import Pushers
 from homeserver.push.pushers.queued_push import QueuedPush
+from homeserver.push.pushers.shared_requests import SharedRequests
 from homeserver.streams.log import Log
 
 MAX_GATEWAYS = 10_000  # that could not be reached, and are remembered
@@ -41,12 +42,13 @@ class PusherQueues:
         posts: JsonPosts,
         directory: PusherDirectory,
         pushers: Pushers,
-        notifications: NotificationBodies,
+        notifications: NotificationSource,
         missed: MissedPushes,
         badges: Badges,
         stream_log: Log,
         clock: Clock,
         chance: Callable[[], float],
+        gateways_of_several: Collection[str],
     ) -> None:
         self._directory = directory
         self._badges = badges
@@ -63,6 +65,7 @@ class PusherQueues:
         self.gateways = Gateways(posts, self._reached)
         self._context = PushContext(
             self.gateways,
+            SharedRequests(self.gateways, gateways_of_several, clock),
             notifications,
             missed,
             clock,
