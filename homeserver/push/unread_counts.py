@@ -35,7 +35,7 @@ from homeserver.push.unread_counter import (
 from homeserver.rooms.ephemeral.receipts import READ, READ_PRIVATE, Receipts
 from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.changes import EventAppended
+from homeserver.rooms.room.changes import EventAppended, EventsPurged
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.room_receipts import ReceiptChanged
 from homeserver.storage.database.database import Database
@@ -173,6 +173,9 @@ class UnreadCounts:
                     _apply_receipt(cached.counter, entry)
             elif isinstance(entry, ThreadSubscriptionChanged):
                 self._subscription_changed(entry)
+            elif isinstance(entry, EventsPurged):
+                # What was purged may have been unread: all members are counted again.
+                self._rooms.pop(entry.room)
             elif isinstance(entry, EventAppended) and entry.redacts is not None:
                 counters = self._rooms.peek(entry.room_nid)
                 if counters is not None:

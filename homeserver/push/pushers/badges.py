@@ -16,7 +16,7 @@ from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.event_types import IGNORED_USER_LIST, PUSH_RULES
 from homeserver.push.thread_subscription_changed import ThreadSubscriptionChanged
 from homeserver.push.unread_counts import UnreadCounts
-from homeserver.rooms.room.changes import EventAppended, StateChanged
+from homeserver.rooms.room.changes import EventAppended, EventsPurged, StateChanged
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room_receipts import ReceiptChanged
 from homeserver.rooms.room.user_rooms import UserRooms
@@ -101,18 +101,29 @@ class Badges:
             count = await self._unread_counts.counts(room, user_id)
         return count.notification
 
+    def _apply_state(self, entry: StateChanged) -> None:
+        if isinstance(entry, EventAppended):
+            # The user's own event reads the room.
+            self.mark(entry.stored.event.sender, entry.room_nid)
+        if entry.changes:
+            for user_id, _, _ in entry.members():
+                self.mark(user_id, entry.room_nid)
+
+    def _mark_all(self, room_nid: int) -> None:
+        """Have a room counted again for all whose badge it is a part of."""
+        for _, badge in self._users.items():  # noqa: PERF102  # it is no dict
+            if room_nid in badge.counts:
+                badge.changed.add(room_nid)
+
     def apply(self, entries: Sequence[Any]) -> None:
         """Apply log entries: mark what has to be counted again (called by the log)."""
         for entry in entries:
             if isinstance(entry, ReceiptChanged | ThreadSubscriptionChanged):
                 self.mark(entry.user_id, entry.room)
             elif isinstance(entry, StateChanged):
-                if isinstance(entry, EventAppended):
-                    # The user's own event reads the room.
-                    self.mark(entry.stored.event.sender, entry.room_nid)
-                if entry.changes:
-                    for user_id, _, _ in entry.members():
-                        self.mark(user_id, entry.room_nid)
+                self._apply_state(entry)
+            elif isinstance(entry, EventsPurged):
+                self._mark_all(entry.room)
             elif isinstance(entry, AccountDataChanged):
                 if entry.type in (PUSH_RULES, IGNORED_USER_LIST):
                     self._users.pop(entry.user_id)

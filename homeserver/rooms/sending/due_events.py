@@ -33,7 +33,6 @@ from homeserver.streams.durable_timer import DurableTimer
 
 BATCH = 50
 WAIT_SECONDS = 2.0  # for the events of a batch, before the next batch
-_NEVER = 2**63  # ms
 AGAIN_MS = 5_000  # until one that was not sent yet is looked at again
 GIVE_UP_MS = 3_600_000  # after which an event fails that cannot be sent for the moment
 log = Logger()
@@ -121,7 +120,8 @@ class DueEvents:
             async with self.locks.hold(delay_id):
                 delayed = await self._db.run(find_delayed_event, delay_id)
                 # A restart or a cancellation may have been faster.
-                if delayed is None or (delayed.due_ms or _NEVER) > now_ms(self._clock):
+                now = now_ms(self._clock)
+                if delayed is None or delayed.due_ms is None or delayed.due_ms > now:
                     continue
                 try:
                     await self._send(delayed)

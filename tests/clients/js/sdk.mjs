@@ -123,10 +123,13 @@ export async function eventually(attempt, waitMs = WAIT_MS) {
             return await attempt();
         } catch (error) {
             if (Date.now() > deadline) throw error;
-            await new Promise((resolve) => setTimeout(resolve, 100));
+            await moment();
         }
     }
 }
+
+// The pause between two attempts.
+export const moment = () => new Promise((resolve) => setTimeout(resolve, 100));
 
 export async function until(seen) {
     const deadline = Date.now() + WAIT_MS;

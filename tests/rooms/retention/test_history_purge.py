@@ -13,7 +13,8 @@ from twisted.internet.threads import deferToThread
 
 from homeserver.rooms.retention import history_purge
 from homeserver.storage.database.background_jobs import Job, find_job
-from tests.support.actors import bodies
+from tests.background_jobs.hurried_jobs import hurry_jobs
+from tests.support.actors import Actor, bodies
 from tests.support.server import ServerTestCase
 
 TOP = Path(__file__).resolve().parents[3]
@@ -23,6 +24,10 @@ class PurgeTestCase(ServerTestCase):
     """A server, whose operator uses the command line."""
 
     transcodes = True
+
+    async def setUp(self) -> None:
+        hurry_jobs(self)
+        await super().setUp()
 
     async def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """`homeserver room …`."""
@@ -80,6 +85,27 @@ class HistoryPurgeTests(PurgeTestCase):
         await self.restart_server(self.alice)
         await self.alice.say(self.room, "next")
         self.assertEqual(await self.shown(), ["next", "last", "kept"])
+
+    async def test_what_is_deleted_is_not_unread(self) -> None:
+        """Counts are those of a server that has just started: of what there still is."""
+        bob = await self.register("bob")
+        await self.alice.post(f"/rooms/{self.room}/invite", {"user_id": bob.user_id})
+        await bob.join(self.room)
+        for number in range(3):
+            await self.alice.say(self.room, f"old {number}")
+        event_id = await self.alice.say(self.room, "kept")
+        self.assertEqual(await self.unread(bob), 4)
+
+        await self.job_of("purge-history", self.room, "--before-event", event_id, "--with-local")
+
+        self.assertEqual(await self.unread(bob), 1)
+        await self.restart_server(self.alice, bob)
+        self.assertEqual(await self.unread(bob), 1)
+
+    async def unread(self, user: Actor) -> int:
+        section = (await user.sync())["rooms"]["join"][self.room]
+        count: int = section["unread_notifications"]["notification_count"]
+        return count
 
     async def test_a_long_history_is_purged_without_being_counted(self) -> None:
         """The first step for millions of messages does not run into the timeout of statements."""

@@ -9,6 +9,7 @@ from twisted.internet.task import deferLater
 
 from homeserver.rooms.retention.event_purge import EventPurge
 from homeserver.storage.database.background_jobs import find_job
+from tests.background_jobs.hurried_jobs import hurry_jobs
 from tests.support.actors import bodies
 from tests.support.server import ServerTestCase
 
@@ -22,6 +23,7 @@ class RetentionTestCase(ServerTestCase):
     transcodes = True
 
     async def setUp(self) -> None:
+        hurry_jobs(self)
         await super().setUp()
         self.alice = await self.register("alice")
         self.room = await self.alice.create_room()

@@ -9,11 +9,13 @@ import {
     VerificationPhase,
     VerifierEvent,
 } from "matrix-js-sdk/lib/crypto-api/index.js";
-import { eventually, logIn, passwordOf, register, started, until } from "../sdk.mjs";
+import { eventually, logIn, moment, passwordOf, register, started, until } from "../sdk.mjs";
 
 export const UNREADABLE = "(unreadable)";
 const UNTOLD = null;
 const SYNC_LIMIT = 200; // a shorter timeline may have gaps
+const NO_SERVERS = "no servers that are in the room";
+const COMPLETION_MS = 15_000;
 
 // The first device of a new user.
 export async function newUser(name, url, { fetchFn } = {}) {
@@ -106,10 +108,17 @@ export async function encryptedRoom(owner, ...others) {
     return roomId;
 }
 
-// Accepts an invite once it has arrived.
+// Accepts an invite once it has arrived. While the peer completes the state of a room that it has just
+// joined, it may not find the invite of another one of its users; the user tries again.
 export async function join(client, roomId) {
     await until(() => client.getRoom(roomId)?.getMyMembership() === "invite");
-    await client.joinRoom(roomId);
+    for (const deadline = Date.now() + COMPLETION_MS; ; await moment()) {
+        try {
+            return await client.joinRoom(roomId);
+        } catch (error) {
+            if (!error.message.includes(NO_SERVERS) || Date.now() > deadline) throw error;
+        }
+    }
 }
 
 export async function seesMembers(client, roomId, number) {
