@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,6 +26,9 @@ from benchmarks.features import (
     sliding_sync,
     user_directory,
 )
+from benchmarks.growth.curves import Curve, growth_table, plot
+from benchmarks.growth.destinations import by_destinations
+from benchmarks.growth.measures import by_devices, by_events, by_members, by_rooms
 from benchmarks.load.figures import Figure, table
 from benchmarks.load.loop import Loop
 from benchmarks.load.population import Population
@@ -34,6 +38,13 @@ from tests.support.process import running_server
 PARTS = ("sending", "delivery", "initial_sync", "footprint")
 MEMBERS = 100
 OVERRIDES = {"log": {"level": "WARN"}}
+GROWTH: tuple[tuple[Callable[[Population, int], list[Curve]], int], ...] = (
+    (by_members, 10_000),
+    (by_rooms, 10_000),
+    (by_events, 100_000),
+    (by_devices, 1_000),
+)
+DESTINATIONS = 100
 
 
 def main() -> int:
@@ -47,6 +58,7 @@ def main() -> int:
     parser.add_argument(
         "--storage", choices=("local", "s3"), default="local", help="where the files of media are"
     )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="the growth as a picture (SVG)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the figures as JSON, too")
     parser.add_argument("--compare", metavar="COMMIT", help="measure that commit's server in turn")
     parser.add_argument("--pairs", type=int, default=4, help="runs of each server (4)")
@@ -129,6 +141,24 @@ def run_mails() -> list[Figure]:
         running_server(mails.overrides(directory), cpus=server_cores) as server,
     ):
         return mails.measure(Population(server, Loop()), directory)
+
+
+def run_growth(size: float, plotted: Path | None) -> list[Figure]:
+    """The figures of `benchmarks.growth`, with a table of all sizes and a plot."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    curves: list[Curve] = []
+    for measure, most in GROWTH:
+        with running_server(OVERRIDES, cpus=server_cores) as server:
+            curves += measure(Population(server, Loop()), int(most * size))
+        report(growth_table(curves))
+    with tempfile.TemporaryDirectory(prefix="homeserver-") as directory:
+        Path(directory).chmod(0o755)
+        curves += by_destinations(Path(directory), int(DESTINATIONS * size), server_cores)
+    report(growth_table(curves))
+    if plotted is not None:
+        plot(curves, plotted)
+    return [curve.figure() for curve in curves]
 
 
 def run_media(size: float, storage: str) -> list[Figure]:
@@ -219,6 +249,7 @@ NAMED: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "appservices": lambda options: run_appservices(options.scale),
     "delayed_events": lambda options: run_delayed_events(options.seconds),
     "encryption": lambda options: run_encryption(options.scale),  # makes 1,000 accounts
+    "growth": lambda options: run_growth(options.scale, options.plot),
     "mails": lambda _: run_mails(),
     "media": lambda options: run_media(options.scale, options.storage),  # needs 10 GB of disk
     "previews": lambda options: run_previews(options.scale),

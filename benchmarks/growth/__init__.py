@@ -1,0 +1,1 @@
+"""How each cost grows with members, rooms, events, devices and destinations."""
