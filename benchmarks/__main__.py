@@ -20,6 +20,7 @@ from benchmarks.features import (
     delayed_events,
     encryption,
     mails,
+    profiles,
     purges,
     push,
     search,
@@ -215,6 +216,14 @@ def run_sliding_sync(size: float, seconds: float) -> list[Figure]:
         return sliding_sync.measure(Population(server, Loop()), size, seconds)
 
 
+def run_profiles(size: float) -> list[Figure]:
+    """The figures of `benchmarks.features.profiles`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    with running_server(profiles.OVERRIDES, cpus=server_cores) as server:
+        return profiles.measure(Population(server, Loop()), size)
+
+
 def run_user_directory(size: float) -> list[Figure]:
     """The figures of `benchmarks.features.user_directory`."""
     server_cores, own_cores = cores()
@@ -253,6 +262,7 @@ NAMED: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "mails": lambda _: run_mails(),
     "media": lambda options: run_media(options.scale, options.storage),  # needs 10 GB of disk
     "previews": lambda options: run_previews(options.scale),
+    "profiles": lambda options: run_profiles(options.scale),
     "purges": lambda options: run_purges(options.scale),
     "push": lambda options: run_push(options.scale),
     "search": lambda options: run_search(options.scale),  # copies a million messages

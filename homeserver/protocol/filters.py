@@ -17,6 +17,7 @@ import msgspec
 from homeserver.protocol.errors import BadJson
 from homeserver.protocol.glob import GlobSet
 from homeserver.protocol.property_paths import split_path
+from homeserver.protocol.proposals.unstable_names import UNSTABLE_PROFILE_FIELDS
 
 UserIdText = Annotated[str, msgspec.Meta(pattern="^@")]
 RoomIdText = Annotated[str, msgspec.Meta(pattern="^!")]
@@ -141,14 +142,30 @@ class RoomFilter(msgspec.Struct, frozen=True, dict=True):
         return _Listed(self.rooms, self.not_rooms)
 
 
+class ProfileFieldsFilter(msgspec.Struct, frozen=True):
+    """The names of the fields of profiles that are wanted.
+
+    Spec: MSC4429
+    """
+
+    ids: Annotated[tuple[str, ...], msgspec.Meta(max_length=100)] = ()
+
+
 class Filter(msgspec.Struct, frozen=True):
-    """The filter of a sync. `event_fields` is `None` if whole events are wanted."""
+    """The filter of a sync. `event_fields` is `None` if whole events are wanted.
+
+    `unstable_profile_fields` are `profile_fields` under their unstable name.
+    """
 
     event_fields: Annotated[tuple[str, ...], msgspec.Meta(max_length=100)] | None = None
     event_format: Literal["client", "federation"] = "client"
     presence: EventFilter = msgspec.field(default_factory=EventFilter)
     account_data: EventFilter = msgspec.field(default_factory=EventFilter)
     room: RoomFilter = msgspec.field(default_factory=RoomFilter)
+    profile_fields: ProfileFieldsFilter | None = None
+    unstable_profile_fields: ProfileFieldsFilter | None = msgspec.field(
+        name=UNSTABLE_PROFILE_FIELDS, default=None
+    )
 
 
 def parse_filter(value: object) -> Filter:

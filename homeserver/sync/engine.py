@@ -35,6 +35,7 @@ from homeserver.sync.sections.device_list_updates import DeviceListUpdate
 from homeserver.sync.sections.device_sections import DeviceSections
 from homeserver.sync.sections.invitations import Invitations
 from homeserver.sync.sections.lazy_members import LazyMembers
+from homeserver.sync.sections.profile_sections import ProfileSections
 from homeserver.sync.sections.room_sections import EphemeralEvents, RoomSections
 from homeserver.sync.sync_points import SyncPoints
 from homeserver.sync.sync_request import NO_FILTER, SyncRequest
@@ -80,10 +81,12 @@ class SyncEngine:
         invitations: Invitations,
         lazy_members: LazyMembers,
         devices: DeviceSections,
+        profiles: ProfileSections,
         clock: Clock,
     ) -> None:
         self._user_rooms = sources.user_rooms
         self._devices = devices
+        self._profiles = profiles
         self._log = sources.log
         self._rooms = sources.rooms
         self._sync_points = SyncPoints(change_queues, sources.user_rooms, sources.log)
@@ -157,9 +160,12 @@ class SyncEngine:
             self._lazy_members.start_over(request)
         since_when = None if request.full_state else since
         now, changed, rooms = await self._sync_points.take(request.user_id, since_when)
-        update = Update(SyncSpan(since, now), self._encoded_sections)
+        shown: set[str] | None = set() if request.profile_fields and request.lazy else None
+        update = Update(SyncSpan(since, now), self._encoded_sections, shown=shown)
         await self._devices.add_own(update, request)
         if changed is not None and not changed:
+            if request.profile_fields:
+                await self._profiles.add(update, request, rooms, ())
             return update
         if changed is None or USER_DATA in changed:
             by_room = await self._account_data.add(update, request)
@@ -180,6 +186,8 @@ class SyncEngine:
         if changed is None or min(changed) <= PRESENCE:
             await self._add_presence(update, request, changed)
         await self._devices.add_lists(update, request, rooms, changed, candidates)
+        if request.profile_fields:
+            await self._profiles.add(update, request, rooms, candidates)
         return update
 
     def received(self, request: SyncRequest, token: SyncToken) -> None:
@@ -280,7 +288,14 @@ class SyncEngine:
         if newly_joined:
             account_data = await self._account_data.of_room(request, room.room_id)
         section = await self._sections.joined(
-            room, request, place, known_since, now, account_data, newly_joined=newly_joined
+            room,
+            request,
+            place,
+            known_since,
+            now,
+            account_data,
+            newly_joined=newly_joined,
+            shown=update.shown,
         )
         if section is not None:
             update.joined[room.room_id] = section

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.filters import Filter
+from homeserver.protocol.proposals.unstable_names import UNSTABLE_USERS
 
 DEFAULT_TIMELINE = 10  # events
 MAX_TIMELINE = 100
@@ -11,6 +12,8 @@ MAX_TIMELINE = 100
 NO_FILTER = Filter()
 
 STATE_AFTER = "state_after"
+USERS = "users"
+NO_FIELDS: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class SyncRequest:
     recipient: tuple[str, ...] = field(init=False)  # what lazily loaded members were sent to
     timeline_limit: int = field(init=False)  # events of one room's timeline, at most
     is_plain: bool = field(init=False)  # whether timelines are shown as they are to all others
+    profile_fields: frozenset[str] = field(init=False)  # of the profiles of users, that are wanted
 
     def __post_init__(self) -> None:
         caller, timeline = self.caller, self.filter.room.timeline
@@ -43,6 +47,8 @@ class SyncRequest:
         note(self, "device", device)
         note(self, "recipient", device if self.connection is None else (*device, self.connection))
         note(self, "timeline_limit", timeline.limit_or(DEFAULT_TIMELINE, MAX_TIMELINE))
+        fields = self.filter.profile_fields or self.filter.unstable_profile_fields
+        note(self, "profile_fields", NO_FIELDS if fields is None else frozenset(fields.ids))
         note(
             self,
             "is_plain",
@@ -61,6 +67,11 @@ class SyncRequest:
     def state_name(self) -> str:
         """The name of the member of a room section that has the state."""
         return self.state_after or "state"
+
+    @property
+    def users_name(self) -> str:
+        """The name of the section that has profiles: the unstable one for an unstable filter."""
+        return UNSTABLE_USERS if self.filter.profile_fields is None else USERS
 
     @property
     def lazy(self) -> bool:

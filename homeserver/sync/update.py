@@ -3,7 +3,7 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,9 @@ class Update:
     """The changes of a span. Values of the room sections are JSON bytes.
 
     `encoded_sections` is a cache: the members of a room often get the same update, and then it is
-    the same object.
+    the same object. `users` are the profiles of users, in the section `users_name`. `shown` are the
+    users whose profiles the client needs to show what it is sent of rooms; `None` if it wants no
+    profiles, or all.
     """
 
     span: SyncSpan
@@ -44,6 +46,9 @@ class Update:
     device_lists: DeviceListUpdate = NO_DEVICE_LIST_UPDATE
     key_counts: KeyCounts = NO_KEYS
     has_new_key_counts: bool = False
+    users: Mapping[str, bytes] | None = None
+    users_name: str = ""
+    shown: set[str] | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -83,6 +88,7 @@ class Update:
             or self.account_data
             or self.presence
             or self.to_device
+            or self.users
             or self.device_lists is not NO_DEVICE_LIST_UPDATE
         )
 
@@ -111,6 +117,9 @@ class Update:
             lists = {"changed": sorted(changed), "left": sorted(left)}
             lists = {name: user_ids for name, user_ids in lists.items() if user_ids}
             parts += [b',"device_lists":', _encode(lists)]
+        if self.users:
+            users = b",".join(_members(self.users))
+            parts.append(b',"%s":{%s}' % (self.users_name.encode(), users))
         return b"".join(parts)
 
 
@@ -134,5 +143,5 @@ def encode(value: Any) -> bytes:
     return _encode(value)
 
 
-def _members(rooms: dict[str, bytes]) -> list[bytes]:
-    return [b"%s:%s" % (_encode(room_id), section) for room_id, section in rooms.items()]
+def _members(sections: Mapping[str, bytes]) -> list[bytes]:
+    return [b"%s:%s" % (_encode(name), section) for name, section in sections.items()]

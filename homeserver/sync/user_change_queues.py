@@ -3,15 +3,20 @@
 Each log entry becomes a short item (position, what) in the queue of each active user concerned, and
 waiting requests are woken once a batch, however many entries it has. A queue is bounded: where it
 does not reach back to the token of a request, the engine looks at all of the user's rooms instead.
+
+Changes of profiles are in no queue, since few clients ask for them, and these look at the changes
+of all users. They only wake the requests of users who have asked.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from homeserver.accounts.user_data.account_data import AccountDataChanged
+from homeserver.accounts.user_data.profiles import ProfileChanged
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import TimeSlice
 from homeserver.concurrency.lru_cache import LruCache
@@ -26,7 +31,7 @@ from homeserver.push.thread_subscription_changed import ThreadSubscriptionChange
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.room.changes import OutOfRoomMembershipChanged, StateChanged
 from homeserver.rooms.room.room_receipts import PRIVATE, ReceiptChanged
-from homeserver.rooms.room.user_rooms import RoomForgotten, UserRooms
+from homeserver.rooms.room.user_rooms import MemberRooms, RoomForgotten, UserRooms
 from homeserver.streams.shards import shard_of, shard_of_user
 from homeserver.streams.sync_tokens import SyncToken
 
@@ -39,7 +44,7 @@ SUBSCRIPTIONS = DEVICE_LISTS - 2  # the user's subscriptions to threads
 
 MAX_QUEUED_CHANGES = 400  # of one user
 WAKE_BATCH_SIZE = 100  # users at least, before yielding to the reactor
-MAX_IMMEDIATE_AUDIENCE = 100  # users who are woken at once by a change of presence
+MAX_IMMEDIATE_AUDIENCE = 100  # users who are woken at once by a change of presence or a profile
 PRESENCE_BATCH_SECONDS = 1.0  # after which a larger audience is, for all changes together
 log = Logger()
 
@@ -123,6 +128,7 @@ class UserChangeQueues:
         self._clock = clock
         self._to_wake: dict[UserChangeQueue, None] = {}  # in the order of their changes
         self._postponed: set[UserChangeQueue] = set()
+        self._of_profile_readers: set[UserChangeQueue] = set()
         self._queues: LruCache[str, UserChangeQueue] = LruCache(
             "user_changes",
             capacity,
@@ -157,6 +163,12 @@ class UserChangeQueues:
                 self._follow(queue, number)
         return queue
 
+    def follow_profiles(self, user_id: str) -> None:
+        """Wake the user's waiting requests at changes of profiles, too, as long as it is active."""
+        queue = self._queues.peek(user_id)
+        if queue is not None:
+            self._of_profile_readers.add(queue)
+
     def apply(self, entries: Sequence[Any]) -> None:
         """Apply log entries, after rooms and memberships have applied them."""
         changed: set[UserChangeQueue] = set()
@@ -180,6 +192,8 @@ class UserChangeQueues:
                 self._add_for_user(entry.user_id, entry.position, SUBSCRIPTIONS, changed)
             elif isinstance(entry, RoomForgotten):
                 self._add_for_user(entry.user_id, entry.position, entry.room, changed)
+            elif isinstance(entry, ProfileChanged):
+                self._profile_changed(entry.user_id)
             else:
                 self._add_for_devices(entry, changed)
         self._wake_soon(changed)
@@ -283,14 +297,42 @@ class UserChangeQueues:
     def _add_for_presence(self, entry: PresenceChanged, changed: set[UserChangeQueue]) -> None:
         what = presence_in(shard_of_user(entry.user_id))
         seen = self._add_for_sharing(entry.user_id, entry.rooms, entry.position, what)
+        changed |= self._immediate(entry.user_id, seen)
+
+    def _immediate(self, user_id: str, seen: set[UserChangeQueue]) -> set[UserChangeQueue]:
+        """The queues, of those that see a change of a user, to be woken now; others follow."""
         if len(seen) <= MAX_IMMEDIATE_AUDIENCE:
-            changed |= seen
-            return
-        # Among thousands of users presence changes all the time: batch these wake-ups.
-        own = self._queues.peek(entry.user_id)
-        if own is not None:
-            changed.add(own)
+            return seen
+        # Among thousands of users something changes all the time: batch these wake-ups.
         self._postpone_wake(seen)
+        own = self._queues.peek(user_id)
+        return set() if own is None else {own}
+
+    def _profile_changed(self, user_id: str) -> None:
+        """Wake those who share a room with a user and have asked for profiles."""
+        if self._of_profile_readers:
+            rooms = self._user_rooms.loaded(user_id)
+            if rooms is None:
+                Deferred.fromCoroutine(self._load_and_wake(user_id))
+            else:
+                self._wake_profile_readers(user_id, rooms)
+
+    async def _load_and_wake(self, user_id: str) -> None:
+        try:
+            self._wake_profile_readers(user_id, await self._user_rooms.of(user_id))
+        except Exception:
+            log.failure("the rooms of {user_id} could not be loaded", user_id=user_id)
+            self._postpone_wake(self._of_profile_readers)
+
+    def _wake_profile_readers(self, user_id: str, rooms: MemberRooms) -> None:
+        readers, seen = self._of_profile_readers, set[UserChangeQueue]()
+        for room, place in rooms.items():
+            if place.membership == "join":
+                seen |= readers & self._by_room.get(room, set())
+        own = self._queues.peek(user_id)
+        if own in readers:
+            seen.add(own)
+        self._wake_soon(self._immediate(user_id, seen))
 
     def _follow(self, queue: UserChangeQueue, room: int) -> None:
         queue.rooms.add(room)
@@ -305,5 +347,6 @@ class UserChangeQueues:
                 del self._by_room[room]
 
     def _unfollow_all(self, queue: UserChangeQueue) -> None:
+        self._of_profile_readers.discard(queue)
         for room in tuple(queue.rooms):
             self._unfollow(queue, room)

@@ -10,11 +10,11 @@ from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.rooms.ephemeral.typing import TypingUsers
 from homeserver.sync.active_rooms import ActiveRooms
 from homeserver.sync.engine import Sources, SyncEngine
-from homeserver.sync.sections.device_sections import DeviceSections
 from homeserver.sync.sliding.bump_stamps import BumpStamps
 from homeserver.sync.sliding.connections import SlidingConnections
 from homeserver.sync.sliding.extensions import Extensions
 from homeserver.sync.sliding.listed_rooms import ListedRooms
+from homeserver.sync.sliding.profile_extension import ProfileExtension
 from homeserver.sync.sliding.responses import Responses
 from homeserver.sync.sliding.room_filters import RoomFilters
 from homeserver.sync.sliding.room_lists import RoomLists
@@ -25,6 +25,7 @@ from homeserver.sync.sync_points import SyncPoints
 from homeserver.sync.user_change_queues import UserChangeQueues
 from homeserver.wiring.room_core import RoomCore
 from homeserver.wiring.rooms import RoomServices
+from homeserver.wiring.user_sections import UserSections
 
 
 class SlidingSyncParts:
@@ -38,9 +39,7 @@ class SlidingSyncParts:
         rooms: RoomServices,
         sources: Sources,
         sections: Sections,
-        extended: tuple[
-            DeviceSections, Receipts, TypingUsers, PresenceTracker, ThreadSubscriptions
-        ],
+        extended: tuple[UserSections, Receipts, TypingUsers, PresenceTracker, ThreadSubscriptions],
         queues: UserChangeQueues,
         engine: SyncEngine,
     ) -> None:
@@ -48,9 +47,9 @@ class SlidingSyncParts:
         listed = ListedRooms(db, names, rooms.summaries)
         filters = RoomFilters(sources.account_data, registry, sections.invitations)
         active = ActiveRooms(db, registry, sources.ephemeral)
-        devices, receipts, typing, presence, subscriptions = extended
+        users, receipts, typing, presence, subscriptions = extended
         extensions = Extensions(
-            devices, sources.account_data, receipts, typing, active, subscriptions
+            users.devices, sources.account_data, receipts, typing, active, subscriptions
         )
         responses = Responses(
             registry,
@@ -59,6 +58,7 @@ class SlidingSyncParts:
             filters,
             RoomResults(registry, sections, BumpStamps(db, names)),
             extensions,
+            ProfileExtension(users.profiles, users.member_history, registry, active, reactor),
             active,
             reactor,
         )

@@ -23,10 +23,9 @@ from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
 from homeserver.sync.engine import Sources, SyncEngine
 from homeserver.sync.event_stream import EventStream
-from homeserver.sync.sections.device_list_updates import DeviceListUpdates
-from homeserver.sync.sections.device_sections import DeviceSections
 from homeserver.sync.sections.invitations import Invitations
 from homeserver.sync.sections.lazy_members import LazyMembers
+from homeserver.sync.sections.profile_sections import ProfileSections
 from homeserver.sync.sections.room_sections import EphemeralEvents, RoomSections
 from homeserver.sync.sections.room_state import RoomStateSections
 from homeserver.sync.sections.timelines import Timelines
@@ -41,6 +40,7 @@ from homeserver.wiring.push import Push
 from homeserver.wiring.room_core import RoomCore
 from homeserver.wiring.rooms import RoomServices
 from homeserver.wiring.sliding_sync import SlidingSyncParts
+from homeserver.wiring.user_sections import UserSections
 
 
 class Sync:
@@ -78,17 +78,18 @@ class Sync:
         ephemeral: list[EphemeralEvents] = [self.typing, receipts]
         sections = _sections(db, room_core, rooms, ephemeral, self.push.unread_counts)
         sources = _sources(db, log, room_core, account_core, self._presence, ephemeral)
-        devices = _device_sections(db, room_core, encryption)
+        users = UserSections(reactor, db, log, account_core, room_core, encryption, queues)
         self.engine = SyncEngine(
             sources,
             queues,
             sections.room_sections,
             sections.invitations,
             sections.lazy_members,
-            devices,
+            users.devices,
+            ProfileSections(users.profiles),
             reactor,
         )
-        own = devices, receipts, self.typing, self.tracker, self.push.thread_subscriptions
+        own = users, receipts, self.typing, self.tracker, self.push.thread_subscriptions
         self.sliding = SlidingSyncParts(
             reactor, settings, room_core, rooms, sources, sections, own, queues, self.engine
         )
@@ -97,7 +98,8 @@ class Sync:
         self._snapshots = Snapshots(sources, rooms.reader, rooms.history, self._presence)
         self._local_server = room_core.local_server
         # A woken request reads all of these, so the change queues come last.
-        for reader in (receipts, self.typing, *present, self._presence, queues, self._stream):
+        of_users = *present, self._presence, users.profile_changes
+        for reader in (receipts, self.typing, *of_users, queues, self._stream):
             log.subscribe(reader.apply)
 
     async def start(self) -> None:
@@ -177,15 +179,3 @@ def _sections(
         unread,
         rooms.relations,
     )
-
-
-def _device_sections(db: Database, room_core: RoomCore, encryption: Encryption) -> DeviceSections:
-    lists = DeviceListUpdates(
-        db,
-        room_core.names,
-        room_core.registry,
-        room_core.user_rooms,
-        encryption.list_changes,
-        encryption.membership_history,
-    )
-    return DeviceSections(encryption.inboxes, encryption.counts, lists)

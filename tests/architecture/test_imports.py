@@ -48,6 +48,8 @@ READS_FOREIGN_TABLES = {
     "homeserver/storage/search/stored_texts.py",
     # An event enters the search index only if it is still there.
     "homeserver/storage/search/search_entries.py",
+    # Whose profiles changed is asked for a user, of those who share a room.
+    "homeserver/storage/accounts/profiles.py",
     # What belongs to a device is stored only if the device exists.
     "homeserver/storage/push/pushers.py",
     "homeserver/storage/accounts/sliding_sync_connections.py",

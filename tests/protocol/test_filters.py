@@ -244,3 +244,20 @@ def test_keeping_fields_leaves_the_event_as_it_is(fields: list[str]) -> None:
     only_fields(EVENT, fields)
 
     assert before == EVENT
+
+
+@pytest.mark.parametrize("name", ["profile_fields", "org.matrix.msc4429.profile_fields"])
+def test_fields_of_profiles_are_named(name: str) -> None:
+    """The example of MSC4429, under both names."""
+    parsed = parse_filter({name: {"ids": ["m.status", "displayname", "avatar_url"]}})
+
+    found = parsed.profile_fields or parsed.unstable_profile_fields
+    assert found is not None
+    assert found.ids == ("m.status", "displayname", "avatar_url")
+
+
+@pytest.mark.parametrize("value", [[], {"ids": "m.status"}, {"ids": [1]}, {"ids": ["m"] * 101}])
+def test_malformed_fields_of_profiles_are_refused(value: object) -> None:
+    """A client sees its mistake."""
+    with pytest.raises(BadJson):
+        parse_filter({"profile_fields": value})

@@ -14,6 +14,7 @@ class ClientModel:
         self.timelines: dict[str, list[str]] = {}
         self.invited: set[str] = set()
         self.account_data: dict[tuple[str, str], Any] = {}
+        self.profiles: dict[str, dict[str, Any]] = {}
 
     def apply(self, response: dict[str, Any]) -> None:
         self.since = response["next_batch"]
@@ -29,6 +30,8 @@ class ClientModel:
             self.invited.discard(room_id)
             self._apply_joined(room_id, section)
         self._apply_account_data("", response.get("account_data", {}))
+        for user_id, update in response.get("users", {}).items():
+            self._apply_profile(user_id, update["profile_updates"])
 
     def _apply_joined(self, room_id: str, section: dict[str, Any]) -> None:
         state = self.state.setdefault(room_id, {})
@@ -50,6 +53,13 @@ class ClientModel:
     def _apply_account_data(self, room_id: str, section: dict[str, Any]) -> None:
         for event in section.get("events", []):
             self.account_data[(room_id, event["type"])] = event["content"]
+
+    def _apply_profile(self, user_id: str, fields: dict[str, Any] | None) -> None:
+        known = {} if fields is None else self.profiles.get(user_id, {}) | fields
+        profile = {field: value for field, value in known.items() if value is not None}
+        self.profiles.pop(user_id, None)
+        if profile:
+            self.profiles[user_id] = profile
 
     def _forget(self, room_id: str) -> None:
         self.state.pop(room_id, None)

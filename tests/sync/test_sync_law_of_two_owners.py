@@ -24,6 +24,7 @@ from tests.sync.two_owners import OWNERS, TwoOwners, owner_of_room, owner_of_use
 PEOPLE = ("alice", "bob")
 ROOMS = 4
 HOUR = 3600.0
+WANTED = {"profile_fields": {"ids": ["status"]}}
 Action = tuple[Any, ...]
 
 people = st.sampled_from(PEOPLE)
@@ -39,6 +40,7 @@ actions = st.one_of(
     st.tuples(st.just("read"), people, room_numbers),
     st.tuples(st.just("type"), people, room_numbers),
     st.tuples(st.just("note"), people, st.integers(0, 3)),
+    st.tuples(st.just("status"), people, st.booleans()),
     st.tuples(st.just("hold"), owner_numbers),
     st.tuples(st.just("hold"), owner_numbers),
     st.tuples(st.just("release"), owner_numbers),
@@ -104,9 +106,9 @@ class World:
 
     async def _begin(self, what: str, user: Requester, where: int, *rest: Any) -> None:
         """Begin what a user does; wait until it is done, or its facts wait to be published."""
-        if what == "note":
+        if what in ("note", "status"):
             owner = owner_of_user(user.user_id)
-            action = self._note(user, where)
+            action = (self._note if what == "note" else self._set_status)(user, where)
         else:
             owner = self.owners[self.rooms[where]]
             action = self._act(what, user, self.rooms[where], *rest)
@@ -118,6 +120,10 @@ class World:
     async def _note(self, user: Requester, number: int) -> None:
         content = {"n": next(self.numbers)}
         await self.server.accounts.account_data.set(user.user_id, None, f"note{number}", content)
+
+    async def _set_status(self, user: Requester, is_set: int) -> None:
+        value = b"%d" % next(self.numbers) if is_set else None
+        await self.server.accounts.local_profiles.write(user.user_id, "status", value)
 
     async def _act(self, what: str, user: Requester, room_id: str, *rest: Any) -> None:
         server, members = self.server, self.server.rooms.memberships
@@ -140,7 +146,7 @@ class World:
 
     async def sync(self, name: str) -> None:
         client = self.clients[name]
-        update = Deferred.fromCoroutine(self.server.update(self.users[name], client.since))
+        update = Deferred.fromCoroutine(self.server.update(self.users[name], client.since, WANTED))
         await _until(lambda: update.called)
         if not update.called:
             # It waits for memberships that are stored, and not published yet.
@@ -176,9 +182,10 @@ class World:
         for name in PEOPLE:
             client, fresh = self.clients[name], ClientModel()
             await self.sync(name)
-            fresh.apply(await self.server.update(self.users[name]))
+            fresh.apply(await self.server.update(self.users[name], None, WANTED))
             assert client.state == fresh.state
             assert client.account_data == fresh.account_data
+            assert client.profiles == fresh.profiles
             for room_id, timeline in fresh.timelines.items():
                 known = client.timelines[room_id]
                 common = min(len(timeline), len(known))

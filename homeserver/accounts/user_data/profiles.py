@@ -8,7 +8,7 @@ profiles of remote users from their servers.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#profiles
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ from homeserver.protocol.identifiers import (
     is_valid_namespaced_id,
     parse_user_id,
 )
-from homeserver.storage.accounts.profiles import SET_PROFILE_FIELD, load_profile
+from homeserver.storage.accounts.profiles import SET_PROFILE_FIELD, load_profile, load_profiles
 from homeserver.storage.accounts.users import find_user
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
@@ -45,6 +45,8 @@ MAX_PROFILE_BYTES = 65_536
 # They are in every member event of the user, which has to fit into 65,536 bytes itself.
 MAX_MEMBER_FIELD_BYTES = 2_048
 MAX_CACHED = 10_000  # profiles
+FEW = 5  # profiles that are loaded one by one, and stay in memory
+PAGE_PROFILES = 500  # that are read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,28 @@ class LocalProfiles:
     async def get(self, user_id: str) -> Profile:
         """The profile of a user. Raises `NotFound` for unknown users."""
         return await self._cache.get(user_id)
+
+    async def of_many(self, user_ids: Collection[str]) -> dict[str, Profile]:
+        """The profiles of some users; unknown and deactivated ones may be left out."""
+        profiles: dict[str, Profile] = {}
+        missing = []
+        for user_id in user_ids:
+            profile = self._cache.find(user_id)
+            if profile is None:
+                missing.append(user_id)
+            else:
+                profiles[user_id] = profile
+        if len(missing) > FEW:
+            for start in range(0, len(missing), PAGE_PROFILES):
+                page = missing[start : start + PAGE_PROFILES]
+                profiles |= await self._db.run(load_profiles, page)
+            return profiles
+        for user_id in missing:
+            try:
+                profiles[user_id] = await self._cache.get(user_id)
+            except NotFound:
+                continue
+        return profiles
 
     async def member_fields(self, user_id: str) -> dict[str, str]:
         """`displayname` and `avatar_url` of a user, as they are in member events."""

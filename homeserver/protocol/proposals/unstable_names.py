@@ -46,6 +46,9 @@ THREADS_EXTENSION: Final = "io.element.msc4308.thread_subscriptions"
 THREAD_SUBSCRIPTIONS: Final = "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions"
 DEHYDRATED_DEVICE: Final = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
 MUTUAL_ROOMS: Final = "/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms"
+PROFILES_EXTENSION: Final = "org.matrix.msc4262.profiles"
+UNSTABLE_PROFILE_FIELDS: Final = "org.matrix.msc4429.profile_fields"
+UNSTABLE_USERS: Final = "org.matrix.msc4429.users"
 PROFILE_FIELD: Final = "/_matrix/client/unstable/uk.tcpip.msc4133/profile/{user_id}/{key_name}"
 ROOM_SUMMARIES: Final = (
     "/_matrix/client/unstable/im.nheko.summary/summary/{room_id_or_alias}",
@@ -246,6 +249,12 @@ PROPOSALS: Final = (
         names={UNSTABLE_USE_STATE_AFTER: "use_state_after", UNSTABLE_STATE_AFTER: "state_after"},
     ),
     Proposal(
+        msc=4262,
+        subject="[profiles](sync.md#profiles) in sliding sync",
+        flags=("org.matrix.msc4262",),
+        names={PROFILES_EXTENSION: "profiles"},
+    ),
+    Proposal(
         msc=4306,
         subject="[subscriptions to threads](sync.md#subscriptions-to-threads), if switched on",
         flags=(THREADS,),
@@ -275,6 +284,12 @@ PROPOSALS: Final = (
         flags=("org.matrix.msc4380", "org.matrix.msc4380.stable"),
         specified="v1.18",
         names={UNSTABLE_INVITE_PERMISSIONS[1]: INVITE_PERMISSION_CONFIG},
+    ),
+    Proposal(
+        msc=4429,
+        subject="[profiles](sync.md#profiles) in `/sync`",
+        flags=("org.matrix.msc4429", "org.matrix.msc4429.stable"),
+        names={UNSTABLE_PROFILE_FIELDS: "profile_fields", UNSTABLE_USERS: "users"},
     ),
     Proposal(
         msc=0,

@@ -6,14 +6,20 @@ Spec: MSC4186
 import msgspec
 
 from homeserver.protocol.errors import InvalidParam
-from homeserver.protocol.proposals.unstable_names import THREADS_EXTENSION
+from homeserver.protocol.proposals.unstable_names import PROFILES_EXTENSION, THREADS_EXTENSION
 from homeserver.protocol.sliding_sync.request import (
     DEFAULT_MESSAGES,
     DEFAULT_SUBSCRIPTIONS,
+    MAX_PROFILE_FIELD_BYTES,
+    MAX_PROFILE_FIELDS,
     ExtensionConfigs,
     ExtensionScope,
+    ProfilesConfig,
     ToDeviceConfig,
+    check_count,
 )
+
+PROFILES = "profiles"
 
 
 class ToDeviceBody(msgspec.Struct):
@@ -48,6 +54,10 @@ class ScopedBody(msgspec.Struct):
         )
 
 
+class ProfilesBody(ScopedBody):
+    fields: list[str] | None = None
+
+
 class ExtensionBodies(msgspec.Struct):
     """`extensions`; others are ignored."""
 
@@ -57,6 +67,8 @@ class ExtensionBodies(msgspec.Struct):
     receipts: ScopedBody | None = None
     typing: ScopedBody | None = None
     threads: ThreadsBody | None = msgspec.field(name=THREADS_EXTENSION, default=None)
+    profiles: ProfilesBody | None = None
+    unstable_profiles: ProfilesBody | None = msgspec.field(name=PROFILES_EXTENSION, default=None)
 
     def configs(self) -> ExtensionConfigs:
         """The value. Raises `InvalidParam`."""
@@ -67,6 +79,8 @@ class ExtensionBodies(msgspec.Struct):
             None if self.receipts is None else self.receipts.scope(),
             None if self.typing is None else self.typing.scope(),
             _threads(self.threads),
+            _profiles(PROFILES, self.profiles)
+            or _profiles(PROFILES_EXTENSION, self.unstable_profiles),
         )
 
 
@@ -86,3 +100,18 @@ def _threads(body: ThreadsBody | None) -> int | None:
     if limit < 1:
         raise InvalidParam("`limit` of subscriptions to threads is at least 1")
     return min(limit, DEFAULT_SUBSCRIPTIONS)
+
+
+def _profiles(name: str, body: ProfilesBody | None) -> ProfilesConfig | None:
+    scope = None if body is None else body.scope()
+    if body is None or scope is None:
+        return None
+    fields = body.fields
+    if fields is None:
+        return ProfilesConfig(scope, None, name)
+    check_count(name, fields, MAX_PROFILE_FIELDS)
+    if any(len(field.encode()) > MAX_PROFILE_FIELD_BYTES for field in fields):
+        raise InvalidParam(
+            f"The name of a field of a profile has at most {MAX_PROFILE_FIELD_BYTES} bytes"
+        )
+    return ProfilesConfig(scope, frozenset(fields), name)

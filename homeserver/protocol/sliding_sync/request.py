@@ -19,6 +19,8 @@ MAX_STATE_ELEMENTS = 500  # of one `required_state`
 MAX_FILTER_ITEMS = 500  # of one member of a filter
 DEFAULT_MESSAGES = 100  # to the device, in one response
 DEFAULT_SUBSCRIPTIONS = 100  # to threads that changed, in one response
+MAX_PROFILE_FIELDS = 100
+MAX_PROFILE_FIELD_BYTES = 255  # of the name of one
 PRESENCE_STATES = ("online", "unavailable", "offline")
 ALL_SUBSCRIPTIONS = "*"
 
@@ -89,6 +91,15 @@ class ToDeviceConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ProfilesConfig:
+    """The extension for profiles, called `name`: with these fields, `None` for all of them."""
+
+    scope: ExtensionScope
+    fields: frozenset[str] | None
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class ExtensionConfigs:
     """The extensions that are enabled; `None` for those that are not.
 
@@ -101,6 +112,7 @@ class ExtensionConfigs:
     receipts: ExtensionScope | None = None
     typing: ExtensionScope | None = None
     threads: int | None = None
+    profiles: ProfilesConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,8 @@ class ExtensionResults:
     receipts: dict[str, bytes] = field(default_factory=dict)
     typing: dict[str, bytes] = field(default_factory=dict)
     threads: bytes | None = None
+    profiles: bytes | None = None
+    profiles_name: str = ""
 
     def encode(self) -> bytes:
         """The member `extensions` as JSON."""
@@ -128,6 +130,8 @@ class ExtensionResults:
             members["e2ee"] = msgspec.Raw(self.e2ee)
         if self.threads is not None:
             members[THREADS_EXTENSION] = msgspec.Raw(self.threads)
+        if self.profiles is not None:
+            members[self.profiles_name] = msgspec.Raw(self.profiles)
         if self.account_data_global or self.account_data_rooms:
             members["account_data"] = msgspec.Raw(self._account_data())
         for name, rooms in (("receipts", self.receipts), ("typing", self.typing)):

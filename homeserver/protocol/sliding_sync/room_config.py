@@ -94,6 +94,19 @@ class RoomConfig(msgspec.Struct, frozen=True, dict=True):
         )
 
     @cached_property
+    def lazy_profiles(self) -> bool:
+        """Whether the profiles of members are wanted only with what they sent.
+
+        For a room that also matches a config without lazy loading they are wanted of all members.
+        """
+        states = self.required_state
+        return (
+            bool(states)
+            and all(state.lazy_members for state in states)
+            and not self.wants_all_members
+        )
+
+    @cached_property
     def wants_all_members(self) -> bool:
         """Whether every member event is wanted."""
         return any(state.wants_all_members for state in self.required_state)

@@ -48,6 +48,45 @@ async def load_profile(db: Connection, user_id: str) -> dict[str, bytes]:
     return {str(field): bytes(value) for field, value in await cursor.fetchall()}
 
 
+async def load_profiles(db: Connection, user_ids: Sequence[str]) -> dict[str, dict[str, bytes]]:
+    """The profiles of some users; those without any field are left out."""
+    cursor = await db.execute(
+        """
+        SELECT user_id, field, value
+          FROM profiles
+         WHERE user_id = ANY(%s) AND value IS NOT NULL
+        """,
+        (list(user_ids),),
+    )
+    profiles: dict[str, dict[str, bytes]] = {}
+    for user_id, field, value in await cursor.fetchall():
+        profiles.setdefault(user_id, {})[field] = bytes(value)
+    return profiles
+
+
+async def shared_profile_changes(
+    db: Connection, user_id: str, rooms: Sequence[int], after: int
+) -> list[tuple[str, str, int]]:
+    """(user id, field, position) of the fields that changed above a position, also of removed ones.
+
+    They are those of the user, and of users who are joined to one of the rooms.
+    """
+    cursor = await db.execute(
+        """
+        SELECT user_id, field, position
+          FROM profiles
+         WHERE position > %(after)s
+           AND (user_id = %(user)s
+                OR EXISTS (
+                       SELECT
+                         FROM names JOIN memberships ON member = nid
+                        WHERE name = user_id AND room = ANY(%(rooms)s) AND membership = 'join'))
+        """,
+        {"user": user_id, "rooms": list(rooms), "after": after},
+    )
+    return await cursor.fetchall()
+
+
 async def profile_changes_between(
     db: Connection, after: int, upto: int, fields: Sequence[str], limit: int
 ) -> list[tuple[int, str]]:

@@ -82,18 +82,20 @@ class RoomSections:
         account_data: Sequence[msgspec.Raw] = (),
         *,
         newly_joined: bool = False,
+        shown: set[str] | None = None,
     ) -> bytes | None:
         """The section of a room that the user is joined to; `None` where nothing is new.
 
         `since` is `None` where the room is new to the client: in an initial sync, or because the
-        user has `newly_joined` it since.
+        user has `newly_joined` it since. The members whose names the client needs to show the
+        section are added to `shown`.
         """
         parts: dict[str, bytes] = {}
         shared = None
         if since is None or request.full_state:
-            await self._add_full(parts, room, request, since, now, limited=newly_joined)
+            await self._add_full(parts, room, request, since, now, shown, limited=newly_joined)
         elif room.last_position > since:
-            shared = await self._add_changes(parts, room, request, place, since, now)
+            shared = await self._add_changes(parts, room, request, place, since, now, shown)
         ephemeral = await self._ephemeral_events(room, request, since)
         if ephemeral:
             parts["ephemeral"] = events_json(ephemeral)
@@ -160,6 +162,7 @@ class RoomSections:
         request: SyncRequest,
         since: int | None,
         now: int,
+        shown: set[str] | None,
         *,
         limited: bool,
     ) -> None:
@@ -174,6 +177,7 @@ class RoomSections:
         state = await self._states.full(room, request, timeline, now)
         parts["summary"] = encode(await summary(self._rooms, room, request.user_id))
         await self._add_timeline(parts, request, timeline, state)
+        _add_shown(shown, room, timeline.events, state)
         # Clients expect these in a room that is new to them.
         parts["ephemeral"] = parts["account_data"] = NO_EVENTS
 
@@ -185,12 +189,13 @@ class RoomSections:
         place: Membership,
         since: int,
         now: int,
+        shown: set[str] | None,
     ) -> SharedTimelineSlice | None:
         """Add what changed; return the slice if it is the one shared by all members."""
         if request.is_plain and place.position <= since:
             shared = self._timelines.shared(room, since, now, request.timeline_limit)
             if shared is not None and self._suits(request, shared):
-                await self._add_shared(parts, room, request, shared, since, now)
+                await self._add_shared(parts, room, request, shared, since, now, shown)
                 return shared
         timeline = await self._timelines.cut(room, request, since, now)
         has_new_full_state = since < room.full_state_at <= now
@@ -215,6 +220,7 @@ class RoomSections:
         if has_new_full_state and request.lazy:
             state += await self._states.corrected(room, request, now)
         await self._add_timeline(parts, request, timeline, state)
+        _add_shown(shown, room, timeline.events, state)
         return None
 
     async def _ephemeral_events(
@@ -252,6 +258,7 @@ class RoomSections:
         shared: SharedTimelineSlice,
         since: int,
         now: int,
+        shown: set[str] | None,
     ) -> None:
         if not shared.events:
             return
@@ -262,6 +269,7 @@ class RoomSections:
             )
         if shared.members_changed:
             state += await self._add_summary(parts, room, request, since, now, shared.events)
+        _add_shown(shown, room, shared.events, state)
         parts["timeline"] = shared.timeline
         if request.state_after is not None and not state:
             parts[request.state_after] = shared.state_after
@@ -350,6 +358,23 @@ def _add_unread(parts: dict[str, bytes], request: SyncRequest, count: UnreadCoun
 
 def _count_json(notifications: int, highlights: int) -> bytes:
     return b'{"highlight_count":%d,"notification_count":%d}' % (highlights, notifications)
+
+
+def _add_shown(
+    shown: set[str] | None,
+    room: Room,
+    timeline: Iterable[StoredEvent],
+    state: Iterable[StoredEvent],
+) -> None:
+    """Add the joined members that a client shows with a timeline and a state that it lazy-loads."""
+    if shown is not None:
+        found = {stored.event.sender for stored in timeline}
+        found.update(
+            stored.event.state_key or ""
+            for stored in (*timeline, *state)
+            if is_member_event(stored.event)
+        )
+        shown.update(user_id for user_id in found if room.membership(user_id) == "join")
 
 
 def _changes_members(events: Iterable[StoredEvent]) -> bool:

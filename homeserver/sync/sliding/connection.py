@@ -25,9 +25,11 @@ NEVER: Final = 0
 
 BYTES = 3_000  # of an empty connection, with what belongs to it
 BYTES_OF_ROOM = 120
+BYTES_OF_USER = 150
 BYTES_OF_BODY = 8  # for each byte of the requests whose configs are kept
 MAX_REQUESTS = 4  # to `/sync` that are kept: most clients have as many configs
 MAX_ASKED_FOR = 1 << 20  # bytes of these requests
+MAX_PROFILED = 5_000  # users whose profiles are known to be sent; beyond it they are sent again
 NO_CONFIG = RoomConfig(0)
 
 
@@ -36,7 +38,8 @@ class SentRoom(NamedTuple):
 
     `upto` is that of its events and state; the others are those of the extensions. `config` is the
     config that was applied. `limit` is the number of newest events, in one piece, that the client
-    has at least, unless the room has fewer.
+    has at least, unless the room has fewer. `profiles` is that of all members' profiles: of those
+    who joined later, and with lazy loading, they are sent with what they sent.
     """
 
     upto: int = NEVER
@@ -46,6 +49,7 @@ class SentRoom(NamedTuple):
     limit: int = 0
     is_dm: bool = False
     config: RoomConfig = NO_CONFIG
+    profiles: int = NEVER
 
 
 NOTHING_SENT = SentRoom()
@@ -59,6 +63,23 @@ class ScopedRoom(NamedTuple):
     receipts: bool = False
     typing: bool = False
     account_data: bool = False
+    profiles: bool = False
+
+    @property
+    def all_profiles(self) -> bool:
+        """Whether the profiles of all members are to be sent."""
+        return self.profiles and not self.config.lazy_profiles
+
+
+class SentProfiles(NamedTuple):
+    """What was sent of profiles: all that is new up to a token, of these fields; `None` for all."""
+
+    token: SyncToken
+    fields: frozenset[str] | None
+
+    def has(self, fields: frozenset[str] | None) -> bool:
+        """Whether these fields are all among those that were sent."""
+        return self.fields is None or (fields is not None and fields <= self.fields)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +104,7 @@ class ConnectionState:
     `pos` is its name; the token may have gone beyond that of the name, where nothing was new.
     `e2ee`, `account_data` and `threads` are the tokens up to which the extension was sent; `None`
     if it never was. `settled` is a scope of which the client has everything, up to the token.
+    `profiled` are users whose whole profiles the client has; they are not stored.
     """
 
     pos: str | None = None
@@ -92,6 +114,8 @@ class ConnectionState:
     account_data: SyncToken | None = None
     settled: ListedScope | None = None
     threads: SyncToken | None = None
+    profiles: SentProfiles | None = None
+    profiled: set[str] = field(default_factory=set)
 
     def since(self, room_nid: int, upto: int) -> int | None:
         """The position that `upto` stands for in a room; `None` where nothing was sent."""
@@ -104,7 +128,10 @@ class ConnectionState:
 
 @dataclass(slots=True)
 class OfferedState:
-    """The state that a response leads to, as what it changes; `rooms` are those that changed."""
+    """The state that a response leads to, as what it changes; `rooms` are those that changed.
+
+    `profiled` are the users whose whole profiles the response has, and those whom it drops: false.
+    """
 
     token: SyncToken
     rooms: Mapping[int, SentRoom]
@@ -112,12 +139,27 @@ class OfferedState:
     account_data: SyncToken | None
     settled: ListedScope | None = None
     threads: SyncToken | None = None
+    profiles: SentProfiles | None = None
+    profiled: Mapping[str, bool] = field(default_factory=dict)
 
     def applied(self, state: ConnectionState, pos: str | None) -> ConnectionState:
         """The next state. The one before must not be used any more: both share their rooms."""
         state.rooms.update(self.rooms)
+        profiled = state.profiled
+        for user_id, is_sent in self.profiled.items():
+            (profiled.add if is_sent else profiled.discard)(user_id)
+        if len(profiled) > MAX_PROFILED:
+            profiled.clear()
         return ConnectionState(
-            pos, self.token, state.rooms, self.e2ee, self.account_data, self.settled, self.threads
+            pos,
+            self.token,
+            state.rooms,
+            self.e2ee,
+            self.account_data,
+            self.settled,
+            self.threads,
+            self.profiles,
+            profiled,
         )
 
 
@@ -140,7 +182,14 @@ class SlidingConnection:
         """Its bytes in memory, roughly."""
         offered = 0 if self.offered is None else len(self.offered.rooms)
         rooms = len(self.state.rooms) + offered
-        return BYTES + BYTES_OF_ROOM * rooms + BYTES_OF_BODY * self._bytes_asked_for
+        profiled = 0 if self.offered is None else len(self.offered.profiled)
+        users = len(self.state.profiled) + profiled
+        return (
+            BYTES
+            + BYTES_OF_ROOM * rooms
+            + BYTES_OF_USER * users
+            + BYTES_OF_BODY * self._bytes_asked_for
+        )
 
     @property
     def is_in_use(self) -> bool:

@@ -36,7 +36,8 @@ class ResponseDraft:
     new account data, and `direct` the direct chats, if they may have changed. `sent` is what the
     connection has after the response, of the rooms where that changed; `requests` are those to
     `/sync` by what is different between configs; `is_complete` says whether
-    it has all of the rooms that were asked for.
+    it has all of the rooms that were asked for. `profiles` are the users of whom the rooms need
+    whole profiles, and `profiled` those whose profiles it has or, with false, drops.
     """
 
     request: SlidingSyncRequest
@@ -53,6 +54,8 @@ class ResponseDraft:
     results: dict[str, RoomResult] = field(default_factory=dict)
     sent: dict[int, SentRoom] = field(default_factory=dict)
     is_complete: bool = True
+    profiles: set[str] = field(default_factory=set)
+    profiled: dict[str, bool] = field(default_factory=dict)
 
     def request_of(self, config: RoomConfig) -> SyncRequest:
         """The request to `/sync` for the rooms with a config."""
@@ -120,13 +123,18 @@ class ResponseDraft:
             account_data = LIVE
         elif nid in self.with_data:
             account_data = NEVER
+        profiles = sent.profiles
+        if scoped.profiles or profiles != NEVER:
+            profiles = after(profiles, is_sent=scoped.all_profiles)
         now = (
             after(sent.upto, is_sent=upto),
             after(sent.receipts, is_sent=scoped.receipts),
             after(sent.typing, is_sent=scoped.typing),
             account_data,
         )
-        return sent if sent[:4] == now else SentRoom(*now, *sent[4:])
+        if sent[:4] == now and sent.profiles == profiles:
+            return sent
+        return SentRoom(*now, sent.limit, sent.is_dm, sent.config, profiles)
 
 
 def _events_known(known: int, limit: int, result: RoomResult | None) -> int:
@@ -161,4 +169,5 @@ def is_settled(sent: SentRoom, scoped: ScopedRoom) -> bool:
         and (sent.receipts == LIVE or not scoped.receipts)
         and (sent.typing == LIVE or not scoped.typing)
         and (sent.account_data == LIVE or not scoped.account_data)
+        and (not scoped.profiles or sent.profiles == LIVE or scoped.config.lazy_profiles)
     )

@@ -29,9 +29,11 @@ from homeserver.sync.sliding.connection import (
     ListedScope,
     OfferedState,
     ScopedRoom,
+    SentProfiles,
     SlidingConnection,
 )
 from homeserver.sync.sliding.extensions import Extensions
+from homeserver.sync.sliding.profile_extension import ProfileExtension
 from homeserver.sync.sliding.response_draft import ResponseDraft, is_settled
 from homeserver.sync.sliding.room_filters import RoomFilters
 from homeserver.sync.sliding.room_lists import ListReader, RoomLists
@@ -67,6 +69,7 @@ class Responses:
         filters: RoomFilters,
         results: RoomResults,
         extensions: Extensions,
+        profiles: ProfileExtension,
         active_rooms: ActiveRooms,
         clock: Clock,
     ) -> None:
@@ -76,6 +79,7 @@ class Responses:
         self._filters = filters
         self._results = results
         self._extensions = extensions
+        self._profiles = profiles
         self._active_rooms = active_rooms
         self._clock = clock
 
@@ -90,6 +94,8 @@ class Responses:
                 await self._extensions.add_account_data(draft.extensions, reader, draft.state, span)
             await self._add_rooms(draft)
             draft.note_missed()
+        if wanted.profiles is not None:
+            await self._profiles.add(draft, wanted.profiles)
         await self._add_device_data(draft)
         token = span.token
         offered = OfferedState(
@@ -99,6 +105,10 @@ class Responses:
             draft.state.account_data if wanted.account_data is None else token,
             draft.scope if draft.is_complete else None,
             draft.state.threads if wanted.threads is None else token,
+            draft.state.profiles
+            if wanted.profiles is None
+            else SentProfiles(token, wanted.profiles.fields),
+            draft.profiled,
         )
         is_new = bool(draft.results) or draft.extensions.is_new
         return Answer(draft.scope.counts, draft.results, draft.extensions.results, offered, is_new)
@@ -241,6 +251,7 @@ class Responses:
             is_dm,
             draft.request.body.has_counts,
             scoped.lists,
+            set() if scoped.profiles and config.lazy_profiles else None,
         )
 
     async def _has_to_begin(
@@ -272,6 +283,8 @@ class Responses:
         if scoped.typing:
             since = None if is_fresh else state.since(nid, sent.typing)
             await self._extensions.add_typing(update, draft.reader, room, since)
+        if scoped.profiles:
+            await self._profiles.add_room(draft, reading, scoped)
         if scoped.account_data:
             is_first = is_fresh or sent.account_data != LIVE
             await self._extensions.add_room_data(

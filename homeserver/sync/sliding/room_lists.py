@@ -168,6 +168,8 @@ def _in_ranges(passing: Sequence[int], config: ListConfig) -> Sequence[int]:
 
 
 def _scoped_by_list(name: str, config: ListConfig, extensions: ExtensionConfigs) -> ScopedRoom:
+    profiles = extensions.profiles
+
     def has(scope: ExtensionScope | None) -> bool:
         return scope is not None and scope.has_list(name)
 
@@ -177,12 +179,15 @@ def _scoped_by_list(name: str, config: ListConfig, extensions: ExtensionConfigs)
         has(extensions.receipts),
         has(extensions.typing),
         has(extensions.account_data),
+        has(None if profiles is None else profiles.scope),
     )
 
 
 def _scoped_by_subscription(
     room_id: str, config: RoomConfig, extensions: ExtensionConfigs
 ) -> ScopedRoom:
+    profiles = extensions.profiles
+
     def has(scope: ExtensionScope | None) -> bool:
         return scope is not None and scope.has_subscription(room_id)
 
@@ -192,6 +197,7 @@ def _scoped_by_subscription(
         has(extensions.receipts),
         has(extensions.typing),
         has(extensions.account_data),
+        has(None if profiles is None else profiles.scope),
     )
 
 
@@ -213,5 +219,6 @@ def _add(scoped: dict[int, ScopedRoom], nids: Sequence[int], each: ScopedRoom) -
                 other.receipts or each.receipts,
                 other.typing or each.typing,
                 other.account_data or each.account_data,
+                other.profiles or each.profiles,
             )
         scoped[nid] = combined[other]

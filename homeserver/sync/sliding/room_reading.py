@@ -22,7 +22,8 @@ class RoomReading:
 
     `since` is the position up to which the client has the room, `None` if it has nothing of it, or
     has to replace what it has. `live_since` is the position above which events have just occurred;
-    `None` in the first response of a connection.
+    `None` in the first response of a connection. The users whose names the client needs to show
+    the result are added to `shown`, unless that is `None`.
     """
 
     room: Room
@@ -36,6 +37,7 @@ class RoomReading:
     is_dm: bool
     has_counts: bool
     lists: tuple[str, ...]
+    shown: set[str] | None = None
 
     @property
     def is_expanded(self) -> bool:

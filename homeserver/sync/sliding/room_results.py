@@ -3,13 +3,13 @@
 Spec: MSC4186
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
 from msgspec import UNSET, Raw
 
-from homeserver.protocol.event_kinds import is_plain_redaction
+from homeserver.protocol.event_kinds import is_member_event, is_plain_redaction
 from homeserver.protocol.event_types import AVATAR_KEY, CANONICAL_ALIAS_KEY, MEMBER, NAME_KEY
 from homeserver.protocol.sliding_sync.response import Hero, RoomResult
 from homeserver.protocol.sliding_sync.room_config import RoomConfig
@@ -120,6 +120,7 @@ class RoomResults:
             state = await self._states.lazy(
                 room, reading.request, shared.senders, since, reading.now, events
             )
+        _add_shown(reading, events)
         count = await self._count(reading)
         num_live = _count_live(events, reading.live_since)
         key = count.notification, count.highlight, num_live, reading.has_counts, reading.lists
@@ -219,6 +220,7 @@ class RoomResults:
         request, seen = reading.request, timeline.seen
         if timeline.limited:
             seen = await self._relations.bundled(request.caller, request.ignored, seen)
+        _add_shown(reading, (event.stored for event in seen))
         events = render_for(request, seen, self._rooms.local_server.now_ms())
         result.timeline = Raw(events)
         result.event_ids = frozenset(event.stored.event.event_id for event in seen)
@@ -255,6 +257,8 @@ class RoomResults:
     async def _heroes(self, reading: RoomReading) -> list[Hero]:
         room = reading.room
         user_ids = await heroes(self._rooms, room, reading.request.user_id)
+        if reading.shown is not None:
+            reading.shown.update(user_ids)
         keys = [(MEMBER, user_id) for user_id in user_ids]
         state = await self._rooms.current(room, keys)
         return [
@@ -280,8 +284,18 @@ class RoomResults:
             reading.room, reading.request.user_id, since
         )
 
-    async def _state_json(self, reading: RoomReading, state: Iterable[StoredEvent]) -> Raw:
+    async def _state_json(self, reading: RoomReading, state: Collection[StoredEvent]) -> Raw:
+        _add_shown(reading, (stored for stored in state if is_member_event(stored.event)))
         return Raw(await render_state(reading.request, state, self._rooms.local_server))
+
+
+def _add_shown(reading: RoomReading, events: Iterable[StoredEvent]) -> None:
+    """Note the senders of events, and the users whom member events are about."""
+    if reading.shown is not None:
+        for stored in events:
+            reading.shown.add(stored.event.sender)
+            if is_member_event(stored.event):
+                reading.shown.add(stored.event.state_key or "")
 
 
 def _is_wanted(config: RoomConfig, stored: StoredEvent, user_id: str) -> bool:

@@ -6,15 +6,17 @@ an unknown one begins again.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import msgspec
 
 from homeserver.protocol.sliding_sync.room_config import RoomConfig
 from homeserver.streams.sync_tokens import SyncToken
 from homeserver.sync.sliding.connection import (
+    NEVER,
     ConnectionState,
     OfferedState,
+    SentProfiles,
     SentRoom,
     SlidingConnection,
 )
@@ -34,6 +36,8 @@ class _State(msgspec.Struct, array_like=True):
     e2ee: _Token | None
     account_data: _Token | None
     threads: _Token | None = None
+    profiles: tuple[_Token, list[str] | None] | None = None
+    sent_profiles: list[int] = []  # `SentRoom.profiles` of each group
 
 
 class _Connection(msgspec.Struct, array_like=True):
@@ -69,10 +73,11 @@ def decode_connection(stored: bytes) -> SlidingConnection | None:
     state = ConnectionState(
         before.pos,
         _token(before.token),
-        _rooms(before.groups, found.configs),
+        _rooms(before, found.configs),
         _token(before.e2ee),
         _token(before.account_data),
         threads=_token(before.threads),
+        profiles=_profiles(before),
     )
     connection = SlidingConnection(found.number, state)
     offered = found.offered
@@ -81,10 +86,11 @@ def decode_connection(stored: bytes) -> SlidingConnection | None:
         connection.offered_pos = offered.pos
         connection.offered = OfferedState(
             token,
-            _rooms(offered.groups, found.configs),
+            _rooms(offered, found.configs),
             _token(offered.e2ee),
             _token(offered.account_data),
             threads=_token(offered.threads),
+            profiles=_profiles(offered),
         )
     return connection
 
@@ -92,35 +98,43 @@ def decode_connection(stored: bytes) -> SlidingConnection | None:
 def _stored(
     state: ConnectionState | OfferedState, pos: str | None, configs: dict[RoomConfig, int]
 ) -> _State:
+    groups, sent_profiles = _groups(state.rooms, configs)
+    profiles = state.profiles
+    fields = None if profiles is None or profiles.fields is None else sorted(profiles.fields)
     return _State(
         pos,
         state.token,
-        _groups(state.rooms, configs),
+        groups,
         state.e2ee,
         state.account_data,
         state.threads,
+        None if profiles is None else (profiles.token, fields),
+        sent_profiles if any(sent_profiles) else [],
     )
 
 
-def _groups(rooms: Mapping[int, SentRoom], configs: dict[RoomConfig, int]) -> list[_Group]:
+def _groups(
+    rooms: Mapping[int, SentRoom], configs: dict[RoomConfig, int]
+) -> tuple[list[_Group], list[int]]:
+    """The groups, and `SentRoom.profiles` of each."""
     by_object: dict[int, int] = {}  # the index of a config by the identity of an equal one
-    grouped: dict[tuple[tuple[int, int, int, int, int, bool], int], list[int]] = {}
+    grouped: dict[tuple[tuple[int, int, int, int, int, bool], int, int], list[int]] = {}
     for nid, sent in rooms.items():
         config = sent.config
         index = by_object.get(id(config))
         if index is None:
             index = by_object[id(config)] = configs.setdefault(config, len(configs))
-        grouped.setdefault((sent[:6], index), []).append(nid)
-    return [(sent, index, _differences(nids)) for (sent, index), nids in grouped.items()]
+        grouped.setdefault((sent[:6], index, sent.profiles), []).append(nid)
+    groups = [(sent, index, _differences(nids)) for (sent, index, _), nids in grouped.items()]
+    return groups, [profiles for _, _, profiles in grouped]
 
 
-def _rooms(groups: Sequence[_Group], configs: Sequence[RoomConfig]) -> dict[int, SentRoom]:
+def _rooms(stored: _State, configs: Sequence[RoomConfig]) -> dict[int, SentRoom]:
     rooms: dict[int, SentRoom] = {}
-    for sent, index, differences in groups:
-        each, nid = SentRoom(*sent, configs[index]), 0
-        for difference in differences:
-            nid += difference
-            rooms[nid] = each
+    profiles = stored.sent_profiles or [NEVER] * len(stored.groups)
+    for (sent, index, differences), position in zip(stored.groups, profiles, strict=True):
+        each = SentRoom(*sent, configs[index], position)
+        rooms.update(dict.fromkeys(accumulate(differences), each))
     return rooms
 
 
@@ -130,3 +144,10 @@ def _differences(nids: list[int]) -> list[int]:
 
 def _token(stored: _Token | None) -> SyncToken | None:
     return None if stored is None else SyncToken(*stored)
+
+
+def _profiles(stored: _State) -> SentProfiles | None:
+    if stored.profiles is None:
+        return None
+    token, fields = stored.profiles
+    return SentProfiles(SyncToken(*token), None if fields is None else frozenset(fields))

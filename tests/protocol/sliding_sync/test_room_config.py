@@ -95,3 +95,16 @@ def test_very_many_configs_are_still_a_superset() -> None:
 
     assert len(combined.required_state) <= MAX_REQUIRED_STATES
     assert combined.matches(("x", "7"), ALICE)
+
+
+def test_profiles_are_lazy_where_every_config_is() -> None:
+    """A room that also matches a config without lazy loading brings all of its members."""
+    lazy = RoomConfig(1, (RequiredState(lazy_members=True),))
+    others = [RoomConfig(1), RoomConfig(1, (RequiredState(),))]
+    named = StateElement("m.room.member", None)
+    everybody = RoomConfig(1, (RequiredState(frozenset([named]), lazy_members=True),))
+
+    assert lazy.lazy_profiles
+    assert RoomConfig.combined([lazy, RoomConfig(5, lazy.required_state)]).lazy_profiles
+    assert not any(each.lazy_profiles for each in [*others, everybody])
+    assert not RoomConfig.combined([lazy, others[1]]).lazy_profiles

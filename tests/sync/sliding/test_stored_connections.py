@@ -11,6 +11,7 @@ from homeserver.sync.sliding.connection import (
     NEVER,
     ConnectionState,
     OfferedState,
+    SentProfiles,
     SentRoom,
     SlidingConnection,
 )
@@ -34,15 +35,25 @@ sent_rooms = st.builds(
     st.integers(0, 100),
     st.booleans(),
     configs,
+    positions,
 )
 tokens = st.builds(
     SyncToken, positions, st.lists(st.tuples(positions, positions)).map(tuple), st.none()
 )
 rooms = st.dictionaries(st.integers(1, 2**31 - 1), sent_rooms)
+profiles = st.none() | st.builds(SentProfiles, tokens, st.none() | st.frozensets(st.text()))
 states = st.builds(
-    ConnectionState, st.none() | st.text(), st.none() | tokens, rooms, st.none() | tokens, tokens
+    ConnectionState,
+    st.none() | st.text(),
+    st.none() | tokens,
+    rooms,
+    st.none() | tokens,
+    tokens,
+    profiles=profiles,
 )
-offers = st.none() | st.builds(OfferedState, tokens, rooms, st.none() | tokens, st.none() | tokens)
+offers = st.none() | st.builds(
+    OfferedState, tokens, rooms, st.none() | tokens, st.none() | tokens, profiles=profiles
+)
 
 
 @given(states, offers, st.integers(0, 2**53))
@@ -65,10 +76,25 @@ def test_connection_is_the_same_after_a_restart(
 
 def test_large_connection_is_stored_in_few_bytes() -> None:
     """An account in thousands of rooms costs little with each save."""
-    sent = SentRoom(LIVE, LIVE, LIVE, LIVE, 20, False, RoomConfig(20))
+    sent = SentRoom(LIVE, LIVE, LIVE, LIVE, 20, False, RoomConfig(20), LIVE)
     state = ConnectionState("s1-1", SyncToken(1), {nid * 7: sent for nid in range(1, 2001)})
 
     assert len(encode_connection(SlidingConnection(1, state))) < 3_000
+
+
+def test_connection_of_before_the_last_extension_is_still_known() -> None:
+    """Clients need not begin again after an upgrade."""
+    sent = SentRoom(LIVE, LIVE, LIVE, LIVE, 20, False, RoomConfig(20))
+    connection = SlidingConnection(1, ConnectionState("s1-1", SyncToken(1), {7: sent}))
+    version, number, room_configs, state, offered = msgspec.msgpack.decode(
+        encode_connection(connection)
+    )
+
+    earlier = msgspec.msgpack.encode([version, number, room_configs, state[:6], offered])
+    restored = decode_connection(earlier)
+
+    assert restored is not None
+    assert restored.state == connection.state
 
 
 def test_unknown_form_is_not_taken_for_a_connection() -> None:
