@@ -192,6 +192,7 @@ class Homeserver:
         self._on_stop_of_parts(parts)
         await register_senders(db, reactor, appservices.all)
         await parts.account_core.load()
+        await parts.room_core.sticky_events.load()
         await parts.retention.load()
         await parts.appservices.transactions.load()
         await parts.search.load()

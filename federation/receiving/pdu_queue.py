@@ -9,7 +9,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -30,16 +30,19 @@ from federation.transport.errors import FederationError
 from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.protocol.errors import LimitExceeded, MatrixError, NotFound, Unavailable
 from homeserver.protocol.events import Event
+from homeserver.protocol.proposals.sticky_events import sticky_duration
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.inbound.event_checks import EventsMissing
 from homeserver.rooms.inbound.received_event import ReceivedEvent
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
+from homeserver.web.rate_limits import RateLimits
 
 MAX_IN_PROGRESS = 500  # events of one server
 RETRY_MS = 5_000
 JOIN_WAIT_SECONDS = 10.0  # for a join of this server that is in progress
+STICKY_LIMIT = "remote_sticky"
 FETCH_SECONDS = 120.0  # for fetching what a batch of one origin and room refers to
 
 Outcome = dict[str, str]  # `{}`, or `{"error": the reason why it was not accepted}`
@@ -86,7 +89,9 @@ class IncomingQueue:
         fetcher: EventFetcher,
         rescinded_invites: RescindedInvites,
         joining: KeyedLocks[str],
+        limits: RateLimits,
     ) -> None:
+        self._limits = limits
         self._rooms = rooms
         self._access = access
         self._checks = checks
@@ -100,8 +105,9 @@ class IncomingQueue:
     async def put(self, origin: str, pdus: Sequence[msgspec.Raw]) -> dict[str, Outcome]:
         """Receive PDUs; returns the outcome for each by event id.
 
-        Raises `LimitExceeded` where the server has too many in progress, and `Unavailable` while
-        the database is unavailable: then the other server sends all of them again.
+        Raises `LimitExceeded` where the server has too many in progress or sends too many sticky
+        events, and `Unavailable` while the database is unavailable: then the other server sends all
+        of them again.
         """
         if self._in_progress[origin] + len(pdus) > MAX_IN_PROGRESS:
             raise LimitExceeded(RETRY_MS)
@@ -111,6 +117,7 @@ class IncomingQueue:
             for pdu in map(read_pdu, pdus):
                 if pdu is not None and (room_id := room_id_of(pdu.value)) is not None:
                     by_room.setdefault(room_id, []).append(pdu)
+            self._check_limit(origin, by_room.values())
             batches = [
                 Deferred.fromCoroutine(self._receive_in_order(origin, room_id, batch))
                 for room_id, batch in by_room.items()
@@ -126,6 +133,12 @@ class IncomingQueue:
             self._in_progress[origin] -= len(pdus)
             if not self._in_progress[origin]:
                 del self._in_progress[origin]
+
+    def _check_limit(self, origin: str, batches: Iterable[Sequence[ReceivedPdu]]) -> None:
+        """Count the sticky events of a transaction, all or none: it is sent again as a whole."""
+        number = sum(bool(sticky_duration(pdu.value)) for batch in batches for pdu in batch)
+        if number:
+            self._limits.check(STICKY_LIMIT, origin, number)
 
     async def _receive_in_order(
         self, origin: str, room_id: str, pdus: Sequence[ReceivedPdu]

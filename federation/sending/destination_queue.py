@@ -2,8 +2,8 @@
 
 While the destination responds, events wait in memory. When it does not, only the rooms in which it
 lacks events are recorded, which costs next to nothing however long it is unavailable. When it is
-back it gets the newest event of each of these rooms, and then the rest of the queue. EDUs of typing
-and presence are dropped, and those that must not be lost are in outboxes (`edu_outbox.py`).
+back it gets the newest event of each of these rooms, those that stick, and then the rest. EDUs of
+typing and presence are dropped, and those that must not be lost are in outboxes (`edu_outbox.py`).
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
 """
@@ -26,6 +26,7 @@ from homeserver.concurrency.backoff import RetrySchedule
 from homeserver.concurrency.clock import Clock, DelayedCall
 from homeserver.protocol.errors import Unavailable
 from homeserver.rooms.events.local_server import LocalServer
+from homeserver.streams.positions import MAX_POSITION
 
 MAX_PDUS, MAX_EDUS = 50, 100  # of a transaction
 MAX_WAITING = 500  # events that wait in memory for one destination
@@ -40,11 +41,18 @@ log = Logger()
 
 @dataclass(frozen=True, slots=True)
 class QueuedPdu:
-    """An event in a queue, with its room and its position in the log."""
+    """An event in a queue, with its room and its position in the log.
+
+    `sticky_position` is the place of a sticky event that is sent because the destination has joined
+    the room at `position`, without the events before it. With `resume_at`, the destination lacks
+    more sticky events of the room, from that position on.
+    """
 
     position: int
     room: int
     json: bytes
+    sticky_position: int | None = None
+    resume_at: int | None = None
 
 
 class CatchUpStore(Protocol):
@@ -53,11 +61,14 @@ class CatchUpStore(Protocol):
     def record_missed(self, destination: str, events: Sequence[QueuedPdu]) -> Awaitable[None]:
         """Record the rooms of events that could not be sent."""
 
-    async def newest(self, destination: str, limit: int) -> list[QueuedPdu]:
-        """The newest event to send in each of up to `limit` recorded rooms."""
+    async def missed(self, destination: str, limit: int) -> list[QueuedPdu]:
+        """Up to `limit` events to send: the newest of each recorded room, and those that stick."""
 
     async def mark_caught_up(self, destination: str, rooms: Sequence[int]) -> None:
         """Remove these rooms from the record: the destination lacks nothing of them any more."""
+
+    async def resume_later(self, destination: str, sent: Sequence[QueuedPdu]) -> None:
+        """Record where to resume in rooms of which these events are the last that were sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +93,13 @@ class DestinationQueue:
         self.is_catching_up = False
         self._context = context
         self._pdus: deque[QueuedPdu] = deque()
+        self._lowest_sticky = MAX_POSITION  # of events that are sent because of a join, or less
         self._edus: OrderedDict[object, dict[str, Any]] = OrderedDict()
         self._waiting = WaitingEdus(destination)
         self._refusals = 0  # in a row
         self._recorded: dict[
             int, QueuedPdu
-        ] = {}  # by room: what was recorded since the last `newest`
+        ] = {}  # by room: what was recorded since the last `missed`
         self._task: Deferred[None] | None = None
         self._is_running = False
         self._alarm: DelayedCall | None = None
@@ -110,10 +122,18 @@ class DestinationQueue:
     @property
     def first_position(self) -> int | None:
         """The position of the oldest event that waits in memory."""
-        return self._pdus[0].position if self._pdus else None
+        if not self._pdus:
+            return None
+        return min(self._pdus[0].position, self._lowest_sticky)
 
     def put(self, pdu: QueuedPdu) -> None:
         """Add an event to the queue."""
+        if pdu.sticky_position is not None:
+            # Another reader has put it there, which need not be as far as that of all events.
+            before = self._lowest_sticky if self._pdus else MAX_POSITION
+            self._lowest_sticky = min(before, pdu.position)
+        elif not self._pdus:
+            self._lowest_sticky = MAX_POSITION
         self._pdus.append(pdu)
         if self.is_catching_up or len(self._pdus) > MAX_WAITING:
             self._record_all()
@@ -247,7 +267,7 @@ class DestinationQueue:
     async def _send_others(self) -> None:
         """Send PDUs, EDUs, and with them the EDUs of the outboxes that are loaded."""
         if self.is_catching_up:
-            pdus = await self._context.backlog.newest(self.destination, MAX_PDUS)
+            pdus = await self._context.backlog.missed(self.destination, MAX_PDUS)
             if not pdus and not self._recorded:
                 self.is_catching_up = False
             self._recorded.clear()
@@ -270,7 +290,10 @@ class DestinationQueue:
     async def _caught_up(self, pdus: Sequence[QueuedPdu]) -> None:
         """Remove the rooms of events that were sent from the record."""
         again = self._recorded  # recorded while the transaction was sent
-        rooms = [pdu.room for pdu in pdus if pdu.room not in again]
+        unfinished = [pdu for pdu in pdus if pdu.resume_at is not None]
+        await self._context.backlog.resume_later(self.destination, unfinished)
+        left = {pdu.room for pdu in unfinished}
+        rooms = list(dict.fromkeys(pdu.room for pdu in pdus if pdu.room not in {*again, *left}))
         await self._context.backlog.mark_caught_up(self.destination, rooms)
         # What was recorded while these rooms were being removed may have been removed with them.
         missed = [self._recorded[room] for room in rooms if room in self._recorded]

@@ -11,7 +11,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
 
 import secrets
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -20,6 +20,8 @@ from twisted.logger import Logger
 
 from federation.sending.destination_queue import DestinationQueue, QueuedPdu, SendContext
 from federation.sending.edu_outbox import EduOutbox
+from federation.sending.missed_events import MissedEvents, first_part, rooms_missed
+from federation.sending.server_joins import ServerJoined
 from federation.transport.client import FederationClient
 from federation.transport.destination_health import DestinationHealth
 from federation.transport.permitted_servers import PermittedServers
@@ -34,10 +36,10 @@ from homeserver.rooms.history.timeline_source import TimelineEvent, load_timelin
 from homeserver.rooms.room.changes import EventAppended, RedactionPending
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
+from homeserver.rooms.sticky.sticky_events import StickyEvents
 from homeserver.storage.database.database import Database
 from homeserver.storage.federation import outbox as storage
 from homeserver.storage.rooms.timeline_pages import (
-    event_entered,
     events_between,
     page_end,
     pending_redactions_between,
@@ -108,6 +110,7 @@ class Sender:
         destinations: DestinationHealth,
         permitted: PermittedServers,
         rooms: RoomRegistry,
+        sticky: StickyEvents,
         log: Log,
         db: Database,
         clock: Clock,
@@ -119,6 +122,7 @@ class Sender:
         self._stopped = False
         self._permitted = permitted
         self._rooms = rooms
+        self._missed = MissedEvents(db, rooms, sticky)
         self._db = db
         self._log = log
         self._queues: dict[str, DestinationQueue] = {}
@@ -190,6 +194,18 @@ class Sender:
             self._queue(destination).put(pdu)
         return None
 
+    async def send_sticky(self, joined: ServerJoined) -> None:
+        """Send the events that stick in a room to a server that has just joined it.
+
+        Whatever the history visibility: it sees what a user sees who joins.
+        """
+        server, room = joined.server, await self._rooms.by_number(joined.room_nid)
+        if room is None or server not in room.servers or not self.is_destination(server):
+            return
+        for event in await self._missed.sticky(room, 0):
+            queued = replace(event, position=joined.position, sticky_position=event.position)
+            self._queue(server).put(queued)
+
     def first_unsent(self) -> int | None:
         """The position of the oldest event that waits in memory."""
         positions = [queue.first_position for queue in self._queues.values()]
@@ -222,28 +238,23 @@ class Sender:
 
     def record_missed(self, destination: str, events: Sequence[QueuedPdu]) -> Deferred[None]:
         """Record the rooms in which a destination lacks events; see `CatchUpStore`."""
-        first: dict[int, int] = {}
-        for event in events:
-            first.setdefault(event.room, event.position)
-        rows = [
-            storage.INSERT_OUTBOX_ROOM.row(destination, room, position)
-            for room, position in first.items()
-        ]
+        rows = [storage.UPSERT_OUTBOX_ROOM.row(destination, *each) for each in rooms_missed(events)]
         return self._log.append(SendingRecorded(self._log.next_position()), rows)
 
-    async def newest(self, destination: str, limit: int) -> list[QueuedPdu]:
-        """The newest event of a local user in each of some rooms; see `CatchUpStore`."""
+    async def missed(self, destination: str, limit: int) -> list[QueuedPdu]:
+        """Events of local users in recorded rooms; see `CatchUpStore`."""
         # What was recorded just now has to be found.
         await self._log.flush()
         found: list[QueuedPdu] = []
         gone: list[int] = []
-        for room_nid, position in await self._db.run(storage.rooms_behind, destination, limit):
-            room = await self._rooms.by_number(room_nid)
-            newest = None if room is None else await self._newest_event(room, position)
-            if newest is None:
-                gone.append(room_nid)
-            else:
-                found.append(newest)
+        for behind in await self._db.run(storage.rooms_behind, destination, limit):
+            if len(found) >= limit:
+                break
+            room = await self._rooms.by_number(behind.room)
+            missed = [] if room is None else await self._missed.of_room(room, behind)
+            if not missed:
+                gone.append(behind.room)
+            found += first_part(missed, limit - len(found))
         if gone:
             await self.mark_caught_up(destination, gone)
         return found
@@ -252,19 +263,11 @@ class Sender:
         """Remove these rooms from the record; see `CatchUpStore`."""
         await self._db.run(storage.mark_caught_up, destination, rooms)
 
-    async def _newest_event(self, room: Room, position: int) -> QueuedPdu | None:
-        is_local = self._rooms.local_server.is_local
-        for stored in reversed(room.timeline):
-            place = stored.position or 0
-            if place < position:
-                break
-            if is_local(stored.event.sender) and not is_imported(stored.event):
-                return QueuedPdu(place, room.room_nid, stored.event.json)
-        event_nid = await self._db.run(event_entered, room.room_nid, position)
-        if event_nid is None:
-            return None
-        found = await self._rooms.load_events_in_order(room, [event_nid])
-        return QueuedPdu(position, room.room_nid, found[0].event.json) if found else None
+    async def resume_later(self, destination: str, sent: Sequence[QueuedPdu]) -> None:
+        """Record where to resume in rooms of which not all was sent; see `CatchUpStore`."""
+        for pdu in sent:
+            assert pdu.resume_at is not None, "it is the last of its room that was sent"
+            await self._db.run(storage.resume_sticky, destination, pdu.room, pdu.resume_at)
 
     def _destinations(self, room: Room, event: Event) -> list[str]:
         servers = dict.fromkeys(room.servers)

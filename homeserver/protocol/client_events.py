@@ -5,7 +5,8 @@ out, and `unsigned`, which differs by reader. `client_event_parts` therefore enc
 into bytes around the place of `unsigned`; `client_event` returns a dict.
 
 Older clients look for `redacts` at the top level of a redaction and newer ones in its content; both
-find it, in every room version. A redaction with a state key is rendered without `redacts`.
+find it, in every room version. A redaction with a state key is rendered without `redacts`. A sticky
+event is one under both names of the proposal, whichever its sender used.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-event-format
 """
@@ -27,6 +28,7 @@ from homeserver.protocol.event_types import (
     TOPIC,
 )
 from homeserver.protocol.events import Event
+from homeserver.protocol.proposals.sticky_events import STICKY_NAMES, sticky_duration
 
 STRIPPED_STATE_TYPES: Final = (
     CREATE,
@@ -107,6 +109,8 @@ def _common_fields(event: Event) -> dict[str, Any]:
     }
     if event.state_key is not None:
         fields["state_key"] = event.state_key
+    if (duration := sticky_duration(event.pdu)) is not None:
+        fields |= {name: {"duration_ms": duration} for name in STICKY_NAMES}
     if is_plain_redaction(event):
         if (redacts := event.redacts) is not None:
             fields["redacts"] = redacts

@@ -14,6 +14,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -52,6 +53,7 @@ EventReference = str | Sequence[str | Mapping[str, str]]
 """A reference to another event: its id; in room versions 1 and 2 `[id, {"sha256": hash}]`."""
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
+_NO_MEMBERS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Event:
@@ -205,14 +207,16 @@ def build_event(
     depth: int,
     origin_server_ts: int,
     redacts: str | None = None,
+    members: Mapping[str, Any] = _NO_MEMBERS,
     server_name: str,
     key: SigningKey,
 ) -> Event:
     """A new event of this server: hashed, signed, and named.
 
     `room_id` is None for a create event that determines the room id. `depth` beyond the version's
-    limit is set to the limit. `redacts` is put where the version requires it. In versions 1 and 2 a
-    remote event is named by `Event.reference`, not by its id alone.
+    limit is set to the limit. `redacts` is put where the version requires it. `members` are further
+    ones of the top level. In versions 1 and 2 a remote event is named by `Event.reference`, not by
+    its id alone.
 
     Raises `InvalidEvent` if the content is not canonical JSON, and `EventTooLarge`.
 
@@ -233,6 +237,8 @@ def build_event(
         pdu["state_key"] = state_key
     if redacts is not None:
         _name_redacted_event(version, pdu, redacts)
+    if members:
+        pdu |= members
     return _hash_and_sign(version, pdu, server_name, key)
 
 

@@ -37,6 +37,7 @@ from homeserver.sync.sections.invitations import Invitations
 from homeserver.sync.sections.lazy_members import LazyMembers
 from homeserver.sync.sections.profile_sections import ProfileSections
 from homeserver.sync.sections.room_sections import EphemeralEvents, RoomSections
+from homeserver.sync.sections.sticky_sections import StickySections
 from homeserver.sync.sync_points import SyncPoints
 from homeserver.sync.sync_request import NO_FILTER, SyncRequest
 from homeserver.sync.sync_span import SyncSpan
@@ -82,8 +83,10 @@ class SyncEngine:
         lazy_members: LazyMembers,
         devices: DeviceSections,
         profiles: ProfileSections,
+        sticky: StickySections,
         clock: Clock,
     ) -> None:
+        self._sticky = sticky
         self._user_rooms = sources.user_rooms
         self._devices = devices
         self._profiles = profiles
@@ -159,11 +162,14 @@ class SyncEngine:
         if since is None:
             self._lazy_members.start_over(request)
         since_when = None if request.full_state else since
-        now, changed, rooms = await self._sync_points.take(request.user_id, since_when)
+        sticky = self._sticky.waiting(since)
+        now, changed, rooms = await self._sync_points.take(
+            request.user_id, since_when, all_rooms=bool(sticky)
+        )
         shown: set[str] | None = set() if request.profile_fields and request.lazy else None
         update = Update(SyncSpan(since, now), self._encoded_sections, shown=shown)
         await self._devices.add_own(update, request)
-        if changed is not None and not changed:
+        if changed is not None and not changed and not sticky:
             if request.profile_fields:
                 await self._profiles.add(update, request, rooms, ())
             return update
@@ -174,21 +180,37 @@ class SyncEngine:
         candidates = list(changed or ())  # `rooms` has no `USER_DATA` or presence
         if changed is None or by_room:
             candidates = list(await self._candidates(request, rooms, since, changed, by_room))
+        if sticky:
+            candidates = list(sticky & rooms.keys() | set(candidates))
+        self._sticky.limit(update.span, candidates)
+        await self._add_rooms(update, request, rooms, candidates, by_room, are_cold=changed is None)
+        if changed is None or min(changed, default=0) <= PRESENCE:
+            await self._add_presence(update, request, changed)
+        await self._devices.add_lists(update, request, rooms, changed, candidates)
+        if request.profile_fields:
+            await self._profiles.add(update, request, rooms, candidates)
+        return update
+
+    async def _add_rooms(
+        self,
+        update: Update,
+        request: SyncRequest,
+        rooms: MemberRooms,
+        candidates: Sequence[int],
+        by_room: dict[str, list[msgspec.Raw]],
+        *,
+        are_cold: bool,
+    ) -> None:
+        """Add the sections of rooms; those that `are_cold` may have to be read."""
         time_slice = TimeSlice(self._clock)
         for index, number in enumerate(candidates):
-            if changed is None and index % PREFETCH_ROOMS == 0:
+            if are_cold and index % PREFETCH_ROOMS == 0:
                 await self._active_rooms.prefetch(rooms, candidates[index : index + PREFETCH_ROOMS])
             place = rooms.get(number)
             if place is not None:
                 if time_slice.is_over:
                     await time_slice.next()
                 await self._add_room(update, request, number, place, by_room)
-        if changed is None or min(changed) <= PRESENCE:
-            await self._add_presence(update, request, changed)
-        await self._devices.add_lists(update, request, rooms, changed, candidates)
-        if request.profile_fields:
-            await self._profiles.add(update, request, rooms, candidates)
-        return update
 
     def received(self, request: SyncRequest, token: SyncToken) -> None:
         """The client has shown that it has received everything up to a token."""
@@ -221,6 +243,7 @@ class SyncEngine:
             return list(rooms)
         active = await self._active_rooms.with_ephemeral(rooms, since)
         active.update(await self._numbers_of(by_room))
+        active.update(self._sticky.changed_rooms(rooms, since))
         return active
 
     async def _numbers_of(self, room_ids: Iterable[str]) -> list[int]:
@@ -287,6 +310,7 @@ class SyncEngine:
         known_since = None if newly_joined else since
         if newly_joined:
             account_data = await self._account_data.of_room(request, room.room_id)
+        sticky = self._sticky.of_room(update.span, room.room_nid, is_new=known_since is None)
         section = await self._sections.joined(
             room,
             request,
@@ -294,6 +318,7 @@ class SyncEngine:
             known_since,
             now,
             account_data,
+            sticky,
             newly_joined=newly_joined,
             shown=update.shown,
         )
@@ -301,7 +326,8 @@ class SyncEngine:
             update.joined[room.room_id] = section
             if update.span.even is None:
                 is_whole = since is None or request.full_state
-                newest = max(room.last_position, place.position) if is_whole else now
+                sticky_upto = self._sticky.last_position(room.room_nid)
+                newest = max(room.last_position, place.position, sticky_upto) if is_whole else now
                 update.span.has_room(room.room_nid, newest)
 
     async def _add_left(

@@ -214,6 +214,8 @@ class Subscription:
             self._request = replace(self._request, full_state=False)
         self._unacknowledged.append(token)
         self._sink.send_update(update.encode())
+        if token.sticky is not None:
+            self.wake()  # there are more sticky events than one update has
 
     def _finished(self) -> None:
         self._running = None

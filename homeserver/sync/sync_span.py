@@ -17,7 +17,7 @@ class SyncSpan:
     With one owner it is a single range, in which nothing need be named, and `even` its end.
     """
 
-    __slots__ = ("_ahead", "_base", "_to_device", "even", "now", "since")
+    __slots__ = ("_ahead", "_base", "_sticky", "_to_device", "even", "now", "since")
 
     def __init__(self, since: SyncToken | None, now: PublishedPositions) -> None:
         self.since = since
@@ -25,6 +25,7 @@ class SyncSpan:
         self.even = now.even if since is None or not since.ahead else None
         self._base = now.base
         self._to_device: int | None = None
+        self._sticky: int | None = None
         if self.even is not None:
             return
         self._ahead: dict[int, int] = {}
@@ -37,25 +38,26 @@ class SyncSpan:
     def token(self) -> SyncToken:
         """The client's token after the update."""
         if self.even is not None:
-            if self._to_device is None:
+            if self._to_device is None and self._sticky is None:
                 return self.even
-            return SyncToken(self._base, (), self._to_device)
-        return SyncToken(self._base, tuple(sorted(self._ahead.items())), self._to_device)
+            return SyncToken(self._base, (), self._to_device, self._sticky)
+        ahead = tuple(sorted(self._ahead.items()))
+        return SyncToken(self._base, ahead, self._to_device, self._sticky)
 
     def token_upto(self, position: int) -> SyncToken:
         """The token after an update that left out all beyond a position that it reached.
 
-        It has no messages to the device.
+        It has no messages to the device, and no sticky events.
         """
         before = SyncToken(0) if self.since is None else self.since
         base = max(before.base, min(self._base, position))
         if self.even is not None:
-            return SyncToken(base, (), before.to_device)
+            return SyncToken(base, (), before.to_device, before.sticky)
         reached = [
             (shard, max(before.at(shard), min(at, position))) for shard, at in self._ahead.items()
         ]
         ahead = tuple(sorted(pair for pair in reached if pair[1] > base))
-        return SyncToken(base, ahead, before.to_device)
+        return SyncToken(base, ahead, before.to_device, before.sticky)
 
     def of_room(self, room_nid: int) -> tuple[int | None, int]:
         """The range of a room: above the former, up to the latter."""
@@ -74,6 +76,15 @@ class SyncSpan:
     def has_messages(self, upto: int) -> None:
         """Record that the update has messages to the device, but none above a position."""
         self._to_device = upto
+
+    def leave_sticky_above(self, position: int) -> None:
+        """Record that the update has no sticky events above a position."""
+        self._sticky = position
+
+    def sticky_upto(self, room_nid: int) -> int:
+        """The position up to which the update may have sticky events of a room."""
+        now = self.of_room(room_nid)[1]
+        return now if self._sticky is None else min(now, self._sticky)
 
     def has_room(self, room_nid: int, upto: int) -> None:
         """Record that the update has a room, with something at position `upto` or earlier."""

@@ -20,6 +20,7 @@ MAX_CACHED_SECTIONS = 64
 MAX_CACHED_SECTION_BYTES = 16_384  # that a cached section may have
 
 
+NO_EVENTS = b'{"events":[]}'
 EncodedSections = dict[tuple[SyncToken, str, bytes], bytes]
 """Encoded updates by the token after them, the room, and its section."""
 
@@ -126,6 +127,13 @@ class Update:
 def events_json(events: Sequence[bytes | msgspec.Raw]) -> bytes:
     """`{"events": […]}` of encoded events."""
     return b'{"events":[%s]}' % b",".join(bytes(event) for event in events)
+
+
+def join_events(one: bytes, other: bytes) -> bytes:
+    """`{"events": […]}` of the events of two of them."""
+    if one == NO_EVENTS or other == NO_EVENTS:
+        return other if one == NO_EVENTS else one
+    return one[:-2] + b"," + other[len(NO_EVENTS) - 2 :]
 
 
 def section_json(parts: dict[str, bytes]) -> bytes:

@@ -29,9 +29,10 @@ from homeserver.encryption.changes import (
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.push.thread_subscription_changed import ThreadSubscriptionChanged
 from homeserver.rooms.ephemeral.typing import TypingChanged
-from homeserver.rooms.room.changes import OutOfRoomMembershipChanged, StateChanged
+from homeserver.rooms.room.changes import EventsStored, OutOfRoomMembershipChanged, StateChanged
 from homeserver.rooms.room.room_receipts import PRIVATE, ReceiptChanged
 from homeserver.rooms.room.user_rooms import MemberRooms, RoomForgotten, UserRooms
+from homeserver.rooms.sticky.sticky_events import newly_sticking
 from homeserver.streams.shards import shard_of, shard_of_user
 from homeserver.streams.sync_tokens import SyncToken
 
@@ -177,7 +178,9 @@ class UserChangeQueues:
                 self._room_changed(entry, changed)
             elif isinstance(entry, OutOfRoomMembershipChanged):
                 self._add_for_user(entry.user_id, entry.position, entry.room, changed)
-            elif isinstance(entry, TypingChanged):
+            elif isinstance(entry, TypingChanged) or (
+                isinstance(entry, EventsStored) and newly_sticking(entry)
+            ):
                 self._add_for_room(entry.room, entry.position, changed)
             elif isinstance(entry, ReceiptChanged):
                 if entry.receipt_type == PRIVATE:

@@ -49,10 +49,11 @@ class RateLimits:
         self._overrides: dict[str, Rate | None] = {}
         self._cleanup_at = 1024
 
-    def check(self, action: str, party: Requester | str) -> None:
-        """Count an action of a caller, an address, or another party with a name.
+    def check(self, action: str, party: Requester | str, number: int = 1) -> None:
+        """Count an action, or so many, of a caller, an address, or another party with a name.
 
-        Raises `LimitExceeded`, and then counts nothing. An action without a rate has no limit.
+        Raises `LimitExceeded`, and then counts nothing. An action without a rate has no limit; a
+        number above the burst counts as the burst.
         """
         rate = self._rates.get(action)
         if rate is None:
@@ -67,7 +68,8 @@ class RateLimits:
                 return
         now = self._clock.seconds()
         step = 1 / rate.per_second
-        full_at = max(now, self._full_at.get((action, party), 0.0)) + step
+        full_at = max(now, self._full_at.get((action, party), 0.0))
+        full_at += min(number, rate.burst) * step
         wait = full_at - now - rate.burst * step
         # Sums of steps are not exact; a thousandth of a step must not refuse the last of a burst.
         if wait > step / 1000:

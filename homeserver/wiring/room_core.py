@@ -15,12 +15,14 @@ from homeserver.rooms.inbound.branches import BranchSender
 from homeserver.rooms.inbound.policy_servers import PolicySender, PolicyServers, PolicySignerPort
 from homeserver.rooms.inbound.receiver import PduReceiver
 from homeserver.rooms.inbound.remote_join import RemoteJoin
+from homeserver.rooms.inbound.sticky_rechecks import StickyRechecks
 from homeserver.rooms.membership.out_of_room_memberships import OutOfRoomMemberships
 from homeserver.rooms.resolution.resolver import StateResolver
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room_storage import RoomStorage
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.rooms.state.store import StateStore
+from homeserver.rooms.sticky.sticky_events import StickyEvents
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
@@ -56,9 +58,11 @@ class RoomCore:
         self.user_rooms = UserRooms(db, self.names, limits.cached_users)
         self.lifetimes = MessageLifetimes(self.registry, _lifetime_limits(settings.retention))
         self.visibility = Visibility(self.registry, self.events, erased_users, self.lifetimes)
+        self.sticky_events = StickyEvents(db, self.local_server)
+        self.sticky_rechecks = StickyRechecks(self.registry, self.sticky_events, self.receiver)
         # Later subscribers read rooms and must find them up to date, so these come first.
-        for reader in (self.registry.apply, self.user_rooms.apply):
-            log.subscribe(reader)
+        for reader in (self.registry, self.user_rooms, self.sticky_events, self.sticky_rechecks):
+            log.subscribe(reader.apply)
 
 
 def _lifetime_limits(settings: RetentionSettings) -> LifetimeLimits | None:

@@ -157,6 +157,7 @@ class RoomServices:
             self.aliases,
             RelationChecks(db, names, registry),
             MembershipStateEvents(registry, self.memberships, rate_limits),
+            room_core.sticky_events,
         )
         self._related_redactions = RelatedRedactions(db, registry)
         sender = DelayedSender(db, self.sending, self.transactions, rate_limits)
@@ -268,9 +269,13 @@ class RoomServices:
         self._nightly_collection.start()
         self._remote_invites.start()
         self._due_events.start()
+        self._core.sticky_events.start()
+        self._core.sticky_rechecks.start()
 
     async def stop(self) -> None:
         """Stop background work."""
+        await self._core.sticky_rechecks.stop()
+        await self._core.sticky_events.stop()
         await self._due_events.stop()
         await self._remote_invites.stop()
         await self._nightly_collection.stop()

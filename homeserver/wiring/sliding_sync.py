@@ -10,6 +10,7 @@ from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.rooms.ephemeral.typing import TypingUsers
 from homeserver.sync.active_rooms import ActiveRooms
 from homeserver.sync.engine import Sources, SyncEngine
+from homeserver.sync.sections.sticky_sections import StickySections
 from homeserver.sync.sliding.bump_stamps import BumpStamps
 from homeserver.sync.sliding.connections import SlidingConnections
 from homeserver.sync.sliding.extensions import Extensions
@@ -21,6 +22,7 @@ from homeserver.sync.sliding.room_lists import RoomLists
 from homeserver.sync.sliding.room_reading import Sections
 from homeserver.sync.sliding.room_results import RoomResults
 from homeserver.sync.sliding.sliding_sync import SlidingSync
+from homeserver.sync.sliding.sticky_extension import StickyExtension
 from homeserver.sync.sync_points import SyncPoints
 from homeserver.sync.user_change_queues import UserChangeQueues
 from homeserver.wiring.room_core import RoomCore
@@ -39,7 +41,14 @@ class SlidingSyncParts:
         rooms: RoomServices,
         sources: Sources,
         sections: Sections,
-        extended: tuple[UserSections, Receipts, TypingUsers, PresenceTracker, ThreadSubscriptions],
+        extended: tuple[
+            UserSections,
+            Receipts,
+            TypingUsers,
+            PresenceTracker,
+            ThreadSubscriptions,
+            StickySections,
+        ],
         queues: UserChangeQueues,
         engine: SyncEngine,
     ) -> None:
@@ -47,7 +56,7 @@ class SlidingSyncParts:
         listed = ListedRooms(db, names, rooms.summaries)
         filters = RoomFilters(sources.account_data, registry, sections.invitations)
         active = ActiveRooms(db, registry, sources.ephemeral)
-        users, receipts, typing, presence, subscriptions = extended
+        users, receipts, typing, presence, subscriptions, sticky = extended
         extensions = Extensions(
             users.devices, sources.account_data, receipts, typing, active, subscriptions
         )
@@ -59,6 +68,7 @@ class SlidingSyncParts:
             RoomResults(registry, sections, BumpStamps(db, names)),
             extensions,
             ProfileExtension(users.profiles, users.member_history, registry, active, reactor),
+            StickyExtension(sticky, registry, sources.user_rooms),
             active,
             reactor,
         )

@@ -28,6 +28,7 @@ from homeserver.sync.sections.lazy_members import LazyMembers
 from homeserver.sync.sections.profile_sections import ProfileSections
 from homeserver.sync.sections.room_sections import EphemeralEvents, RoomSections
 from homeserver.sync.sections.room_state import RoomStateSections
+from homeserver.sync.sections.sticky_sections import StickySections
 from homeserver.sync.sections.timelines import Timelines
 from homeserver.sync.sliding.room_reading import Sections
 from homeserver.sync.snapshots import Snapshots
@@ -76,7 +77,8 @@ class Sync:
         capacity = settings.limits.cached_users
         queues = self.change_queues = UserChangeQueues(user_rooms, log.seen, reactor, capacity)
         ephemeral: list[EphemeralEvents] = [self.typing, receipts]
-        sections = _sections(db, room_core, rooms, ephemeral, self.push.unread_counts)
+        sticky = StickySections(room_core.sticky_events, registry, room_core.visibility)
+        sections = _sections(db, room_core, rooms, ephemeral, self.push.unread_counts, sticky)
         sources = _sources(db, log, room_core, account_core, self._presence, ephemeral)
         users = UserSections(reactor, db, log, account_core, room_core, encryption, queues)
         self.engine = SyncEngine(
@@ -87,9 +89,11 @@ class Sync:
             sections.lazy_members,
             users.devices,
             ProfileSections(users.profiles),
+            sticky,
             reactor,
         )
-        own = users, receipts, self.typing, self.tracker, self.push.thread_subscriptions
+        subscriptions = self.push.thread_subscriptions
+        own = users, receipts, self.typing, self.tracker, subscriptions, sticky
         self.sliding = SlidingSyncParts(
             reactor, settings, room_core, rooms, sources, sections, own, queues, self.engine
         )
@@ -165,6 +169,7 @@ def _sections(
     rooms: RoomServices,
     ephemeral: Sequence[EphemeralEvents],
     unread: UnreadCounts,
+    sticky: StickySections,
 ) -> Sections:
     registry, visibility = room_core.registry, room_core.visibility
     lazy_members = LazyMembers()
@@ -174,7 +179,9 @@ def _sections(
         timelines,
         states,
         lazy_members,
-        RoomSections(timelines, states, ephemeral, unread, visibility, rooms.relations, registry),
+        RoomSections(
+            timelines, states, ephemeral, unread, visibility, rooms.relations, sticky, registry
+        ),
         Invitations(registry, visibility, room_core.out_of_room),
         unread,
         rooms.relations,

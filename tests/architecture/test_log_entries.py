@@ -18,6 +18,7 @@ NOT_APPENDED = {
     "homeserver.rooms.room.user_rooms._MembershipChanged": "part of an entry, for one user",
     "federation.sending.destination_queue.QueuedPdu": "in the queue of a destination",
     "federation.sending.edu_outbox.OutboxItem": "a row of an outbox",
+    "federation.sending.server_joins.ServerJoined": "an item of a durable reader",
     "federation.sending.device_list_items._Join": "a part of an item of a durable reader",
     "federation.sending.device_list_items.OwnListChanged": "an item of a durable reader",
     "federation.sending.device_list_items.UsersMet": "an item of a durable reader",

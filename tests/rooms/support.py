@@ -40,6 +40,7 @@ from homeserver.rooms.sending.relation_checks import RelationChecks
 from homeserver.rooms.sending.sending import Sending
 from homeserver.rooms.sending.transaction_ids import Transactions
 from homeserver.rooms.state.store import StateStore
+from homeserver.rooms.sticky.sticky_events import StickyEvents
 from homeserver.storage.rooms.names import Names
 from homeserver.streams.counters import Counters
 from homeserver.streams.log import Log
@@ -136,6 +137,7 @@ class RoomsTestCase(DatabaseTestCase):
             self.aliases,
             RelationChecks(db, self.names, rooms),
             MembershipStateEvents(rooms, self.memberships, RateLimits(self.clock, {})),
+            StickyEvents(db, self.origin),
         )
         self.reading = RoomReader(db, self.names, rooms, self.user_rooms, self.visibility)
         self.history = History(db, rooms, self.reading, self.visibility, NoBackfill())

@@ -25,10 +25,26 @@ def tokens(draw: st.DrawFn) -> SyncToken:
     return SyncToken(base, tuple(sorted(ahead.items())))
 
 
-@given(tokens())
-def test_token_is_the_same_after_a_round_trip(token: SyncToken) -> None:
+@given(tokens(), st.none() | bases, st.none() | bases)
+def test_token_is_the_same_after_a_round_trip(
+    token: SyncToken, to_device: int | None, sticky: int | None
+) -> None:
     """A client gets what is new since exactly what it has."""
-    assert parse_sync_token(token.text) == token
+    whole = token._replace(to_device=to_device, sticky=sticky)
+
+    assert parse_sync_token(whole.text) == whole
+
+
+@given(tokens(), st.none() | bases, st.none() | bases)
+def test_token_with_less_of_what_sticks_is_within_one_with_more(
+    token: SyncToken, one: int | None, other: int | None
+) -> None:
+    """An acknowledgement of a part of the sticky events is none of all of them."""
+    highest = [MAX_POSITION if each is None else each for each in (one, other)]
+
+    is_within = token._replace(sticky=one).is_within(token._replace(sticky=other))
+
+    assert is_within == (highest[0] <= highest[1])
 
 
 @given(bases)

@@ -102,10 +102,12 @@ class RoomGraph:
         depth: int | None = None,
         ts: int | None = None,
         redacts: str | None = None,
+        sticky_ms: int | None = None,
     ) -> Event:
         """An event that no server knows yet. Missing arguments are chosen by the auth rules.
 
-        It follows the events `after`, the ends if none are given; `ts` is in milliseconds.
+        It follows the events `after`, the ends if none are given; `ts` is in milliseconds. With
+        `sticky_ms` it sticks for so long.
         """
         prev = self.ends if after is None else after
         if auth_events is None:
@@ -125,6 +127,7 @@ class RoomGraph:
             depth=1 + max((event.depth for event in prev), default=0) if depth is None else depth,
             origin_server_ts=now_ms() if ts is None else ts,
             redacts=redacts,
+            members={} if sticky_ms is None else {"msc4354_sticky": {"duration_ms": sticky_ms}},
             server_name=self.server_name,
             key=self.key,
         )

@@ -12,6 +12,7 @@ class ClientModel:
         self.since: str | None = None
         self.state: dict[str, dict[StateKey, str]] = {}  # room -> (type, key) -> event id
         self.timelines: dict[str, list[str]] = {}
+        self.sticky: dict[str, set[str]] = {}
         self.invited: set[str] = set()
         self.account_data: dict[tuple[str, str], Any] = {}
         self.profiles: dict[str, dict[str, Any]] = {}
@@ -42,6 +43,11 @@ class ClientModel:
         new_ids = [event["event_id"] for event in batch["events"]]
         assert not set(new_ids) & set(timeline), "no event comes twice"
         timeline += new_ids
+        beside = section.get("msc4354_sticky", {}).get("events", [])
+        sticky = [each["event_id"] for each in batch["events"] if "msc4354_sticky" in each]
+        sticky += [each["event_id"] for each in beside]
+        assert len(sticky) == len({*sticky}), "no event is in both lists"
+        self.sticky.setdefault(room_id, set()).update(sticky)
         state_after = section.get("state_after")
         if state_after is not None:
             _fold(state, state_after["events"])
@@ -64,6 +70,7 @@ class ClientModel:
     def _forget(self, room_id: str) -> None:
         self.state.pop(room_id, None)
         self.timelines.pop(room_id, None)
+        self.sticky.pop(room_id, None)
 
 
 def _fold(state: dict[StateKey, str], events: list[dict[str, Any]]) -> None:

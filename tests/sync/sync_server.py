@@ -96,6 +96,7 @@ class SyncServer:
         transcode = transcoding(is_wanted=transcodes)
         log = Log(reactor, write, counters, transcode=transcode)
         server = cls(db, log, backfill or NoBackfill())
+        await server.core.sticky_events.load()
         await server.readers.load()
         server.readers.start()
         return server

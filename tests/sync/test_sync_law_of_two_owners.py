@@ -14,6 +14,7 @@ from twisted.internet.threads import blockingCallFromThread, deferToThread
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import MatrixError
+from homeserver.rooms.events.event_draft import Stickiness
 from homeserver.streams.shards import SHARDS
 from homeserver.streams.sync_tokens import parse_sync_token
 from tests.support.postgres import DatabaseTestCase
@@ -25,6 +26,7 @@ PEOPLE = ("alice", "bob")
 ROOMS = 4
 HOUR = 3600.0
 WANTED = {"profile_fields": {"ids": ["status"]}}
+HOUR_MS = 3_600_000
 Action = tuple[Any, ...]
 
 people = st.sampled_from(PEOPLE)
@@ -33,6 +35,7 @@ owner_numbers = st.integers(0, OWNERS - 1)
 actions = st.one_of(
     st.tuples(st.just("say"), people, room_numbers),
     st.tuples(st.just("say"), people, room_numbers),
+    st.tuples(st.just("stick"), people, room_numbers),
     st.tuples(st.just("burst"), people, room_numbers, st.integers(8, 15)),
     st.tuples(st.just("join"), people, room_numbers),
     st.tuples(st.just("leave"), people, room_numbers),
@@ -71,6 +74,7 @@ class World:
         self.log = await TwoOwners.open(self.db)
         log: Any = self.log
         self.server = SyncServer(self.db, log, NoBackfill())
+        await self.server.core.sticky_events.load()
 
     async def populate(self) -> None:
         for name in PEOPLE:
@@ -132,6 +136,10 @@ class World:
         elif what == "burst":
             for body in range(rest[0]):
                 await server.say(user, room_id, str(body))
+        elif what == "stick":
+            txn_id = f"sticky{next(self.numbers)}"
+            sticky = Stickiness(HOUR_MS, "msc4354_sticky")
+            await server.rooms.sending.send_message(user, room_id, "m.x", {}, txn_id, sticky)
         elif what == "rename":
             name = {"name": f"room {rest[0]}"}
             await server.rooms.sending.set_state(user, room_id, "m.room.name", "", name)
@@ -186,6 +194,7 @@ class World:
             assert client.state == fresh.state
             assert client.account_data == fresh.account_data
             assert client.profiles == fresh.profiles
+            assert client.sticky == fresh.sticky
             for room_id, timeline in fresh.timelines.items():
                 known = client.timelines[room_id]
                 common = min(len(timeline), len(known))

@@ -8,7 +8,13 @@ from homeserver.encryption.key_counts import build_key_counts
 from homeserver.streams.sync_tokens import SyncToken
 from homeserver.sync.sections.device_list_updates import DeviceListUpdate
 from homeserver.sync.sync_span import SyncSpan
-from homeserver.sync.update import MAX_CACHED_SECTIONS, EncodedSections, Update
+from homeserver.sync.update import (
+    MAX_CACHED_SECTIONS,
+    EncodedSections,
+    Update,
+    events_json,
+    join_events,
+)
 
 SECTION = b'{"ephemeral":{"events":[]}}'
 
@@ -77,3 +83,12 @@ def test_cached_updates_are_bounded() -> None:
 
     assert len(cache) <= MAX_CACHED_SECTIONS
     assert all(len(response) < 1000 for response in cache.values())
+
+
+def test_lists_of_events_are_joined() -> None:
+    """Whether one of them is empty or not."""
+    none, one, two = (events_json(each) for each in ([], [b"1"], [b"2", b"3"]))
+
+    assert join_events(none, none) == none
+    assert join_events(none, two) == join_events(two, none) == two
+    assert join_events(one, two) == events_json([b"1", b"2", b"3"])

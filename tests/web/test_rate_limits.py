@@ -139,3 +139,18 @@ def test_flood_from_new_addresses_is_bounded() -> None:
     assert len(limited) <= 2000
     with pytest.raises(LimitExceeded):
         limited.check("login", "address 9999")
+
+
+@given(per_second=st.floats(0.01, 1000), burst=st.integers(1, 100), number=st.integers(1, 200))
+def test_many_are_counted_together_or_not_at_all(
+    per_second: float, burst: int, number: int
+) -> None:
+    """What is sent again as a whole would never get through if a part of it were counted."""
+    clock, limited = limits(message=Rate(per_second, burst))
+    limited.check("message", ALICE, burst)
+
+    with pytest.raises(LimitExceeded) as refused:
+        limited.check("message", ALICE, number)
+
+    clock.advance(refused.value.retry_after_ms / 1000)
+    limited.check("message", ALICE, number)

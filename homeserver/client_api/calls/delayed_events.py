@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.client_api.rooms.sticky_parameter import stickiness_in
 from homeserver.client_api.rooms.timestamp_massaging import with_timestamp
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.proposals.unstable_names import DELAYED_EVENTS_PATH
@@ -115,6 +116,7 @@ class DelayedEventsApi:
             delay_ms=body.delay_ms,
             path=f"rooms/{room_id}/delayed_event/{event_type}",
             txn_id=txn_id,
+            sticky=stickiness_in(request),
         )
         caller = with_timestamp(caller, request)
         return {"delay_id": await self._delayed.schedule(caller, delay_request)}

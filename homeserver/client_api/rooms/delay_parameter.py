@@ -10,6 +10,7 @@ from typing import Any
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import InvalidParam, MatrixError
 from homeserver.protocol.proposals.unstable_names import UNSTABLE_DELAY, UNSTABLE_PARENT_DELAY
+from homeserver.rooms.events.event_draft import Stickiness
 from homeserver.rooms.sending.delayed_events import DelayedEvents, DelayRequest, DelayTooLong
 from homeserver.web.request import Request
 
@@ -38,6 +39,7 @@ async def schedule_instead(
     content: dict[str, Any],
     state_key: str | None = None,
     txn_id: str | None = None,
+    sticky: Stickiness | None = None,
 ) -> dict[str, str]:
     """Schedule the event that a request with a delay would send. Raises `InvalidParam`."""
     try:
@@ -51,6 +53,7 @@ async def schedule_instead(
                 delay_ms=_delay_in(request),
                 path=f"rooms/{room_id}/send/{event_type}/delayed",
                 txn_id=txn_id,
+                sticky=sticky,
             ),
         )
     except DelayTooLong as error:

@@ -10,6 +10,7 @@ import msgspec
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.client_api.rooms.delay_parameter import has_delay, schedule_instead
 from homeserver.client_api.rooms.room_events import state_json
+from homeserver.client_api.rooms.sticky_parameter import stickiness_in
 from homeserver.client_api.rooms.timestamp_massaging import with_timestamp
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.history.room_reader import RoomReader
@@ -62,7 +63,7 @@ class RoomStateApi:
         state_key: str = "",
     ) -> dict[str, str]:
         """Set a state event, or schedule it."""
-        caller = with_timestamp(caller, request)
+        caller, sticky = with_timestamp(caller, request), stickiness_in(request)
         if has_delay(request):
             return await schedule_instead(
                 self._delayed,
@@ -72,8 +73,11 @@ class RoomStateApi:
                 event_type=event_type,
                 content=body,
                 state_key=state_key,
+                sticky=sticky,
             )
-        event_id = await self._sending.set_state(caller, room_id, event_type, state_key, body)
+        event_id = await self._sending.set_state(
+            caller, room_id, event_type, state_key, body, sticky=sticky
+        )
         return {"event_id": event_id}
 
     async def get_room_state_with_key(

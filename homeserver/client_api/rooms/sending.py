@@ -9,6 +9,7 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.client_api.rooms.delay_parameter import has_delay, schedule_instead
+from homeserver.client_api.rooms.sticky_parameter import stickiness_in
 from homeserver.client_api.rooms.timestamp_massaging import with_timestamp
 from homeserver.protocol.proposals.unstable_names import WITH_RELATIONS
 from homeserver.rooms.sending.delayed_events import DelayedEvents
@@ -61,7 +62,7 @@ class SendingApi:
         txn_id: str | None = None,
     ) -> dict[str, str]:
         """Send a message event, or schedule it."""
-        caller = with_timestamp(caller, request)
+        caller, sticky = with_timestamp(caller, request), stickiness_in(request)
         if has_delay(request):
             return await schedule_instead(
                 self._delayed,
@@ -71,8 +72,11 @@ class SendingApi:
                 event_type=event_type,
                 content=body,
                 txn_id=txn_id,
+                sticky=sticky,
             )
-        event_id = await self._sending.send_message(caller, room_id, event_type, body, txn_id)
+        event_id = await self._sending.send_message(
+            caller, room_id, event_type, body, txn_id, sticky
+        )
         return {"event_id": event_id}
 
     async def redact_event(

@@ -17,6 +17,7 @@ import msgspec
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import AccountData, check_client_may_set
 from homeserver.client_api.accounts.own_data import check_own, check_room_id
+from homeserver.client_api.rooms.sticky_parameter import stickiness
 from homeserver.presence.tracker import PresenceTracker
 from homeserver.presence.user_presence import State
 from homeserver.protocol.errors import GuestAccessForbidden, Unrecognized
@@ -24,6 +25,7 @@ from homeserver.protocol.event_types import FULLY_READ
 from homeserver.rooms.ephemeral.read_markers import ReadMarkers
 from homeserver.rooms.ephemeral.receipts import READ, READ_PRIVATE
 from homeserver.rooms.ephemeral.typing import TypingUsers
+from homeserver.rooms.events.event_draft import Stickiness
 from homeserver.rooms.sending.sending import Sending
 from homeserver.streams.sync_tokens import SyncToken, parse_sync_token
 from homeserver.web.bodies import check_no_nul_in_names, contains_nul, decode_body
@@ -135,6 +137,7 @@ class Send(msgspec.Struct):
     room_id: str
     event_type: str
     content: dict[str, Any]
+    sticky_duration_ms: int | None = None
 
 
 class SetState(msgspec.Struct):
@@ -142,6 +145,7 @@ class SetState(msgspec.Struct):
     event_type: str
     content: dict[str, Any]
     state_key: str = ""
+    sticky_duration_ms: int | None = None
 
 
 class Redact(msgspec.Struct):
@@ -166,14 +170,24 @@ class EventMethods:
     async def send(self, call: Call, params: Send) -> dict[str, str]:
         """Send a message event."""
         event_id = await self._sending.send_message(
-            call.caller, params.room_id, params.event_type, params.content, call.frame_id
+            call.caller,
+            params.room_id,
+            params.event_type,
+            params.content,
+            call.frame_id,
+            _sticky(params.sticky_duration_ms),
         )
         return {"event_id": event_id}
 
     async def state(self, call: Call, params: SetState) -> dict[str, str]:
         """Set a state event."""
         event_id = await self._sending.set_state(
-            call.caller, params.room_id, params.event_type, params.state_key, params.content
+            call.caller,
+            params.room_id,
+            params.event_type,
+            params.state_key,
+            params.content,
+            sticky=_sticky(params.sticky_duration_ms),
         )
         return {"event_id": event_id}
 
@@ -184,6 +198,10 @@ class EventMethods:
             call.caller, params.room_id, params.event_id, content, call.frame_id
         )
         return {"event_id": event_id}
+
+
+def _sticky(duration_ms: int | None) -> Stickiness | None:
+    return None if duration_ms is None else stickiness(duration_ms)
 
 
 class SetTypingParams(msgspec.Struct):

@@ -105,6 +105,10 @@ class RateLimitSettings(Section, frozen=True, kw_only=True):
         RateSettings,
         doc("Messages to devices that another server sends, for each server; the rest must wait."),
     ] = RateSettings(per_second=100.0, burst=5_000)
+    remote_sticky: Annotated[
+        RateSettings,
+        doc("Sticky events that another server sends, for each server; the rest must wait."),
+    ] = RateSettings(per_second=20.0, burst=2_000)
     settings: Annotated[
         RateSettings,
         doc(

@@ -33,6 +33,10 @@ UNSTABLE_PARENT_DELAY: Final = "org.matrix.msc4140.parent_delay_id"
 UNSTABLE_DELAY_ID: Final = "org.matrix.msc4140.delay_id"
 UNSTABLE_MAX_DELAY: Final = "org.matrix.msc4140.max_delay"
 UNSTABLE_DELAY_ERRCODE: Final = "org.matrix.msc4140.errcode"
+UNSTABLE_STICKY: Final = "msc4354_sticky"
+UNSTABLE_STICKY_DURATION: Final = "org.matrix.msc4354.sticky_duration_ms"
+UNSTABLE_STICKY_TTL: Final = "msc4354_sticky_duration_ttl_ms"
+UNSTABLE_STICKY_EXTENSION: Final = "org.matrix.msc4354.sticky_events"
 RTC_TRANSPORTS: Final = "/_matrix/client/unstable/org.matrix.msc4143/rtc/transports"
 RTC_FOCI: Final = "org.matrix.msc4143.rtc_foci"
 THREAD_SUBSCRIPTION: Final = (
@@ -279,6 +283,16 @@ PROPOSALS: Final = (
         specified="v1.18",
     ),
     Proposal(
+        msc=4354,
+        subject="[sticky events](sync.md#sticky-events)",
+        flags=("org.matrix.msc4354",),
+        names={
+            UNSTABLE_STICKY: "sticky",
+            UNSTABLE_STICKY_DURATION: "sticky_duration_ms",
+            UNSTABLE_STICKY_TTL: "sticky_duration_ttl_ms",
+        },
+    ),
+    Proposal(
         msc=4380,
         subject="blocking all invites",
         flags=("org.matrix.msc4380", "org.matrix.msc4380.stable"),
@@ -290,6 +304,11 @@ PROPOSALS: Final = (
         subject="[profiles](sync.md#profiles) in `/sync`",
         flags=("org.matrix.msc4429", "org.matrix.msc4429.stable"),
         names={UNSTABLE_PROFILE_FIELDS: "profile_fields", UNSTABLE_USERS: "users"},
+    ),
+    Proposal(
+        msc=4480,
+        subject="sticky events by sliding sync",
+        names={UNSTABLE_STICKY_EXTENSION: "sticky_events"},
     ),
     Proposal(
         msc=0,

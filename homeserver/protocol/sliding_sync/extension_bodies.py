@@ -6,23 +6,37 @@ Spec: MSC4186
 import msgspec
 
 from homeserver.protocol.errors import InvalidParam
-from homeserver.protocol.proposals.unstable_names import PROFILES_EXTENSION, THREADS_EXTENSION
+from homeserver.protocol.proposals.unstable_names import (
+    PROFILES_EXTENSION,
+    THREADS_EXTENSION,
+    UNSTABLE_STICKY_EXTENSION,
+)
 from homeserver.protocol.sliding_sync.request import (
     DEFAULT_MESSAGES,
+    DEFAULT_STICKY_EVENTS,
     DEFAULT_SUBSCRIPTIONS,
     MAX_PROFILE_FIELD_BYTES,
     MAX_PROFILE_FIELDS,
+    MAX_STICKY_EVENTS,
     ExtensionConfigs,
     ExtensionScope,
     ProfilesConfig,
+    StickyConfig,
     ToDeviceConfig,
     check_count,
 )
 
 PROFILES = "profiles"
+STICKY_EXTENSION = "sticky_events"
 
 
 class ToDeviceBody(msgspec.Struct):
+    enabled: bool | None = None
+    limit: int | None = None
+    since: str | None = None
+
+
+class StickyBody(msgspec.Struct):
     enabled: bool | None = None
     limit: int | None = None
     since: str | None = None
@@ -69,6 +83,8 @@ class ExtensionBodies(msgspec.Struct):
     threads: ThreadsBody | None = msgspec.field(name=THREADS_EXTENSION, default=None)
     profiles: ProfilesBody | None = None
     unstable_profiles: ProfilesBody | None = msgspec.field(name=PROFILES_EXTENSION, default=None)
+    sticky_events: StickyBody | None = None
+    unstable_sticky: StickyBody | None = msgspec.field(name=UNSTABLE_STICKY_EXTENSION, default=None)
 
     def configs(self) -> ExtensionConfigs:
         """The value. Raises `InvalidParam`."""
@@ -81,6 +97,8 @@ class ExtensionBodies(msgspec.Struct):
             _threads(self.threads),
             _profiles(PROFILES, self.profiles)
             or _profiles(PROFILES_EXTENSION, self.unstable_profiles),
+            _sticky(STICKY_EXTENSION, self.sticky_events)
+            or _sticky(UNSTABLE_STICKY_EXTENSION, self.unstable_sticky),
         )
 
 
@@ -115,3 +133,12 @@ def _profiles(name: str, body: ProfilesBody | None) -> ProfilesConfig | None:
             f"The name of a field of a profile has at most {MAX_PROFILE_FIELD_BYTES} bytes"
         )
     return ProfilesConfig(scope, frozenset(fields), name)
+
+
+def _sticky(name: str, body: StickyBody | None) -> StickyConfig | None:
+    if body is None or not body.enabled:
+        return None
+    limit = DEFAULT_STICKY_EVENTS if body.limit is None else body.limit
+    if limit < 1:
+        raise InvalidParam("`limit` of sticky events is at least 1")
+    return StickyConfig(name, body.since, min(limit, MAX_STICKY_EVENTS))

@@ -21,6 +21,8 @@ DEFAULT_MESSAGES = 100  # to the device, in one response
 DEFAULT_SUBSCRIPTIONS = 100  # to threads that changed, in one response
 MAX_PROFILE_FIELDS = 100
 MAX_PROFILE_FIELD_BYTES = 255  # of the name of one
+DEFAULT_STICKY_EVENTS = 100  # in one response
+MAX_STICKY_EVENTS = 1_000
 PRESENCE_STATES = ("online", "unavailable", "offline")
 ALL_SUBSCRIPTIONS = "*"
 
@@ -100,6 +102,15 @@ class ProfilesConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class StickyConfig:
+    """The extension for sticky events, by this name: about `limit`, above the token `since`."""
+
+    name: str
+    since: str | None = None
+    limit: int = DEFAULT_STICKY_EVENTS
+
+
+@dataclass(frozen=True, slots=True)
 class ExtensionConfigs:
     """The extensions that are enabled; `None` for those that are not.
 
@@ -113,6 +124,7 @@ class ExtensionConfigs:
     typing: ExtensionScope | None = None
     threads: int | None = None
     profiles: ProfilesConfig | None = None
+    sticky: StickyConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)

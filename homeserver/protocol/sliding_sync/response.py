@@ -120,6 +120,7 @@ class ExtensionResults:
     threads: bytes | None = None
     profiles: bytes | None = None
     profiles_name: str = ""
+    sticky: tuple[str, bytes] | None = None  # with the name of the extension
 
     def encode(self) -> bytes:
         """The member `extensions` as JSON."""
@@ -132,6 +133,8 @@ class ExtensionResults:
             members[THREADS_EXTENSION] = msgspec.Raw(self.threads)
         if self.profiles is not None:
             members[self.profiles_name] = msgspec.Raw(self.profiles)
+        if self.sticky is not None:
+            members[self.sticky[0]] = msgspec.Raw(self.sticky[1])
         if self.account_data_global or self.account_data_rooms:
             members["account_data"] = msgspec.Raw(self._account_data())
         for name, rooms in (("receipts", self.receipts), ("typing", self.typing)):

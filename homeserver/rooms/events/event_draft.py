@@ -12,11 +12,24 @@ from typing import Any, NamedTuple
 
 from homeserver.protocol.authorization.auth_types import AUTHORISING_USER
 from homeserver.protocol.event_types import MEMBER
+from homeserver.protocol.proposals.sticky_events import STICKY
 from homeserver.rooms.events.stored_event import StoredEvent
 
 THIRD_PARTY_INVITE = "third_party_invite"
 SERVER_FIELDS = frozenset({AUTHORISING_USER, THIRD_PARTY_INVITE})
 """Fields of a member event that only a server may set, which vouches for them."""
+
+
+class Stickiness(NamedTuple):
+    """For how long an event shall stick, and the name that its sender's client has for that."""
+
+    duration_ms: int
+    name: str = STICKY
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """The members of the event that say so."""
+        return {self.name: {"duration_ms": self.duration_ms}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +44,7 @@ class EventDraft:
     redacts: str | None = None  # event id, in room versions that have it outside of `content`
     target: StoredEvent | None = None  # the event of this room that is to be redacted
     is_optional: bool = False  # left out if the rules or a limit do not allow it
+    sticky: Stickiness | None = None
 
 
 @dataclass(frozen=True, slots=True)

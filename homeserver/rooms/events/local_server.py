@@ -60,6 +60,7 @@ class LocalServer:
                 depth=depth,
                 origin_server_ts=self.now_ms() if timestamp is None else timestamp,
                 redacts=draft.redacts,
+                members={} if draft.sticky is None else draft.sticky.members,
                 server_name=self.server_name,
                 key=self.key,
             )

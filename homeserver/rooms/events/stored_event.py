@@ -16,8 +16,10 @@ from homeserver.accounts.sessions.requester import DELAYED_SCOPE
 from homeserver.protocol.client_events import client_event, client_event_parts
 from homeserver.protocol.event_kinds import is_redaction
 from homeserver.protocol.events import Event
-from homeserver.protocol.proposals.unstable_names import UNSTABLE_DELAY_ID
+from homeserver.protocol.proposals.sticky_events import sticky_duration, sticky_until
+from homeserver.protocol.proposals.unstable_names import UNSTABLE_DELAY_ID, UNSTABLE_STICKY_TTL
 from homeserver.rooms.events.imported_events import is_imported
+from homeserver.streams.positions import seconds_at
 
 _encode = msgspec.json.Encoder().encode
 
@@ -60,6 +62,7 @@ class StoredEvent:
 
     __slots__ = (
         "__weakref__",
+        "_is_sticky",
         "_parts",
         "event",
         "event_nid",
@@ -110,6 +113,7 @@ class StoredEvent:
         self._parts: tuple[bytes, bytes] | None = (
             None  # before `unsigned`, and after it with `room_id`
         )
+        self._is_sticky = False  # known once there are parts
 
     def __repr__(self) -> str:
         return f"<StoredEvent {self.event.event_id} at {self.position}>"
@@ -130,6 +134,18 @@ class StoredEvent:
         if position is None or (position < 0 and is_imported(self.event)):
             return self.stored_at
         return position
+
+    @property
+    def received_ms(self) -> int:
+        """When it was first stored, in ms since the epoch, as exactly as positions follow that."""
+        return int(seconds_at(self.stored_at) * 1000)
+
+    @property
+    def sticky_until(self) -> int | None:
+        """When it stops sticking, in ms since the epoch; `None` if clients get it like others."""
+        if self.redaction is not None or sticky_duration(self.event.pdu) is None:
+            return None
+        return sticky_until(self.event, self.received_ms)
 
     def remove_from_timeline(self) -> None:
         """Show it in no timeline any more; its place in the log stays."""
@@ -188,6 +204,10 @@ class StoredEvent:
         unsigned: dict[str, Any] = {"age": max(0, now_ms - self.event.origin_server_ts)}
         if membership is not None:
             unsigned["membership"] = membership
+        if (until := self.sticky_until) is not None:
+            # Clients of today know only the second name.
+            left = min(max(0, until - now_ms), sticky_duration(self.event.pdu) or 0)
+            unsigned["sticky_duration_ttl_ms"] = unsigned[UNSTABLE_STICKY_TTL] = left
         if self.transaction is not None and device is not None:
             user_id, scope, txn_id, _ = self.transaction
             if (user_id, scope) == device:
@@ -224,8 +244,14 @@ class StoredEvent:
         parts = self._parts
         if parts is None:
             parts = self._parts = client_event_parts(self.shown, room_id=True)
+            self._is_sticky = self.sticky_until is not None
         head, tail = parts
-        is_plain = self.replaced is None and self.redaction is None and self.transaction is None
+        is_plain = (
+            self.replaced is None
+            and self.redaction is None
+            and self.transaction is None
+            and not self._is_sticky
+        )
         if is_plain and relations is None:
             age = max(0, now_ms - self.event.origin_server_ts)
             if membership is None:

@@ -141,6 +141,16 @@ class Visibility:
                 seen.append(VisibleEvent(shown, _membership_after(stored, user_id, membership)))
         return seen
 
+    async def kept(self, room: Room, events: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
+        """Those of the events that the room still keeps, by senders who are not erased.
+
+        For events that every member may see.
+        """
+        events = [each for each in events if each.event.sender not in self._erased]
+        if (cutoff := await self._lifetimes.cutoff(room)) is not None:
+            events = [each for each in events if not cutoff.has_expired(each.event, each.position)]
+        return events
+
     async def shown_to_server(
         self, room: Room, server: str, events: Sequence[StoredEvent]
     ) -> list[Event]:

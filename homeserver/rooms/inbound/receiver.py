@@ -14,7 +14,7 @@ without yielding to the reactor.
 Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from twisted.internet.defer import Deferred
@@ -25,7 +25,6 @@ from homeserver.protocol.authorization.receipt_checks import check_by_state
 from homeserver.protocol.errors import Forbidden
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.event_draft import ClientTransaction, EventDraft
-from homeserver.rooms.events.relation_rows import rows_of_redaction
 from homeserver.rooms.events.stored_event import (
     ACCEPTED,
     MAX_TOPOLOGICAL_DEPTH,
@@ -36,25 +35,21 @@ from homeserver.rooms.inbound.branches import Branches, check_accepted
 from homeserver.rooms.inbound.event_checks import CheckedEvent, EventChecker, EventsMissing
 from homeserver.rooms.inbound.outliers import Outliers
 from homeserver.rooms.inbound.received_event import ReceivedEvent, Reception
+from homeserver.rooms.inbound.recheck import restored_if_refused
+from homeserver.rooms.inbound.unshown_events import UnshownEvents
 from homeserver.rooms.resolution.auth_index import parts
 from homeserver.rooms.resolution.resolver import ResolvedState, StateResolver
-from homeserver.rooms.room.admission import NO_EFFECT, AdmittedEvent, RedactionEffect
-from homeserver.rooms.room.changes import NO_CHANGES, Changes, EventsStored, StateKey
+from homeserver.rooms.room.admission import AdmittedEvent
+from homeserver.rooms.room.changes import NO_CHANGES, Changes, StateKey
 from homeserver.rooms.room.draft_senders import PolicyServerPort
 from homeserver.rooms.room.event_rows import (
-    backward_extremity_rows,
-    event_rows,
     names_of,
-    placing_rows,
 )
 from homeserver.rooms.room.extremities import MAX_EXTREMITIES, ForwardExtremities
 from homeserver.rooms.room.preview import build_preview
 from homeserver.rooms.room.room_storage import RoomStorage, unplaced_event
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY
-from homeserver.storage.database.batch import Row
-from homeserver.storage.rooms.events import MARK_REDACTED
-from homeserver.storage.rooms.graph_edges import DELETE_BACKWARD_EXTREMITY
 
 LOOKUP_BATCH_SIZE = 2_000  # event ids
 
@@ -73,7 +68,8 @@ class PduReceiver:
         self.event_checker = EventChecker(storage, resolver)
         self._policy_servers = policy_servers
         self._branches = Branches(storage, resolver)
-        self._outliers = Outliers(storage, self.event_checker, self._log_stored)
+        self._unshown = UnshownEvents(storage)
+        self._outliers = Outliers(storage, self.event_checker, self._unshown.log_stored)
 
     @property
     def threads(self) -> ThreadPool:
@@ -124,6 +120,36 @@ class PduReceiver:
                 raise
         finally:
             writer.inbound.lock.release()
+
+    async def accept_after_all(self, writer: RoomWriter, stored: StoredEvent) -> None:
+        """Check a soft-failed event by the current state again, and accept it if that allows it.
+
+        Returns when it is durable. Raises `Unavailable` while the database is unavailable.
+        """
+        await writer.inbound.lock.acquire()
+        done: Deferred[None] | None = None
+        try:
+            if writer.inbound.partial_join is None and await self._is_allowed(writer, stored):
+                with restored_if_refused(stored) as outcome:
+                    depth, before = stored.topological_depth, ResolvedState(stored.state_before)
+                    checked = await self.event_checker.check(writer, stored, before)
+                    stored.topological_depth = depth
+                    # It is stored, but has no place in the timeline yet.
+                    checked = replace(checked, was_outlier=True)
+                    done = await self._store(writer, checked, Reception(False, False, False))
+                    outcome.is_good = True
+        finally:
+            writer.inbound.lock.release()
+        if done is not None:
+            await done
+
+    async def _is_allowed(self, writer: RoomWriter, stored: StoredEvent) -> bool:
+        """Whether the current state allows an event that it did not allow before."""
+        while True:
+            try:
+                return check_by_state(stored.event, writer.auth) is None
+            except NotInMemory as missing:
+                await missing.load()
 
     async def receive_own(
         self, writer: RoomWriter, event: Event, transaction: ClientTransaction | None = None
@@ -223,9 +249,9 @@ class PduReceiver:
         """Store an event according to the results of its checks."""
         stored = checked.stored
         if reception.is_backfilled or stored.event.event_id in writer.backward_extremities:
-            done = self._store_backfilled(writer, checked)
+            done = self._unshown.store_backfilled(writer, checked)
         elif stored.status.rejected is not None or stored.status.soft_failed is not None:
-            done = self._store_unaccepted(writer, checked)
+            done = self._unshown.store_unaccepted(writer, checked)
         else:
             done = await self._admit(writer, checked, reception)
         if (pending := checked.pending_redactions) is not None:
@@ -248,7 +274,7 @@ class PduReceiver:
         stored = checked.stored
         if reception.not_recommended is not None:
             stored.status = EventStatus(soft_failed=reception.not_recommended)
-            return self._store_unaccepted(writer, checked)
+            return self._unshown.store_unaccepted(writer, checked)
         is_join, should_send = reception.is_remote_join, reception.should_send
         is_after_gap = bool(checked.missing) if is_join else checked.is_after_gap
         while True:
@@ -271,7 +297,7 @@ class PduReceiver:
                     refusal = check_by_state(stored.event, checked.among(writer.auth))
                     if refusal is not None:
                         stored.status = EventStatus(soft_failed=refusal)
-                        return self._store_unaccepted(writer, checked)
+                        return self._unshown.store_unaccepted(writer, checked)
                 return writer.admit(admitted)
             except NotInMemory as missing:
                 await missing.load()
@@ -349,49 +375,3 @@ class PduReceiver:
             raise
         self._discard(stored, was_outlier=False)
         return False
-
-    def _store_unaccepted(self, writer: RoomWriter, checked: CheckedEvent) -> Deferred[None]:
-        """Store a rejected or soft-failed event, which changes nothing."""
-        stored = checked.stored
-        to_rows = placing_rows if checked.was_outlier else event_rows
-        rows = to_rows(self._storage.names, writer.room.room_nid, stored)
-        return self._log_stored(writer, [stored], [*rows, *checked.rows])
-
-    def _store_backfilled(self, writer: RoomWriter, checked: CheckedEvent) -> Deferred[None]:
-        """Store a backfilled event: its missing previous events are now backward extremities."""
-        self._storage.log.check_open()
-        stored, room, effect = checked.stored, writer.room, checked.effect
-        event_id, missing = stored.event.event_id, checked.backward_extremities
-        depth_above = writer.fill_gap(event_id, missing)
-        # It is less deep than the event that follows it, whatever depth it claims.
-        ceiling = writer.extremities.topological_depth if depth_above is None else depth_above - 1
-        stored.topological_depth = max(1, min(stored.topological_depth, ceiling))
-        if stored.status == ACCEPTED and not effect.is_pending:
-            stored.position = -stored.event_nid
-        to_rows = placing_rows if checked.was_outlier else event_rows
-        rows = to_rows(self._storage.names, room.room_nid, stored)
-        rows += [*checked.rows, *backward_extremity_rows(room.room_nid, missing)]
-        if effect.target is not None:
-            rows += [MARK_REDACTED.row(effect.target.event_nid, stored.event_nid)]
-            rows += rows_of_redaction(effect.target)
-        if effect.waits_for is not None:
-            rows += writer.pending_redactions.add(effect.waits_for, stored, is_backfilled=True)
-        if depth_above is not None:
-            rows.append(DELETE_BACKWARD_EXTREMITY.row(room.room_nid, event_id))
-        return self._log_stored(writer, [stored], rows, missing, effect)
-
-    def _log_stored(
-        self,
-        writer: RoomWriter,
-        events: Sequence[StoredEvent],
-        rows: Sequence[Row],
-        missing: Mapping[str, int] | None = None,
-        effect: RedactionEffect = NO_EFFECT,
-    ) -> Deferred[None]:
-        log = self._storage.log
-        log.check_open()
-        for stored in events:
-            self._storage.events.add(stored)
-        room_nid = writer.room.room_nid
-        entry = EventsStored(log.next_position(), room_nid, events, missing or {}, effect.redacted)
-        return log.append(entry, rows)

@@ -78,7 +78,7 @@ class PartialStateRecheck:
         """Check the join with the full state before it; `False` if that does not allow it."""
         assert join.position is not None, "it is in the timeline"
         self._since = join.position
-        with _restored_if_refused(join) as outcome:
+        with restored_if_refused(join) as outcome:
             checked = await self._event_checker.check(self._writer, join, full_state)
             outcome.is_good = join.status == ACCEPTED
         if not outcome.is_good:
@@ -183,7 +183,7 @@ class PartialStateRecheck:
                 roots.append(stored.state_before)
             before = await self._resolver.resolve(self._writer.room, roots)
         was = stored.status
-        with _restored_if_refused(stored) as outcome:
+        with restored_if_refused(stored) as outcome:
             checked = await self._event_checker.check(self._writer, stored, before)
             if stored.status == ACCEPTED and _is_not_recommended(was):
                 stored.status = was
@@ -262,7 +262,7 @@ class _Outcome:
 
 
 @contextmanager
-def _restored_if_refused(stored: StoredEvent) -> Iterator[_Outcome]:
+def restored_if_refused(stored: StoredEvent) -> Iterator[_Outcome]:
     """Restore an event unless the result is good: its new values would not be written.
 
     Its depth does not change in any case.

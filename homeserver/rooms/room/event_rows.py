@@ -14,6 +14,7 @@ from homeserver.protocol.events import Event
 from homeserver.rooms.events.event_draft import sending_path
 from homeserver.rooms.events.expiry_rows import expiry_rows
 from homeserver.rooms.events.relation_rows import relation_rows
+from homeserver.rooms.events.sticky_rows import sticky_rows
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.admission import AdmittedEvent
 from homeserver.rooms.room.changes import Changes, StateKey, membership_of
@@ -156,6 +157,7 @@ def admission_rows(names: Names, room: Room, admitted: AdmittedEvent, position: 
     return [
         *rows,
         *backward_extremity_rows(room.room_nid, admitted.backward_extremities),
+        *sticky_rows(admitted.stored, room.room_nid, position),
         *admitted.rows,
     ]
 

@@ -124,15 +124,18 @@ class RoomWriter:
     ) -> StoredEvent:
         """Append one event; returns when it is durable and published.
 
-        A state event that would change nothing is not sent: the current one is returned.
+        A state event that would change nothing is not sent: the current one is returned. One that
+        is sticky has an effect in any case.
 
         Raises `Forbidden` if the auth rules do not allow it, `TooLarge` and `BadJson` if it is not
         a valid event, `Unavailable` while the database is unavailable.
         """
         while True:
             try:
-                if draft.state_key is not None and (unchanged := self._unchanged(draft)):
-                    return unchanged
+                if draft.state_key is not None and draft.sticky is None:
+                    unchanged = self._unchanged(draft)
+                    if unchanged is not None:
+                        return unchanged
                 for sender in self._senders:
                     if sender.applies_to(self, draft):
                         sent = await sender.send(self, draft, transaction)

@@ -28,7 +28,9 @@ from homeserver.protocol.errors import (
     TooLarge,
 )
 from homeserver.protocol.event_format import MAX_EVENT_BYTES
+from homeserver.protocol.event_types import MEMBER
 from homeserver.protocol.proposals.unstable_names import UNSTABLE_DELAY_ERRCODE, UNSTABLE_MAX_DELAY
+from homeserver.rooms.events.event_draft import Stickiness
 from homeserver.rooms.sending.delayed_senders import DelayedSender
 from homeserver.rooms.sending.due_events import DueEvents
 from homeserver.rooms.sending.transaction_ids import transaction_key
@@ -89,6 +91,7 @@ class DelayRequest:
     delay_ms: int
     path: str
     txn_id: str | None
+    sticky: Stickiness | None = None
 
 
 class DelayedEvents:
@@ -139,6 +142,8 @@ class DelayedEvents:
                 content=content,
                 appservice=caller.appservice,
                 event_ts=caller.event_ts,
+                sticky_ms=None if request.sticky is None else request.sticky.duration_ms,
+                sticky_name=None if request.sticky is None else request.sticky.name,
                 is_rate_limited=caller.is_rate_limited,
                 delay_ms=request.delay_ms,
                 scheduled_ms=now,
@@ -207,6 +212,8 @@ class DelayedEvents:
     def _check(self, request: DelayRequest, content: bytes) -> None:
         if not self._settings.max_scheduled:
             raise Forbidden("This server allows no delayed events")
+        if request.sticky is not None and request.type == MEMBER:
+            raise InvalidParam("A membership is no sticky event")
         if request.delay_ms <= 0:
             raise InvalidParam("A delay is a positive number of milliseconds")
         if request.delay_ms > self._settings.max_delay * 1000:

@@ -10,7 +10,7 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import DELAYED_SCOPE, Requester
 from homeserver.protocol.errors import Forbidden, UserLocked
-from homeserver.rooms.events.event_draft import ClientTransaction, sending_path
+from homeserver.rooms.events.event_draft import ClientTransaction, Stickiness, sending_path
 from homeserver.rooms.sending.sending import Sending
 from homeserver.rooms.sending.transaction_ids import Transactions
 from homeserver.storage.accounts.delayed_events import DelayedEvent
@@ -47,10 +47,15 @@ class DelayedSender:
         self._rate_limits.check("message", caller)
         content = msgspec.json.decode(delayed.content)
         room_id, event_type, delay_id = delayed.room_id, delayed.type, delayed.delay_id
+        sticky = None
+        if delayed.sticky_ms is not None and delayed.sticky_name is not None:
+            sticky = Stickiness(delayed.sticky_ms, delayed.sticky_name)
         if delayed.state_key is None:
-            return await self._sending.send_message(caller, room_id, event_type, content, delay_id)
+            return await self._sending.send_message(
+                caller, room_id, event_type, content, delay_id, sticky
+            )
         return await self._sending.set_state(
-            caller, room_id, event_type, delayed.state_key, content, delay_id
+            caller, room_id, event_type, delayed.state_key, content, delay_id, sticky
         )
 
     async def find_sent(self, delayed: DelayedEvent) -> str | None:

@@ -13,6 +13,7 @@ from homeserver.rooms.discovery.aliases import Aliases
 from homeserver.rooms.events.event_draft import (
     ClientTransaction,
     EventDraft,
+    Stickiness,
     redaction_path,
     sending_path,
 )
@@ -23,6 +24,7 @@ from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.sending.relation_checks import RelationChecks
 from homeserver.rooms.sending.transaction_ids import Transactions
+from homeserver.rooms.sticky.sticky_events import StickyEvents
 
 
 class Sending:
@@ -35,7 +37,9 @@ class Sending:
         aliases: Aliases,
         relations: RelationChecks,
         membership_changes: MembershipStateEvents,
+        sticky_events: StickyEvents,
     ) -> None:
+        self._sticky_events = sticky_events
         self._membership_changes = membership_changes
         self._rooms = rooms
         self._transactions = transactions
@@ -49,18 +53,22 @@ class Sending:
         event_type: str,
         content: dict[str, Any],
         txn_id: str | None,
+        sticky: Stickiness | None = None,
     ) -> str:
         """Send a message event, once for each transaction id of its scope; returns its id.
 
-        Without transaction id each request makes an event.
+        Without transaction id each request makes an event. Raises `LimitExceeded` if too many
+        events of the user stick in the room.
         """
         redacts = content.get("redacts") if event_type == REDACTION else None
         if isinstance(redacts, str):
             content = {key: value for key, value in content.items() if key != "redacts"}
             path = sending_path(room_id, event_type)
-            return await self._redact(caller, room_id, redacts, content, path, txn_id)
+            return await self._redact(caller, room_id, redacts, content, path, txn_id, sticky)
         check_not_suspended(caller)
-        draft = EventDraft(event_type, caller.user_id, content, origin_server_ts=caller.event_ts)
+        draft = EventDraft(
+            event_type, caller.user_id, content, origin_server_ts=caller.event_ts, sticky=sticky
+        )
         path = sending_path(room_id, event_type)
         return await self._once(caller, room_id, draft, path, txn_id)
 
@@ -88,6 +96,7 @@ class Sending:
         content: dict[str, Any],
         path: str,
         txn_id: str | None,
+        sticky: Stickiness | None = None,
     ) -> str:
         room = await self._rooms.get(room_id)
         target = await self._rooms.find_event(room, event_id)
@@ -102,6 +111,7 @@ class Sending:
             origin_server_ts=caller.event_ts,
             redacts=event_id,
             target=target,
+            sticky=sticky,
         )
         return await self._once(caller, room_id, draft, path, txn_id)
 
@@ -113,11 +123,15 @@ class Sending:
         state_key: str,
         content: dict[str, Any],
         txn_id: str | None = None,
+        sticky: Stickiness | None = None,
     ) -> str:
         """Set a state event; returns its event id, or that of the current one with the same
-        content. Once for each transaction id, if there is one and it is no membership.
+        content, unless the new one is sticky. Once for each transaction id, if there is one and it
+        is no membership.
         """
         if event_type == MEMBER:
+            if sticky is not None:
+                raise InvalidParam("A membership is no sticky event")
             changes = self._membership_changes
             changed = await changes.apply(caller, room_id, state_key, content)
             return changed.event.event_id
@@ -133,6 +147,7 @@ class Sending:
             content,
             state_key=state_key,
             origin_server_ts=caller.event_ts,
+            sticky=sticky,
         )
         return await self._once(caller, room_id, draft, sending_path(room_id, event_type), txn_id)
 
@@ -153,6 +168,8 @@ class Sending:
     async def _send(
         self, writer: RoomWriter, draft: EventDraft, transaction: ClientTransaction | None = None
     ) -> StoredEvent:
+        if draft.sticky is not None and draft.sticky.duration_ms:
+            self._sticky_events.check_may_send(writer.room.room_nid, draft.sender)
         if not self._relations.has_relation(draft):
             return await writer.send(draft, transaction)
         async with self._relations.permit(writer.room, draft):

@@ -14,7 +14,7 @@ from homeserver.storage.database.database import Connection
 RETENTION_MS = 7 * 86_400_000
 COLUMNS = """delay_id, user_id, scope, txn_key, room_id, type, state_key, content, appservice,
              event_ts, is_rate_limited, delay_ms, scheduled_ms, due_ms, finalised_ms, event_id,
-             error"""
+             error, sticky_ms, sticky_name"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,8 @@ class DelayedEvent:
     finalised_ms: int | None = None
     event_id: str | None = None
     error: bytes | None = None
+    sticky_ms: int | None = None
+    sticky_name: str | None = None
 
 
 class Totals(NamedTuple):
@@ -56,8 +58,8 @@ async def insert_delayed_event(db: Connection, event: DelayedEvent) -> None:
         """
         INSERT INTO delayed_events (delay_id, user_id, scope, txn_key, room_id, type, state_key,
                                     content, appservice, event_ts, is_rate_limited, delay_ms,
-                                    scheduled_ms, due_ms)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                                    scheduled_ms, due_ms, sticky_ms, sticky_name)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
         """,
         (
             event.delay_id,
@@ -74,6 +76,8 @@ async def insert_delayed_event(db: Connection, event: DelayedEvent) -> None:
             event.delay_ms,
             event.scheduled_ms,
             event.due_ms,
+            event.sticky_ms,
+            event.sticky_name,
         ),
     )
 

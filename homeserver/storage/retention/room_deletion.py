@@ -21,6 +21,7 @@ BY_ROOM: Final = (
     "partial_rooms",
     "receipts",
     "retention_rooms",
+    "sticky_events",
     "thread_subscriptions",
     "timeline_gaps",
     "unsent_invites",

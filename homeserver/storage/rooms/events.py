@@ -158,9 +158,8 @@ FORGET_CURRENT_STATES = BatchStatement(
 class EventRow:
     """One event as stored, with the event that it replaced and its redaction, for `unsigned`.
 
-    `stored_at` is as in `StoredEvent`, and only meant for an event whose position is not above
-    zero. `state_before` is `None` for an outlier. `rejected` and `soft_failed` name the broken
-    rule.
+    `stored_at` is as in `StoredEvent`; where it is not stored, it is the position. `state_before`
+    is `None` for an outlier. `rejected` and `soft_failed` name the broken rule.
     """
 
     event: int
@@ -189,7 +188,8 @@ async def events_by_number(db: Connection, events: Sequence[int]) -> list[EventR
     async with db.cursor(row_factory=class_row(EventRow), binary=True) as cursor:
         await cursor.execute(
             """
-            SELECT e.event, e.room, e.position, COALESCE(e.stored_at, e.event) AS stored_at,
+            SELECT e.event, e.room, e.position,
+                   COALESCE(e.stored_at, GREATEST(e.position, e.event)) AS stored_at,
                    e.depth, e.event_id, e.json, e.state_before, e.state_after, e.replaces,
                    old.event_id AS replaced_id, old.json AS replaced_json,
                    redaction.event_id AS redaction_id, redaction.json AS redaction_json,

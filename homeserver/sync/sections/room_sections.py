@@ -5,6 +5,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -20,8 +21,10 @@ from homeserver.rooms.history.visibility import Visibility, VisibleEvent
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import Membership
+from homeserver.rooms.sticky.room_sticky_events import StickyEvent
 from homeserver.sync.rendering import render_for, render_state
 from homeserver.sync.sections.room_state import RoomStateSections
+from homeserver.sync.sections.sticky_sections import StickySections
 from homeserver.sync.sections.summary import summary
 from homeserver.sync.sections.timelines import (
     SharedTimelineSlice,
@@ -30,9 +33,7 @@ from homeserver.sync.sections.timelines import (
     timeline_json,
 )
 from homeserver.sync.sync_request import SyncRequest
-from homeserver.sync.update import encode, events_json, section_json
-
-NO_EVENTS = b'{"events":[]}'
+from homeserver.sync.update import NO_EVENTS, encode, events_json, section_json
 
 
 class EphemeralEvents(Protocol):
@@ -61,8 +62,10 @@ class RoomSections:
         unread: UnreadCounts,
         visibility: Visibility,
         relations: BundledAggregations,
+        sticky: StickySections,
         rooms: RoomRegistry,
     ) -> None:
+        self._sticky = sticky
         self._timelines = timelines
         self._states = states
         self._ephemeral = ephemeral
@@ -80,6 +83,7 @@ class RoomSections:
         since: int | None,
         now: int,
         account_data: Sequence[msgspec.Raw] = (),
+        sticky: Sequence[StickyEvent] = (),
         *,
         newly_joined: bool = False,
         shown: set[str] | None = None,
@@ -87,15 +91,22 @@ class RoomSections:
         """The section of a room that the user is joined to; `None` where nothing is new.
 
         `since` is `None` where the room is new to the client: in an initial sync, or because the
-        user has `newly_joined` it since. The members whose names the client needs to show the
-        section are added to `shown`.
+        user has `newly_joined` it since. `sticky` are events that it has, in its timeline or not.
+        The members whose names the client needs to show the section are added to `shown`.
         """
         parts: dict[str, bytes] = {}
-        shared = None
+        timeline: TimelineSlice | SharedTimelineSlice | None = None
         if since is None or request.full_state:
-            await self._add_full(parts, room, request, since, now, shown, limited=newly_joined)
+            timeline = await self._add_full(
+                parts, room, request, since, now, shown, limited=newly_joined
+            )
         elif room.last_position > since:
-            shared = await self._add_changes(parts, room, request, place, since, now, shown)
+            timeline = await self._add_changes(parts, room, request, place, since, now, shown)
+        shared = timeline if isinstance(timeline, SharedTimelineSlice) else None
+        if sticky:
+            events = () if timeline is None else timeline.events
+            members = partial(self._states.lazy, room, request, since=since, now=now, events=events)
+            await self._sticky.add(parts, room, request, sticky, events, members)
         ephemeral = await self._ephemeral_events(room, request, since)
         if ephemeral:
             parts["ephemeral"] = events_json(ephemeral)
@@ -165,7 +176,7 @@ class RoomSections:
         shown: set[str] | None,
         *,
         limited: bool,
-    ) -> None:
+    ) -> TimelineSlice:
         timeline = await self._timelines.cut(room, request, since or 0, now)
         if limited:
             # The client may have events from before the user left: they do not adjoin these.
@@ -180,6 +191,7 @@ class RoomSections:
         _add_shown(shown, room, timeline.events, state)
         # Clients expect these in a room that is new to them.
         parts["ephemeral"] = parts["account_data"] = NO_EVENTS
+        return timeline
 
     async def _add_changes(
         self,
@@ -190,8 +202,8 @@ class RoomSections:
         since: int,
         now: int,
         shown: set[str] | None,
-    ) -> SharedTimelineSlice | None:
-        """Add what changed; return the slice if it is the one shared by all members."""
+    ) -> SharedTimelineSlice | TimelineSlice | None:
+        """Add what changed; return the slice that was added."""
         if request.is_plain and place.position <= since:
             shared = self._timelines.shared(room, since, now, request.timeline_limit)
             if shared is not None and self._suits(request, shared):
@@ -221,7 +233,7 @@ class RoomSections:
             state += await self._states.corrected(room, request, now)
         await self._add_timeline(parts, request, timeline, state)
         _add_shown(shown, room, timeline.events, state)
-        return None
+        return timeline
 
     async def _ephemeral_events(
         self, room: Room, request: SyncRequest, since: int | None

@@ -39,6 +39,7 @@ from homeserver.sync.sliding.room_filters import RoomFilters
 from homeserver.sync.sliding.room_lists import ListReader, RoomLists
 from homeserver.sync.sliding.room_reading import RoomReading
 from homeserver.sync.sliding.room_results import RoomResults
+from homeserver.sync.sliding.sticky_extension import StickyExtension
 from homeserver.sync.sync_points import SyncPoint, SyncPoints
 from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.sync_span import SyncSpan
@@ -70,9 +71,11 @@ class Responses:
         results: RoomResults,
         extensions: Extensions,
         profiles: ProfileExtension,
+        sticky: StickyExtension,
         active_rooms: ActiveRooms,
         clock: Clock,
     ) -> None:
+        self._sticky = sticky
         self._rooms = rooms
         self._sync_points = sync_points
         self._lists = lists
@@ -300,6 +303,10 @@ class Responses:
         if wanted.threads is not None:
             await self._extensions.add_threads(
                 draft.extensions, reader, draft.state, draft.span, wanted.threads
+            )
+        if wanted.sticky is not None:
+            await self._sticky.add(
+                draft.extensions, reader, wanted.sticky, draft.span.now, draft.results
             )
         if wanted.e2ee:
             await self._extensions.add_e2ee(

@@ -103,12 +103,12 @@ def _stored(
     fields = None if profiles is None or profiles.fields is None else sorted(profiles.fields)
     return _State(
         pos,
-        state.token,
+        _bare(state.token),
         groups,
-        state.e2ee,
-        state.account_data,
-        state.threads,
-        None if profiles is None else (profiles.token, fields),
+        _bare(state.e2ee),
+        _bare(state.account_data),
+        _bare(state.threads),
+        None if profiles is None else (profiles.token[:3], fields),
         sent_profiles if any(sent_profiles) else [],
     )
 
@@ -140,6 +140,11 @@ def _rooms(stored: _State, configs: Sequence[RoomConfig]) -> dict[int, SentRoom]
 
 def _differences(nids: list[int]) -> list[int]:
     return [later - earlier for earlier, later in pairwise([0, *sorted(nids)])]
+
+
+def _bare(token: SyncToken | None) -> _Token | None:
+    """A token as it is stored: none of a connection has the position of its sticky events."""
+    return None if token is None else token[:3]
 
 
 def _token(stored: _Token | None) -> SyncToken | None:

@@ -25,6 +25,7 @@ from federation.sending.device_list_outbox import DeviceListOutbox
 from federation.sending.device_list_recipients import DeviceListRecipients
 from federation.sending.room_servers import RoomServers
 from federation.sending.sender import OutgoingSource, Sender
+from federation.sending.server_joins import ServerJoins
 from federation.sending.to_device_outbox import ToDeviceOutbox
 from homeserver.protocol.event_types import (
     DEVICE_LIST_UPDATE,
@@ -79,6 +80,8 @@ class FederatedRooms:
         self._sender = _sender(reactor, db, log, federation, room_core, encryption)
         outgoing = OutgoingSource(db, registry)
         readers.add("federation_sender", outgoing, self._sender.send, self._sender.first_unsent)
+        joins = ServerJoins(db, registry, room_core.sticky_events)
+        readers.add("server_joins", joins, self._sender.send_sticky, self._sender.first_unsent)
         recipients = DeviceListRecipients(
             db, log, registry, room_core.user_rooms, servers, self._sender
         )
@@ -102,7 +105,9 @@ class FederatedRooms:
         )
         self._apis = [
             TransactionsApi(
-                reactor, _pdu_queue(reactor, federation, room_core, remote, access), edus
+                reactor,
+                _pdu_queue(reactor, federation, room_core, remote, access, rate_limits),
+                edus,
             ),
             *_apis(db, account_core, room_core, remote, rooms, access),
             UserDevicesApi(db, encryption.directory, room_core.local_server),
@@ -141,7 +146,12 @@ class FederatedRooms:
 
 
 def _pdu_queue(
-    reactor: Any, federation: Federation, room_core: RoomCore, remote: Remote, access: RoomAccess
+    reactor: Any,
+    federation: Federation,
+    room_core: RoomCore,
+    remote: Remote,
+    access: RoomAccess,
+    limits: RateLimits,
 ) -> IncomingQueue:
     """The queue of received PDUs."""
     registry, checks = room_core.registry, remote.pdu_checks
@@ -149,7 +159,7 @@ def _pdu_queue(
         reactor, federation.client, checks, registry, room_core.out_of_room
     )
     return IncomingQueue(
-        registry, access, checks, remote.event_fetcher, rescinded_invites, remote.joining
+        registry, access, checks, remote.event_fetcher, rescinded_invites, remote.joining, limits
     )
 
 
@@ -167,6 +177,7 @@ def _sender(
         federation.destinations,
         federation.permitted,
         room_core.registry,
+        room_core.sticky_events,
         log,
         db,
         reactor,

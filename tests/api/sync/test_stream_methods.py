@@ -24,6 +24,7 @@ from homeserver.protocol.errors import (
     InvalidParam,
     MatrixError,
 )
+from homeserver.rooms.events.event_draft import Stickiness
 from homeserver.web.rate_limits import RateLimits
 
 ALICE = Requester("@alice:example.org", "PHONE")
@@ -79,12 +80,34 @@ EVENT = {"room_id": ROOM, "event_type": "m.room.message", "content": {"body": "x
 @pytest.mark.parametrize(
     ("method", "params", "expected"),
     [
-        ("send", EVENT, ("send_message", ALICE, ROOM, "m.room.message", {"body": "x"}, "txn")),
-        ("state", EVENT, ("set_state", ALICE, ROOM, "m.room.message", "", {"body": "x"})),
+        (
+            "send",
+            EVENT,
+            ("send_message", ALICE, ROOM, "m.room.message", {"body": "x"}, "txn", None),
+        ),
+        ("state", EVENT, ("set_state", ALICE, ROOM, "m.room.message", "", {"body": "x"}, None)),
+        (
+            "send",
+            {**EVENT, "sticky_duration_ms": 60_000},
+            (
+                "send_message",
+                ALICE,
+                ROOM,
+                "m.room.message",
+                {"body": "x"},
+                "txn",
+                Stickiness(60_000),
+            ),
+        ),
+        (
+            "state",
+            {**EVENT, "sticky_duration_ms": 0},
+            ("set_state", ALICE, ROOM, "m.room.message", "", {"body": "x"}, Stickiness(0)),
+        ),
         (
             "state",
             {**EVENT, "state_key": "k"},
-            ("set_state", ALICE, ROOM, "m.room.message", "k", {"body": "x"}),
+            ("set_state", ALICE, ROOM, "m.room.message", "k", {"body": "x"}, None),
         ),
         ("redact", {"room_id": ROOM, "event_id": "$e"}, ("redact", ALICE, ROOM, "$e", {}, "txn")),
         (

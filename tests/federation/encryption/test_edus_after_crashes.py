@@ -59,6 +59,7 @@ class Process:
             DestinationHealth(db, clock),
             PermittedServers(),
             core.registry,
+            core.sticky_events,
             log,
             db,
             clock,

@@ -27,7 +27,7 @@ class IncomingQueueTests(SynchronousTestCase):
         """A restart of the database loses nothing: the other server gets an error, and retries."""
         unused: Any = None
         access: Any = NoDatabase()
-        inbox = IncomingQueue(unused, access, unused, unused, unused, unused)
+        inbox = IncomingQueue(unused, access, unused, unused, unused, unused, unused)
 
         for _ in range(2):
             taking = Deferred.fromCoroutine(inbox.put("there.example", [msgspec.Raw(PDU)] * 2))

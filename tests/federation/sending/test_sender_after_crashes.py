@@ -6,6 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from federation.sending.sender import OutgoingSource, Sender
+from federation.sending.server_joins import ServerJoins
 from federation.transport.destination_health import DestinationHealth
 from federation.transport.permitted_servers import PermittedServers
 from homeserver.streams.durable_readers import STORE_SECONDS
@@ -31,6 +32,7 @@ class SendingProcess:
             health,
             PermittedServers(),
             server.core.registry,
+            server.core.sticky_events,
             server.log,
             server.db,
             self.clock,
@@ -39,11 +41,17 @@ class SendingProcess:
         self.reader = server.readers.add(
             "federation_sender", source, self.sender.send, self.sender.first_unsent
         )
+        joins = ServerJoins(server.db, server.core.registry, server.core.sticky_events)
+        self.joins = server.readers.add(
+            "server_joins", joins, self.sender.send_sticky, self.sender.first_unsent
+        )
 
     async def start(self) -> None:
         await self.reader.load()
+        await self.joins.load()
         await self.sender.start()
         self.reader.start()
+        self.joins.start()
 
     async def kill(self) -> None:
         """End, as if killed."""

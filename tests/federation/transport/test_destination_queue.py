@@ -49,8 +49,11 @@ class FakeBacklog:
             self.records.setdefault(event.room, event)
         return succeed(None)
 
-    async def newest(self, _: str, limit: int) -> list[QueuedPdu]:
+    async def missed(self, _: str, limit: int) -> list[QueuedPdu]:
         return list(self.records.values())[:limit]
+
+    async def resume_later(self, _: str, sent: Sequence[QueuedPdu]) -> None:
+        assert not sent
 
     async def mark_caught_up(self, _: str, rooms: Sequence[int]) -> None:
         if self.meanwhile is not None:

@@ -38,7 +38,11 @@ sent_rooms = st.builds(
     positions,
 )
 tokens = st.builds(
-    SyncToken, positions, st.lists(st.tuples(positions, positions)).map(tuple), st.none()
+    SyncToken,
+    positions,
+    st.lists(st.tuples(positions, positions)).map(tuple),
+    st.none(),
+    st.none(),  # the client holds the one of its sticky events
 )
 rooms = st.dictionaries(st.integers(1, 2**31 - 1), sent_rooms)
 profiles = st.none() | st.builds(SentProfiles, tokens, st.none() | st.frozensets(st.text()))

@@ -1,0 +1,1 @@
+"""Sticky events: those that still stick, in which rooms, and who gets them."""

@@ -1,0 +1,1 @@
+"""Tests of sticky events in memory."""
