@@ -134,6 +134,8 @@ class LruCache(Generic[Key, Value]):
 
     def shrink(self) -> None:
         """Evict values beyond the capacity, as `put` does."""
+        if self.size <= self.capacity:
+            return
         if self._size_of is None and self._is_pinned is None:
             while len(self._values) > self.capacity:
                 self._evicted(*self._values.popitem(last=False))

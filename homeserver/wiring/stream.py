@@ -45,7 +45,7 @@ class Stream:
                 *EventMethods(rooms.sending).methods(),
                 *EphemeralMethods(sync.typing, sync.markers).methods(),
                 *UserMethods(sync.tracker, account_core.account_data).methods(),
-                *SlidingSyncMethods(sync.sliding.api).methods(),
+                *SlidingSyncMethods(sync.sliding.api, sync.sliding.sliding_sync).methods(),
             ],
         )
         services = Services(

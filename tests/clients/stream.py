@@ -1,7 +1,8 @@
 """The client side of the WebSocket transport for tests, on the library `websockets`.
 
-Frames with an `id` are responses, all others are updates shaped like a response of `/sync`. Frames
-that arrive while another one is awaited are kept for later calls.
+Frames with an `id` are responses, those with a `conn_id` are of sliding sync, and all others are
+updates shaped like a response of `/sync`. Frames that arrive while another one is awaited are kept
+for later calls.
 """
 
 import base64
@@ -47,6 +48,7 @@ class Stream(ClosedOnExit):
         self.bytes_received = 0
         self._updates: list[Any] = []
         self._answers: dict[str, Any] = {}
+        self._sliding: dict[str, list[Any]] = {}
         self._ids = itertools.count(1)
         self._opened = open_socket(
             user, by_subprotocol=by_subprotocol, receive_buffer=receive_buffer, **query
@@ -82,6 +84,18 @@ class Stream(ClosedOnExit):
         while not self._updates:
             self._receive(deadline)
         return self._updates.pop(0)
+
+    def sliding(self, conn_id: str) -> Any:
+        """The next frame of a connection of sliding sync."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not self._sliding.get(conn_id):
+            self._receive(deadline)
+        return self._sliding[conn_id].pop(0)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no update or frame of sliding sync has arrived that no test has read."""
+        return not self._updates and not any(self._sliding.values())
 
     def messages_until(self, room_id: str, last: str) -> list[str]:
         """Bodies of a room's messages in updates, up to and with the one named `last`."""
@@ -120,6 +134,8 @@ class Stream(ClosedOnExit):
         frame = json.loads(text)
         if "id" in frame:
             self._answers[json.dumps(frame["id"])] = frame
+        elif "conn_id" in frame:
+            self._sliding.setdefault(frame["conn_id"], []).append(frame)
         else:
             self._updates.append(frame)
 

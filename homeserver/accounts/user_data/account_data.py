@@ -138,6 +138,14 @@ class AccountData:
             type_: content for (room, type_), (_, content) in entry.data.items() if room == room_id
         }
 
+    async def by_room(self, user_id: str) -> dict[str | None, dict[str, bytes]]:
+        """All contents by room id and type; the global ones are under `None`."""
+        entry = await self._cache.get(user_id)
+        found: dict[str | None, dict[str, bytes]] = {}
+        for (room, type_), (_, content) in entry.data.items():
+            found.setdefault(room, {})[type_] = content
+        return found
+
     async def of_rooms(self, user_id: str, type_: str) -> dict[str, bytes]:
         """The contents of a type by room id, of all rooms that have it."""
         entry = await self._cache.get(user_id)

@@ -29,6 +29,7 @@ from homeserver.web.routes import Auth, Route
 PATH = "/_matrix/client/v4/sync"
 MAX_BODY = 262_144  # bytes; a connection keeps what its requests ask for
 MAX_BODIES_BYTES = 16 << 20  # of decoded requests, roughly
+MAX_REQUESTS_BYTES = 4 << 20  # of requests whose decoded form is known
 NOTHING = msgspec.Raw(b"null")
 
 
@@ -88,6 +89,31 @@ class RequestBodies:
         return body
 
 
+class DeployedRequests:
+    """Reads bodies of the deployed form: most clients send the same bytes each time."""
+
+    def __init__(self) -> None:
+        cache: LruCache[bytes, RequestBody] = LruCache(
+            "deployed_sync_bodies", MAX_BODIES_BYTES, size_of=_size_of
+        )
+        self._bodies = RequestBodies(DeployedBody, cache)
+        self._parts = msgspec.json.Decoder(RequestParts)
+        self._known: LruCache[bytes, tuple[RequestBody, str]] = LruCache(
+            "deployed_sync_requests", MAX_REQUESTS_BYTES, size_of=lambda encoded, _: len(encoded)
+        )
+
+    def read(self, encoded: bytes) -> tuple[RequestBody, str]:
+        """What a request asks for, and its `conn_id`. Raises as `RequestBodies.decode` does."""
+        known = self._known.get(encoded)
+        if known is None:
+            parts: RequestParts = decode_body(self._parts, encoded or b"{}")
+            if contains_nul(encoded):
+                check_no_nul(parts)
+            body = self._bodies.decode(parts), check_name(parts.conn_id or "")
+            known = self._known.put(encoded, body)
+        return known
+
+
 class SlidingSyncApi:
     """`POST …/sync`; `max_wait` bounds the time that a request is held, in seconds."""
 
@@ -100,9 +126,7 @@ class SlidingSyncApi:
         self._accepted = RequestBodies(
             AcceptedBody, LruCache("sliding_sync_bodies", MAX_BODIES_BYTES, size_of=_size_of)
         )
-        self._deployed = RequestBodies(
-            DeployedBody, LruCache("deployed_sync_bodies", MAX_BODIES_BYTES, size_of=_size_of)
-        )
+        self._deployed = DeployedRequests()
 
     def routes(self) -> list[Route]:
         deployed = f"/_matrix/client/unstable/{SLIDING_SYNC}/sync"
@@ -113,27 +137,26 @@ class SlidingSyncApi:
 
     async def sliding_sync(self, caller: Requester, body: AcceptedParts) -> msgspec.Raw:
         """What is new for a connection, as soon as there is anything."""
-        query = SlidingSyncQuery(body.pos, body.timeout, body.set_presence)
-        return await self._sync(caller, self._accepted, query, body, Form.ACCEPTED)
+        request = self.accepted_request(body)
+        return await self._sync(caller, request, body.set_presence, Form.ACCEPTED)
+
+    def accepted_request(self, body: AcceptedParts) -> SlidingSyncRequest:
+        """The request that a body of the accepted form is."""
+        wanted, conn_id = self._accepted.decode(body), check_name(body.conn_id or "")
+        return SlidingSyncRequest(wanted, conn_id, body.pos or None, body.timeout)
 
     async def deployed_sliding_sync(
-        self, caller: Requester, query: SlidingSyncQuery, body: RequestParts
+        self, caller: Requester, query: SlidingSyncQuery, body: bytes
     ) -> msgspec.Raw:
         """The same in the form of deployed clients."""
-        return await self._sync(caller, self._deployed, query, body, Form.DEPLOYED)
+        wanted, conn_id = self._deployed.read(body)
+        request = SlidingSyncRequest(wanted, conn_id, query.pos or None, query.timeout)
+        return await self._sync(caller, request, query.set_presence, Form.DEPLOYED)
 
     async def _sync(
-        self,
-        caller: Requester,
-        bodies: RequestBodies,
-        query: SlidingSyncQuery,
-        parts: RequestParts,
-        form: Form,
+        self, caller: Requester, request: SlidingSyncRequest, set_presence: str | None, form: Form
     ) -> msgspec.Raw:
-        presence = check_presence(query.set_presence)
-        request = SlidingSyncRequest(
-            bodies.decode(parts), check_name(parts.conn_id or ""), query.pos or None, query.timeout
-        )
+        presence = check_presence(set_presence)
         device = (caller.user_id, caller.device_id, cast("State | None", presence))
         await self._presence.sync_began(*device)
         try:

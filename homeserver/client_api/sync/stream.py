@@ -40,13 +40,17 @@ COMPRESSION_LEVEL = 3  # of 9
 
 
 class StreamQuery(StateAfterQuery):
-    """The parameters: those of `/sync`, and a name for this connection of the device."""
+    """The parameters: those of `/sync`, and a name for this connection of the device.
+
+    Without `updates` the socket has only what the client calls for.
+    """
 
     since: str | None = None
     filter: str | None = None
     full_state: bool = False
     set_presence: State | None = None
     conn: str = ""
+    updates: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +230,7 @@ class StreamApi:
         opening = Opening(
             sync_request=sync_request,
             since=since,
+            updates=query.updates,
             filter_text=query.filter,
             set_presence=query.set_presence,
             connection=query.conn,

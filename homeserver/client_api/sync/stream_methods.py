@@ -20,7 +20,7 @@ from homeserver.client_api.accounts.own_data import check_own, check_room_id
 from homeserver.client_api.rooms.sticky_parameter import stickiness
 from homeserver.presence.tracker import PresenceTracker
 from homeserver.presence.user_presence import State
-from homeserver.protocol.errors import GuestAccessForbidden, Unrecognized
+from homeserver.protocol.errors import BadJson, GuestAccessForbidden, Unrecognized
 from homeserver.protocol.event_types import FULLY_READ
 from homeserver.rooms.ephemeral.read_markers import ReadMarkers
 from homeserver.rooms.ephemeral.receipts import READ, READ_PRIVATE
@@ -28,12 +28,19 @@ from homeserver.rooms.ephemeral.typing import TypingUsers
 from homeserver.rooms.events.event_draft import Stickiness
 from homeserver.rooms.sending.sending import Sending
 from homeserver.streams.sync_tokens import SyncToken, parse_sync_token
+from homeserver.sync.sliding.subscriptions import SlidingSubscriptions
 from homeserver.web.bodies import check_no_nul_in_names, contains_nul, decode_body
 from homeserver.web.rate_limits import RateLimits
 
 
 class UpdateControl(Protocol):
-    """Controls the updates of the calling socket, and knows when it closes."""
+    """Controls the updates of the calling socket, and knows when it closes.
+
+    `sliding` are its subscriptions to connections of sliding sync.
+    """
+
+    @property
+    def sliding(self) -> SlidingSubscriptions: ...
 
     def acknowledge(self, token: SyncToken) -> None:
         """The client has everything up to this token."""
@@ -102,7 +109,11 @@ class NoParams(msgspec.Struct):
 
 
 class Ack(msgspec.Struct):
-    next_batch: str
+    """What arrived: an update up to `next_batch`, or the response of a connection at `pos`."""
+
+    next_batch: str | None = None
+    pos: str | None = None
+    conn_id: str = ""
 
 
 class UseFilter(msgspec.Struct):
@@ -123,8 +134,13 @@ class SocketMethods:
         """Respond, so that the client knows that the connection works."""
 
     async def ack(self, call: Call, params: Ack) -> None:
-        """Acknowledge an update, and all those before it."""
-        call.updates.acknowledge(parse_sync_token(params.next_batch))
+        """Acknowledge an update, and all those before it, or a response of sliding sync."""
+        if params.next_batch is None and params.pos is None:
+            raise BadJson("Either `next_batch` or `pos` says what has arrived")
+        if params.next_batch is not None:
+            call.updates.acknowledge(parse_sync_token(params.next_batch))
+        if params.pos is not None:
+            call.updates.sliding.acknowledge(params.conn_id, params.pos)
 
     async def filter(self, call: Call, params: UseFilter) -> None:
         """Filter the updates from the next one on, by a filter's id or a filter."""

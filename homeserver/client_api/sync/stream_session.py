@@ -1,6 +1,7 @@
 """A session: the protocol of one WebSocket, in an object that knows no socket.
 
-The server's frames without `id` are updates, which a `Subscription` makes. The client's frames are
+The server's frames without `id` are updates, which a `Subscription` makes, and responses of sliding
+sync to which the client has subscribed. The client's frames are
 calls, `{"id", "method", "params"}`, and the response to each is `{"id", "result"}` or
 `{"id", "error"}`, in the order of completion. A session lives no longer than the access
 token that it was opened with.
@@ -32,6 +33,7 @@ from homeserver.protocol.errors import (
 )
 from homeserver.streams.sync_tokens import SyncToken
 from homeserver.sync.engine import SyncEngine
+from homeserver.sync.sliding.subscriptions import SlidingSubscriptions
 from homeserver.sync.subscription import BatchScheduler, Subscription
 from homeserver.sync.sync_request import SyncRequest
 from homeserver.web.bodies import decode_body
@@ -89,12 +91,14 @@ class Opening:
     """The parameters with which a socket was opened.
 
     `sync_request` asks for updates above the token `since`, or for an initial sync where that is
-    `None`; `filter_text` is the filter that it was built from. `connection` is the client's name
-    for this socket. `admit` checks the access token again.
+    `None`; `filter_text` is the filter that it was built from. A client that does not want
+    `updates` uses sliding sync. `connection` is the client's name for this socket. `admit` checks
+    the access token again.
     """
 
     sync_request: SyncRequest
     since: SyncToken | None
+    updates: bool
     filter_text: str | None
     set_presence: State | None
     connection: str
@@ -133,15 +137,19 @@ class StreamSession:
             self,
             services.ack_window,
         )
+        self._sliding = SlidingSubscriptions(self)
         self._presence_began: Deferred[None] | None = None
         self._calls = 0
         self._is_closed = False
         self._when_closed: dict[object, Callable[[], object]] = {}
 
     def open(self) -> None:
-        """Begin with the first update: the socket is open."""
+        """Begin with the first update, if the client wants updates: the socket is open."""
         self._presence_began = ensureDeferred(self._begin_presence())
-        self._subscription.start()
+        if self._opening.updates:
+            self._subscription.start()
+        else:
+            self._subscription.stop()
 
     def end(self) -> None:
         """End the session: the socket is closed."""
@@ -191,6 +199,10 @@ class StreamSession:
             self._transport.set_reading(False)
         ensureDeferred(self._serve(frame))
 
+    @property
+    def sliding(self) -> SlidingSubscriptions:
+        return self._sliding
+
     def acknowledge(self, token: SyncToken) -> None:
         self._subscription.acknowledge(token)
 
@@ -218,6 +230,7 @@ class StreamSession:
     def _close(self) -> None:
         self._is_closed = True
         self._subscription.stop()
+        self._sliding.stop()
         for action in list(self._when_closed.values()):
             action()
 

@@ -67,6 +67,7 @@ DELAYED_EVENTS: Final = ("org.matrix.msc4140", "org.matrix.msc4140.stable")
 SLIDING_SYNC: Final = "org.matrix.simplified_msc3575"
 THREADS: Final = "org.matrix.msc4306"
 STREAM: Final = "io.homeserver.stream"
+STREAM_ERRORS: Final = "IO.HOMESERVER.STREAM."  # before an errcode
 IMPORT: Final = "com.beeper.batch_sending"
 
 

@@ -109,7 +109,10 @@ _MEMBERS = tuple(
 
 @dataclass(slots=True)
 class ExtensionResults:
-    """What the extensions add. Values are JSON; `None` is left out."""
+    """What the extensions add. Values are JSON; `None` is left out.
+
+    `to_device_next` is the token in `to_device` from which the next request continues.
+    """
 
     to_device: bytes | None = None
     e2ee: bytes | None = None
@@ -121,9 +124,12 @@ class ExtensionResults:
     profiles: bytes | None = None
     profiles_name: str = ""
     sticky: tuple[str, bytes] | None = None  # with the name of the extension
+    to_device_next: str | None = None
 
     def encode(self) -> bytes:
         """The member `extensions` as JSON."""
+        if self == _NO_RESULTS:
+            return b"{}"
         members: dict[str, Any] = {}
         if self.to_device is not None:
             members["to_device"] = msgspec.Raw(self.to_device)
@@ -145,6 +151,9 @@ class ExtensionResults:
     def _account_data(self) -> bytes:
         rooms = {room: _json_list(events) for room, events in self.account_data_rooms.items()}
         return _encode({"global": _json_list(self.account_data_global), "rooms": rooms})
+
+
+_NO_RESULTS = ExtensionResults()
 
 
 @dataclass(slots=True)

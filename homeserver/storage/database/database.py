@@ -32,7 +32,7 @@ DatabaseError = psycopg.Error
 DatabaseUnavailable = psycopg.OperationalError  # the database does not answer now, but may later
 
 POOL_SIZE = 8
-MAX_WAITING = 1_000
+MAX_WAITING = 20_000  # clients come back all at once after a restart; WAIT_SECONDS is the bound
 WAIT_SECONDS = 10.0
 STATEMENT_TIMEOUT_SECONDS = 60
 CLOSE_SECONDS = 5.0  # for queries to end when the server stops

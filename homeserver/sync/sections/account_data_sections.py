@@ -3,6 +3,8 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#client-config
 """
 
+from collections.abc import Callable, Mapping
+
 import msgspec
 
 from homeserver.accounts.user_data.account_data import AccountData
@@ -41,11 +43,22 @@ class AccountDataSections:
     async def of_room(self, request: SyncRequest, room_id: str) -> list[msgspec.Raw]:
         """All account data of one room."""
         contents = await self._account_data.of_room(request.user_id, room_id)
-        wanted = request.filter.room.account_data
-        if not wanted.matches_room(room_id):
-            return []
-        return [
-            typed_event(event_type, content)
-            for event_type, content in contents.items()
-            if wanted.matches(event_type, None, {})
-        ]
+        return _room_events(request, room_id, contents)
+
+    async def by_room(self, request: SyncRequest) -> Callable[[str], list[msgspec.Raw]]:
+        """The same for many rooms: a function that has all account data of each."""
+        contents = await self._account_data.by_room(request.user_id)
+        return lambda room_id: _room_events(request, room_id, contents.get(room_id, {}))
+
+
+def _room_events(
+    request: SyncRequest, room_id: str, contents: Mapping[str, bytes]
+) -> list[msgspec.Raw]:
+    wanted = request.filter.room.account_data
+    if not wanted.matches_room(room_id):
+        return []
+    return [
+        typed_event(event_type, content)
+        for event_type, content in contents.items()
+        if wanted.matches(event_type, None, {})
+    ]

@@ -8,7 +8,7 @@ is dropped; one with the acknowledged `pos` again gets the answer that is right 
 Spec: MSC4186
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -26,6 +26,7 @@ NEVER: Final = 0
 BYTES = 3_000  # of an empty connection, with what belongs to it
 BYTES_OF_ROOM = 120
 BYTES_OF_USER = 150
+BYTES_OF_PLACE = 8  # of a room in the order of a list
 BYTES_OF_BODY = 8  # for each byte of the requests whose configs are kept
 MAX_REQUESTS = 4  # to `/sync` that are kept: most clients have as many configs
 MAX_ASKED_FOR = 1 << 20  # bytes of these requests
@@ -87,7 +88,9 @@ class ListedScope:
     """The rooms that the body of a request asks for, by nid, and the number of rooms in each list.
 
     `version` is that of `ListedRooms` for which it was computed. With `is_whole` each list has all
-    of its rooms in its ranges, so that their order has no effect.
+    of its rooms in its ranges, so that their order has no effect. Otherwise `orders` has all rooms
+    of each list, those with the latest activity first; `outside` are the positions of that of the
+    rooms that the user is not in, and `subscribed` the rooms of subscriptions.
     """
 
     body: RequestBody
@@ -95,6 +98,9 @@ class ListedScope:
     counts: Mapping[str, int]
     rooms: Mapping[int, ScopedRoom]
     is_whole: bool
+    orders: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    outside: Mapping[int, int] = field(default_factory=dict)
+    subscribed: Mapping[int, ScopedRoom] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -184,10 +190,13 @@ class SlidingConnection:
         rooms = len(self.state.rooms) + offered
         profiled = 0 if self.offered is None else len(self.offered.profiled)
         users = len(self.state.profiled) + profiled
+        scope = self.state.settled if self.offered is None else self.offered.settled
+        places = 0 if scope is None else sum(map(len, scope.orders.values()))
         return (
             BYTES
             + BYTES_OF_ROOM * rooms
             + BYTES_OF_USER * users
+            + BYTES_OF_PLACE * places
             + BYTES_OF_BODY * self._bytes_asked_for
         )
 
@@ -234,11 +243,15 @@ class SlidingConnection:
                 if nid not in scope.rooms:
                     rooms[nid] = sent._replace(config=NO_CONFIG)
 
-    def requests_of(self, reader: SyncRequest) -> dict[tuple[int, bool], SyncRequest]:
-        """The requests to `/sync` of a reader, as `ResponseDraft` makes and keeps them."""
+    def reader_of(self, reader: SyncRequest) -> SyncRequest:
+        """The reader of a new request: the same object as before if nothing is different."""
         if self._reader != reader or len(self._requests) > MAX_REQUESTS:
-            self._requests = {}
-        self._reader = reader
+            self._reader, self._requests = reader, {}
+        return self._reader
+
+    @property
+    def requests(self) -> dict[tuple[int, bool], SyncRequest]:
+        """The requests to `/sync` of the reader, as `ResponseDraft` makes and keeps them."""
         return self._requests
 
     def end_turn(self) -> None:

@@ -33,6 +33,7 @@ from homeserver.sync.sync_request import SyncRequest
 MAX_BYTES = 256 << 20  # of all connections in memory
 MAX_OF_DEVICE = 10  # connections of one device
 SAVE_SECONDS = 10.0  # after which what has changed is stored
+MAX_EVICTED_BYTES = 32 << 20  # of those that are not in memory any more and not stored yet
 MAX_STORED_BYTES = 262_144  # of one connection; a larger one does not outlive a restart
 MAX_SAVED = 100  # connections in one statement
 
@@ -51,11 +52,18 @@ class SlidingConnections:
             MAX_BYTES,
             size_of=lambda _, connection: connection.size,
             is_pinned=lambda connection: connection.is_in_use,
-            on_evict=lambda key, _: self._forget(key),
+            on_evict=self._evict,
+        )
+        # While the database is unavailable, the oldest are lost, and their clients begin again.
+        self._evicted: LruCache[ConnectionKey, SlidingConnection] = LruCache(
+            "evicted_sliding_sync_connections",
+            MAX_EVICTED_BYTES,
+            size_of=lambda _, connection: connection.size,
+            on_evict=lambda key, _: self._unsaved.pop(key, None),
         )
         # The `conn_id`s of each device, the least recently used one first.
         self._of_devices: dict[DeviceKey, dict[str, None]] = {}
-        self._unsaved: dict[ConnectionKey, SlidingConnection] = {}
+        self._unsaved: dict[ConnectionKey, None] = {}  # in memory or evicted
         self._begun: set[DeviceKey] = set()  # with a new connection
         self._removed: set[DeviceKey] = set()
         self._saving = PeriodicTask(
@@ -104,7 +112,7 @@ class SlidingConnections:
             self._connections.measure(key)
             self._connections.shrink()
             if is_new and request.caller.device_id is not None:
-                self._unsaved[key] = connection
+                self._unsaved[key] = None
 
     def apply(self, entries: Sequence[Any]) -> None:
         """Forget the connections of devices that were removed (called by the log)."""
@@ -115,19 +123,32 @@ class SlidingConnections:
 
     async def save(self) -> None:
         """Store the connections that have changed, and delete those that are too many."""
-        while self._unsaved:
-            await self._save_some()
-        begun, self._begun = list(self._begun), set()
-        removed, self._removed = list(self._removed), set()
-        for devices, kept in ((begun, MAX_OF_DEVICE), (removed, 0)):
-            if devices:
-                await self._db.run(delete_connections, devices, kept)
+        # What changes meanwhile is for the next time: busy clients are not saved all the time.
+        unsaved = iter(list(self._unsaved))
+        while keys := list(islice(unsaved, MAX_SAVED)):
+            await self._save_some(keys)
+        await self._delete(self._begun, MAX_OF_DEVICE)
+        await self._delete(self._removed, 0)
 
-    async def _save_some(self) -> None:
+    async def _delete(self, devices: set[DeviceKey], kept: int) -> None:
+        """Delete all but some connections of each device, and empty the set."""
+        taken = list(devices)
+        devices.clear()
+        if taken:
+            try:
+                await self._db.run(delete_connections, taken, kept)
+            except BaseException:
+                devices.update(taken)
+                raise
+
+    async def _save_some(self, keys: Sequence[ConnectionKey]) -> None:
         rows: list[ConnectionRow] = []
         numbers: dict[ConnectionKey, int] = {}
         time_slice = TimeSlice(self._clock)
-        for key, connection in list(islice(self._unsaved.items(), MAX_SAVED)):
+        for key in keys:
+            connection = self._loaded(key)
+            if connection is None:
+                continue  # it has ended meanwhile
             state = encode_connection(connection)
             if len(state) <= MAX_STORED_BYTES:
                 rows.append(ConnectionRow(*key, state, now_ms(self._clock)))
@@ -136,16 +157,20 @@ class SlidingConnections:
                 await time_slice.next()
         await self._db.run(save_connections, rows)
         for key, number in numbers.items():
-            unsaved = self._unsaved.get(key)
+            unsaved = self._loaded(key)
             if unsaved is not None and unsaved.number == number:
-                del self._unsaved[key]
+                self._unsaved.pop(key, None)
+                self._evicted.pop(key)
 
     async def _find(self, request: SyncRequest, key: ConnectionKey) -> SlidingConnection | None:
-        found = self._connections.get(key) or self._unsaved.get(key)
+        found = self._connections.get(key) or self._evicted.pop(key)
         if found is None and request.caller.device_id is not None:
             stored = await self._db.run(find_connection, *key)
             found = None if stored is None else decode_connection(stored)
         return None if found is None else self._connections.setdefault(key, found)
+
+    def _loaded(self, key: ConnectionKey) -> SlidingConnection | None:
+        return self._connections.peek(key) or self._evicted.peek(key)
 
     def _use(self, key: ConnectionKey) -> None:
         """Note a use, and end the device's least recently used connection beyond the bound."""
@@ -160,6 +185,7 @@ class SlidingConnections:
     def _end(self, key: ConnectionKey) -> None:
         """End a connection, and the request that runs on it."""
         connection = self._connections.pop(key)
+        self._evicted.pop(key)
         self._unsaved.pop(key, None)
         if connection is not None:
             connection.end_turn()
@@ -169,7 +195,9 @@ class SlidingConnections:
         for conn_id in self._of_devices.pop(device, ()):
             self._end((*device, conn_id))
 
-    def _forget(self, key: ConnectionKey) -> None:
+    def _evict(self, key: ConnectionKey, connection: SlidingConnection) -> None:
+        if key in self._unsaved:
+            self._evicted.put(key, connection)
         own = self._of_devices.get(key[:2])
         if own is not None:
             own.pop(key[2], None)

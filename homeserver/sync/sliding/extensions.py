@@ -3,7 +3,7 @@
 Spec: MSC4186
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -34,11 +34,13 @@ _RawEvents = Sequence[msgspec.Raw]
 class ExtensionUpdate:
     """The extensions of one response while it is made. `is_new` if they have anything new.
 
-    `account_data` is the changed account data of rooms by room id.
+    `account_data` is the changed account data of rooms by room id, and `all_account_data` gives all
+    of a room, once any room needs it.
     """
 
     results: ExtensionResults = field(default_factory=ExtensionResults)
     account_data: dict[str, list[msgspec.Raw]] = field(default_factory=dict)
+    all_account_data: Callable[[str], list[msgspec.Raw]] | None = None
     is_new: bool = False
 
 
@@ -80,7 +82,9 @@ class Extensions:
     ) -> None:
         """Add the account data of a room: all of it, if it is the first that the client gets."""
         if is_first:
-            events: _RawEvents = await self._account_data.of_room(request, room_id)
+            if update.all_account_data is None:
+                update.all_account_data = await self._account_data.by_room(request)
+            events: _RawEvents = update.all_account_data(room_id)
         else:
             events = update.account_data.get(room_id, ())
         if events:
@@ -124,11 +128,12 @@ class Extensions:
         messages = await self._devices.messages(request, after, upto, config.limit)
         if not messages.events and config.since is not None:
             return
-        next_batch = upto if messages.more_above is None else messages.last
+        next_batch = stream_token(upto if messages.more_above is None else messages.last)
         update.results.to_device = b'{"next_batch":%s,"events":[%s]}' % (
-            encode(stream_token(next_batch)),
+            encode(next_batch),
             b",".join(messages.events),
         )
+        update.results.to_device_next = next_batch
         update.is_new = update.is_new or bool(messages.events)
 
     async def add_threads(

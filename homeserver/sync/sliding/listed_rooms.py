@@ -30,15 +30,19 @@ MAX_ROOMS = 200_000  # about 150 bytes each
 
 
 class ListedRoom:
-    """What lists know of one room: `position` is that of its newest event, or 0."""
+    """What lists know of one room: `position` is that of its newest event, or 0.
 
-    __slots__ = ("is_encrypted", "position", "room_id", "room_type")
+    `version` is that of `ListedRooms` since which filters see the room as it is.
+    """
+
+    __slots__ = ("is_encrypted", "position", "room_id", "room_type", "version")
 
     def __init__(self, room_id: str, position: int, room_type: str | None, is_encrypted: bool):
         self.room_id = room_id
         self.position = position
         self.room_type = room_type
         self.is_encrypted = is_encrypted
+        self.version = 0
 
 
 class ListedRooms:
@@ -50,20 +54,26 @@ class ListedRooms:
         self._summaries = summaries
         self._rooms: LruCache[int, ListedRoom] = LruCache("listed_rooms", MAX_ROOMS)
         # What was published while rooms are being read, which may not see it.
-        self._loads: list[list[StateChanged]] = []
+        self._loads: dict[object, list[StateChanged]] = {}
         self.version = 0  # changes with everything but positions
 
     def apply(self, entries: Sequence[Any]) -> None:
         """Follow the log."""
         for entry in entries:
             if isinstance(entry, StateChanged):
+                room = self._rooms.peek(entry.room_nid)
                 if any(key[0] in FILTERED_BY for key in entry.changes):
                     self.version += 1
-                room = self._rooms.peek(entry.room_nid)
+                    if room is not None:
+                        room.version = self.version
                 if room is not None:
                     _follow(room, entry)
-                for missed in self._loads:
+                for missed in self._loads.values():
                     missed.append(entry)
+
+    def loaded(self, room_nid: int) -> ListedRoom | None:
+        """A room as of now, if it is in memory."""
+        return self._rooms.peek(room_nid)
 
     async def of(self, room_nids: Collection[int]) -> Mapping[int, ListedRoom]:
         """These rooms, as of now; the values belong to the cache."""
@@ -75,16 +85,18 @@ class ListedRooms:
         return found
 
     async def _load(self, room_nids: Sequence[int]) -> dict[int, ListedRoom]:
-        missed: list[StateChanged] = []
-        self._loads.append(missed)
+        load, missed = object(), list[StateChanged]()
+        self._loads[load] = missed
         try:
             loaded = await self._read(room_nids)
         finally:
-            self._loads.remove(missed)
+            del self._loads[load]
         for entry in missed:
             room = loaded.get(entry.room_nid)
             if room is not None:
                 _follow(room, entry)
+        for room in loaded.values():
+            room.version = self.version
         return {nid: self._rooms.setdefault(nid, room) for nid, room in loaded.items()}
 
     async def _read(self, room_nids: Sequence[int]) -> dict[int, ListedRoom]:

@@ -33,11 +33,13 @@ class ResponseDraft:
 
     `changed` is what changed for the user since the state, `None` where everything may have;
     `places` are the memberships of the rooms that may be looked at. `with_data` are the rooms with
-    new account data, and `direct` the direct chats, if they may have changed. `sent` is what the
-    connection has after the response, of the rooms where that changed; `requests` are those to
-    `/sync` by what is different between configs; `is_complete` says whether
-    it has all of the rooms that were asked for. `profiles` are the users of whom the rooms need
-    whole profiles, and `profiled` those whose profiles it has or, with false, drops.
+    new account data, and `direct` the direct chats, if they may have changed. `entered` are the
+    rooms in scope that were not, or not in the same way, in one of which the client has everything;
+    `None` if there is no such scope. `sent` is what the connection has after the response, of the
+    rooms where that changed; `requests` are those to `/sync` by what is different between configs;
+    `is_complete` says whether it has all of the rooms that were asked for. `profiles` are the users
+    of whom the rooms need whole profiles, and `profiled` those whose profiles it has or, with
+    false, drops.
     """
 
     request: SlidingSyncRequest
@@ -48,6 +50,7 @@ class ResponseDraft:
     places: MemberRooms
     scope: ListedScope
     requests: dict[tuple[int, bool], SyncRequest]
+    entered: Collection[int] | None = None
     direct: frozenset[int] | None = None
     with_data: set[int] = field(default_factory=set)
     extensions: ExtensionUpdate = field(default_factory=ExtensionUpdate)
@@ -72,11 +75,6 @@ class ResponseDraft:
                 reader.connection,
             )
         return found
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the client has everything of the scope up to the token of its state."""
-        return self.state.settled is self.scope
 
     def note_sent(
         self, nid: int, reading: RoomReading, scoped: ScopedRoom, result: RoomResult | None

@@ -43,7 +43,7 @@ from homeserver.sync.sliding.sticky_extension import StickyExtension
 from homeserver.sync.sync_points import SyncPoint, SyncPoints
 from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.sync_span import SyncSpan
-from homeserver.sync.user_change_queues import USER_DATA
+from homeserver.sync.user_change_queues import USER_DATA, UserChangeQueue
 
 CONCURRENT_ROOMS = 16
 
@@ -92,8 +92,8 @@ class Responses:
         """What is new for a connection in its state."""
         draft = await self._begin(request, reader, connection)
         wanted, span = request.body.extensions, draft.span
-        if draft.changed is None or draft.changed or not draft.is_settled:
-            if wanted.account_data is not None:
+        if draft.changed is None or draft.changed or draft.entered is None or draft.entered:
+            if wanted.account_data is not None and _may_have_new_data(draft):
                 await self._extensions.add_account_data(draft.extensions, reader, draft.state, span)
             await self._add_rooms(draft)
             draft.note_missed()
@@ -116,52 +116,95 @@ class Responses:
         is_new = bool(draft.results) or draft.extensions.is_new
         return Answer(draft.scope.counts, draft.results, draft.extensions.results, offered, is_new)
 
+    def has_nothing(
+        self, request: SlidingSyncRequest, connection: SlidingConnection, queue: UserChangeQueue
+    ) -> bool:
+        """Whether it is clear, without making a response, that nothing is new for a connection.
+
+        It is if the client has everything that it asks for up to its token, and nothing is in the
+        user's queue after that.
+        """
+        state, wanted = connection.state, request.body.extensions
+        return (
+            state.settled is not None
+            and state.token is not None
+            and state.settled.body is request.body
+            and not (wanted.to_device or wanted.e2ee or wanted.threads)
+            and not (wanted.sticky or wanted.profiles)
+            and queue.changed_since(state.token) == set()
+        )
+
     async def _begin(
         self, request: SlidingSyncRequest, reader: SyncRequest, connection: SlidingConnection
     ) -> ResponseDraft:
         """The draft at a sync point, with the scope of the request.
 
-        The scope is that of the request before, if the client has everything of it and it cannot
-        have changed: then only memberships of rooms that have changed are needed.
+        The scope follows from that of the request before, if the client has everything of it and
+        only something happened in rooms: then only memberships of these are needed.
         """
         state = connection.state
-        scope = state.settled
         point = await self._sync_points.take(reader.user_id, state.token)
-        if scope is None or not self._is_current(scope, request, state, point):
+        data_changed = await self._lists_depend_on_new_data(reader, state, point)
+        scope, entered = None, None
+        if not data_changed:
+            scope = self._scope_after(state.settled, request, state, point)
+        if scope is None:
             point = await self._sync_points.take(reader.user_id, state.token, all_rooms=True)
             list_reader = ListReader(reader, point.rooms, state.rooms)
             scope = await self._lists.scope(request.body, list_reader)
             connection.use_scope(scope)
-        span = SyncSpan(state.token, point.now)
-        requests = connection.requests_of(reader)
-        return ResponseDraft(
-            request, reader, state, span, point.changed, point.rooms, scope, requests
+        elif state.settled is not None:
+            entered = _entered(state.settled, scope)
+        draft = ResponseDraft(
+            request,
+            reader,
+            state,
+            SyncSpan(state.token, point.now),
+            point.changed,
+            point.rooms,
+            scope,
+            connection.requests,
+            entered,
+        )
+        if entered is None or entered:
+            draft.direct = await self._filters.direct_nids(reader.user_id)
+        return draft
+
+    async def _lists_depend_on_new_data(
+        self, reader: SyncRequest, state: ConnectionState, point: SyncPoint
+    ) -> bool:
+        """Whether account data changed by which rooms are filtered."""
+        if state.token is None or point.changed is None or USER_DATA not in point.changed:
+            return False
+        return await self._filters.depend_on_data_since(
+            reader.user_id, state.token.of_user(reader.user_id)
         )
 
-    def _is_current(
+    def _scope_after(
         self,
-        scope: ListedScope,
+        scope: ListedScope | None,
         request: SlidingSyncRequest,
         state: ConnectionState,
         point: SyncPoint,
-    ) -> bool:
-        """Whether a scope that was computed after `state` has not changed until a sync point."""
-        token, changed = state.token, point.changed
-        if (
-            token is None
-            or changed is None
-            or USER_DATA in changed
-            or scope.body is not request.body
-            or scope.version != self._lists.version
-        ):
-            return False
-        return not point.rooms or (
-            scope.is_whole
-            and all(
-                place.membership == "join" and place.position <= token.of_room(nid)
-                for nid, place in point.rooms.items()
-            )
-        )
+    ) -> ListedScope | None:
+        """What became of a scope of `state` until a sync point, if it can be told.
+
+        It cannot if the user joined or left a room. Rooms that come into the scope without a change
+        of their own need their memberships.
+        """
+        token = state.token
+        if scope is None or token is None or point.changed is None:
+            return None
+        if scope.body is not request.body:
+            return None
+        changed = {nid: place for nid in point.changed if (place := point.rooms.get(nid))}
+        for nid, place in changed.items():
+            if place.membership != "join" or place.position > token.of_room(nid):
+                return None
+        after = self._lists.scope_after(scope, changed)
+        if after is None or any(nid not in point.rooms for nid in _entered(scope, after)):
+            return None
+        return after
 
     async def _add_rooms(self, draft: ResponseDraft) -> None:
         candidates = await self._candidates(draft)
@@ -179,8 +222,6 @@ class Responses:
     async def _candidates(self, draft: ResponseDraft) -> Sequence[int]:
         """The rooms, of those in scope, that may have something new."""
         state, changed, scope = draft.state, draft.changed, draft.scope.rooms
-        if changed is None or USER_DATA in changed:
-            draft.direct = await self._filters.direct_nids(draft.reader.user_id)
         if changed is None and state.token is not None:
             known = [nid for nid in scope if nid in state.rooms]
             changed = await self._active_rooms.with_ephemeral(known, state.token)
@@ -188,8 +229,8 @@ class Responses:
         draft.with_data.update(with_data.values())
         touched = draft.with_data.union(changed or ())
         direct, sent = draft.direct, state.rooms
-        if direct is None and draft.is_settled:
-            return [nid for nid in touched if nid in scope]
+        if draft.entered is not None:
+            return [nid for nid in touched.union(draft.entered) if nid in scope]
         return [
             nid
             for nid, scoped in scope.items()
@@ -237,11 +278,7 @@ class Responses:
         live_since, now = draft.span.of_room(nid)
         if since is not None and await self._has_to_begin(draft, room, place, config, since):
             since = None
-        direct = draft.direct
-        is_dm = sent.is_dm if direct is None else nid in direct
-        if direct is None and sent is NOTHING_SENT:
-            draft.direct = await self._filters.direct_nids(draft.reader.user_id)
-            is_dm = nid in draft.direct
+        is_dm = sent.is_dm if draft.direct is None else nid in draft.direct
         return RoomReading(
             room,
             place,
@@ -312,6 +349,20 @@ class Responses:
             await self._extensions.add_e2ee(
                 draft.extensions, reader, draft.state, draft.span, draft.changed, draft.places
             )
+
+
+def _may_have_new_data(draft: ResponseDraft) -> bool:
+    """Whether the user may have account data that the client does not have."""
+    changed, state = draft.changed, draft.state
+    return changed is None or USER_DATA in changed or state.account_data is not state.token
+
+
+def _entered(before: ListedScope, after: ListedScope) -> Collection[int]:
+    """The rooms of a scope that were not, or not in the same way, in another one."""
+    if before is after:
+        return ()
+    known = before.rooms
+    return [nid for nid, scoped in after.rooms.items() if known.get(nid) != scoped]
 
 
 def _event_ids(result: RoomResult | None) -> Collection[str]:

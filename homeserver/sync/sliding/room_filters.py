@@ -8,9 +8,16 @@ from typing import Any
 
 import msgspec
 
-from homeserver.accounts.user_data.account_data import AccountData
+from homeserver.accounts.user_data.account_data import INVITE_FILTERS, AccountData
 from homeserver.concurrency.lru_cache import LruCache
-from homeserver.protocol.event_types import CREATE, DIRECT, ENCRYPTION, SPACE_CHILD, TAG
+from homeserver.protocol.event_types import (
+    CREATE,
+    DIRECT,
+    ENCRYPTION,
+    IGNORED_USER_LIST,
+    SPACE_CHILD,
+    TAG,
+)
 from homeserver.protocol.sliding_sync.request import RoomListFilters
 from homeserver.protocol.spaces import parse_child
 from homeserver.rooms.room.registry import RoomRegistry
@@ -18,6 +25,7 @@ from homeserver.rooms.room.user_rooms import MemberRooms, Membership
 from homeserver.sync.sections.invitations import Invitations
 from homeserver.sync.sliding.listed_rooms import ListedRoom
 
+FILTERED_BY_DATA = (DIRECT, TAG, IGNORED_USER_LIST, *INVITE_FILTERS)  # types of account data
 MAX_CACHED_SPACES = 5_000
 MAX_CACHED_INVITATIONS = 20_000
 MAX_CACHED_USERS = 5_000
@@ -43,6 +51,11 @@ class RoomFilters:
         self._invited: LruCache[tuple[int, int], _Traits] = LruCache(
             "invited_rooms", MAX_CACHED_INVITATIONS
         )
+
+    async def depend_on_data_since(self, user_id: str, position: int) -> bool:
+        """Whether a user's account data changed above a position by which rooms are filtered."""
+        changes = await self._account_data.changed_since(user_id, position)
+        return any(each in FILTERED_BY_DATA for _, each, _ in changes)
 
     async def direct_rooms(self, user_id: str) -> frozenset[str]:
         """The ids of the user's direct chats."""

@@ -6,7 +6,8 @@ made it so. Invites from ignored users, and blocked ones, are in no list.
 Spec: MSC4186
 """
 
-from collections.abc import Mapping, Sequence
+from bisect import insort
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from homeserver.accounts.user_data.account_data import AccountData
@@ -30,6 +31,7 @@ from homeserver.sync.sliding.room_filters import RoomFilters
 from homeserver.sync.sync_request import SyncRequest
 
 MAX_CACHED_MEMBERSHIPS = 20_000
+MAX_MOVED = 100  # rooms that change their places in a list; with more it is sorted again
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,39 +65,54 @@ class RoomLists:
             "former_memberships", MAX_CACHED_MEMBERSHIPS
         )
 
-    @property
-    def version(self) -> int:
-        """Changes with everything that filters depend on, except for a user's own data."""
-        return self._listed.version
-
     async def scope(self, body: RequestBody, reader: ListReader) -> ListedScope:
         """The rooms of a request."""
-        version = self.version
-        scoped: dict[int, ScopedRoom] = {}
-        counts: dict[str, int] = {}
-        is_whole = True
+        version = self._listed.version
+        orders: dict[str, Sequence[int]] = {}
+        outside: dict[int, int] = {}
         time_slice = TimeSlice(self._clock)
         if body.lists:
+            places = reader.places
             shown = await self._shown(reader)
             rooms = await self._listed.of(shown)
-            order = _sorted(shown, rooms, reader.places)
+            outside = {n: places[n].position for n in shown if places[n].membership != "join"}
+            order = sorted(shown, key=_Activity(rooms.__getitem__, outside), reverse=True)
             for name, config in body.lists.items():
                 if time_slice.is_over:
                     await time_slice.next()
-                passing = await self._filters.passing(
-                    reader.request.user_id, config.filters, order, rooms, reader.places
+                orders[name] = await self._filters.passing(
+                    reader.request.user_id, config.filters, order, rooms, places
                 )
-                counts[name] = len(passing)
-                in_ranges = _in_ranges(passing, config)
-                is_whole = is_whole and len(in_ranges) == len(passing)
-                _add(scoped, in_ranges, _scoped_by_list(name, config, body.extensions))
-        subscribed = await self._rooms.find_room_nids(body.subscriptions)
-        for room_id, nid in subscribed.items():
-            room_config = body.subscriptions[room_id]
+        subscribed: dict[int, ScopedRoom] = {}
+        for room_id, nid in (await self._rooms.find_room_nids(body.subscriptions)).items():
             if nid in reader.places and await self._may_subscribe(reader, nid):
-                each = _scoped_by_subscription(room_id, room_config, body.extensions)
-                _add(scoped, (nid,), each)
-        return ListedScope(body, version, counts, scoped, is_whole)
+                wanted = body.subscriptions[room_id]
+                subscribed[nid] = _scoped_by_subscription(room_id, wanted, body.extensions)
+        return _scope(body, version, orders, outside, subscribed)
+
+    def scope_after(self, scope: ListedScope, changed: Collection[int]) -> ListedScope | None:
+        """The scope after events in some rooms, in all of which the user is as before.
+
+        `None` if it has to be computed from the beginning.
+        """
+        if not scope.body.lists:
+            return scope
+        if len(changed) > MAX_MOVED:
+            return None
+        for nid in changed:
+            room = self._listed.loaded(nid)
+            if room is None or room.version > scope.version:
+                return None
+        if scope.is_whole:
+            return scope
+        activity = _Activity(self._listed.loaded, scope.outside)
+        try:
+            orders = {
+                name: _moved(order, changed, activity) for name, order in scope.orders.items()
+            }
+        except _NotLoaded:
+            return None
+        return _scope(scope.body, scope.version, orders, scope.outside, scope.subscribed)
 
     async def _shown(self, reader: ListReader) -> Sequence[int]:
         """The rooms of all lists before they are filtered."""
@@ -145,16 +162,61 @@ class RoomLists:
         return known
 
 
-def _sorted(
-    shown: Sequence[int], rooms: Mapping[int, ListedRoom], places: MemberRooms
-) -> Sequence[int]:
-    """The rooms with the latest activity first."""
+class _NotLoaded(Exception):
+    """What lists know of a room is not in memory."""
 
-    def activity(nid: int) -> int:
-        place = places[nid]
-        return rooms[nid].position if place.membership == "join" else place.position
 
-    return sorted(shown, key=activity, reverse=True)
+class _Activity:
+    """Sorts rooms: by their newest event, or as `outside` says of those the user is not in."""
+
+    def __init__(
+        self, listed: Callable[[int], ListedRoom | None], outside: Mapping[int, int]
+    ) -> None:
+        self._listed = listed
+        self._outside = outside
+
+    def __call__(self, nid: int) -> int:
+        position = self._outside.get(nid)
+        if position is not None:
+            return position
+        room = self._listed(nid)
+        if room is None:
+            raise _NotLoaded
+        return room.position
+
+
+def _moved(order: Sequence[int], changed: Collection[int], activity: _Activity) -> Sequence[int]:
+    """The order after something happened in some rooms, of which it need not have all."""
+    moved = list(order)
+    those = [nid for nid in changed if nid in moved]
+    for nid in those:
+        moved.remove(nid)
+    for nid in those:
+        insort(moved, nid, key=lambda each: -activity(each))
+    return moved
+
+
+def _scope(
+    body: RequestBody,
+    version: int,
+    orders: Mapping[str, Sequence[int]],
+    outside: Mapping[int, int],
+    subscribed: Mapping[int, ScopedRoom],
+) -> ListedScope:
+    """The scope whose lists have these rooms in these orders."""
+    scoped: dict[int, ScopedRoom] = {}
+    is_whole = True
+    for name, order in orders.items():
+        config = body.lists[name]
+        in_ranges = _in_ranges(order, config)
+        is_whole = is_whole and len(in_ranges) == len(order)
+        _add(scoped, in_ranges, _scoped_by_list(name, config, body.extensions))
+    for nid, each in subscribed.items():
+        _add(scoped, (nid,), each)
+    counts = {name: len(order) for name, order in orders.items()}
+    if is_whole:
+        return ListedScope(body, version, counts, scoped, is_whole)
+    return ListedScope(body, version, counts, scoped, is_whole, orders, outside, subscribed)
 
 
 def _in_ranges(passing: Sequence[int], config: ListConfig) -> Sequence[int]:

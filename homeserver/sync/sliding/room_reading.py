@@ -16,9 +16,9 @@ from homeserver.sync.sliding.connection import SentRoom
 from homeserver.sync.sync_request import SyncRequest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RoomReading:
-    """One room for one response: what the client has of it, and up to where it is read.
+    """One room for one response: what the client has of it, and up to where it is read. A constant.
 
     `since` is the position up to which the client has the room, `None` if it has nothing of it, or
     has to replace what it has. `live_since` is the position above which events have just occurred;

@@ -13,6 +13,8 @@ from twisted.internet.defer import Deferred
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.deferreds import fire_once
+from homeserver.concurrency.fair_slots import FairSlots, QueueFull
+from homeserver.protocol.errors import Unavailable
 from homeserver.protocol.sliding_sync.request import SlidingSyncRequest
 from homeserver.protocol.sliding_sync.response import SlidingSyncResponse
 from homeserver.sync.engine import SyncEngine
@@ -23,6 +25,10 @@ from homeserver.sync.sliding.extensions import Extensions
 from homeserver.sync.sliding.responses import Answer, Responses
 from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.user_change_queues import UserChangeQueues
+
+CONCURRENT_RETURNS = 16  # users whose rooms are read from the database
+MAX_WAITING_RETURNS = 200  # requests of one user
+MAX_WAITING_RETURNS_IN_ALL = 20_000
 
 
 class _Turn:
@@ -63,7 +69,18 @@ class SlidingSync:
         self._change_queues = change_queues
         self._lazy_members = lazy_members
         self._clock = clock
+        self._returning = FairSlots(
+            CONCURRENT_RETURNS,
+            share=2,
+            max_waiting=MAX_WAITING_RETURNS,
+            max_waiting_in_all=MAX_WAITING_RETURNS_IN_ALL,
+        )
         self._stopping = False
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the server is shutting down, so that no request waits."""
+        return self._stopping
 
     def stop(self) -> None:
         """Answer all waiting requests with what there is: the server is shutting down."""
@@ -77,9 +94,17 @@ class SlidingSync:
 
         Raises `UnknownPos`, and `InvalidParam` for an invalid token of an extension.
         """
+        response = await self.next_response(caller, request, max_wait)
+        return SlidingSyncResponse(request.pos or "") if response is None else response
+
+    async def next_response(
+        self, caller: Requester, request: SlidingSyncRequest, max_wait: float
+    ) -> SlidingSyncResponse | None:
+        """The same; `None` if another request on the connection has begun."""
         reader = await self._engine.build_request(caller, connection=request.conn_id)
         self._extensions.received(reader, request.body.extensions.to_device)
         connection = await self._connections.open(reader, request.conn_id, request.pos)
+        reader = connection.reader_of(reader)
         if request.pos is None:
             self._lazy_members.start_over(reader)
         turn = _Turn()
@@ -88,7 +113,7 @@ class SlidingSync:
             timeout = min(max(request.timeout, 0) / 1000, max_wait)
             answer = await self._wait(request, reader, connection, turn, timeout)
             if answer is None:
-                return SlidingSyncResponse(request.pos or "")
+                return None
             return self._respond(request, reader, connection, answer)
         finally:
             finish()
@@ -103,6 +128,7 @@ class SlidingSync:
     ) -> Answer | None:
         """What is new, or nothing new after `timeout` seconds; `None` if the turn is over."""
         deadline = self._clock.seconds() + timeout
+        is_returning = self._change_queues.loaded(reader.user_id) is None
         queue = await self._change_queues.queue_of(reader.user_id)
         while True:
             changed: Deferred[None] = Deferred()
@@ -111,13 +137,17 @@ class SlidingSync:
             try:
                 if turn.is_over():
                     return None
-                answer = await self._responses.make(request, reader, connection)
-                if turn.is_over():
-                    return None
                 left = deadline - self._clock.seconds()
-                is_first = connection.state.token is None
-                if answer.is_new or is_first or left <= 0 or self._stopping:
-                    return answer
+                may_wait = left > 0 and not self._stopping
+                if not may_wait or not self._responses.has_nothing(request, connection, queue):
+                    answer = await self._make(request, reader, connection, is_returning)
+                    is_returning = False
+                    if turn.is_over():
+                        return None
+                    left = deadline - self._clock.seconds()
+                    is_first = connection.state.token is None
+                    if answer.is_new or is_first or left <= 0 or self._stopping:
+                        return answer
                 alarm = self._clock.callLater(left, wake)
                 try:
                     await changed
@@ -126,6 +156,25 @@ class SlidingSync:
                         alarm.cancel()
             finally:
                 queue.waiters.discard(wake)
+
+    async def _make(
+        self,
+        request: SlidingSyncRequest,
+        reader: SyncRequest,
+        connection: SlidingConnection,
+        is_returning: bool,
+    ) -> Answer:
+        """An answer; for users of whom nothing is in memory a few at a time.
+
+        Those read a lot, and after a restart all clients return at once.
+        """
+        if not is_returning:
+            return await self._responses.make(request, reader, connection)
+        try:
+            async with self._returning.slot(reader.user_id):
+                return await self._responses.make(request, reader, connection)
+        except QueueFull as error:
+            raise Unavailable("Too many clients return at once; try again in a moment") from error
 
     def _respond(
         self,
