@@ -54,7 +54,9 @@ class DeviceListUpdates:
         invited: set[str] = set()
         for room_nid in candidates:
             place, since = memberships.get(room_nid), token.of_room(room_nid)
-            if place is not None and self._shared.may_differ(room_nid, place, since):
+            if place is None or place.membership in ("invite", "knock"):
+                continue
+            if self._shared.may_differ(room_nid, place, since):
                 # Who was away in between, the user or another, may have missed changes then.
                 lists_changed = True
                 changes = await self._shared.compare(user_id, room_nid, place, since, joined, left)

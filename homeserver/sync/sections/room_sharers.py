@@ -74,9 +74,7 @@ class RoomSharers:
         return SharerChanges(joined - left, left)
 
     def may_differ(self, room_nid: int, place: Membership, since: int) -> bool:
-        """Whether the members of a room that a user is in, or was in, may have changed."""
-        if place.membership in ("invite", "knock"):
-            return False
+        """Whether the members of a room may have changed, the user's own membership included."""
         room = self._rooms.loaded(room_nid)
         return room is None or since < room.members_changed_at or since < place.position
 

@@ -275,6 +275,16 @@ class LazyProfilesTests(ProfileUpdatesTestCase):
         self.assertEqual(lost, {self.bob.user_id: {"displayname": "bob"}})
         self.assertEqual(again, lost)
 
+    async def test_who_returns_is_sent_again(self) -> None:
+        """The client has dropped the profile meanwhile."""
+        await self.bob.say(self.room, "hello")
+        seen = [(await self.sync(self.alice, wanted=LAZY))[self.bob.user_id]]
+        for change in (self.bob.leave, self.bob.join):
+            await change(self.room)
+            seen.append((await self.sync(self.alice, wanted=LAZY))[self.bob.user_id])
+
+        self.assertEqual(seen, [{"displayname": "bob"}, None, {"displayname": "bob"}])
+
     async def test_changes_of_users_who_are_not_shown_are_sent(self) -> None:
         """The client may have them from before."""
         await self.sync(self.alice, wanted=LAZY)

@@ -47,6 +47,8 @@ actions: st.SearchStrategy[Action] = st.one_of(
     st.tuples(st.just("say"), people, rooms),
     st.tuples(st.just("window"), st.sampled_from(READERS), st.integers(-1, 1)),
     st.tuples(st.just("fields"), st.sampled_from(READERS), st.sampled_from([WANTED, FIELDS])),
+    st.tuples(st.just("return"), people, rooms),
+    st.tuples(st.just("learn"), st.sampled_from(READERS)),
     st.tuples(st.just("restart")),
 )
 
@@ -72,6 +74,11 @@ class ProfileReader:
         assert room is not None
         senders = {event["sender"] for event in events}
         self.shown |= {each for each in senders if room.membership(each) == "join"}
+
+    def want(self, fields: tuple[str, ...]) -> None:
+        """Ask for other fields; with lazy loading they may come with the next messages only."""
+        self.fields = fields
+        self.shown.clear()
 
     def drop(self, user_id: str) -> None:
         self.profiles.pop(user_id, None)
@@ -224,14 +231,10 @@ class ProfileLawTests(DatabaseTestCase):
             if what == "restart":
                 await server.stop()
                 server = await SyncServer.start(self.db, transcodes=self.transcodes)
-            elif what == "sync":
-                await readers[rest[0]].sync(server, lose=rest[1])
-            elif what == "window":
-                readers[rest[0]].end = rest[1]
-            elif what == "fields":
-                # With lazy loading another field may come only with the next message of a user.
-                readers[rest[0]].fields = rest[1]
-                readers[rest[0]].shown.clear()
+            elif what == "return":
+                await _return(server, users[rest[0]], room_ids[rest[1]], readers)
+            elif what in ("sync", "window", "fields", "learn"):
+                await _read(server, readers[rest[0]], what, *rest[1:])
             else:
                 # The authorisation rules refuse many actions of a random plan.
                 with contextlib.suppress(MatrixError):
@@ -267,6 +270,35 @@ async def _act(
         await members.kick(user, room_ids[rest[1]], users[rest[2]].user_id)
     else:
         await server.say(user, room_ids[rest[1]], "hello")
+
+
+async def _return(
+    server: SyncServer, user: Requester, room_id: str, readers: dict[str, ProfileReader]
+) -> None:
+    """Have a user leave, everybody see that, and the user come back."""
+    with contextlib.suppress(MatrixError):
+        await server.rooms.memberships.leave(user, room_id)
+        for each in readers.values():
+            await each.sync(server, lose=False)
+        await server.rooms.memberships.join(user, room_id)
+
+
+async def _read(server: SyncServer, reader: ProfileReader, what: str, *rest: Any) -> None:
+    """Do what a client does."""
+    if what == "sync":
+        await reader.sync(server, lose=rest[0])
+    elif what == "window":
+        (reader.end,) = rest
+    elif what == "fields":
+        reader.want(*rest)
+    else:
+        # It learns to show other fields while it shows no room.
+        reader.end = -1
+        reader.want(WANTED[:1])
+        await reader.sync(server, lose=False)
+        reader.want(FIELDS)
+        await reader.sync(server, lose=False)
+        reader.end = 1
 
 
 async def _check_profiles(

@@ -99,6 +99,35 @@ class ProfilesOfMembersTests(DatabaseTestCase):
 
         self.assertEqual(await self.seen(room=room), {})
 
+    async def test_who_was_removed_and_invited_again_follows_nobody(self) -> None:
+        """Until they join again; the invite alone brings nothing."""
+        bob = await self.server.user("bob")
+        room = await self.server.create_room(bob)
+        members = self.server.rooms.memberships
+        await self.set_status(bob, 1)
+        await members.join(self.alice, room)
+        await self.seen()
+        await members.kick(bob, room, self.alice.user_id)
+        await members.invite(bob, room, self.alice.user_id)
+        invited = await self.seen()
+        await members.join(self.alice, room)
+        joined = await self.seen()
+
+        self.assertEqual(invited, {bob.user_id: None})
+        self.assertEqual(joined, {bob.user_id: {FIELD: 1}})
+
+    async def test_invite_alone_brings_nothing(self) -> None:
+        """Whoever is only invited shares no room."""
+        bob = await self.server.user("bob")
+        room = await self.server.create_room(bob)
+        await self.set_status(bob, 1)
+        await self.seen()
+        await self.server.rooms.memberships.invite(bob, room, self.alice.user_id)
+        invited = await self.seen()
+        await self.server.rooms.memberships.leave(self.alice, room)
+
+        self.assertEqual((invited, await self.seen()), ({}, {}))
+
     async def test_two_rooms_with_the_same_user_bring_the_profile_once(self) -> None:
         """The user may leave one of them without any news."""
         other = await self.server.create_room(self.alice)

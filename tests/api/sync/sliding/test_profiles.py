@@ -292,6 +292,18 @@ class LazyProfilesTests(ProfilesTestCase):
 
         self.assertEqual(users.keys(), {self.alice.user_id, self.bob.user_id})
 
+    async def test_who_returns_is_sent_again(self) -> None:
+        """The client has dropped the profile meanwhile."""
+        await self.bob.say(self.room, "hello")
+        client = self.client(["displayname"], required_state=LAZY)
+        seen = [(await self.users(client))[self.bob.user_id]]
+        for change in (self.bob.leave, self.bob.join):
+            await change(self.room)
+            seen.append((await self.users(client))[self.bob.user_id])
+
+        profile = {"updated": {"displayname": "bob"}}
+        self.assertEqual(seen, [profile, None, profile])
+
     async def test_heroes_are_shown(self) -> None:
         """A chat without a name is shown by its members."""
         await self.alice.say(self.room, "hello")
@@ -302,6 +314,24 @@ class LazyProfilesTests(ProfilesTestCase):
 
 
 class RestartTests(ProfilesTestCase):
+    async def test_rooms_out_of_range_bring_other_fields_when_they_come_back(self) -> None:
+        """Also where the server does not remember any more which users the client has."""
+        await set_field(self.bob, STATUS, SWIMMING)
+        client = self.client(["displayname"], required_state=ALL)
+        lists = client.body["lists"]
+        await client.sync()
+        await client.sync(lists={})
+        await self.restart_server(self.alice, self.bob)
+        extensions = {"profiles": {"enabled": True, "fields": ["displayname", STATUS]}}
+
+        away = await self.users(client, extensions=extensions)
+        back = await self.users(client, lists=lists)
+
+        self.assertEqual(away, {self.alice.user_id: {"updated": {"displayname": "alice"}}})
+        self.assertEqual(
+            back, {self.bob.user_id: {"updated": {"displayname": "bob", STATUS: SWIMMING}}}
+        )
+
     async def test_connection_goes_on_after_a_restart(self) -> None:
         """Changes while the server was down, or right before, come; nothing else comes twice."""
         await set_field(self.bob, CALL, {})
