@@ -14,7 +14,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import comparison, delivery, footprint, initial_sync, large_scale, sending
+from benchmarks import (
+    comparison,
+    delivery,
+    footprint,
+    initial_sync,
+    large_scale,
+    requests,
+    sending,
+)
 from benchmarks.features import (
     appservices,
     delayed_events,
@@ -36,7 +44,7 @@ from benchmarks.load.population import Population
 from benchmarks.media import previews, transfers
 from tests.support.process import running_server
 
-PARTS = ("sending", "delivery", "initial_sync", "footprint")
+PARTS = ("requests", "sending", "delivery", "initial_sync", "footprint")
 MEMBERS = 100
 OVERRIDES = {"log": {"level": "WARN"}}
 GROWTH: tuple[tuple[Callable[[Population, int], list[Curve]], int], ...] = (
@@ -93,6 +101,7 @@ def run(parts: list[str], seconds: float) -> list[Figure]:
         population = Population(server, loop)
         members = population.accounts(MEMBERS)
         measures: dict[str, Callable[[], list[Figure]]] = {
+            "requests": lambda: requests.measure(population, members, seconds),
             "sending": lambda: sending.figures(
                 sending.measure(population, members, seconds),
                 sending.trivial_page(loop, server_cores, seconds),

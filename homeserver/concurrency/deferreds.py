@@ -16,6 +16,21 @@ class TimedOut(Exception):
     """Something was not done in time."""
 
 
+def run_until_waiting(coroutine: Coroutine[Deferred[Any], Any, A]) -> A | Deferred[A]:
+    """Run a coroutine: its result if it need not wait for anything, else a Deferred of it.
+
+    Raises the error of a coroutine that need not wait. Most requests are answered without waiting,
+    and then no Deferred is made.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: A = end.value
+        return result
+    # It waits for a Deferred, which the new one awaits again.
+    return Deferred.fromCoroutine(coroutine)
+
+
 def wait_for_completion(running: Deferred[Any]) -> Deferred[None]:
     """A separate Deferred for the caller that fires, without a value, when `running` does.
 

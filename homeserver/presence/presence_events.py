@@ -128,10 +128,11 @@ class PresenceEvents:
             self._add_online(found, user_id, own)
         else:
             self._add_changed(found, user_id, memberships, since)
-            new = await self._newly_joined(user_id, memberships, since, changed)
-            if new:
-                self._add_online(found, user_id, new)
-                await self._add_offline(found, user_id, new)
+            if changed is None or max(changed, default=0) > 0:  # else no room has changed
+                new = await self._newly_joined(user_id, memberships, since, changed)
+                if new:
+                    self._add_online(found, user_id, new)
+                    await self._add_offline(found, user_id, new)
         encoded = (self._event(change) for change in found.values())
         events = (
             list(encoded)
@@ -309,7 +310,9 @@ class PresenceEvents:
 
 def _is_in_one_of(memberships: MemberRooms, rooms: Iterable[int]) -> bool:
     """Whether a user with these memberships is joined to one of the rooms."""
-    return any(
-        (membership := memberships.get(room)) is not None and membership.membership == "join"
-        for room in rooms
-    )
+    # Not `any(…)`: each delivery of a change comes by here, mostly with one room.
+    for room in rooms:
+        membership = memberships.get(room)
+        if membership is not None and membership.membership == "join":
+            return True
+    return False

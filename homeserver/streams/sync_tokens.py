@@ -21,6 +21,8 @@ from homeserver.streams.shards import SHARDS, shard_of, shard_of_user
 
 MAX_AHEAD = 400  # shards that a token may name: it has to fit into the URL of a request
 
+MAX_PLAIN = len(str(MAX_POSITION))  # fewer digits are within bounds
+
 _TOKEN = re.compile(
     r"s(\d{1,19})((?:~\d{1,4}\.\d{1,19})*)(?:_(\d{1,19}))?(?:__(\d{1,19}))?", re.ASCII
 )
@@ -106,6 +108,9 @@ class SyncToken(NamedTuple):
 
 def parse_sync_token(text: str) -> SyncToken:
     """The token of a text. Raises `InvalidParam`."""
+    base_text = text[1:]
+    if len(base_text) < MAX_PLAIN and base_text.isdecimal() and text[0] == "s" and text.isascii():
+        return SyncToken(int(base_text))
     match = _TOKEN.fullmatch(text)
     if match is None or match[2].count("~") > MAX_AHEAD:
         raise InvalidParam("Not a token of this server's /sync")

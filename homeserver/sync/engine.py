@@ -14,7 +14,6 @@ from typing import Protocol
 import msgspec
 from twisted.internet.defer import Deferred
 
-from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.accounts.user_data.filters import Filters
 from homeserver.concurrency.clock import Clock
@@ -39,10 +38,16 @@ from homeserver.sync.sections.profile_sections import ProfileSections
 from homeserver.sync.sections.room_sections import EphemeralEvents, RoomSections
 from homeserver.sync.sections.sticky_sections import StickySections
 from homeserver.sync.sync_points import SyncPoints
-from homeserver.sync.sync_request import NO_FILTER, SyncRequest
+from homeserver.sync.sync_request import SyncRequest
+from homeserver.sync.sync_requests import SyncRequests
 from homeserver.sync.sync_span import SyncSpan
 from homeserver.sync.update import EncodedSections, Update
-from homeserver.sync.user_change_queues import PRESENCE, USER_DATA, UserChangeQueues
+from homeserver.sync.user_change_queues import (
+    PRESENCE,
+    USER_DATA,
+    UserChangeQueue,
+    UserChangeQueues,
+)
 
 
 class PresenceSource(Protocol):
@@ -95,7 +100,6 @@ class SyncEngine:
         self._sync_points = SyncPoints(change_queues, sources.user_rooms, sources.log)
         self._account_data = AccountDataSections(sources.account_data)
         self._user_data = sources.account_data
-        self._filters = sources.filters
         self._presence = sources.presence
         self._active_rooms = ActiveRooms(sources.db, sources.rooms, sources.ephemeral)
         self._change_queues = change_queues
@@ -105,29 +109,12 @@ class SyncEngine:
         self._clock = clock
         self._stopping = False
         self._encoded_sections: EncodedSections = {}
+        self.build_request = SyncRequests(sources.filters, sources.account_data).build
 
     def stop(self) -> None:
         """Answer all waiting requests with what there is: the server is shutting down."""
         self._stopping = True
         self._change_queues.wake_all()
-
-    async def build_request(
-        self,
-        caller: Requester,
-        *,
-        filter_text: str | None = None,
-        full_state: bool = False,
-        state_after: str | None = None,
-        connection: str | None = None,
-    ) -> SyncRequest:
-        """Build a `SyncRequest`; `filter_text` is a filter's id, or the filter as JSON."""
-        wanted = NO_FILTER
-        if filter_text:
-            wanted = await self._filters.find(caller.user_id, filter_text)
-        ignored = self._user_data.find_ignored_users(caller.user_id)
-        if ignored is None:
-            ignored = await self._user_data.ignored_users(caller.user_id)
-        return SyncRequest(caller, wanted, full_state, state_after, ignored, connection)
 
     async def follow(self, user_id: str, wake: Callable[[], None]) -> Callable[[], None]:
         """Have `wake()` called whenever something changes for the user; the result stops that."""
@@ -138,16 +125,21 @@ class SyncEngine:
     async def wait(self, request: SyncRequest, since: SyncToken, timeout: float) -> Update:
         """The update above `since`, once it is not empty; an empty one after `timeout` seconds."""
         deadline = self._clock.seconds() + timeout
-        queue = await self._change_queues.queue_of(request.user_id)
+        queue = self._change_queues.loaded(request.user_id)
+        if queue is None:
+            queue = await self._change_queues.queue_of(request.user_id)
         while True:
             changed: Deferred[None] = Deferred()
             wake = fire_once(changed)
             queue.waiters.add(wake)
             try:
-                update = await self.update(request, since)
                 left = deadline - self._clock.seconds()
-                if not update.is_empty or left <= 0 or request.full_state or self._stopping:
-                    return update
+                may_wait = left > 0 and not (request.full_state or self._stopping)
+                if not (may_wait and self._has_no_news(request, since, queue)):
+                    update = await self.update(request, since)
+                    left = deadline - self._clock.seconds()
+                    if not update.is_empty or left <= 0 or request.full_state or self._stopping:
+                        return update
                 alarm = self._clock.callLater(left, wake)
                 try:
                     await changed
@@ -156,6 +148,16 @@ class SyncEngine:
                         alarm.cancel()
             finally:
                 queue.waiters.discard(wake)
+
+    def _has_no_news(self, request: SyncRequest, since: SyncToken, queue: UserChangeQueue) -> bool:
+        """Whether it is known, without making an update, that it would be empty.
+
+        So it is for nearly every client that polls again.
+        """
+        if request.profile_fields or since.sticky is not None:
+            return False
+        changed = queue.changed_since(since)
+        return changed is not None and not changed and self._devices.has_no_news(request, since)
 
     async def update(self, request: SyncRequest, since: SyncToken | None) -> Update:
         """The update above a token, without waiting; an initial sync for `None`."""
@@ -183,10 +185,12 @@ class SyncEngine:
         if sticky:
             candidates = list(sticky & rooms.keys() | set(candidates))
         self._sticky.limit(update.span, candidates)
-        await self._add_rooms(update, request, rooms, candidates, by_room, are_cold=changed is None)
+        if changed is None or sticky or max(changed) > PRESENCE:
+            is_known = changed is not None and not sticky
+            await self._add_rooms(update, request, rooms, candidates, by_room, is_known=is_known)
+            await self._devices.add_lists(update, request, rooms, changed, candidates)
         if changed is None or min(changed, default=0) <= PRESENCE:
             await self._add_presence(update, request, changed)
-        await self._devices.add_lists(update, request, rooms, changed, candidates)
         if request.profile_fields:
             await self._profiles.add(update, request, rooms, candidates)
         return update
@@ -199,12 +203,17 @@ class SyncEngine:
         candidates: Sequence[int],
         by_room: dict[str, list[msgspec.Raw]],
         *,
-        are_cold: bool,
+        is_known: bool,
     ) -> None:
-        """Add the sections of rooms; those that `are_cold` may have to be read."""
+        """Add rooms, a few milliseconds at a time; `is_known`: it is known that these changed."""
+        if is_known and len(candidates) == 1:  # a message to many members
+            place = rooms.get(candidates[0])
+            if place is not None:
+                await self._add_room(update, request, candidates[0], place, by_room)
+            return
         time_slice = TimeSlice(self._clock)
         for index, number in enumerate(candidates):
-            if are_cold and index % PREFETCH_ROOMS == 0:
+            if not is_known and index % PREFETCH_ROOMS == 0:
                 await self._active_rooms.prefetch(rooms, candidates[index : index + PREFETCH_ROOMS])
             place = rooms.get(number)
             if place is not None:

@@ -22,7 +22,10 @@ MAX_CACHED_SECTION_BYTES = 16_384  # that a cached section may have
 
 NO_EVENTS = b'{"events":[]}'
 EncodedSections = dict[tuple[SyncToken, str, bytes], bytes]
-"""Encoded updates by the token after them, the room, and its section."""
+"""Encoded updates by the token after them, the room, and its section.
+
+For an update with nothing but a change of presence: no room, and the event.
+"""
 
 
 @dataclass(slots=True)
@@ -67,9 +70,12 @@ class Update:
 
     def _encode_shared(self) -> bytes:
         """All but what is left of the device's keys, which few have in common."""
-        if len(self.joined) != 1 or not self._is_of_joined_rooms:
+        if len(self.joined) == 1 and self._is_of_joined_rooms:
+            ((room_id, section),) = self.joined.items()
+        elif len(self.presence) == 1 and self._is_of_presence:
+            room_id, section = "", bytes(self.presence[0])
+        else:
             return self._encode()
-        ((room_id, section),) = self.joined.items()
         if len(section) > MAX_CACHED_SECTION_BYTES:
             return self._encode()
         key = self.span.token, room_id, section
@@ -82,12 +88,20 @@ class Update:
 
     @property
     def _is_of_joined_rooms(self) -> bool:
+        return not self.presence and self._has_no_more
+
+    @property
+    def _is_of_presence(self) -> bool:
+        return not self.joined and self._has_no_more
+
+    @property
+    def _has_no_more(self) -> bool:
+        """Whether it has joined rooms and presence at most."""
         return not (
             self.invited
             or self.knocked
             or self.left
             or self.account_data
-            or self.presence
             or self.to_device
             or self.users
             or self.device_lists is not NO_DEVICE_LIST_UPDATE

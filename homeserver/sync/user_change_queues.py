@@ -46,7 +46,8 @@ SUBSCRIPTIONS = DEVICE_LISTS - 2  # the user's subscriptions to threads
 MAX_QUEUED_CHANGES = 400  # of one user
 WAKE_BATCH_SIZE = 100  # users at least, before yielding to the reactor
 MAX_IMMEDIATE_AUDIENCE = 100  # users who are woken at once by a change of presence or a profile
-PRESENCE_BATCH_SECONDS = 1.0  # after which a larger audience is, for all changes together
+MAX_IMMEDIATE_READERS = 20  # users who are woken at once by a receipt of another one
+BATCH_SECONDS = 1.0  # after which a larger audience is, for all changes together
 log = Logger()
 
 
@@ -186,7 +187,7 @@ class UserChangeQueues:
                 if entry.receipt_type == PRIVATE:
                     self._add_for_user(entry.user_id, entry.position, entry.room, changed)
                 else:
-                    self._add_for_room(entry.room, entry.position, changed)
+                    self._add_for_receipt(entry, changed)
             elif isinstance(entry, PresenceChanged):
                 self._add_for_presence(entry, changed)
             elif isinstance(entry, AccountDataChanged):
@@ -239,7 +240,7 @@ class UserChangeQueues:
         is_due = bool(self._postponed)
         self._postponed.update(queue for queue in queues if queue.waiters)
         if self._postponed and not is_due:
-            self._clock.callLater(PRESENCE_BATCH_SECONDS, self._wake_postponed)
+            self._clock.callLater(BATCH_SECONDS, self._wake_postponed)
 
     def _wake_postponed(self) -> None:
         queues, self._postponed = self._postponed, set()
@@ -264,6 +265,19 @@ class UserChangeQueues:
         for queue in self._by_room.get(room, ()):
             queue.add(position, room)
             changed.add(queue)
+
+    def _add_for_receipt(self, entry: ReceiptChanged, changed: set[UserChangeQueue]) -> None:
+        readers: set[UserChangeQueue] = set()
+        self._add_for_room(entry.room, entry.position, readers)
+        if len(readers) <= MAX_IMMEDIATE_READERS:
+            changed |= readers
+            return
+        # Each message in a large room is followed by a receipt of each reader: these wake everybody
+        # together. The user's other devices hide their notifications at once.
+        own = self._queues.peek(entry.user_id)
+        if own in readers:
+            changed.add(own)
+        self._postpone_wake(readers)
 
     def _add_for_user(
         self, user_id: str, position: int, what: int, changed: set[UserChangeQueue]

@@ -8,6 +8,7 @@ peer on a Unix socket is a proxy of this machine and is always trusted.
 import ipaddress
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
@@ -63,6 +64,7 @@ def peer_text(peer: IAddress) -> str:
     return ""
 
 
+@lru_cache(maxsize=10_000)
 def network_of(address: str) -> str:
     """The party of an address: itself, or its 64-bit network, all of which one host may have."""
     parsed = _parse(address)

@@ -5,7 +5,9 @@ found when the route is registered, not when the first request arrives.
 """
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
+from copy import copy
 from functools import lru_cache
 from typing import Any, Protocol, get_origin, get_type_hints
 
@@ -13,6 +15,7 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.byte_stream import ByteStream
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import InvalidParam, MissingParam, NotJson
 from homeserver.web.bodies import (
     check_no_nul,
@@ -20,8 +23,14 @@ from homeserver.web.bodies import (
     contains_nul,
     decode_body,
 )
+from homeserver.web.query import parse_query
 from homeserver.web.routes import Auth, Route
 
+MAX_REMEMBERED = 1_000  # queries of a route
+MAX_REMEMBERED_BYTES = 512
+
+# Nothing in it is encoded, so that a name is found as it is.
+_PLAIN_QUERY = re.compile(rb"[-.~\w=&]*", re.ASCII)
 _SPECIAL = ("caller", "origin", "body", "query", "request")
 
 _Signature = tuple[Mapping[str, inspect.Parameter], Mapping[str, Any]]  # parameters and types
@@ -37,6 +46,10 @@ class RequestContent(Protocol):
     @property
     def stream(self) -> ByteStream | None:
         """The body while it arrives, if the handler asked for it."""
+
+    @property
+    def query(self) -> bytes:
+        """The query string."""
 
     @property
     def parameters(self) -> dict[str, list[str]]:
@@ -76,7 +89,12 @@ class Arguments:
         self._body = None
         if not self.is_body_streamed:
             self._body = _body_reader(route, parameters.get("body"), hints.get("body"))
-        self._query = _query_reader(hints["query"]) if "query" in parameters else None
+        self._query: Callable[[RequestContent], Any] | None = None
+        if "query" in parameters:
+            read = _query_reader(hints["query"])
+            self._query = lambda request: read(request.parameters)
+            if route.varies is not None:
+                self._query = RepeatedQueries(read, route.varies).read
 
     def fill(
         self, path_values: list[str], caller: Requester | None, request: RequestContent
@@ -85,13 +103,15 @@ class Arguments:
 
         Raises `NotJson`, `BadJson`, `InvalidParam` or `MissingParam`.
         """
-        arguments: dict[str, Any] = dict(zip(self._path_names, path_values, strict=True))
+        arguments: dict[str, Any] = {}
+        if path_values:
+            arguments = dict(zip(self._path_names, path_values, strict=True))
         if self._caller:
             arguments["caller"] = caller
         if self._origin:
             arguments["origin"] = request.origin
         if self._query is not None:
-            arguments["query"] = self._query(request.parameters)
+            arguments["query"] = self._query(request)
         if self._body is not None:
             arguments["body"] = self._body(request.body)
         elif self.is_body_streamed:
@@ -99,6 +119,39 @@ class Arguments:
         if self._request:
             arguments["request"] = request
         return arguments
+
+
+class RepeatedQueries:
+    """Reads the query parameters of requests that clients repeat with one of them changed.
+
+    The others are the same in nearly all of them, so what they were converted to is remembered by
+    their bytes. `varies` is the one that changes, a `str`.
+    """
+
+    def __init__(self, read: Callable[[dict[str, list[str]]], Any], varies: str) -> None:
+        self._read = read
+        self._varies = varies
+        self._name = varies.encode()
+        self._prefix = self._name + b"="
+        self._known: LruCache[bytes, Any] = LruCache("", MAX_REMEMBERED)
+
+    def read(self, request: RequestContent) -> Any:
+        """The parameters of a request. Raises `InvalidParam` or `MissingParam`."""
+        query = request.query
+        at = query.find(self._prefix)
+        is_usual = at == 0 or (at > 0 and query[at - 1 : at] == b"&")
+        if not is_usual or len(query) > MAX_REMEMBERED_BYTES or not _PLAIN_QUERY.fullmatch(query):
+            return self._read(request.parameters)
+        value, _, after = query[at + len(self._prefix) :].partition(b"&")
+        others = query[:at] + after
+        if self._name in others or b"access_token" in others:
+            return self._read(request.parameters)
+        known = self._known.get(others)
+        if known is None:
+            known = self._known.put(others, self._read(parse_query(others)))
+        found = copy(known)
+        setattr(found, self._varies, value.decode())
+        return found
 
 
 def _signature_of(handler: Callable[..., Any]) -> _Signature:

@@ -1,7 +1,6 @@
 """One HTTP request: its head and body as values, and its response, written once and in one piece,
 or part by part. The body may be a stream, too.
 
-Built on Twisted's request, without what a JSON API never needs: forms, cookies, temporary files.
 The sink gets a request as soon as its head has arrived, so that a body which is too large is
 refused before it is read, and so is the body of a request that will be refused in any case. Such a
 refusal closes the connection, but only after the rest of the body was read and discarded: otherwise
@@ -18,16 +17,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
-from twisted.web import http
-from twisted.web.http import HTTPChannel
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.byte_stream import ByteStream
 from homeserver.concurrency.memory_budget import Reservation
 from homeserver.protocol.errors import LimitExceeded, MatrixError, TooLarge
-from homeserver.web.authentication import find_token
-from homeserver.web.channel import Channel
+from homeserver.web.connection.channel import Channel
+from homeserver.web.connection.request_heads import RequestHead
 from homeserver.web.query import parse_query
 from homeserver.web.writing import Pacer, write_now
 
@@ -35,6 +31,8 @@ CLIENT_GONE = 499  # logged, never sent: the client has disconnected
 MAX_DRAINED = 16 * 1_048_576  # bytes of a body that are read after its refusal, before the abort
 DRAIN_SECONDS = 10.0
 RETRY_AFTER_MS = 2_000
+LAST_CHUNK = b"0\r\n\r\n"
+SLASH = ord("/")
 
 
 class BodyIncomplete(MatrixError):
@@ -61,58 +59,116 @@ class RequestSink(Protocol):
     def client_gone(self, request: "Request") -> None:
         """The connection was lost before the response."""
 
+    def log(self, request: "Request") -> None:
+        """The response was sent: record it."""
+
 
 @dataclass(frozen=True, slots=True)
 class BodyLimit:
-    """The maximum number of bytes of a body, and the error for larger ones.
+    """The maximum number of bytes of a body, and the error for larger ones if it is not `TooLarge`.
 
     With `is_streamed` the request is handled while its body arrives (`routes.py`).
     """
 
     size: int
-    error: Exception
+    error: Exception | None = None
     is_streamed: bool = False
 
+    def exceeded(self) -> Exception:
+        """The error for a larger body."""
+        return self.error or TooLarge(f"The body may have at most {self.size} bytes")
 
-class Request(http.Request):
+
+NO_BODY = BodyLimit(0)
+
+
+class Request:
     """A request and its response.
 
     `id` is this server's name for it, in logs and in the message of an internal error. `caller` is
     set once the token was checked, `origin` once the signature of a server was. `label` is the path
     pattern of its route, for metrics, `hides_path` whether the log has it, too, in place of the
-    path, and `context` belongs to the sink.
+    path, and `context` belongs to the sink. `code` is the status of the response. `announced` is
+    the number of bytes of the body, according to the head.
     """
 
-    caller: Requester | None = None
-    origin: str | None = None
-    label = ""
-    hides_path = False
-    context: Any = None
-    content: Any = None
-    body = b""
-    stream: ByteStream | None = None
-    query = b""
-    announced: int | None = None  # bytes of the body, according to the head
-    running: Deferred[Any] | None = None
-    _parameters: dict[str, list[str]] | None = None
-    _address: str | None = None
-    _limit = BodyLimit(0, TooLarge("The body must be empty"))
-    _memory: Reservation | None = None
-    _received = 0
-    _drained = 0
-    _refused = False
-    _is_received = False
+    __slots__ = (
+        "_address",
+        "_buffer",
+        "_drained",
+        "_is_chunked",
+        "_is_received",
+        "_limit",
+        "_memory",
+        "_pacer",
+        "_parameters",
+        "_received",
+        "announced",
+        "body",
+        "caller",
+        "code",
+        "connection",
+        "context",
+        "disconnected",
+        "fields",
+        "has_begun",
+        "hides_path",
+        "id",
+        "is_http_1_0",
+        "is_refused",
+        "label",
+        "method",
+        "origin",
+        "path",
+        "query",
+        "running",
+        "site",
+        "started",
+        "stream",
+        "uri",
+    )
 
     def __init__(
-        self, connection: Channel, site: RequestSink, request_id: str, started: float
+        self,
+        connection: Channel,
+        head: RequestHead,
+        site: RequestSink,
+        request_id: str,
+        started: float,
     ) -> None:
-        super().__init__(connection)
         self.connection = connection
+        self.method, uri, self.is_http_1_0, self.fields = head
+        self.uri = uri
+        if uri[0] != SLASH:
+            uri = _origin_form(uri)
+        self.path, _, self.query = uri.partition(b"?")
         self.site = site
         self.id = request_id
         self.started = started
+        self.caller: Requester | None = None
+        self.origin: str | None = None
+        self.label = ""
+        self.hides_path = False
+        self.context: Any = None
+        self.code = 200
+        self.body = b""
+        self.announced: int | None = None
+        self.stream: ByteStream | None = None
+        self.running: Deferred[Any] | None = None
+        self.disconnected = False
+        self.has_begun = False
+        self.is_refused = False
+        self._limit = NO_BODY
+        self._is_chunked = False
+        self._is_received = False
+        self._received = 0
+        self._drained = 0
+        self._pacer: Pacer | None = None
+        self._parameters: dict[str, list[str]] | None = None
+        self._address: str | None = None
+        self._memory: Reservation | None = None
         # One block of memory, which the system gets back: many small ones would leave holes.
-        self._buffer = bytearray()
+        self._buffer: bytearray | None = None
 
     @property
     def logged_path(self) -> str:
@@ -133,54 +189,42 @@ class Request(http.Request):
             connection = self.connection
             self._address = connection.peer
             if connection.trusted:
-                forwarded = self.requestHeaders.getRawHeaders(b"X-Forwarded-For")
+                forwarded = self.fields.values(b"x-forwarded-for")
                 if forwarded:
                     texts = [value.decode("latin-1") for value in forwarded]
                     self._address = connection.proxies.client(connection.peer, texts)
         return self._address
 
-    @property
-    def disconnected(self) -> bool:
-        """Whether the client has disconnected."""
-        return self._disconnected
-
     def header(self, name: bytes) -> str | None:
         """The value of a header, or `None` if it is missing or sent more than once."""
-        values = self.requestHeaders.getRawHeaders(name)
-        return values[0].decode("latin-1") if values is not None and len(values) == 1 else None
+        values = self.fields.values(name.lower())
+        return values[0].decode("latin-1") if len(values) == 1 else None
 
     @property
     def authorizations(self) -> list[str]:
         """The values of all `Authorization` headers: a server may sign with several keys."""
-        values = self.requestHeaders.getRawHeaders(b"Authorization") or ()
-        return [value.decode("latin-1") for value in values]
+        return [value.decode("latin-1") for value in self.fields.values(b"authorization")]
 
     def token(self) -> str | None:
         """The access token. Raises `MissingToken` if it is malformed."""
-        headers = self.requestHeaders
-        return find_token(
-            headers.getRawHeaders(b"Authorization"),
-            self.query,
-            headers.getRawHeaders(b"Sec-WebSocket-Protocol"),
-        )
+        return self.fields.token(self.query)
 
     def send(self, status: int, head: bytes, body: bytes) -> None:
         """Write the response: `head` is the status line and all headers, with the empty line."""
-        if self._disconnected:
+        if self.disconnected:
             return
         self.code = status
-        self.sentLength = 0 if self.method == b"HEAD" else len(body)
-        write_now(self.connection.transport, head + body if self.sentLength else head)
-        self.startedWriting = 1
-        if not self._refused:
-            http.Request.finish(self)
+        self.has_begun = True
+        data = head if self.method == b"HEAD" else head + body
+        write_now(self.connection.transport, data)
+        if not self.is_refused:
+            self._finish()
 
     def begin(self, status: int, head: bytes, *, chunked: bool) -> None:
         """Write the head of a response whose parts follow by `send_parts`."""
         self.code = status
-        self.chunked = chunked and self.method != b"HEAD"
-        self.sentLength = 0
-        self.startedWriting = 1
+        self._is_chunked = chunked
+        self.has_begun = True
         write_now(self.connection.transport, head)
 
     async def send_parts(self, first: bytes, rest: AsyncGenerator[bytes, None]) -> bool:
@@ -189,33 +233,27 @@ class Request(http.Request):
         Each part is written when the client has read the former ones. A client that does not read
         is disconnected by the channel's deadline.
         """
-        pacer = Pacer()
-        # A connection that the channel has begun to close does not notify its producer any more.
-        self.notifyFinish().addBoth(lambda _: pacer.stopProducing())
-        http.Request.registerProducer(self, pacer, True)
+        connection = self.connection
+        self._pacer = connection.producer = pacer = Pacer()
         try:
-            http.Request.write(self, first)
+            self._write_part(first)
             while True:
                 if pacer.is_paused:
-                    self.connection.expect_reading(is_awaited=True)
+                    connection.expect_reading(is_awaited=True)
                     await pacer.resumed()
-                    self.connection.expect_reading(is_awaited=False)
-                part = None if self._disconnected else await anext(rest, None)
+                    connection.expect_reading(is_awaited=False)
+                part = None if self.disconnected else await anext(rest, None)
                 if part is None:
                     break
-                http.Request.write(self, part)
+                self._write_part(part)
         finally:
-            if not self._disconnected:
-                http.Request.unregisterProducer(self)
-        if self._disconnected:
+            self._pacer = connection.producer = None
+        if self.disconnected:
             return False
-        http.Request.finish(self)
+        if self._is_chunked:
+            self._write(LAST_CHUNK)
+        self._finish()
         return True
-
-    @property
-    def is_http_1_0(self) -> bool:
-        """Whether the client knows no chunks."""
-        return self.clientproto == b"HTTP/1.0"
 
     def release_body(self) -> None:
         """Discard the body, and release the memory that was reserved for it.
@@ -223,72 +261,84 @@ class Request(http.Request):
         If a part of it is still to come, the connection ends after the response.
         """
         self.body = b""
-        self._buffer = bytearray()
+        self._buffer = None
         if self._memory is not None:
             self._memory.release()
-        if self.stream is not None and not self._is_received and not self._disconnected:
+        if self.stream is not None and not self._is_received and not self.disconnected:
             self._stop_stream(BodyIncomplete("The request was handled without its whole body"))
 
     # The channel calls the following methods, in this order.
 
-    def parseCookies(self) -> None:
-        """Do nothing: Matrix has no cookies."""
-
-    def gotLength(self, length: int | None) -> None:
-        connection = self.connection
-        # The channel passes method and path on only with the body: too late to refuse it.
-        self.method = connection._command
-        self.uri = connection._path
-        self.path, _, self.query = _origin_form(self.uri).partition(b"?")
+    def head_received(self, length: int | None) -> None:
         self.announced = length
-        self._limit = self.site.head_received(self)
-        if length is not None and length > self._limit.size:
-            self._refuse_body(self._limit.error)
-        elif self._limit.is_streamed:
+        self._limit = limit = self.site.head_received(self)
+        if length is not None and length > limit.size:
+            self._refuse_body(limit.exceeded())
+        elif limit.is_streamed:
             connection = self.connection
-            self.clientproto = connection._version
             self.stream = ByteStream(length, connection.pause_reading, connection.resume_reading)
             self.site.body_received(self)
 
-    def handleContentChunk(self, data: bytes) -> None:
+    def body_part(self, data: bytes) -> None:
         self._received += len(data)
-        if self._refused:
+        if self.is_refused:
             self._drained += len(data)
             if self._drained > MAX_DRAINED:
-                HTTPChannel.loseConnection(self.connection)
+                self.connection.close()
         elif self.stream is not None:
             if self._received > self._limit.size:
-                self._stop_stream(self._limit.error)
+                self._stop_stream(self._limit.exceeded())
             else:
                 self.stream.feed(data)
         elif self._received > self._limit.size:
-            self._refuse_body(self._limit.error)
+            self._refuse_body(self._limit.exceeded())
         elif not self._reserve(len(data)):
             self._refuse_body(no_room())
+        elif len(data) == self.announced:
+            self.body = data
+        elif self._buffer is None:
+            self._buffer = bytearray(data)
         else:
             self._buffer += data
 
-    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+    def body_ended(self) -> None:
         self._is_received = True
-        if self._refused:
+        if self.is_refused:
             self._end_refused()
             return
         if self.stream is not None:
             self.stream.end()
             return
-        self.clientproto = version
-        self.body, self._buffer = bytes(self._buffer), bytearray()
+        if self._buffer is not None:
+            self.body, self._buffer = bytes(self._buffer), None
         self.site.body_received(self)
 
-    def connectionLost(self, reason: Failure) -> None:
-        http.Request.connectionLost(self, reason)
+    def connection_lost(self) -> None:
+        self.disconnected = True
+        if self._pacer is not None:
+            # A connection that the channel has begun to close does not notify its producer.
+            self._pacer.stopProducing()
         if self.stream is not None:
             self.stream.fail(BodyIncomplete("The connection was lost"))
         if self.running is None or self.running.called:
             self.release_body()
-        if not self.startedWriting:
+        if not self.has_begun:
             self.code = CLIENT_GONE
             self.site.client_gone(self)
+
+    def _finish(self) -> None:
+        """The response is complete."""
+        self.site.log(self)
+        self.connection.request_done()
+
+    def _write(self, data: bytes) -> None:
+        transport: Any = self.connection.transport
+        transport.write(data)
+
+    def _write_part(self, data: bytes) -> None:
+        # An empty chunk would be the last one.
+        if data and not self.disconnected:
+            self._write(b"%x\r\n%s\r\n" % (len(data), data) if self._is_chunked else data)
 
     def _reserve(self, size: int) -> bool:
         if self._memory is None:
@@ -303,24 +353,23 @@ class Request(http.Request):
     def _stop_stream(self, error: Exception) -> None:
         """Pass nothing more on; a handler that reads gets `error`, which becomes its response."""
         assert self.stream is not None, "the body is streamed"
-        if not self._refused:
+        if not self.is_refused:
             self._discard_rest()
             self.stream.fail(error)
 
     def _discard_rest(self) -> None:
-        self._refused = True
+        self.is_refused = True
         # A client that waits for "100 Continue" gets the response instead.
-        self.requestHeaders.removeHeader(b"Expect")
-        self.connection.persistent = 0
-        self.connection.setTimeout(DRAIN_SECONDS)
+        self.connection.persistent = False
+        self.connection.set_timeout(DRAIN_SECONDS)
 
     def _end_refused(self) -> None:
         """The rest of a refused body was discarded: the request ends with its response."""
-        if self.startedWriting:
-            http.Request.finish(self)
+        if self.has_begun:
+            self._finish()
         else:
             # The handler of a stream is still about to respond.
-            self._refused = False
+            self.is_refused = False
 
 
 def no_room() -> LimitExceeded:

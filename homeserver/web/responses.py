@@ -37,7 +37,7 @@ class BodyEnd(Enum):
 
 
 _DEFAULTS = {"content-type": "application/json", "cache-control": "no-store"}
-_NO_HEADERS: Mapping[str, str] = {}
+NO_HEADERS: Mapping[str, str] = {}
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -71,7 +71,7 @@ class ResponseHeads:
         self,
         status: int,
         length: int | BodyEnd,
-        headers: Mapping[str, str] = _NO_HEADERS,
+        headers: Mapping[str, str] = NO_HEADERS,
         *,
         now: float,
         close: bool,

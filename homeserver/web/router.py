@@ -56,6 +56,7 @@ class Router:
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self.routes = list(routes)
+        self.endpoints: list[Endpoint] = []
         self._root = _Node()
         # Paths without parameters, such as that of `/sync`, need no walk through the trie.
         self._fixed: dict[tuple[str, bytes], Endpoint] = {}
@@ -102,6 +103,7 @@ class Router:
         if route.method in node.endpoints:
             raise ValueError(f"there are two routes for {route.method} {route.path}")
         endpoint = node.endpoints[route.method] = Endpoint(route, names)
+        self.endpoints.append(endpoint)
         if not names:
             self._fixed[(route.method, route.path.encode())] = endpoint
 

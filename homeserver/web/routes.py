@@ -79,7 +79,8 @@ class Route:
     reads, so it is cancelled when the client disconnects or the server stops. All others run to
     their end, so that no write is left half done. `page`: users open it in a browser, where errors
     are pages too (`html.py`). `websocket`: requests that do not ask for a WebSocket are refused
-    with 426. `hides_path`: the path has a secret, so the log has the pattern in its place.
+    with 426. `hides_path`: the path has a secret, so the log has the pattern in its place. `varies`
+    is the query parameter, a text, that changes when a client repeats the request.
     """
 
     method: str
@@ -92,3 +93,4 @@ class Route:
     page: bool = False
     websocket: bool = False
     hides_path: bool = False
+    varies: str | None = None

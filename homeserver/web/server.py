@@ -13,36 +13,38 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#standard-error-response
 """
 
 import secrets
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, Protocol
+from types import CoroutineType
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.iweb import INonQueuedRequestFactory
-from zope.interface import implementer
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.clock import wall_seconds
-from homeserver.concurrency.memory_budget import MemoryBudget, Reservation
-from homeserver.protocol.errors import MatrixError, MissingToken, TooLarge, Unavailable
-from homeserver.web.addresses import TrustedProxies, network_of
-from homeserver.web.authentication import (
-    Authenticator,
-    KnownParties,
-    ServerAuthenticator,
-    check_caller,
-)
-from homeserver.web.channel import Channel
-from homeserver.web.html import Pages, accepts_html
-from homeserver.web.rate_limits import RateLimits
+from homeserver.concurrency.deferreds import run_until_waiting
+from homeserver.concurrency.memory_budget import Reservation
+from homeserver.protocol.errors import MatrixError, MissingToken, Unavailable
+from homeserver.web.addresses import network_of
+from homeserver.web.authentication import check_caller
+from homeserver.web.connection.channel import Channel
+from homeserver.web.connection.request_heads import RequestHead
+from homeserver.web.html import accepts_html
+from homeserver.web.pipeline import RequestPipeline
 from homeserver.web.request import CLIENT_GONE, BodyLimit, Request, no_room
-from homeserver.web.responses import BodyEnd, ResponseHeads, encode_body, error_response, preflight
+from homeserver.web.responses import (
+    NO_HEADERS,
+    BodyEnd,
+    ResponseHeads,
+    encode_body,
+    error_response,
+    preflight,
+)
 from homeserver.web.router import Endpoint, Router
 from homeserver.web.routes import Auth, Response, Streamed
 from homeserver.web.websocket import Socket, Upgrade, check_upgrade, upgrade
@@ -51,45 +53,11 @@ MAX_UNAUTHENTICATED_BODY = 65_536  # bytes, for requests that need no authentica
 PROGRAMS = (b"/_matrix/", b"/_synapse/", b"/.well-known/")
 """Paths for programs, not for browsers, even if no route matches."""
 
+REQUEST_LINE = "{method} {path} {status} in {seconds:.4f}s for {user_id} at {address}, {request_id}"
+
 log = Logger()
 
 
-class RequestObserver(Protocol):
-    """An observer of requests, for metrics; `route` is the path's pattern, "" if none matched."""
-
-    def request_finished(self, method: str, route: str, status: int, seconds: float) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RequestLimits:
-    """The limits of a client's requests: bytes of a body, and seconds."""
-
-    max_body: int = 1_048_576
-    request_timeout: float = 60.0
-    idle_timeout: float = 120.0
-
-
-def body_budget(size: int) -> MemoryBudget:
-    """The memory for the bodies of all requests, of which an address gets a quarter."""
-    return MemoryBudget(size, size // 4)
-
-
-@dataclass(frozen=True, slots=True)
-class RequestPipeline:
-    """The collaborators that handle a request before its handler."""
-
-    authenticator: Authenticator
-    rate_limits: RateLimits
-    proxies: TrustedProxies
-    bounds: RequestLimits = RequestLimits()
-    observer: RequestObserver | None = None
-    servers: ServerAuthenticator | None = None  # if routes are served to other servers
-    parties: KnownParties | None = None  # without them, addresses are counted
-    bodies: MemoryBudget = field(default_factory=lambda: body_budget(268_435_456))
-    pages: Pages | None = None  # if users may see errors in a browser
-
-
-@implementer(INonQueuedRequestFactory)
 class HttpServer(ServerFactory):
     """A server of one router's routes, on any number of ports.
 
@@ -106,13 +74,11 @@ class HttpServer(ServerFactory):
         self._router = router
         self._gate = gate
         self._heads = ResponseHeads()
+        self._limits = {
+            endpoint: _body_limit(endpoint, gate.bounds.max_body) for endpoint in router.endpoints
+        }
         self._numbers = count(1)
         self._id_prefix = secrets.token_hex(3)
-
-    def __call__(self, channel: Channel) -> Request:
-        """Begin a request (Twisted's `requestFactory`)."""
-        number = f"{self._id_prefix}-{next(self._numbers):x}"
-        return Request(channel, self, number, self._clock.seconds())
 
     def buildProtocol(self, addr: IAddress | None) -> Channel:
         bounds = self._gate.bounds
@@ -120,11 +86,11 @@ class HttpServer(ServerFactory):
             self._clock,
             self._gate.proxies,
             self.connections,
+            self._make_request,
             idle_timeout=bounds.idle_timeout,
             request_timeout=bounds.request_timeout,
         )
         channel.factory = self
-        channel.requestFactory = self  # type: ignore[assignment]  # makes them, as the class would
         return channel
 
     def head_received(self, request: Request) -> BodyLimit:
@@ -147,19 +113,14 @@ class HttpServer(ServerFactory):
                 self._check_head(request, route.auth)
             except MatrixError as error:
                 return BodyLimit(MAX_UNAUTHENTICATED_BODY, error)
-        size = self._gate.bounds.max_body
-        if route.max_body is not None:
-            size = route.max_body
-        elif route.auth is Auth.NONE:
-            size = min(size, MAX_UNAUTHENTICATED_BODY)
-        if announced and announced <= size and not endpoint.arguments.is_body_streamed:
+        limit = self._limits[endpoint]
+        if announced and announced <= limit.size and not limit.is_streamed:
             # No memory is reserved for an announced body: without room for it, it is only refused
             # sooner.
             network = network_of(request.address)
             if not self._gate.bodies.has_room(announced, network):
                 return BodyLimit(0, no_room())
-        too_large = TooLarge(f"The body may have at most {size} bytes")
-        return BodyLimit(size, too_large, is_streamed=endpoint.arguments.is_body_streamed)
+        return limit
 
     def reservation(self, request: Request) -> Reservation:
         """The reservation of memory for the body of a request."""
@@ -172,11 +133,17 @@ class HttpServer(ServerFactory):
             return
         try:
             result = self._begin(request)
+            if isinstance(result, CoroutineType):
+                result = run_until_waiting(result)
         except Exception as error:
             self.refuse(request, error)
             return
-        if isinstance(result, Awaitable):
-            self._await(request, result)
+        if isinstance(result, Deferred):
+            request.running = result
+            result.addCallbacks(
+                lambda value: self._respond(request, value),
+                lambda failure: self.refuse(request, failure.value),
+            )
         else:
             self._respond(request, result)
 
@@ -203,16 +170,17 @@ class HttpServer(ServerFactory):
         """Record a finished request, in the log and for metrics. The query may contain secrets."""
         method = request.method.decode("latin-1")
         seconds = self._clock.seconds() - request.started
-        log.info(
-            "{method} {path} {status} in {seconds:.4f}s for {user_id} at {address}, {request_id}",
-            method=method,
-            path=request.logged_path,
-            status=request.code,
-            seconds=seconds,
-            user_id=request.caller.user_id if request.caller else request.origin or "-",
-            address=request.address,
-            request_id=request.id,
-        )
+        if self._gate.logs_requests:
+            log.info(
+                REQUEST_LINE,
+                method=method,
+                path=request.logged_path,
+                status=request.code,
+                seconds=seconds,
+                user_id=request.caller.user_id if request.caller else request.origin or "-",
+                address=request.address,
+                request_id=request.id,
+            )
         if self._gate.observer is not None:
             self._gate.observer.request_finished(method, request.label, request.code, seconds)
 
@@ -225,8 +193,8 @@ class HttpServer(ServerFactory):
     def cancel_waits(self) -> None:
         """Cancel the handlers that only wait and read."""
         for connection in list(self.connections):
-            for request in list(connection.requests):
-                self._cancel(request)
+            if isinstance(connection.request, Request):
+                self._cancel(connection.request)
 
     def abort(self) -> None:
         """Abort all connections."""
@@ -234,6 +202,10 @@ class HttpServer(ServerFactory):
             connection.abort()
         for socket in list(self.sockets):
             socket.dropConnection(abort=True)
+
+    def _make_request(self, connection: Channel, head: RequestHead) -> Request:
+        number = f"{self._id_prefix}-{next(self._numbers):x}"
+        return Request(connection, head, self, number, self._clock.seconds())
 
     def _check_head(self, request: Request, auth: Auth) -> None:
         """Check, without the body, that a request has the required authentication."""
@@ -294,15 +266,6 @@ class HttpServer(ServerFactory):
                 return party or request.address
         return request.address
 
-    def _await(self, request: Request, result: Awaitable[Any]) -> None:
-        done = Deferred.fromCoroutine(result) if isinstance(result, Coroutine) else result
-        assert isinstance(done, Deferred)
-        request.running = done
-        done.addCallbacks(
-            lambda value: self._respond(request, value),
-            lambda failure: self.refuse(request, failure.value),
-        )
-
     def _cancel(self, request: Request) -> None:
         if request.running is not None and request.context[0].route.cancellable:
             request.running.cancel()
@@ -314,27 +277,34 @@ class HttpServer(ServerFactory):
                 self._upgrade(request, result)
             elif isinstance(result, Streamed):
                 self._stream(request, result)
+            elif isinstance(result, Response):
+                self._send(request, result)
             else:
-                self._send(
-                    request, result if isinstance(result, Response) else Response(body=result)
-                )
+                self._write(request, 200, result)
         except Exception as error:
             self.refuse(request, error)
 
     def _send(self, request: Request, response: Response) -> None:
+        self._write(request, response.status, response.body, response.headers)
+
+    def _write(
+        self, request: Request, status: int, body: object, headers: Mapping[str, str] = NO_HEADERS
+    ) -> None:
         request.release_body()
         if request.disconnected:
             return
-        body = encode_body(response.body)
-        request.send(response.status, self._head(request, response, len(body)), body)
+        encoded = encode_body(body)
+        request.send(status, self._head(request, status, len(encoded), headers), encoded)
 
-    def _head(self, request: Request, response: Response, length: int | BodyEnd) -> bytes:
+    def _head(
+        self, request: Request, status: int, length: int | BodyEnd, headers: Mapping[str, str]
+    ) -> bytes:
         if self._draining:
-            request.connection.persistent = 0
+            request.connection.persistent = False
         return self._heads.head(
-            response.status,
+            status,
             length,
-            response.headers,
+            headers,
             now=wall_seconds(self._clock),
             close=not request.connection.persistent,
         )
@@ -353,9 +323,8 @@ class HttpServer(ServerFactory):
             if streamed.size is not None:
                 end = streamed.size
             elif request.is_http_1_0:
-                end, request.connection.persistent = BodyEnd.CLOSE, 0
-            shape = Response(streamed.status, headers=streamed.headers)
-            head = self._head(request, shape, end)
+                end, request.connection.persistent = BodyEnd.CLOSE, False
+            head = self._head(request, streamed.status, end, streamed.headers)
             if request.method == b"HEAD":
                 request.send(streamed.status, head, b"")
                 return
@@ -367,7 +336,7 @@ class HttpServer(ServerFactory):
 
     def _end_early(self, request: Request, failure: Failure) -> None:
         """Handle an error of a streamed response, of which the client may have a part."""
-        if not request.startedWriting:
+        if not request.has_begun:
             error = failure.value
             self.refuse(request, error if isinstance(error, Exception) else CancelledError())
             return
@@ -382,7 +351,6 @@ class HttpServer(ServerFactory):
         if request.disconnected:
             return
         upgrade(request, wanted)
-        self.connections.discard(request.connection)
         self.sockets.add(wanted.socket)
         wanted.socket.is_closed.addCallback(lambda _: self.sockets.discard(wanted.socket))
         request.code = 101
@@ -396,3 +364,12 @@ def _is_read_by_a_person(request: Request) -> bool:
     if isinstance(request.context, MatrixError):
         return not request.path.startswith(PROGRAMS)
     return request.context is not None and bool(request.context[0].route.page)
+
+
+def _body_limit(endpoint: Endpoint, usual: int) -> BodyLimit:
+    route, is_streamed = endpoint.route, endpoint.arguments.is_body_streamed
+    if route.max_body is not None:
+        return BodyLimit(route.max_body, is_streamed=is_streamed)
+    if route.auth is Auth.NONE:
+        usual = min(usual, MAX_UNAUTHENTICATED_BODY)
+    return BodyLimit(usual, is_streamed=is_streamed)

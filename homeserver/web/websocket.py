@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
+from types import SimpleNamespace
 from typing import Any
 
 from autobahn.twisted.resource import WebSocketResource
@@ -23,6 +24,7 @@ from autobahn.websocket.types import ConnectionRequest
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
 
 from homeserver.protocol.errors import InvalidParam, MatrixError
 from homeserver.web.authentication import TOKEN_SUBPROTOCOL
@@ -30,6 +32,8 @@ from homeserver.web.request import Request
 
 KEY_BYTES = 16
 MAX_REASON = 123  # bytes, RFC 6455, 5.5
+# Checked here, or secret.
+_NOT_PASSED_ON = {b"authorization", b"origin", b"sec-websocket-protocol"}
 
 
 class UpgradeRequired(MatrixError):
@@ -122,21 +126,34 @@ def check_upgrade(request: Request) -> None:
 def upgrade(request: Request, wanted: Upgrade) -> None:
     """Hand the connection over. Raises `InvalidParam` if no subprotocol matches."""
     subprotocol = _choose(wanted.subprotocols, _entries(request, b"Sec-WebSocket-Protocol"))
-    headers = request.requestHeaders
-    for name in (b"Authorization", b"Origin", b"Sec-WebSocket-Protocol"):
-        headers.removeHeader(name)
-    if subprotocol is not None:
-        headers.setRawHeaders(b"Sec-WebSocket-Protocol", [subprotocol.encode()])
-    headers.setRawHeaders(b"Host", [b"localhost"])
-    request.uri = request.path
-    request.content = BytesIO()
-    connection = request.connection
-    connection.release()
-    # The channel pauses and resumes the transport; from now on the socket does.
-    transport: Any = connection.transport
-    transport.unregisterProducer()
+    transport, unread = request.connection.hand_over()
     wanted.socket.factory = wanted.factory
-    WebSocketResource(_Prepared(wanted.socket)).render(request)
+    handshake = _Handshake(request, transport, subprotocol, unread)
+    WebSocketResource(_Prepared(wanted.socket)).render(handshake)
+
+
+class _Handshake:
+    """The request that autobahn gets: it parses and answers the handshake itself.
+
+    Attributes have the names that they have in Twisted's request; `content` is what the client has
+    sent after the handshake.
+    """
+
+    def __init__(
+        self, request: Request, transport: Any, subprotocol: str | None, content: bytes
+    ) -> None:
+        self.method = request.method
+        self.uri = request.path
+        self.transport = transport
+        self.channel = SimpleNamespace(transport=transport)
+        self.content = BytesIO(content)
+        self.requestHeaders = headers = Headers()
+        for name, values in request.fields.items():
+            if name not in _NOT_PASSED_ON:
+                headers.setRawHeaders(name, values)
+        headers.setRawHeaders(b"Host", [b"localhost"])
+        if subprotocol is not None:
+            headers.setRawHeaders(b"Sec-WebSocket-Protocol", [subprotocol.encode()])
 
 
 class _Prepared:
@@ -161,7 +178,7 @@ def _choose(spoken: Sequence[str], offered: list[str]) -> str | None:
 
 
 def _entries(request: Request, name: bytes, *, lower: bool = False) -> list[str]:
-    values = request.requestHeaders.getRawHeaders(name) or ()
+    values = request.fields.values(name.lower())
     text = ",".join(value.decode("latin-1") for value in values)
     return [entry.strip() for entry in (text.lower() if lower else text).split(",")]
 

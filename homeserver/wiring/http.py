@@ -9,10 +9,11 @@ from homeserver.web.addresses import TrustedProxies
 from homeserver.web.authentication import ServerAuthenticator
 from homeserver.web.listeners import Listeners
 from homeserver.web.pages import Check, Health, MetricsPage, WelcomePage
+from homeserver.web.pipeline import RequestLimits, RequestPipeline, body_budget
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.router import Router
 from homeserver.web.routes import Route
-from homeserver.web.server import HttpServer, RequestLimits, RequestPipeline, body_budget
+from homeserver.web.server import HttpServer
 from homeserver.web.shutdown import Shutdown
 from homeserver.wiring.accounts.account_core import AccountCore
 
@@ -46,6 +47,7 @@ class Http:
             account_core.appservices,
             body_budget(limits.max_bodies),
             self._pages,
+            logs_requests=settings.log.level in ("DEBUG", "INFO"),
         )
 
     def listeners(

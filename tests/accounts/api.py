@@ -38,9 +38,10 @@ from homeserver.config.sections.calls import DelayedEventSettings
 from homeserver.config.sections.support import Contact, Support
 from homeserver.web.addresses import TrustedProxies
 from homeserver.web.html import Pages
+from homeserver.web.pipeline import RequestPipeline
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.router import Router
-from homeserver.web.server import HttpServer, RequestPipeline
+from homeserver.web.server import HttpServer
 from tests.accounts.support import PASSWORD, SERVER, AccountsTestCase
 
 V3 = "/_matrix/client/v3"

@@ -1,11 +1,11 @@
-"""Waiting with a bound."""
+"""Waiting with a bound, and running without waiting."""
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from homeserver.concurrency.deferreds import TimedOut, with_timeout
+from homeserver.concurrency.deferreds import TimedOut, run_until_waiting, with_timeout
 
 
 def outcome_of(work: Deferred[str], clock: Clock) -> list[object]:
@@ -68,3 +68,79 @@ def test_failure_is_passed_on() -> None:
     assert isinstance(found[0], Failure)
     with pytest.raises(ValueError, match="no"):
         found[0].raiseException()
+
+
+async def sum_of(*numbers: Deferred[int]) -> int:
+    """The sum of numbers that may come later, and of 100 for each that does not."""
+    total = 0
+    for number in numbers:
+        try:
+            total += await number
+        except (KeyError, CancelledError):
+            total += 100
+    return total
+
+
+def failed() -> Deferred[int]:
+    later: Deferred[int] = Deferred()
+    later.errback(KeyError("no number"))
+    return later
+
+
+def test_coroutine_that_need_not_wait_makes_no_deferred() -> None:
+    """Most requests are of this kind."""
+    now: Deferred[int] = Deferred()
+    now.callback(1)
+
+    assert run_until_waiting(sum_of()) == 0
+    assert run_until_waiting(sum_of(now, failed())) == 101
+    with pytest.raises(KeyError):
+        run_until_waiting(_raising(None))
+
+
+def test_coroutine_that_waits_continues_with_each_result_and_error() -> None:
+    """However often it waits."""
+    waits: list[Deferred[int]] = [Deferred(), Deferred(), Deferred()]
+    running = run_until_waiting(sum_of(waits[0], failed(), waits[1], waits[2]))
+    assert isinstance(running, Deferred)
+    found: list[object] = []
+    running.addBoth(found.append)
+
+    waits[0].callback(1)
+    waits[1].errback(KeyError("no number"))
+    assert found == []
+    waits[2].callback(2)
+
+    assert found == [203]
+
+
+def test_error_after_a_wait_is_that_of_the_deferred() -> None:
+    """All who wait for it get it."""
+    wait: Deferred[None] = Deferred()
+    running = run_until_waiting(_raising(wait))
+    assert isinstance(running, Deferred)
+    found: list[Failure] = []
+    running.addErrback(found.append)
+
+    wait.callback(None)
+
+    assert found[0].check(KeyError)
+
+
+def test_waiting_coroutine_can_be_cancelled() -> None:
+    """What it waits for is cancelled, and it may go on."""
+    cancelled: list[object] = []
+    wait: Deferred[int] = Deferred(cancelled.append)
+    running = run_until_waiting(sum_of(wait))
+    assert isinstance(running, Deferred)
+
+    running.cancel()
+
+    assert cancelled == [wait]
+    assert running.result == 100
+
+
+async def _raising(wait: Deferred[None] | None) -> None:
+    if wait is not None:
+        await wait
+    raise KeyError("nothing")

@@ -1,5 +1,6 @@
 """Receipts and read markers, on a real database."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,10 +14,11 @@ from homeserver.protocol.errors import (
     NotFound,
     UserLimitExceeded,
 )
-from homeserver.rooms.ephemeral import receipts
+from homeserver.rooms.ephemeral import read_markers, receipts
 from homeserver.rooms.ephemeral.read_markers import ReadMarkers
 from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.rooms.room.room import Room
+from homeserver.rooms.room.room_receipts import ReceiptChanged
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.sync_server import SyncServer
 
@@ -106,6 +108,34 @@ class ReceiptsTests(DatabaseTestCase):
 
         self.assertEqual(list(await self.seen_by(self.alice)), [self.second])
         self.assertEqual(self.server.log.position, before)
+
+    async def test_receipts_of_a_burst_are_stored_together_and_then_acknowledged(self) -> None:
+        """Hundreds of readers of a message cost one commit, and none of their receipts is lost."""
+        self.patch(read_markers, "MAX_IMMEDIATE", 0)
+        self.patch(read_markers, "BURST_SECONDS", 0.1)
+        core = self.server.core
+        self.markers = ReadMarkers(
+            core.registry, core.events, self.receipts, self.server.accounts.account_data
+        )
+        batches: list[list[str]] = []
+        acknowledged: list[str] = []
+
+        def published(entries: Sequence[Any]) -> None:
+            readers = [each.user_id for each in entries if isinstance(each, ReceiptChanged)]
+            if readers:
+                self.assertEqual(acknowledged, [])
+                batches.append(readers)
+
+        async def read(reader: Requester) -> None:
+            await self.read(reader, self.second)
+            acknowledged.append(reader.user_id)
+
+        self.server.log.subscribe(published)
+
+        await gatherResults([Deferred.fromCoroutine(read(who)) for who in (self.bob, self.alice)])
+
+        self.assertEqual(batches, [[self.bob.user_id, self.alice.user_id]])
+        self.assertEqual(len(acknowledged), 2)
 
     async def test_concurrent_receipts_end_at_the_later_event(self) -> None:
         """Two devices that read at the same moment do not undo each other's work."""

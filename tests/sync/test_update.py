@@ -63,6 +63,30 @@ def test_updates_that_differ_in_anything_are_not_mixed_up() -> None:
         assert list(response["rooms"]["join"]) == list(update.joined)
 
 
+def test_equal_changes_of_presence_are_encoded_once() -> None:
+    """A change of presence to a hundred members is encoded once."""
+    cache: EncodedSections = {}
+    events = [msgspec.Raw(b'{"sender":"@%s:b"}' % name) for name in (b"a", b"c")]
+    updates = [
+        update_at(7, cache, presence=events[:1]),
+        update_at(7, cache, presence=events[:1]),
+        update_at(7, cache, presence=events[1:]),
+        update_at(8, cache, presence=events[:1]),
+        update_at(7, cache, presence=events),
+        update_at(7, cache, presence=events[:1], to_device=[b"{}"]),
+        update_at(7, cache, {"!a:test": SECTION}, presence=events[:1]),
+    ]
+
+    texts = [update.encode() for update in updates]
+
+    assert len(cache) == 3
+    assert len(set(texts)) == len(updates) - 1
+    for update, text in zip(updates, texts, strict=True):
+        answer = msgspec.json.decode(text, type=dict[str, Any])
+        assert answer["presence"]["events"] == [msgspec.json.decode(e) for e in update.presence]
+        assert answer["next_batch"] == update.next_batch
+
+
 def test_device_lists_have_only_what_is_in_them() -> None:
     """A client that waits for changed users is not woken by an empty list."""
     for changed, left in ((["@a:b"], []), ([], ["@a:b"])):

@@ -8,14 +8,16 @@ from twisted.internet.task import Clock
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import ONLINE
 from homeserver.rooms.ephemeral.typing import TypingChanged
+from homeserver.rooms.room.room_receipts import PRIVATE, ReceiptChanged
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.streams.shards import SHARDS, shard_of_user
 from homeserver.streams.sync_tokens import SyncToken
 from homeserver.sync.user_change_queues import (
+    BATCH_SECONDS,
     MAX_IMMEDIATE_AUDIENCE,
+    MAX_IMMEDIATE_READERS,
     MAX_QUEUED_CHANGES,
     PRESENCE,
-    PRESENCE_BATCH_SECONDS,
     USER_DATA,
     UserChangeQueue,
     UserChangeQueues,
@@ -84,13 +86,64 @@ def test_large_audience_is_woken_once_for_several_presence_changes() -> None:
 
     for position in range(1, 6):
         audience.queues.apply([changed(position, f"@u{position}:test")])
-        audience.clock.advance(PRESENCE_BATCH_SECONDS / 10)
+        audience.clock.advance(BATCH_SECONDS / 10)
 
     assert audience.woken["@u0:test"] == 0
     assert audience.woken["@u1:test"] == 1, "users are woken at once by their own presence"
-    audience.clock.pump([PRESENCE_BATCH_SECONDS, 0])
+    audience.clock.pump([BATCH_SECONDS, 0])
     assert audience.woken["@u0:test"] == 1
     assert not audience.clock.getDelayedCalls()
+
+
+def receipt(position: int, user_id: str, kind: str = "m.read") -> ReceiptChanged:
+    return ReceiptChanged(position, ROOM, user_id, kind, None, "$event", 1, 0)
+
+
+def test_few_readers_are_woken_by_a_receipt_at_once() -> None:
+    """Friends see at once that a message was read."""
+    audience = Audience(MAX_IMMEDIATE_READERS)
+
+    audience.queues.apply([receipt(1, "@u0:test")])
+    audience.clock.advance(0)
+
+    assert set(audience.woken.values()) == {1}
+
+
+def test_many_readers_are_woken_once_for_all_receipts_of_a_second() -> None:
+    """A message in a large room is followed by a receipt of each reader."""
+    audience = Audience(MAX_IMMEDIATE_READERS + 1)
+
+    for number in range(10):
+        audience.queues.apply([receipt(number + 1, f"@u{number}:test")])
+        audience.clock.advance(BATCH_SECONDS / 20)
+
+    assert audience.woken["@u0:test"] == 1, "another device of the reader is woken at once"
+    assert audience.woken["@u20:test"] == 0
+    audience.clock.pump([BATCH_SECONDS, 0])
+    assert set(audience.woken.values()) == {1, 2}
+    assert audience.woken["@u20:test"] == 1
+    assert not audience.clock.getDelayedCalls()
+
+
+def test_receipts_that_wait_are_in_an_update_that_is_made_before() -> None:
+    """A message does not wait for them, and brings them along."""
+    audience = Audience(MAX_IMMEDIATE_READERS + 1)
+    audience.queues.apply([receipt(5, "@u1:test")])
+
+    queue = audience.queues.loaded("@u2:test")
+
+    assert queue is not None
+    assert queue.changed_since(SyncToken(4)) == {ROOM}
+
+
+def test_private_receipts_concern_only_their_user() -> None:
+    """Nobody else may notice."""
+    audience = Audience(MAX_IMMEDIATE_READERS + 1)
+
+    audience.queues.apply([receipt(1, "@u1:test", PRIVATE)])
+    audience.clock.pump([0, BATCH_SECONDS, 0])
+
+    assert {user_id for user_id, count in audience.woken.items() if count} == {"@u1:test"}
 
 
 def test_other_changes_do_not_wait_with_presence() -> None:

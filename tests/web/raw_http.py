@@ -18,10 +18,11 @@ from homeserver.concurrency.memory_budget import MemoryBudget
 from homeserver.protocol.errors import UnknownToken
 from homeserver.web.addresses import TrustedProxies
 from homeserver.web.html import Pages
+from homeserver.web.pipeline import RequestLimits, RequestPipeline
 from homeserver.web.rate_limits import Rate, RateLimits
 from homeserver.web.router import Router
 from homeserver.web.routes import Route
-from homeserver.web.server import HttpServer, RequestLimits, RequestPipeline
+from homeserver.web.server import HttpServer
 
 ALICE = Requester("@alice:test", "PHONE")
 GUEST = Requester("@1:test", "BROWSER", is_guest=True)

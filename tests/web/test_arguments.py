@@ -1,14 +1,26 @@
 """Arguments: the values for the parameters of handlers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.protocol.errors import BadJson, InvalidParam, MissingParam, NotJson
-from homeserver.web.arguments import Arguments
+from homeserver.protocol.errors import (
+    BadJson,
+    InvalidParam,
+    MatrixError,
+    MissingParam,
+    NotJson,
+)
+from homeserver.web import arguments as arguments_module
+from homeserver.web.arguments import Arguments, RepeatedQueries
+from homeserver.web.query import parse_query
 from homeserver.web.routes import Auth, Route
 
 
@@ -17,6 +29,7 @@ class Content:
     """A request, as far as arguments need it."""
 
     body: bytes = b""
+    query: bytes = b""
     parameters: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -138,3 +151,79 @@ class TestSignature:
             fill(deaf, room_id="!a")
         with pytest.raises(TypeError, match="no caller"):
             Arguments(Route("GET", "/", stranger, Auth.NONE), [])
+
+
+class Polling(msgspec.Struct):
+    since: str | None = None
+    timeout: int = 0
+    filter: list[str] = []
+
+
+PAIRS = st.lists(
+    st.sampled_from(
+        [b"since=s1", b"since=s2", b"since=", b"since", b"since=s%31", b"xsince=s3", b"%73ince=s4",
+         b"timeout=1", b"timeout=x", b"filter=a", b"filter=since=s5", b"filter=b+c", b"", b"a=\xff",
+         b"since=s6=7", b"access_token=secret"]
+    ),
+    max_size=5,
+)  # fmt: skip
+
+
+class TestRepeatedQueries:
+    @given(st.lists(PAIRS, max_size=6))
+    def test_parameters_are_the_same_as_without_memory(self, queries: list[list[bytes]]) -> None:
+        """What another client has asked before changes nothing."""
+
+        def outcome(read: Callable[[], Any]) -> Any:
+            try:
+                return msgspec.to_builtins(read())
+            except MatrixError as error:
+                return str(error)
+
+        repeated = RepeatedQueries(arguments_module._query_reader(Polling), "since")
+        for pairs in queries:
+            query = b"&".join(pairs)
+            for _ in range(2):
+                found = outcome(partial(repeated.read, _Asked(query)))
+                expected = outcome(partial(_ordinary, query))
+                assert found == expected, query
+
+    def test_others_than_the_one_that_varies_are_converted_once(self) -> None:
+        """Millions of polls have the same parameters but for the token."""
+        converted: list[Any] = []
+
+        def convert(parameters: dict[str, list[str]]) -> Polling:
+            converted.append(parameters)
+            return Polling(timeout=int(parameters["timeout"][0]))
+
+        repeated = RepeatedQueries(convert, "since")
+        found = [
+            repeated.read(_Asked(b"since=s%d&timeout=%d" % (number, number % 2)))
+            for number in range(10)
+        ]
+
+        assert [(each.since, each.timeout) for each in found[:2]] == [("s0", 0), ("s1", 1)]
+        assert len(converted) == 2
+
+    def test_result_belongs_to_one_request(self) -> None:
+        """Two clients do not get the same object."""
+        repeated = RepeatedQueries(lambda _: Polling(), "since")
+
+        first, second = (repeated.read(_Asked(b"since=s%d" % number)) for number in (1, 2))
+
+        assert (first.since, second.since) == ("s1", "s2")
+
+
+def _ordinary(query: bytes) -> Any:
+    return arguments_module._query_reader(Polling)(parse_query(query))
+
+
+class _Asked(Content):
+    """A request with a query."""
+
+    def __init__(self, query: bytes) -> None:
+        self.query = query
+
+    @property
+    def parameters(self) -> dict[str, list[str]]:  # type: ignore[override]
+        return parse_query(self.query)

@@ -98,7 +98,7 @@ class BodyStreamTests(ServerTestCase):
         wire.write(b"x" * sent)
         await self.until(lambda: self.begun)
         await self.turn(0.2)
-        request = next(iter(self.server.connections)).requests[0]
+        request = next(iter(self.server.connections)).request
 
         waiting = request.stream._buffered
 

@@ -32,10 +32,11 @@ from homeserver.config.errors import CertificateError
 from homeserver.web import listeners as listeners_module
 from homeserver.web.addresses import TrustedProxies
 from homeserver.web.listeners import CannotListen, Listeners
+from homeserver.web.pipeline import RequestPipeline
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.router import Router
 from homeserver.web.routes import Auth, Route
-from homeserver.web.server import HttpServer, RequestPipeline
+from homeserver.web.server import HttpServer
 from homeserver.web.shutdown import Shutdown
 from homeserver.web.tls import Certificate
 from tests.support.folders import temporary_folder

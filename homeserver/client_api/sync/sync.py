@@ -51,9 +51,8 @@ class SyncApi:
         self._max_wait = max_wait
 
     def routes(self) -> list[Route]:
-        return [
-            Route("GET", "/_matrix/client/v3/sync", self.sync, Auth.GUEST, cancellable=True),
-        ]
+        path = "/_matrix/client/v3/sync"
+        return [Route("GET", path, self.sync, Auth.GUEST, cancellable=True, varies="since")]
 
     async def sync(self, caller: Requester, query: SyncQuery) -> msgspec.Raw:
         """The update since a token, as soon as it is not empty."""

@@ -12,6 +12,7 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import AccountData
+from homeserver.concurrency.bursts import Bursts
 from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound
 from homeserver.protocol.event_kinds import is_redaction
 from homeserver.protocol.event_types import FULLY_READ
@@ -23,6 +24,8 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.room_receipts import MAIN
 
+MAX_IMMEDIATE = 20  # receipts of a room within the time of a burst
+BURST_SECONDS = 1.0  # after which further ones are stored together, and only then acknowledged
 MAX_HOPS = 3  # from an event to the one that belongs to a thread, as the specification recommends
 
 
@@ -40,6 +43,8 @@ class ReadMarkers:
         self._events = events
         self._receipts = receipts
         self._account_data = account_data
+        clock = rooms.local_server.clock
+        self._bursts = Bursts(clock, immediate=MAX_IMMEDIATE, seconds=BURST_SECONDS)
         # Positions of fully read markers that are being written, by user and room.
         self._moving: dict[tuple[str, int], int] = {}
 
@@ -99,6 +104,9 @@ class ReadMarkers:
         if receipt_type == FULLY_READ:
             await self._move_fully_read(room, user_id, stored)
         else:
+            waiting = self._bursts.next(room.room_nid)
+            if waiting is not None:
+                await waiting
             event_id, position = stored.event.event_id, stored.position
             await self._receipts.move(
                 room, user_id, receipt_type, event_id, position, thread_id=thread

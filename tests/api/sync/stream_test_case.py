@@ -27,9 +27,10 @@ from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.sync_span import SyncSpan
 from homeserver.sync.update import Update
 from homeserver.web.addresses import TrustedProxies
+from homeserver.web.pipeline import RequestPipeline
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.router import Router
-from homeserver.web.server import HttpServer, RequestPipeline
+from homeserver.web.server import HttpServer
 from tests.web.raw_http import Wire
 
 ROOM = "!room:test"

@@ -9,8 +9,8 @@ from twisted.internet.task import Clock
 from homeserver.accounts.user_data.profiles import ProfileChanged
 from homeserver.rooms.room.user_rooms import MemberRooms, Membership, UserRooms
 from homeserver.sync.user_change_queues import (
+    BATCH_SECONDS,
     MAX_IMMEDIATE_AUDIENCE,
-    PRESENCE_BATCH_SECONDS,
     UserChangeQueues,
 )
 
@@ -127,7 +127,7 @@ def test_all_who_asked_are_woken_if_the_database_is_away() -> None:
     rooms.known, rooms.reading = False, fail(OSError("away"))
 
     waiting.change(ALICE)
-    waiting.clock.advance(PRESENCE_BATCH_SECONDS)
+    waiting.clock.advance(BATCH_SECONDS)
     waiting.clock.advance(0)
 
     assert waiting.woken == [BOB]
@@ -142,7 +142,7 @@ def test_a_large_audience_is_woken_together() -> None:
     waiting.change(users[1])
     waiting.change(users[1])
     at_once = list(waiting.woken)
-    waiting.clock.pump([PRESENCE_BATCH_SECONDS, 0])
+    waiting.clock.pump([BATCH_SECONDS, 0])
 
     assert at_once == [users[1]] * 2, "users are woken at once by their own changes"
     assert sorted(waiting.woken) == sorted([*users, users[1], users[1]])

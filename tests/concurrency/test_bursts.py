@@ -1,0 +1,120 @@
+"""Actions that come in bursts."""
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError
+from twisted.internet.task import Clock
+
+from homeserver.concurrency import bursts as bursts_module
+from homeserver.concurrency.bursts import Bursts
+
+
+class Actions:
+    """Actions by key; `done` are those that were done, in their order."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.done: list[str] = []
+        self.bursts = Bursts(self.clock, immediate=2, seconds=1.0)
+
+    def act(self, *names: str) -> None:
+        for name in names:
+            waiting = self.bursts.next(name[0])
+            if waiting is None:
+                self.done.append(name)
+            else:
+                waiting.addCallbacks(
+                    lambda _, name=name: self.done.append(name),  # type: ignore[misc]
+                    lambda failure: failure.trap(CancelledError) and None,
+                )
+
+
+def test_first_actions_of_each_key_do_not_wait() -> None:
+    """Where little happens, nothing is slower."""
+    actions = Actions()
+
+    actions.act("a1", "a2", "a3", "b1", "b2", "b3")
+
+    assert actions.done == ["a1", "a2", "b1", "b2"]
+
+
+def test_others_are_done_together_in_their_order() -> None:
+    """They cost one commit."""
+    actions = Actions()
+    actions.act("a1", "a2", "a3")
+    actions.clock.advance(0.9)
+    actions.act("b1", "a4", "b2", "b3")
+    assert actions.done == ["a1", "a2", "b1", "b2"]
+
+    actions.clock.advance(0.1)
+
+    assert actions.done[4:] == ["a3", "a4", "b3"]
+    assert actions.clock.getDelayedCalls() == []
+
+
+def test_next_burst_begins_from_the_start() -> None:
+    """A room that is quiet again is as quick as before."""
+    actions = Actions()
+    actions.act("a1", "a2", "a3")
+    actions.clock.advance(1)
+
+    actions.act("a4", "a5", "a6")
+
+    assert actions.done == ["a1", "a2", "a3", "a4", "a5"]
+    actions.clock.advance(1)
+    assert actions.done[-1] == "a6"
+
+
+def test_no_more_wait_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Actions that wait must not fill the memory."""
+    monkeypatch.setattr(bursts_module, "MAX_WAITING", 2)
+    actions = Actions()
+
+    actions.act(*(f"a{number}" for number in range(1, 8)))
+
+    assert actions.done == ["a1", "a2", "a5", "a6", "a7"]
+
+
+def test_cancelled_action_is_left_out() -> None:
+    """Its caller does not want it any more."""
+    actions = Actions()
+    actions.act("a1", "a2", "a3")
+    waiting = actions.bursts.next("a")
+    assert waiting is not None
+    found: list[object] = []
+    waiting.addErrback(found.append)
+    waiting.cancel()
+
+    actions.act("a4")
+    actions.clock.advance(1)
+
+    assert actions.done == ["a1", "a2", "a3", "a4"]
+    assert len(found) == 1
+
+
+class SlowClock(Clock):
+    """A clock on which each look takes two milliseconds. `iterations` are those of the reactor."""
+
+    iterations = 0
+
+    def seconds(self) -> float:
+        self.rightNow += 0.002
+        return float(super().seconds())
+
+    def callLater(self, when: float, what: Any, *args: Any, **kw: Any) -> Any:
+        self.iterations += when == 0
+        return super().callLater(when, what, *args, **kw)
+
+
+def test_many_actions_do_not_hold_up_the_reactor() -> None:
+    """Other requests are served between them."""
+    actions = Actions()
+    actions.clock = clock = SlowClock()
+    actions.bursts = Bursts(clock, immediate=0, seconds=1.0)
+    actions.act(*(f"a{number}" for number in range(10)))
+
+    clock.pump([1.0, *[0] * 20])
+
+    assert actions.done == [f"a{number}" for number in range(10)]
+    assert clock.iterations >= 3
