@@ -25,9 +25,11 @@ from benchmarks import (
 )
 from benchmarks.features import (
     appservices,
+    cold_start,
     delayed_events,
     encryption,
     mails,
+    memory,
     profiles,
     purges,
     push,
@@ -126,6 +128,14 @@ def run_appservices(size: float) -> list[Figure]:
     return appservices.measure(server_cores, size)
 
 
+def run_cold_start(size: float) -> list[Figure]:
+    """The figures of `benchmarks.features.cold_start`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    with running_server(OVERRIDES, cpus=server_cores) as server:
+        return cold_start.measure(Population(server, Loop()), size)
+
+
 def run_delayed_events(seconds: float) -> list[Figure]:
     """The figures of `benchmarks.features.delayed_events`."""
     server_cores, own_cores = cores()
@@ -184,6 +194,14 @@ def run_media(size: float, storage: str) -> list[Figure]:
             running_server({**OVERRIDES, "media": media}, cpus=server_cores)
         )
         return transfers.measure(Population(server, Loop()), size, server_cores)
+
+
+def run_memory(size: float) -> list[Figure]:
+    """The figures of `benchmarks.features.memory`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    with running_server(OVERRIDES, cpus=server_cores) as server:
+        return memory.measure(Population(server, Loop()), size)
 
 
 def run_previews(size: float) -> list[Figure]:
@@ -265,11 +283,13 @@ def report(text: str) -> None:
 # Each has servers of its own, and takes some minutes.
 NAMED: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "appservices": lambda options: run_appservices(options.scale),
+    "cold_start": lambda options: run_cold_start(options.scale),
     "delayed_events": lambda options: run_delayed_events(options.seconds),
     "encryption": lambda options: run_encryption(options.scale),  # makes 1,000 accounts
     "growth": lambda options: run_growth(options.scale, options.plot),
     "mails": lambda _: run_mails(),
     "media": lambda options: run_media(options.scale, options.storage),  # needs 10 GB of disk
+    "memory": lambda options: run_memory(options.scale),
     "previews": lambda options: run_previews(options.scale),
     "profiles": lambda options: run_profiles(options.scale),
     "purges": lambda options: run_purges(options.scale),

@@ -35,7 +35,7 @@ from homeserver.storage.database.process_identity import this_process
 from homeserver.storage.database.server_state import WrongServer, claim_server_name
 from homeserver.storage.database.supervised_postgres import SupervisedPostgres
 from homeserver.storage.database.workers import AnotherProcess, claim_database
-from homeserver.storage.rooms.events_at_start import rooms_of_newest_events
+from homeserver.storage.rooms.newest_events import rooms_of_newest_events
 from homeserver.streams.counters import CounterReserve, open_counters
 from homeserver.streams.lease import Lease
 from homeserver.streams.log import Log, Transcode

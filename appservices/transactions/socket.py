@@ -109,6 +109,14 @@ class AppserviceSocket(Socket):
         self.end(code, reason)
         self._answer(NotDelivered(f"its WebSocket was closed: {STATUSES[code]}"))
 
+    def close_as_replaced(self) -> None:
+        """Close the connection: there is another one, or the application service is gone."""
+        self.close_with(REPLACED)
+
+    def close_for_restart(self) -> None:
+        """Close the connection: the server stops."""
+        self.close_with(RESTART)
+
     def onOpen(self) -> None:
         """Use this connection from now on."""
         self._send_command({"id": 0, "command": "connect", "status": "ok", "data": {}})

@@ -9,7 +9,6 @@ from twisted.python.failure import Failure
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
-D = TypeVar("D")
 
 
 class TimedOut(Exception):
@@ -102,20 +101,9 @@ async def gather3(
     second: Coroutine[Any, Any, B],
     third: Coroutine[Any, Any, C],
 ) -> tuple[A, B, C]:
-    """Run three coroutines concurrently, as `gather4` does four."""
-    results: list[Any] = await gather_all((first, second, third))
-    return results[0], results[1], results[2]
-
-
-async def gather4(
-    first: Coroutine[Any, Any, A],
-    second: Coroutine[Any, Any, B],
-    third: Coroutine[Any, Any, C],
-    fourth: Coroutine[Any, Any, D],
-) -> tuple[A, B, C, D]:
-    """Run four coroutines concurrently and return their results.
+    """Run three coroutines concurrently and return their results.
 
     Raises the error of the first of them that fails, once all have ended.
     """
-    results: list[Any] = await gather_all((first, second, third, fourth))
-    return results[0], results[1], results[2], results[3]
+    results: list[Any] = await gather_all((first, second, third))
+    return results[0], results[1], results[2]

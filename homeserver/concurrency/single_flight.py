@@ -4,10 +4,10 @@ A caller that stops waiting does not stop the call: other callers may wait for i
 is cached.
 """
 
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
 
 Key = TypeVar("Key", bound=Hashable)
@@ -32,6 +32,34 @@ class SingleFlight(Generic[Key, Value]):
         waiters = self._waiters[key] = [waiter]
         Deferred.fromCoroutine(call()).addBoth(self._ended, key, waiters)
         return await waiter
+
+    async def join_many(
+        self,
+        keys: Iterable[Key],
+        call: Callable[[Sequence[Key]], Coroutine[Deferred[Any], Any, Mapping[Key, Value]]],
+    ) -> None:
+        """Wait until the calls for all keys have ended, well or not.
+
+        One `call` is made for all keys without a call in progress, and returns all their values.
+        """
+        waiting: list[Deferred[Value]] = []
+        own: dict[Key, list[Deferred[Value]]] = {}
+        for key in keys:
+            waiters = self._waiters.get(key)
+            if waiters is None:
+                waiters = own[key] = self._waiters[key] = []
+            waiter: Deferred[Value] = Deferred()
+            waiters.append(waiter)
+            waiting.append(waiter)
+        if own:
+            Deferred.fromCoroutine(call(list(own))).addBoth(self._all_ended, own)
+        await DeferredList(waiting, consumeErrors=True)
+
+    def _all_ended(
+        self, outcome: Mapping[Key, Value] | Failure, waiting: Mapping[Key, list[Deferred[Value]]]
+    ) -> None:
+        for key, waiters in waiting.items():
+            self._ended(outcome if isinstance(outcome, Failure) else outcome[key], key, waiters)
 
     def is_running(self, key: Key) -> bool:
         """Whether a call for `key` is in progress."""

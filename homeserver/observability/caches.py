@@ -46,11 +46,12 @@ def _objects_of(server: object, wanted: type[Kind]) -> list[Kind]:
         elif isinstance(item, list | tuple):
             pending += item
         elif type(item).__module__.partition(".")[0] in PACKAGES:
-            pending += _attributes(item)
+            pending += attributes_of(item)
     return found
 
 
-def _attributes(item: object) -> Iterator[object]:
+def attributes_of(item: object) -> Iterator[object]:
+    """The values of an object's attributes, with or without slots."""
     yield from getattr(item, "__dict__", {}).values()
     for kind in type(item).__mro__:
         for name in kind.__dict__.get("__slots__", ()):

@@ -27,6 +27,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.periodic import PeriodicTask
+from homeserver.observability.cache_memory import memory_of
 from homeserver.version import VERSION
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -49,6 +50,12 @@ CACHE_FIGURES: tuple[
         "What a cache holds, in the unit of its capacity.",
         GaugeMetricFamily,
         lambda cache: cache.size,
+    ),
+    (
+        "bytes",
+        "About the memory that a cache takes, by a sample of it.",
+        GaugeMetricFamily,
+        memory_of,
     ),
     (
         "capacity",

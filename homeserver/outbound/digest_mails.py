@@ -9,11 +9,11 @@ https://www.rfc-editor.org/rfc/rfc8058 (unsubscribing with one click)
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
-from homeserver.outbound.mail import Mailer
+if TYPE_CHECKING:
+    from homeserver.outbound.mail import Mailer
 
 # Below `/_matrix/`, because reverse proxies forward that path.
 UNSUBSCRIBE_PATH = "/_matrix/client/unstable/io.homeserver/pushers/unsubscribe"
@@ -65,8 +65,11 @@ class DigestMails:
     """A sender of digests. `client_baseurl` is that of the client to which links lead."""
 
     def __init__(
-        self, mailer: Mailer, server_name: str, public_baseurl: str, client_baseurl: str | None
+        self, mailer: "Mailer", server_name: str, public_baseurl: str, client_baseurl: str | None
     ) -> None:
+        # Most servers send no mail.
+        from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
         self._mailer = mailer
         self._server_name = server_name
         self._public_baseurl = public_baseurl.rstrip("/")

@@ -4,17 +4,18 @@ The templates are in `templates/mails/`, two for each mail: `<name>.txt`, whose 
 subject, and `<name>.html`.
 """
 
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from jinja2 import Environment, PackageLoader, select_autoescape
-
-from homeserver.outbound.mail import Mailer
 from homeserver.protocol.third_party_ids.address_validation import (
     ADD,
     PASSWORD,
     REGISTER,
     ValidationMessage,
 )
+
+if TYPE_CHECKING:
+    from homeserver.outbound.mail import Mailer
 
 # Below `/_matrix/`, because reverse proxies forward that path.
 LINK_PATH = "/_matrix/client/unstable/io.homeserver/email/validate"
@@ -26,7 +27,10 @@ NAMES_WITHOUT_TOKEN = {REGISTER: "in_use", ADD: "in_use", PASSWORD: "no_account"
 class ValidationMails:
     """A sender of validation messages by e-mail. `public_baseurl` is the base of the links."""
 
-    def __init__(self, mailer: Mailer, server_name: str, public_baseurl: str) -> None:
+    def __init__(self, mailer: "Mailer", server_name: str, public_baseurl: str) -> None:
+        # Most servers send no mail.
+        from jinja2 import Environment, PackageLoader, select_autoescape
+
         self._mailer = mailer
         self._server_name = server_name
         self._public_baseurl = public_baseurl.rstrip("/")

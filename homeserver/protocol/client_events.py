@@ -47,7 +47,8 @@ def client_event_parts(event: Event, *, room_id: bool = False) -> tuple[bytes, b
     `b"".join((head, unsigned, tail))` is the event; `b"{}"` stands for no unsigned data. The head
     is the same with and without `room_id`.
     """
-    head = msgspec.json.encode(_common_fields(event))[:-1] + b',"unsigned":'
+    fields = _common_fields(event, event.encodable_content)
+    head = msgspec.json.encode(fields)[:-1] + b',"unsigned":'
     if not room_id:
         return head, b"}"
     return head, b',"room_id":' + msgspec.json.encode(event.room_id) + b"}"
@@ -55,7 +56,7 @@ def client_event_parts(event: Event, *, room_id: bool = False) -> tuple[bytes, b
 
 def client_event(event: Event, *, room_id: bool, unsigned: Mapping[str, Any]) -> dict[str, Any]:
     """An event in the client format. `unsigned` is left out if there is nothing in it."""
-    rendered = _common_fields(event)
+    rendered = _common_fields(event, event.content)
     if room_id:
         rendered["room_id"] = event.room_id
     if unsigned:
@@ -99,9 +100,9 @@ def stripped_state(state: StateEvents) -> list[dict[str, Any]]:
     return [stripped_event(event) for event in events if event is not None]
 
 
-def _common_fields(event: Event) -> dict[str, Any]:
+def _common_fields(event: Event, content: object) -> dict[str, Any]:
     fields: dict[str, Any] = {
-        "content": event.content,
+        "content": content,
         "event_id": event.event_id,
         "origin_server_ts": event.origin_server_ts,
         "sender": event.sender,

@@ -9,10 +9,15 @@ An `Event` is made in one of three ways, with the same result:
 `json` is the stored form: canonical JSON with hashes and signatures and without `unsigned`. The
 values in an event (`pdu`, `content`) must never be changed: a change needs a new event.
 
+Decoded, an event takes several times the memory of its JSON, and most events are sent on without
+being looked into. So a stored event is decoded as far as it is read, and `forget_decoded` gives the
+memory back; what was forgotten is decoded again where it is needed.
+
 Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Final
@@ -56,16 +61,46 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _NO_MEMBERS: Mapping[str, Any] = MappingProxyType({})
 
 
+class _Fields(msgspec.Struct):
+    """The fields that every event is known by; the content is not decoded."""
+
+    type: Any
+    sender: Any
+    content: msgspec.Raw
+    depth: Any
+    origin_server_ts: Any
+    room_id: Any = None
+    state_key: Any = None
+
+
+class _References(msgspec.Struct):
+    prev_events: list[Any]
+    auth_events: list[Any]
+
+
+_decode_fields = msgspec.json.Decoder(_Fields).decode
+_decode_references = msgspec.json.Decoder(_References).decode
+
+
+@lru_cache(maxsize=20_000)
+def _shared(text: str) -> str:
+    """An equal string that other events have, too. Interned strings may stay forever."""
+    return text
+
+
 class Event:
-    """One event of a room of a known version. Equal to another if id and stored form are."""
+    """One event of a room of a known version. Equal to another if id and stored form are.
+
+    Without a `pdu` it is decoded from `json`, as far as it is read.
+    """
 
     __slots__ = (
-        "content",
+        "_content",
+        "_pdu",
         "depth",
         "event_id",
         "json",
         "origin_server_ts",
-        "pdu",
         "room_id",
         "sender",
         "state_key",
@@ -74,25 +109,37 @@ class Event:
     )
 
     def __init__(
-        self, version: RoomVersion, pdu: dict[str, Any], json: bytes, event_id: str
+        self, version: RoomVersion, pdu: dict[str, Any] | None, json: bytes, event_id: str
     ) -> None:
+        content: dict[str, Any] | msgspec.Raw
+        if pdu is None:
+            fields = _decode_fields(json)
+            content, room_id, state_key = fields.content, fields.room_id, fields.state_key
+            known = fields.type, fields.sender, fields.depth, fields.origin_server_ts
+        else:
+            content, room_id, state_key = pdu["content"], pdu.get("room_id"), pdu.get("state_key")
+            known = pdu["type"], pdu["sender"], pdu["depth"], pdu["origin_server_ts"]
+        event_type, sender, depth, origin_server_ts = known
         self.version: Final = version
-        self.pdu: Final = pdu
         self.json: Final = json
         self.event_id: Final = event_id
-        self.type: Final[str] = pdu["type"]
-        self.sender: Final[str] = pdu["sender"]
-        self.state_key: Final[str | None] = pdu.get("state_key")
-        self.content: Final[dict[str, Any]] = pdu["content"]
-        self.depth: Final[int] = pdu["depth"]
-        self.origin_server_ts: Final[int] = pdu["origin_server_ts"]
-        self.room_id: Final[str] = pdu["room_id"] if "room_id" in pdu else "!" + event_id[1:]
+        # Most events have these in common with others.
+        self.type: Final[str] = _shared(event_type)
+        self.sender: Final[str] = _shared(sender)
+        self.room_id: Final[str] = _shared("!" + event_id[1:] if room_id is None else room_id)
+        self.state_key: Final[str | None] = state_key
+        self.depth: Final[int] = depth
+        self.origin_server_ts: Final[int] = origin_server_ts
+        self._pdu = pdu
+        self._content: dict[str, Any] | msgspec.Raw | None = content
 
     @classmethod
     def from_json(cls, version: RoomVersion, json: bytes, event_id: str | None = None) -> "Event":
         """A stored event, which was checked when it was stored. The id is computed if not given."""
-        pdu = _decode(json)
-        return cls(version, pdu, json, event_id or event_id_of(version, pdu))
+        if event_id is None:
+            pdu = _decode(json)
+            return cls(version, pdu, json, event_id_of(version, pdu))
+        return cls(version, None, json, event_id)
 
     @classmethod
     def from_pdu(cls, version: RoomVersion, pdu: Mapping[str, Any]) -> "Event":
@@ -108,6 +155,31 @@ class Event:
         return cls(version, signed, json, event_id_of(version, signed))
 
     @property
+    def pdu(self) -> dict[str, Any]:
+        """The whole event."""
+        return _decode(self.json) if self._pdu is None else self._pdu
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The content, which is decoded once."""
+        content = self.encodable_content
+        if isinstance(content, msgspec.Raw):
+            content = self._content = _decode(content)
+        return content
+
+    @property
+    def encodable_content(self) -> dict[str, Any] | msgspec.Raw:
+        """The content for an encoder of JSON, which need not be decoded for it."""
+        content = self._content
+        if content is None:
+            content = self._content = _decode_fields(self.json).content
+        return content
+
+    def forget_decoded(self) -> None:
+        """Keep no more of the event than is stored of it."""
+        self._pdu = self._content = None
+
+    @property
     def is_state(self) -> bool:
         """Whether the event has a state key, and so is part of the room's state."""
         return self.state_key is not None
@@ -115,12 +187,16 @@ class Event:
     @property
     def prev_event_ids(self) -> list[str]:
         """The ids of the events that this one follows in the event graph."""
-        return self._ids("prev_events")
+        if self._pdu is None:
+            return self._ids(_decode_references(self.json).prev_events)
+        return self._ids(self._pdu["prev_events"])
 
     @property
     def auth_event_ids(self) -> list[str]:
         """The ids of the auth events that this event refers to."""
-        return self._ids("auth_events")
+        if self._pdu is None:
+            return self._ids(_decode_references(self.json).auth_events)
+        return self._ids(self._pdu["auth_events"])
 
     @property
     def redacts(self) -> str | None:
@@ -186,8 +262,7 @@ class Event:
     def __repr__(self) -> str:
         return f"<Event {self.event_id} {self.type} in {self.room_id}>"
 
-    def _ids(self, field: str) -> list[str]:
-        references = self.pdu[field]
+    def _ids(self, references: list[Any]) -> list[str]:
         if self.version.event_format is EventFormat.V1:
             return [reference[0] for reference in references]
         ids: list[str] = references

@@ -5,7 +5,7 @@ its entry is being loaded is applied afterwards, since the load may have read ol
 must have no effect on an entry that includes the change already.
 """
 
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -43,6 +43,18 @@ class LogCache(Generic[Key, Entry, Change]):
             entry = await self._loads.join(key, partial(self._load_and_follow, key))
         return entry
 
+    async def get_ready(
+        self,
+        keys: Iterable[Key],
+        load: Callable[[Sequence[Key]], Awaitable[Mapping[Key, Entry]]],
+    ) -> None:
+        """Have entries in memory soon after, those that are missing by one `load` of all of them.
+
+        A load that fails here is repeated, and raises, where the entry is needed.
+        """
+        missing = [key for key in keys if self._cache.peek(key) is None]
+        await self._loads.join_many(missing, partial(self._load_all_and_follow, load))
+
     def publish(self, key: Key, change: Change) -> None:
         """Apply a change that is durable."""
         entry = self._cache.peek(key)
@@ -65,13 +77,29 @@ class LogCache(Generic[Key, Entry, Change]):
         self._loads.forget(key)
 
     async def _load_and_follow(self, key: Key) -> Entry:
-        missed = self._missed[key] = []
+        async def load(_: Sequence[Key]) -> Mapping[Key, Entry]:
+            return {key: await self._load(key)}
+
+        return (await self._load_all_and_follow(load, (key,)))[key]
+
+    async def _load_all_and_follow(
+        self,
+        load: Callable[[Sequence[Key]], Awaitable[Mapping[Key, Entry]]],
+        keys: Sequence[Key],
+    ) -> Mapping[Key, Entry]:
+        missed: dict[Key, list[Change]] = {key: [] for key in keys}
+        self._missed |= missed
+        wanted = set[Key]()
         try:
-            entry = await self._load(key)
+            entries = await load(keys)
         finally:
-            is_wanted = self._missed.get(key) is missed
-            if is_wanted:
-                del self._missed[key]
-        for change in missed:
-            self._apply(entry, change)
-        return self._cache.put(key, entry) if is_wanted else entry
+            for key, changes in missed.items():
+                if self._missed.get(key) is changes:
+                    wanted.add(key)
+                    del self._missed[key]
+        for key, changes in missed.items():
+            for change in changes:
+                self._apply(entries[key], change)
+            if key in wanted:
+                self._cache.put(key, entries[key])
+        return entries

@@ -6,18 +6,13 @@ Rooms in memory are cheap to check; of the others, only rooms with something new
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from twisted.internet.defer import Deferred, DeferredList
-
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.room.user_rooms import MemberRooms
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.events import rooms_with_events_after
 from homeserver.storage.rooms.partial_rooms import rooms_with_full_state_after
 from homeserver.streams.sync_tokens import SyncToken
-from homeserver.sync.sections.room_sections import EphemeralEvents
-
-PREFETCH_ROOMS = 16  # rooms that are loaded concurrently
+from homeserver.sync.sections.preparation import EphemeralEvents
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +40,6 @@ class ActiveRooms:
         for source in self.ephemeral if silent else ():
             active.update(await source.changed_rooms(silent, since.base))
         return active
-
-    async def prefetch(self, places: MemberRooms, room_nids: Sequence[int]) -> None:
-        """Load the rooms that are not in memory, concurrently.
-
-        One after the other, each would wait for the database several times. A load that fails here
-        is retried, and raises, where the room is needed.
-        """
-        missing = [
-            nid
-            for nid in room_nids
-            if self.rooms.loaded(nid) is None
-            and (place := places.get(nid)) is not None
-            and place.membership == "join"
-        ]
-        if len(missing) > 1:
-            loading = [Deferred.fromCoroutine(self.rooms.by_number(nid)) for nid in missing]
-            await DeferredList(loading, consumeErrors=True)
 
 
 async def was_joined(rooms: RoomRegistry, room: Room, user_id: str, event: int, since: int) -> bool:

@@ -8,35 +8,28 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 from twisted.internet.defer import Deferred
 
-from homeserver.accounts.user_data.account_data import AccountData
-from homeserver.accounts.user_data.filters import Filters
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import TimeSlice
 from homeserver.concurrency.deferreds import fire_once
-from homeserver.presence.presence_changed import PresenceUpdate
 from homeserver.protocol import event_types
 from homeserver.protocol.proposals.invite_filter import InviteAction
-from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.room.user_rooms import MemberRooms, Membership, UserRooms
-from homeserver.storage.database.database import Database
-from homeserver.streams.log import Log
+from homeserver.rooms.room.user_rooms import MemberRooms, Membership
 from homeserver.streams.sync_tokens import SyncToken
-from homeserver.sync.active_rooms import PREFETCH_ROOMS, ActiveRooms, was_joined
+from homeserver.sync.active_rooms import ActiveRooms, was_joined
 from homeserver.sync.sections.account_data_sections import AccountDataSections
 from homeserver.sync.sections.device_list_updates import DeviceListUpdate
 from homeserver.sync.sections.device_sections import DeviceSections
 from homeserver.sync.sections.invitations import Invitations
 from homeserver.sync.sections.lazy_members import LazyMembers
 from homeserver.sync.sections.profile_sections import ProfileSections
-from homeserver.sync.sections.room_sections import EphemeralEvents, RoomSections
+from homeserver.sync.sections.room_sections import RoomSections
 from homeserver.sync.sections.sticky_sections import StickySections
+from homeserver.sync.sources import Sources
 from homeserver.sync.sync_points import SyncPoints
 from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.sync_requests import SyncRequests
@@ -49,31 +42,7 @@ from homeserver.sync.user_change_queues import (
     UserChangeQueues,
 )
 
-
-class PresenceSource(Protocol):
-    """The source of presence events."""
-
-    async def events_since(
-        self, user_id: str, since: SyncToken | None, changed: Collection[int] | None = None
-    ) -> PresenceUpdate:
-        """Presence events, changed above `since`, of users who share a room with the user.
-
-        `changed` are the numeric ids of the rooms in which anything changed, where that is known.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """The sources that the engine reads."""
-
-    db: Database
-    log: Log
-    rooms: RoomRegistry
-    user_rooms: UserRooms
-    account_data: AccountData
-    filters: Filters
-    presence: PresenceSource
-    ephemeral: Sequence[EphemeralEvents]
+PREPARED_ROOMS = 100  # rooms that are read together
 
 
 class SyncEngine:
@@ -213,8 +182,9 @@ class SyncEngine:
             return
         time_slice = TimeSlice(self._clock)
         for index, number in enumerate(candidates):
-            if not is_known and index % PREFETCH_ROOMS == 0:
-                await self._active_rooms.prefetch(rooms, candidates[index : index + PREFETCH_ROOMS])
+            if not is_known and index % PREPARED_ROOMS == 0:
+                some = candidates[index : index + PREPARED_ROOMS]
+                await self._prepare(request, update.span.since, rooms, some)
             place = rooms.get(number)
             if place is not None:
                 if time_slice.is_over:
@@ -254,6 +224,24 @@ class SyncEngine:
         active.update(await self._numbers_of(by_room))
         active.update(self._sticky.changed_rooms(rooms, since))
         return active
+
+    async def _prepare(
+        self,
+        request: SyncRequest,
+        since: SyncToken | None,
+        places: MemberRooms,
+        room_nids: Iterable[int],
+    ) -> None:
+        """Read together what is missing of the rooms that the user is in."""
+        joined = [
+            nid
+            for nid in room_nids
+            if (place := places.get(nid)) is not None and place.membership == "join"
+        ]
+        if since is None or request.full_state:
+            await self._sections.preparation.prepare(request, joined)
+        else:
+            await self._rooms.load_many(joined)
 
     async def _numbers_of(self, room_ids: Iterable[str]) -> list[int]:
         rooms = [await self._rooms.find(room_id) for room_id in room_ids]

@@ -20,7 +20,8 @@ from homeserver.rooms.history.room_reader import RoomReader
 from homeserver.rooms.history.visibility import VisibleEvent
 from homeserver.rooms.room.changes import StateChanged
 from homeserver.streams.sync_tokens import SyncToken
-from homeserver.sync.engine import Sources, SyncEngine
+from homeserver.sync.engine import SyncEngine
+from homeserver.sync.sources import Sources
 from homeserver.sync.streamed_events import EventSlice, StreamedEvents
 from homeserver.sync.sync_span import SyncSpan
 

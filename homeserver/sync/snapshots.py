@@ -19,8 +19,8 @@ from homeserver.rooms.history.room_reader import ReadAccess, RoomReader
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import Membership
 from homeserver.streams.tokens import START, stream_token, topological_token
-from homeserver.sync.engine import Sources
 from homeserver.sync.legacy_events import event_in, presence_event, room_event, state_event
+from homeserver.sync.sources import Sources
 from homeserver.sync.streamed_events import RoomPresence
 from homeserver.sync.update import typed_event
 

@@ -21,8 +21,8 @@ from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import MemberRooms, Membership
 from homeserver.storage.rooms.events import events_after
 from homeserver.streams.sync_tokens import SyncToken
-from homeserver.sync.engine import Sources
 from homeserver.sync.legacy_events import event_in, presence_event, room_event
+from homeserver.sync.sources import Sources
 from homeserver.sync.sync_span import SyncSpan
 from homeserver.sync.update import typed_event
 

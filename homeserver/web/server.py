@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Mapping
 from contextlib import aclosing, suppress
 from itertools import count
 from types import CoroutineType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
@@ -47,7 +47,10 @@ from homeserver.web.responses import (
 )
 from homeserver.web.router import Endpoint, Router
 from homeserver.web.routes import Auth, Response, Streamed
-from homeserver.web.websocket import Socket, Upgrade, check_upgrade, upgrade
+from homeserver.web.socket_upgrades import Upgrade, check_upgrade
+
+if TYPE_CHECKING:
+    from homeserver.web.websocket import Socket
 
 MAX_UNAUTHENTICATED_BODY = 65_536  # bytes, for requests that need no authentication or fail it
 PROGRAMS = (b"/_matrix/", b"/_synapse/", b"/.well-known/")
@@ -350,7 +353,7 @@ class HttpServer(ServerFactory):
         request.release_body()
         if request.disconnected:
             return
-        upgrade(request, wanted)
+        wanted.hand_over(request)
         self.sockets.add(wanted.socket)
         wanted.socket.is_closed.addCallback(lambda _: self.sockets.discard(wanted.socket))
         request.code = 101

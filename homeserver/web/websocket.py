@@ -1,17 +1,12 @@
-"""WebSockets on the port of the HTTP API: from an ordinary route to an autobahn protocol.
+"""WebSockets on the port of the HTTP API: autobahn's protocol, and the change to it.
 
-A route with `websocket=True` is found, authenticated and limited like any other, so that all errors
-are ordinary responses before the connection switches protocols. Its handler returns an `Upgrade`
-with the protocol object that takes over. Autobahn then gets a cleaned copy of the request, which
-has passed all checks and has no token.
+Autobahn gets a cleaned copy of the request, which has passed all checks (`socket_upgrades.py`) and
+has no token. It is large: this module is imported when the first WebSocket is opened.
 
 Spec: https://www.rfc-editor.org/rfc/rfc6455#section-4.2
 """
 
-import binascii
-from base64 import b64decode
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from types import SimpleNamespace
@@ -26,23 +21,14 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
-from homeserver.protocol.errors import InvalidParam, MatrixError
+from homeserver.protocol.errors import InvalidParam
 from homeserver.web.authentication import TOKEN_SUBPROTOCOL
 from homeserver.web.request import Request
+from homeserver.web.socket_upgrades import Upgrade, header_entries
 
-KEY_BYTES = 16
 MAX_REASON = 123  # bytes, RFC 6455, 5.5
 # Checked here, or secret.
 _NOT_PASSED_ON = {b"authorization", b"origin", b"sec-websocket-protocol"}
-
-
-class UpgradeRequired(MatrixError):
-    """The endpoint supports WebSocket only."""
-
-    errcode, status = "M_UNRECOGNIZED", 426
-
-    def headers(self) -> dict[str, str]:
-        return {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
 
 
 class Socket(WebSocketServerProtocol):
@@ -93,39 +79,9 @@ class SocketFactory(WebSocketServerFactory):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Upgrade:
-    """The result of a handler that hands the connection over to `socket`.
-
-    `subprotocols` are those that the endpoint supports, best first; the client must offer one of
-    them. An empty tuple means that the endpoint has none.
-    """
-
-    factory: SocketFactory
-    socket: Socket
-    subprotocols: Sequence[str] = ()
-
-
-def check_upgrade(request: Request) -> None:
-    """Raise `UpgradeRequired` or `InvalidParam` unless this is a valid opening handshake."""
-    if "websocket" not in _entries(request, b"Upgrade", lower=True):
-        raise UpgradeRequired("This endpoint is a WebSocket: send an opening handshake")
-    if "upgrade" not in _entries(request, b"Connection", lower=True):
-        raise InvalidParam("A WebSocket handshake needs `Connection: Upgrade`")
-    if request.header(b"Sec-WebSocket-Version") != "13":
-        raise UpgradeRequired("The version of the WebSocket protocol must be 13")
-    key = request.header(b"Sec-WebSocket-Key") or ""
-    try:
-        length = len(b64decode(key, validate=True))
-    except binascii.Error:
-        length = 0
-    if length != KEY_BYTES:
-        raise InvalidParam("Sec-WebSocket-Key must be the base64 of 16 bytes")
-
-
 def upgrade(request: Request, wanted: Upgrade) -> None:
     """Hand the connection over. Raises `InvalidParam` if no subprotocol matches."""
-    subprotocol = _choose(wanted.subprotocols, _entries(request, b"Sec-WebSocket-Protocol"))
+    subprotocol = _choose(wanted.subprotocols, header_entries(request, b"Sec-WebSocket-Protocol"))
     transport, unread = request.connection.hand_over()
     wanted.socket.factory = wanted.factory
     handshake = _Handshake(request, transport, subprotocol, unread)
@@ -175,12 +131,6 @@ def _choose(spoken: Sequence[str], offered: list[str]) -> str | None:
     names = ", ".join(spoken)
     known = [entry for entry in offered if not entry.startswith(TOKEN_SUBPROTOCOL)]
     raise InvalidParam(f"The subprotocol must be one of: {names}; offered: {', '.join(known)}")
-
-
-def _entries(request: Request, name: bytes, *, lower: bool = False) -> list[str]:
-    values = request.fields.values(name.lower())
-    text = ",".join(value.decode("latin-1") for value in values)
-    return [entry.strip() for entry in (text.lower() if lower else text).split(",")]
 
 
 def _accept_compression(max_message: int, offers: list[Any]) -> PerMessageDeflateOfferAccept | None:

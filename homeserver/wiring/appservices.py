@@ -1,6 +1,7 @@
 """Application services: what they are asked, their transactions, and their APIs."""
 
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from appservices.api.as_sync import AsSyncApi
 from appservices.api.ping import PingApi
@@ -23,12 +24,12 @@ from appservices.transactions.feed import Feed
 from appservices.transactions.http_transport import HttpTransport
 from appservices.transactions.item_source import AppserviceItemSource
 from appservices.transactions.room_interest import PastInterest, RoomInterest
-from appservices.transactions.socket import socket_factory
 from appservices.transactions.transaction_body import TransactionBodies
 from homeserver.accounts.appservices.appservices import Appservices
 from homeserver.accounts.appservices.provisioning import Provisioning
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.client_api.rooms.history_import import HistoryImportApi
+from homeserver.concurrency.late_imports import Late
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.config.settings import Settings
 from homeserver.rooms.ephemeral.receipts import Receipts
@@ -45,6 +46,11 @@ from homeserver.web.routes import Route
 from homeserver.wiring.accounts.account_core import AccountCore
 from homeserver.wiring.encryption import Encryption
 from homeserver.wiring.room_core import RoomCore
+
+if TYPE_CHECKING:
+    from homeserver.web.websocket import SocketFactory
+
+SOCKET_MODULE = "appservices.transactions.socket"
 
 
 class AppserviceQueries:
@@ -148,7 +154,8 @@ class AppserviceServices:
             interest,
         )
         self.history_import = HistoryImport(db, registry, receipts, _importers(appservices))
-        self.as_sync = AsSyncApi(socket_factory(reactor), appservices, self.transactions, reactor)
+        sockets = Late(reactor, SOCKET_MODULE, partial(_socket_factory, reactor))
+        self.as_sync = AsSyncApi(sockets, appservices, self.transactions, reactor)
         self._apis: list[Any] = [
             self.as_sync,
             PingApi(appservices, queries.ping, self.transactions.wake),
@@ -176,3 +183,9 @@ def _importers(appservices: Appservices) -> FindImporter:
         return next((each for each in services if each.id == caller.appservice), None)
 
     return find
+
+
+def _socket_factory(reactor: Any) -> "SocketFactory":
+    from appservices.transactions.socket import socket_factory
+
+    return socket_factory(reactor)

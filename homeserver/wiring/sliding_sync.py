@@ -9,7 +9,7 @@ from homeserver.push.thread_subscriptions import ThreadSubscriptions
 from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.rooms.ephemeral.typing import TypingUsers
 from homeserver.sync.active_rooms import ActiveRooms
-from homeserver.sync.engine import Sources, SyncEngine
+from homeserver.sync.engine import SyncEngine
 from homeserver.sync.sections.sticky_sections import StickySections
 from homeserver.sync.sliding.bump_stamps import BumpStamps
 from homeserver.sync.sliding.connections import SlidingConnections
@@ -23,6 +23,7 @@ from homeserver.sync.sliding.room_reading import Sections
 from homeserver.sync.sliding.room_results import RoomResults
 from homeserver.sync.sliding.sliding_sync import SlidingSync
 from homeserver.sync.sliding.sticky_extension import StickyExtension
+from homeserver.sync.sources import Sources
 from homeserver.sync.sync_points import SyncPoints
 from homeserver.sync.user_change_queues import UserChangeQueues
 from homeserver.wiring.room_core import RoomCore
@@ -70,6 +71,7 @@ class SlidingSyncParts:
             ProfileExtension(users.profiles, users.member_history, registry, active, reactor),
             StickyExtension(sticky, registry, sources.user_rooms),
             active,
+            sections.room_sections.preparation,
             reactor,
         )
         self.connections = connections = SlidingConnections(db, reactor)

@@ -1,9 +1,10 @@
 """The WebSocket transport: its sockets, their methods, and their connection to the engine."""
 
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from homeserver.client_api.sync.sliding_sync_methods import SlidingSyncMethods
-from homeserver.client_api.sync.stream import StreamApi, StreamFactory
+from homeserver.client_api.sync.stream_api import StreamApi
 from homeserver.client_api.sync.stream_connections import StreamConnections
 from homeserver.client_api.sync.stream_methods import (
     EphemeralMethods,
@@ -13,6 +14,8 @@ from homeserver.client_api.sync.stream_methods import (
     UserMethods,
 )
 from homeserver.client_api.sync.stream_session import Services
+from homeserver.concurrency.late_imports import Late
+from homeserver.config.sections.limits import WebSocketSettings
 from homeserver.config.settings import Settings
 from homeserver.streams.log import Log
 from homeserver.sync.subscription import BatchScheduler
@@ -21,6 +24,11 @@ from homeserver.web.routes import Route
 from homeserver.wiring.accounts.account_core import AccountCore
 from homeserver.wiring.rooms import RoomServices
 from homeserver.wiring.sync import Sync
+
+if TYPE_CHECKING:
+    from homeserver.client_api.sync.stream import StreamFactory
+
+STREAM_MODULE = "homeserver.client_api.sync.stream"
 
 
 class Stream:
@@ -58,7 +66,7 @@ class Stream:
         )
         self._api = StreamApi(
             websocket,
-            StreamFactory(reactor, websocket),
+            Late(reactor, STREAM_MODULE, partial(_stream_factory, reactor, websocket)),
             services,
             self.connections,
             account_core.access_tokens,
@@ -76,3 +84,9 @@ class Stream:
     def routes(self) -> list[Route]:
         """The area's part of the client API."""
         return self._api.routes()
+
+
+def _stream_factory(reactor: Any, settings: WebSocketSettings) -> "StreamFactory":
+    from homeserver.client_api.sync.stream import StreamFactory
+
+    return StreamFactory(reactor, settings)

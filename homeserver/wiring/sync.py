@@ -21,17 +21,19 @@ from homeserver.rooms.ephemeral.typing import TypingUsers
 from homeserver.storage.database.database import Database
 from homeserver.streams.durable_readers import DurableReaders
 from homeserver.streams.log import Log
-from homeserver.sync.engine import Sources, SyncEngine
+from homeserver.sync.engine import SyncEngine
 from homeserver.sync.event_stream import EventStream
 from homeserver.sync.sections.invitations import Invitations
 from homeserver.sync.sections.lazy_members import LazyMembers
+from homeserver.sync.sections.preparation import EphemeralEvents
 from homeserver.sync.sections.profile_sections import ProfileSections
-from homeserver.sync.sections.room_sections import EphemeralEvents, RoomSections
+from homeserver.sync.sections.room_sections import RoomSections
 from homeserver.sync.sections.room_state import RoomStateSections
 from homeserver.sync.sections.sticky_sections import StickySections
 from homeserver.sync.sections.timelines import Timelines
 from homeserver.sync.sliding.room_reading import Sections
 from homeserver.sync.snapshots import Snapshots
+from homeserver.sync.sources import Sources
 from homeserver.sync.streamed_events import StreamedEvents
 from homeserver.sync.user_change_queues import UserChangeQueues
 from homeserver.web.routes import Route

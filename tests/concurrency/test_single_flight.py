@@ -1,5 +1,7 @@
 """Calls that several want at the same time."""
 
+from collections.abc import Sequence
+
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -10,6 +12,7 @@ class SingleFlightTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.flights: SingleFlight[str, int] = SingleFlight()
         self.calls: list[Deferred[int]] = []
+        self.wanted: list[Sequence[str]] = []  # keys of the calls for many
 
     async def call(self) -> int:
         self.calls.append(Deferred())
@@ -73,3 +76,54 @@ class SingleFlightTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(before), 1)
         self.assertTrue(is_running)
         self.assertEqual([self.successResultOf(each) for each in (after, beside)], [2, 2])
+
+    def join_many(self, *keys: str) -> Deferred[None]:
+        async def call(wanted: Sequence[str]) -> dict[str, int]:
+            self.wanted.append(wanted)
+            self.calls.append(Deferred())
+            return dict.fromkeys(wanted, await self.calls[-1])
+
+        return Deferred.fromCoroutine(self.flights.join_many(keys, call))
+
+    def test_one_call_is_made_for_many_keys(self) -> None:
+        """And who wants one of them joins it."""
+        together = self.join_many("a", "b")
+        alone = self.join("b")
+
+        self.calls[0].callback(7)
+
+        self.successResultOf(together)
+        self.assertEqual(self.successResultOf(alone), 7)
+        self.assertEqual(self.wanted, [["a", "b"]])
+        self.assertFalse(self.flights.is_running("a"))
+
+    def test_a_call_for_many_keys_leaves_out_those_under_way(self) -> None:
+        """They are waited for as well."""
+        self.join("a")
+        together = self.join_many("a", "b")
+
+        self.calls[1].callback(7)
+        self.assertNoResult(together)
+        self.calls[0].callback(1)
+
+        self.successResultOf(together)
+        self.assertEqual(self.wanted, [["b"]])
+
+    def test_a_failed_call_for_many_keys_fails_for_those_who_joined(self) -> None:
+        """Who made it finds out where a key is needed, by a call that may succeed."""
+        together = self.join_many("a", "b")
+        alone = self.join("b")
+
+        self.calls[0].errback(ValueError("no"))
+        later = self.join("b")
+        self.calls[1].callback(7)
+
+        self.successResultOf(together)
+        self.failureResultOf(alone, ValueError)
+        self.assertEqual(self.successResultOf(later), 7)
+
+    def test_no_call_is_made_for_no_keys(self) -> None:
+        """Nobody waits where nothing is missing."""
+        self.successResultOf(self.join_many())
+
+        self.assertEqual(self.calls, [])

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 
+from homeserver.protocol.client_events import client_event_parts
 from homeserver.protocol.events import Event, EventTooLarge, InvalidEvent, build_event
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.protocol.signing.hashes import check_content_hash, event_id_of
@@ -76,6 +77,47 @@ def test_a_stored_event_is_read_as_it_was(case):
     assert with_id == without_id == received
     assert with_id.pdu == received.pdu
     assert hash(with_id) == hash(received)
+
+
+FIELDS = (
+    "type", "sender", "state_key", "content", "depth", "origin_server_ts", "room_id", "pdu",
+    "prev_event_ids", "auth_event_ids", "redacts", "reference", "is_state",
+)  # fmt: skip
+
+
+def rendered(each: Event) -> Any:
+    """The event as clients get it; the order of fields means nothing."""
+    return msgspec.json.decode(b"{}".join(client_event_parts(each, room_id=True)))
+
+
+@given(versions_and_pdus())
+def test_an_event_says_the_same_however_much_of_it_is_decoded(case):
+    """What is in memory of an event depends on who has read it."""
+    version, pdu = case
+    received = Event.from_pdu(version, pdu)
+    parts = rendered(received)
+    fields = [getattr(received, name) for name in FIELDS]
+    stored = Event.from_json(version, received.json, received.event_id)
+
+    assert rendered(stored) == parts
+    assert [getattr(stored, name) for name in FIELDS] == fields
+    for each in (received, stored):
+        each.forget_decoded()
+        assert rendered(each) == parts
+        assert [getattr(each, name) for name in FIELDS] == fields
+        assert each == received
+        assert each.redacted() == received.redacted()
+
+
+def test_the_content_of_an_event_is_decoded_once():
+    """Rules read it several times."""
+    stored = Event.from_json(V12, event().json, "$id")
+
+    first = stored.content
+
+    assert stored.content is first
+    stored.forget_decoded()
+    assert stored.content == first
 
 
 def test_the_fields_of_an_event_are_attributes():

@@ -1,5 +1,7 @@
 """Entries that are loaded once and then follow the log."""
 
+from collections.abc import Sequence
+
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -47,6 +49,26 @@ class LogCacheTests(SynchronousTestCase):
 
         self.assertEqual(self.successResultOf(waiting), ["one", "two", "three"])
         self.assertIsNone(self.cache.find("b"))
+
+    def test_missing_entries_are_loaded_together(self) -> None:
+        """And follow the log from the beginning of the load, as single ones do."""
+        wanted: list[Sequence[str]] = []
+        self.keep("a", "one")
+
+        async def load_all(keys: Sequence[str]) -> dict[str, list[str]]:
+            wanted.append(keys)
+            rows = await self.load("")
+            return {key: list(rows) for key in keys}
+
+        together = Deferred.fromCoroutine(self.cache.get_ready(["a", "b", "c"], load_all))
+        alone = self.get("c")
+        self.cache.publish("b", "two")
+        self.loads[-1].callback(["one"])
+
+        self.successResultOf(together)
+        self.assertEqual(wanted, [["b", "c"]])
+        self.assertEqual(self.cache.find("b"), ["one", "two"])
+        self.assertEqual(self.successResultOf(alone), ["one"])
 
     def test_an_entry_that_grows_is_measured(self) -> None:
         """Those that were used longer ago make room for it."""

@@ -8,7 +8,8 @@ from twisted.internet import reactor
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import LimitExceeded
 from homeserver.web.routes import Route
-from homeserver.web.websocket import Socket, SocketFactory, Upgrade
+from homeserver.web.socket_upgrades import Upgrade
+from homeserver.web.websocket import Socket, SocketFactory
 from tests.web.raw_http import ServerTestCase, Wire
 
 OPENING_HEADERS = (

@@ -20,6 +20,7 @@ from homeserver.cli.doctor.file_checks import check_config_file, check_data_dir,
 from homeserver.cli.doctor.findings import Finding, Severity, ok, problem, warning
 from homeserver.cli.doctor.mail_checks import check_mail
 from homeserver.cli.doctor.media_checks import check_bucket
+from homeserver.cli.doctor.memory_checks import check_memory
 from homeserver.cli.doctor.network_checks import check_listeners, check_well_known
 from homeserver.cli.doctor.turn_checks import check_turn
 from homeserver.cli.reactor import run_in_reactor
@@ -81,6 +82,7 @@ def examine(config: Path | None, *, repair: bool = False) -> Iterator[Finding]:
     yield check_data_dir(settings)
     yield from check_database(config, settings, repair=repair)
     yield from check_listeners(settings)
+    yield from check_memory(settings)
     yield from check_well_known(settings)
     yield from check_mail(settings)
     yield from check_turn(settings)

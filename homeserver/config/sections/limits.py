@@ -194,8 +194,13 @@ class LimitSettings(Section, frozen=True, kw_only=True):
         float, doc("The time for running requests to end at shutdown.", unit="seconds", ge=0)
     ] = 10.0
     cached_events: Annotated[
-        int, doc("Events in memory, a few KiB each.", unit="events", ge=1_000)
-    ] = 40_000
+        int,
+        doc(
+            "Memory for events, as a number of events of 1.8 KB; fewer fit if they are larger.",
+            unit="events",
+            ge=1_000,
+        ),
+    ] = 20_000
     cached_state_nodes: Annotated[
         int,
         doc("Nodes of state trees in memory, about 400 bytes each.", unit="nodes", ge=1_000),
@@ -203,7 +208,8 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     cached_room_state: Annotated[
         int,
         doc(
-            "State events and members of all rooms in memory together, about 250 bytes each.",
+            "Memory for rooms, as a number of state events and members of 250 bytes. A room takes"
+            " 6 KB besides, and its newest events.",
             unit="entries",
             ge=10_000,
         ),
@@ -211,7 +217,8 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     cached_users: Annotated[
         int,
         doc(
-            "Users whose rooms and latest changes are in memory; more than sync at a time.",
+            "Users whose rooms and latest changes are in memory, in twenty rooms each: more than"
+            " sync at a time.",
             unit="users",
             ge=100,
         ),

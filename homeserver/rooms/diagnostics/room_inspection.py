@@ -20,13 +20,13 @@ from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.rooms.state.store import StateStore
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import event_graph, graph_edges
-from homeserver.storage.rooms import events as events_storage
 from homeserver.storage.rooms.event_graph import StatusCounts
 from homeserver.storage.rooms.memberships import memberships_in
 from homeserver.storage.rooms.names import Names
-from homeserver.storage.rooms.partial_rooms import PartialRoomRow, partial_room
+from homeserver.storage.rooms.partial_rooms import PartialRoomRow, partial_rooms
 from homeserver.storage.rooms.room_aliases import aliases_of, find_alias
 from homeserver.storage.rooms.rooms import RoomRow, find_room
+from homeserver.storage.rooms.timeline_heads import NO_EVENTS, TimelineHead, timeline_heads
 
 CACHED = 20_000  # events and state nodes, while one room is inspected
 MAX_EVENTS_OF_TYPE = 20  # state events of one type that a report lists
@@ -80,13 +80,13 @@ class RoomInspection:
         """The report about a room."""
         db, version = self._db, ROOM_VERSIONS[row.version]
         room_id = await self._names.name(row.room)
-        edge = await db.run(events_storage.timeline_head, row.room, 1)
+        edge = await self._head(row.room)
         entries = await self._states.load(edge.root or EMPTY)
         names = await self._names.names({nid for key in entries for nid in key})
         event_nids: dict[str, list[int]] = {}
         for type_nid, key_nid in sorted(entries, key=lambda key: (names[key[0]], names[key[1]])):
             event_nids.setdefault(names[type_nid], []).append(entries[type_nid, key_nid])
-        memberships = await db.run(memberships_in, row.room)
+        memberships = await db.run(memberships_in, [row.room])
         members: dict[str, Counter[str]] = {}
         for (type_nid, key_nid), event_nid in entries.items():
             if names[type_nid] == MEMBER:
@@ -108,7 +108,7 @@ class RoomInspection:
             await db.run(graph_edges.backward_extremities, row.room),
             await db.run(event_graph.count_by_status, row.room),
             await db.run(event_graph.refusals, row.room, MAX_RULES),
-            await db.run(partial_room, row.room),
+            (await db.run(partial_rooms, [row.room])).get(row.room),
         )
 
     async def newest(self, row: RoomRow, count: int) -> RoomGraph:
@@ -151,10 +151,13 @@ class RoomInspection:
         extremities = await self._extremities(row.room, room_id, version)
         return graph_of(drawn, {stored.event.event_id for stored in extremities}, known)
 
+    async def _head(self, room: int) -> TimelineHead:
+        return (await self._db.run(timeline_heads, [room], 1)).get(room, NO_EVENTS)
+
     async def _extremities(
         self, room: int, room_id: str, version: RoomVersion
     ) -> Sequence[StoredEvent]:
-        edge = await self._db.run(events_storage.timeline_head, room, 1)
+        edge = await self._head(room)
         if edge.extremities is None:
             event_nids = [event for _, event in edge.newest]
             return await self._events.load_in_order(version, event_nids)

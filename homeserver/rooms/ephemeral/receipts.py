@@ -133,6 +133,10 @@ class Receipts:
         event = await self.events_since(room, user_id, since)
         return () if event is None else (event,)
 
+    async def get_ready(self, rooms: Collection[int]) -> None:
+        """Have the receipts of rooms in memory, read together."""
+        await self._rooms.get_ready(rooms, self._load_all)
+
     async def changed_rooms(self, rooms: Collection[int], since: int) -> set[int]:
         """Those of the rooms in which any receipt changed above a position."""
         if since < self._floor:
@@ -157,14 +161,17 @@ class Receipts:
         self._rooms.publish(room, receipt)
 
     async def _load(self, room: int) -> RoomReceipts:
-        rows = await self._db.run(receipts_in, room)
+        return (await self._load_all([room]))[room]
+
+    async def _load_all(self, rooms: Sequence[int]) -> dict[int, RoomReceipts]:
+        rows = await self._db.run(receipts_in, rooms)
         names = await self._names.names({row.member for row in rows})
-        entry = RoomReceipts()
+        entries = {room: RoomReceipts() for room in rooms}
         for row in rows:
-            entry.put(
+            entries[row.room].put(
                 ReceiptChanged(
                     row.position,
-                    room,
+                    row.room,
                     names[row.member],
                     row.receipt_type,
                     row.thread_id or None,
@@ -173,7 +180,7 @@ class Receipts:
                     row.ts,
                 )
             )
-        return entry
+        return entries
 
 
 def check_thread_id(value: object) -> str | None:

@@ -123,6 +123,9 @@ class TypingUsers:
         event = {"type": TYPING, "content": {"user_ids": users}}
         return (msgspec.Raw(msgspec.json.encode(event)),)
 
+    async def get_ready(self, rooms: Iterable[int]) -> None:
+        """Nothing has to be read."""
+
     async def changed_rooms(self, rooms: Iterable[int], since: int) -> frozenset[int]:
         """Those of the rooms whose list changed above a position."""
         return frozenset(room for room in rooms if self.may_have_changed(room, since))

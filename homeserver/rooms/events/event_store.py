@@ -6,7 +6,8 @@ so a change, such as a redaction, is seen by all holders. Log entries say by eve
 object of this process.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from weakref import WeakValueDictionary
 
 from homeserver.concurrency.clock import Clock
@@ -22,11 +23,19 @@ from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import auth_edges, event_graph
 from homeserver.storage.rooms import events as storage
 
-LOAD_BATCH_SIZE = 200  # events
+EVENT_BYTES = 1_800  # of an event in memory, with what is kept of it beside its JSON
+DECODED_EVENTS = 1_000  # of the latest that were made or read
+LOAD_BATCH_SIZE = 400  # events: a few milliseconds
+
+
+_IdKey = str | tuple[str, str]
 
 
 class EventStore:
-    """Stored events by nid and by event id; at most `capacity` are kept in memory.
+    """Stored events by nid and by event id; about `capacity` are kept in memory.
+
+    The capacity is one in bytes, for events of `EVENT_BYTES`. The latest events stay decoded, as
+    subscribers of the log read them.
 
     Events that other objects keep in memory are found as well: the log keeps the events that wait
     to be written, which the database does not have yet.
@@ -34,9 +43,15 @@ class EventStore:
 
     def __init__(self, db: Database, capacity: int) -> None:
         self._db = db
-        self.recent: LruCache[int, StoredEvent] = LruCache("events", capacity)
+        self.recent: LruCache[int, StoredEvent] = LruCache(
+            "events",
+            capacity * EVENT_BYTES,
+            size_of=lambda _, stored: stored.memory,
+            is_in_bytes=True,
+        )
+        self._decoded: deque[StoredEvent] = deque()
         self._by_nid: WeakValueDictionary[int, StoredEvent] = WeakValueDictionary()
-        self._by_id: WeakValueDictionary[tuple[str, str], StoredEvent] = WeakValueDictionary()
+        self._by_id: WeakValueDictionary[_IdKey, StoredEvent] = WeakValueDictionary()
         self._reads = PendingReads()
 
     def cached(self, event_nid: int) -> StoredEvent | None:
@@ -48,16 +63,19 @@ class EventStore:
         """Keep an event that was just made or read."""
         self.introduce(event)
         self.recent.put(event.event_nid, event)
+        self._decoded.append(event)
+        if len(self._decoded) > DECODED_EVENTS:
+            self._decoded.popleft().forget_decoded()
 
     def introduce(self, event: StoredEvent) -> None:
         """Make an event findable as long as another object holds it: it may never be stored."""
         self._by_nid[event.event_nid] = event
-        self._by_id[event.event.room_id, event.event.event_id] = event
+        self._by_id[_id_key(event.event.room_id, event.event.event_id)] = event
 
     def disown(self, event: StoredEvent) -> None:
         """Make an event unfindable: it was not stored after all."""
         self._by_nid.pop(event.event_nid, None)
-        self._by_id.pop((event.event.room_id, event.event.event_id), None)
+        self._by_id.pop(_id_key(event.event.room_id, event.event.event_id), None)
 
     def published(self, stored: StoredEvent) -> StoredEvent:
         """This process's object for the subject of a published log entry, as the entry has it."""
@@ -107,13 +125,35 @@ class EventStore:
 
     def cached_id(self, room_id: str, event_id: str) -> StoredEvent | None:
         """The event of this room with this id, if it is in memory."""
-        event = self._by_id.get((room_id, event_id))
+        event = self._find(room_id, event_id)
         if event is not None:
             self.recent.get(event.event_nid)  # it counts as used
         return event
 
+    def _find(self, room_id: str, event_id: str) -> StoredEvent | None:
+        event = self._by_id.get(_id_key(room_id, event_id))
+        return None if event is None or event.event.room_id != room_id else event
+
     async def load(self, version: RoomVersion, event_nids: Sequence[int]) -> dict[int, StoredEvent]:
         """The events of a room of this version with these nids, from memory or the database."""
+        return await self._load(event_nids, lambda _: version)
+
+    async def load_of_rooms(
+        self, versions: Mapping[int, RoomVersion], event_nids: Sequence[int], clock: Clock
+    ) -> dict[int, StoredEvent]:
+        """The same of several rooms, whose versions are given by their nids: in time slices."""
+        time_slice = TimeSlice(clock)
+        found: dict[int, StoredEvent] = {}
+        for start in range(0, len(event_nids), LOAD_BATCH_SIZE):
+            if time_slice.is_over:
+                await time_slice.next()
+            some = event_nids[start : start + LOAD_BATCH_SIZE]
+            found |= await self._load(some, versions.__getitem__)
+        return found
+
+    async def _load(
+        self, event_nids: Sequence[int], version_of: Callable[[int], RoomVersion]
+    ) -> dict[int, StoredEvent]:
         found: dict[int, StoredEvent] = {}
         missing = []
         for event_nid in event_nids:
@@ -125,7 +165,7 @@ class EventStore:
         if missing:
             with self._reads.reading(missing) as changes:
                 rows = await self._db.run(storage.events_by_number, missing)
-                for event in self._from_rows(version, rows, changes):
+                for event in self._from_rows(version_of, rows, changes):
                     found[event.event_nid] = event
         return found
 
@@ -161,7 +201,7 @@ class EventStore:
         found: dict[str, int] = {}
         missing = []
         for event_id in event_ids:
-            stored = self._by_id.get((room_id, event_id))
+            stored = self._find(room_id, event_id)
             if stored is None:
                 missing.append(event_id)
             else:
@@ -240,7 +280,7 @@ class EventStore:
 
     def _from_rows(
         self,
-        version: RoomVersion,
+        version_of: Callable[[int], RoomVersion],
         rows: Iterable[storage.EventRow],
         changes: Mapping[int, Sequence[EventChange]],
     ) -> list[StoredEvent]:
@@ -249,12 +289,17 @@ class EventStore:
             # Another reader may have loaded it while this one waited: one object for each event.
             event = self._by_nid.get(row.event)
             if event is None:
-                event = _from_row(version, row)
+                event = _from_row(version_of(row.room), row)
                 for change in changes[row.event]:
                     change(event)
                 self.add(event)
             events.append(event)
         return events
+
+
+def _id_key(room_id: str, event_id: str) -> _IdKey:
+    """The key of an event: an id that is no hash may be that of events of several rooms."""
+    return (room_id, event_id) if ":" in event_id else event_id
 
 
 def _from_row(version: RoomVersion, row: storage.EventRow) -> StoredEvent:

@@ -43,6 +43,8 @@ class EventStatus:
 ACCEPTED = EventStatus()
 # Beyond this, more events in a row share a depth; tokens have no room for more.
 MAX_TOPOLOGICAL_DEPTH = 10**17
+EVENT_OVERHEAD = 1_100  # bytes of an event beside its JSON
+REPLACED_OVERHEAD = 300  # of the one that it replaced
 
 
 class StoredEvent:
@@ -150,6 +152,21 @@ class StoredEvent:
     def remove_from_timeline(self) -> None:
         """Show it in no timeline any more; its place in the log stays."""
         self.position, self.stored_at = None, self.log_position
+
+    @property
+    def memory(self) -> int:
+        """About how many bytes it takes while it is not decoded, with its places in caches."""
+        size = EVENT_OVERHEAD + len(self.event.json)
+        if self.replaced is not None:
+            size += REPLACED_OVERHEAD + len(self.replaced.json)
+        return size
+
+    def forget_decoded(self) -> None:
+        """Keep what is stored of it, and nothing that can be made of that again."""
+        self._parts = None
+        for event in (self.event, self.replaced, self.redaction):
+            if event is not None:
+                event.forget_decoded()
 
     def purge(self) -> None:
         """Delete the content, as a redaction would; the event keeps its place in the timeline."""

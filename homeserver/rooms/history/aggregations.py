@@ -108,6 +108,10 @@ class BundledAggregations:
             for event in seen
         ]
 
+    async def get_ready(self, event_ids: Sequence[str]) -> None:
+        """Have in memory which of the events have children, read together."""
+        await self._types_of(event_ids)
+
     async def _reader_for(
         self, room: Room, caller: Requester, until: int, ignored: Iterable[str]
     ) -> _Reader:

@@ -15,8 +15,8 @@ from twisted.logger import Logger
 from homeserver.protocol.errors import MatrixError, Unavailable
 from homeserver.rooms.events.event_draft import EventDraft, member_draft
 from homeserver.rooms.membership.memberships import Memberships
+from homeserver.rooms.membership.server_state_changes import change_state
 from homeserver.rooms.room.registry import RoomRegistry
-from homeserver.rooms.room.server_state_changes import change_state
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.rooms.room.writer import RoomWriter
 

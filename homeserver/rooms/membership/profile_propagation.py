@@ -24,8 +24,8 @@ from homeserver.protocol.event_types import MEMBER
 from homeserver.rooms.events.event_draft import SERVER_FIELDS, EventDraft, member_draft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.membership.member_profiles import MemberProfiles
+from homeserver.rooms.membership.server_state_changes import change_state
 from homeserver.rooms.room.registry import RoomRegistry
-from homeserver.rooms.room.server_state_changes import change_state
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.storage.accounts.profiles import profile_changes_between

@@ -9,13 +9,12 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from homeserver.concurrency.deferreds import gather4
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.single_flight import SingleFlight
 from homeserver.protocol.errors import Forbidden, NotFound
 from homeserver.protocol.event_types import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from homeserver.protocol.power_levels import PowerLevels
-from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
+from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import (
@@ -27,32 +26,27 @@ from homeserver.rooms.room.changes import (
     with_own_events,
 )
 from homeserver.rooms.room.draft_senders import DraftSender
-from homeserver.rooms.room.extremities import ForwardExtremities, parse_extremities
-from homeserver.rooms.room.partial_state import PartialState
+from homeserver.rooms.room.extremities import ForwardExtremities
 from homeserver.rooms.room.pending_redactions import PendingRedactions
-from homeserver.rooms.room.room import Room, StateKey
+from homeserver.rooms.room.room import SHORT_TIMELINE, STATE_ENTRY_BYTES, Room, StateKey
+from homeserver.rooms.room.room_loader import RoomLoader
 from homeserver.rooms.room.room_storage import RoomStorage
-from homeserver.rooms.room.timeline_gaps import MAX_IN_MEMORY, TimelineGaps
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.rooms.state.node_codec import EMPTY, Key
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import events as events_storage
-from homeserver.storage.rooms import graph_edges
-from homeserver.storage.rooms import rooms as rooms_storage
-from homeserver.storage.rooms.events import TimelineHead
-from homeserver.storage.rooms.memberships import memberships_in
-from homeserver.storage.rooms.partial_rooms import LEFT, partial_room
 
-TIMELINE_CACHE_EVENTS = (
-    50  # newest events that are read when a room is loaded; later ones are added
-)
 MAX_STATE_ENTRIES = 400_000  # about 250 bytes each
+LONG_TIMELINES_BYTES = 16 * 2**20
+"""Of the timelines of rooms that have more than `SHORT_TIMELINE` events in memory."""
 
 
 class RoomRegistry:
     """The rooms of this server, each with its one writer.
 
-    `capacity` is the number of state entries that all rooms in memory have together.
+    `capacity` is the number of state entries that take as much memory as all rooms may take
+    together. Long timelines have a bound of their own: rooms in which nothing happens keep the
+    newest `SHORT_TIMELINE` events.
     """
 
     def __init__(
@@ -67,12 +61,22 @@ class RoomRegistry:
         self._storage = storage
         self._senders = senders
         self._db = db
+        self._loader = RoomLoader(db, local_server, storage)
         # The room that was used last stays: its caller has not pinned the writer yet.
         self._loaded: LruCache[int, tuple[Room, RoomWriter]] = LruCache(
             "rooms",
-            capacity,
-            size_of=lambda _, entry: entry[0].size,
+            capacity * STATE_ENTRY_BYTES,
+            size_of=lambda _, entry: entry[0].memory,
             is_pinned=lambda entry: entry[1].is_busy,
+            on_evict=lambda number, _: self._long_timelines.pop(number),
+            is_in_bytes=True,
+        )
+        self._long_timelines: LruCache[int, Room] = LruCache(
+            "long_timelines",
+            LONG_TIMELINES_BYTES,
+            size_of=lambda _, room: room.timeline_bytes,
+            on_evict=self._shorten_timeline,
+            is_in_bytes=True,
         )
         self._retired: set[int] = set()  # rooms that were deleted since the start
         self._loads: SingleFlight[int, bool] = SingleFlight()
@@ -155,6 +159,7 @@ class RoomRegistry:
     def drop(self, room: Room) -> None:
         """Drop a room that was not created after all."""
         self._loaded.pop(room.room_nid)
+        self._long_timelines.pop(room.room_nid)
 
     def retire(self, number: int) -> bool:
         """Make a room unknown until the next start, as it is being deleted; false if it is in use.
@@ -166,6 +171,7 @@ class RoomRegistry:
             return False
         self._retired.add(number)
         self._loaded.pop(number)
+        self._long_timelines.pop(number)
         return True
 
     async def is_retired(self, room_id: str) -> bool:
@@ -193,6 +199,18 @@ class RoomRegistry:
         return await self._storage.events.load_many(
             room.version, event_nids, self.local_server.clock
         )
+
+    async def get_events_ready(self, wanted: Mapping[Room, Sequence[int]]) -> None:
+        """Have stored events of several rooms in memory, read together."""
+        await self._storage.events.load_of_rooms(
+            {room.room_nid: room.version for room in wanted},
+            [event_nid for event_nids in wanted.values() for event_nid in event_nids],
+            self.local_server.clock,
+        )
+
+    def cached_event(self, event_nid: int) -> StoredEvent | None:
+        """A stored event, if it is in memory."""
+        return self._storage.events.cached(event_nid)
 
     async def find_event(self, room: Room, event_id: str) -> StoredEvent | None:
         """The event of a room with this id, if it is stored."""
@@ -277,6 +295,8 @@ class RoomRegistry:
                     room.apply(entry)
                     writer.published(entry.position, entry.changes)
                     self._loaded.measure(entry.room_nid)
+                    if len(room.timeline) > SHORT_TIMELINE:
+                        self._long_timelines.put(entry.room_nid, room)
             elif isinstance(entry, RoomChange):
                 loaded = self._loaded.peek(entry.room)
                 if loaded is not None:
@@ -291,43 +311,33 @@ class RoomRegistry:
             entry = self._loaded.get(number)
             if entry is not None:
                 return entry
-            exists = await self._loads.join(number, partial(self._load, number))
+            exists = await self._loads.join(number, partial(self._load_one, number))
             if not exists:
                 # Another caller that waited for the same load may have created it by now.
                 return self._loaded.peek(number)
         return None
 
-    async def _load(self, number: int) -> bool:
-        """Load a room; returns whether there is one."""
-        self.loads += 1
-        run = self._db.run
+    async def load_many(self, room_nids: Iterable[int]) -> None:
+        """Load those of the rooms that are not in memory, together, unless they are very large.
+
+        A load that fails here is repeated, and raises, where the room is needed.
+        """
+        missing = [nid for nid in room_nids if nid not in self._loaded and nid not in self._retired]
+        await self._loads.join_many(missing, self._load)
+
+    async def _load(self, numbers: Sequence[int]) -> dict[int, bool]:
+        """Load rooms, at least the only one; returns whether there is each of them."""
+        self.loads += len(numbers)
         # Nothing is appended to a room that is not in memory, so these reads are consistent.
-        row, head, edges, memberships = await gather4(
-            run(rooms_storage.find_room, number),
-            run(events_storage.timeline_head, number, TIMELINE_CACHE_EVENTS),
-            run(graph_edges.graph_edges, number, MAX_IN_MEMORY),
-            run(memberships_in, number),
-        )
-        if row is None:
-            return False
-        room_id = await self._storage.names.name(number)
-        room = Room(number, room_id, ROOM_VERSIONS[row.version], head.root or EMPTY)
-        room.published = row.published
-        room.backward_extremities, room.timeline_gaps = (
-            edges.backward_extremities,
-            TimelineGaps(edges.timeline_gaps),
-        )
-        await self._load_partial(room)
-        await self._load_state(room, memberships)
-        await self._load_timeline(room, head)
-        extremities = await self._extremities(room, head)
-        if len(extremities) > 1:
-            # It is not known which events in memory are on which branch.
-            room.disordered_at = room.last_position
-        pending = PendingRedactions(number, edges.pending_redactions)
-        writer = self._writer(room, ForwardExtremities(extremities, room.root), pending)
-        self._keep(room, writer)
-        return True
+        loaded, others = await self._loader.load(numbers)
+        for each in loaded:
+            writer = self._writer(each.room, each.extremities, each.pending_redactions)
+            self._keep(each.room, writer)
+        existing = [*(each.room.room_nid for each in loaded), *others]
+        return dict.fromkeys(numbers, False) | dict.fromkeys(existing, True)
+
+    async def _load_one(self, number: int) -> bool:
+        return (await self._load([number]))[number]
 
     def _writer(
         self,
@@ -339,38 +349,9 @@ class RoomRegistry:
             room, extremities, self.local_server, self._storage, self._senders, pending_redactions
         )
 
-    async def _load_partial(self, room: Room) -> None:
-        row = await self._db.run(partial_room, room.room_nid)
-        if row is not None and row.full_state_at is None:
-            room.partial = PartialState(row.event_id, row.servers)
-        elif row is not None:
-            room.full_state_at = max(row.full_state_at or 0, 0)
-            room.was_left_partial = row.full_state_at == LEFT
-
-    async def _load_timeline(self, room: Room, head: TimelineHead) -> None:
-        newest = list(head.newest)
-        room.last_position = max(newest[0][0] if newest else 0, head.forked_at)
-        if len(newest) == TIMELINE_CACHE_EVENTS:
-            # The oldest one only marks where the cached timeline begins.
-            room.timeline_from = newest.pop()[0]
-        numbers = [event for _, event in reversed(newest)]
-        timeline = await self._storage.events.load_in_order(room.version, numbers)
-        room.recall(timeline, head.forked_at)
-
-    async def _extremities(self, room: Room, head: TimelineHead) -> tuple[StoredEvent, ...]:
-        if head.extremities is None:
-            return tuple(room.timeline)[-1:]
-        found = await self._storage.events.find_many(
-            room.version, room.room_nid, room.room_id, parse_extremities(head.extremities)
-        )
-        return tuple(found.values())
-
-    async def _load_state(self, room: Room, memberships: Mapping[int, str]) -> None:
-        entries = await self._storage.states.load(room.root)
-        names = await self._storage.names.names({nid for key in entries for nid in key})
-        for (type_nid, key_nid), event in entries.items():
-            membership = memberships.get(event, "leave")
-            room.set_state((names[type_nid], names[key_nid]), event, membership)
+    def _shorten_timeline(self, number: int, room: Room) -> None:
+        room.shorten_timeline(SHORT_TIMELINE)
+        self._loaded.measure(number)
 
     def _keep(self, room: Room, writer: RoomWriter) -> None:
         if room.room_nid not in self._retired:

@@ -32,9 +32,12 @@ from homeserver.rooms.room.changes import (
 from homeserver.rooms.room.partial_state import PartialState
 from homeserver.rooms.room.timeline_gaps import TimelineGaps
 
-__all__ = ["TIMELINE_LENGTH", "EventAppended", "Room", "StateKey"]
+__all__ = ["SHORT_TIMELINE", "TIMELINE_LENGTH", "EventAppended", "Room", "StateKey"]
 
-TIMELINE_LENGTH = 120  # newest events of each room that are kept in memory
+TIMELINE_LENGTH = 120  # newest events of each room that are kept in memory, at most
+SHORT_TIMELINE = 16  # of them, that a room keeps in any case: a first page
+ROOM_BYTES = 6_000  # of a room and its writer, without its state and its timeline
+STATE_ENTRY_BYTES = 250
 MAX_UNDOABLE_CHANGES = 5_000  # state entries whose earlier values are kept
 
 
@@ -77,6 +80,7 @@ class Room:
         self.members: dict[str, str] = {}
         self.timeline: deque[StoredEvent] = deque()
         self.timeline_from = 0
+        self.timeline_bytes = 0  # about the memory of these events
         self.state_changes: deque[StateChange] = deque()
         self.changes_from = 0
         self.forked_at = 0
@@ -147,9 +151,10 @@ class Room:
             del self.joined_servers[server]
 
     @property
-    def size(self) -> int:
-        """The number of state entries, which take most of a room's memory."""
-        return len(self.state) + len(self.member_events)
+    def memory(self) -> int:
+        """About the bytes that the room takes."""
+        entries = len(self.state) + len(self.member_events)
+        return ROOM_BYTES + STATE_ENTRY_BYTES * entries + self.timeline_bytes
 
     def apply(self, entry: StateChanged) -> None:
         """Show a change that has just become durable: an event, and the changes of the state."""
@@ -161,8 +166,8 @@ class Room:
             if entry.is_after_gap:
                 self.timeline_gaps.add(entry.position)
             self.timeline.append(entry.stored)
-            if len(self.timeline) > TIMELINE_LENGTH:
-                self.timeline_from = self.timeline.popleft().position or 0
+            self.timeline_bytes += entry.stored.memory
+            self.shorten_timeline(TIMELINE_LENGTH)
         if entry.changes:
             self._remember(
                 StateChange(
@@ -193,8 +198,7 @@ class Room:
         if isinstance(entry, EventsStored):
             self._fill(entry)
         elif isinstance(entry, EventsPurged):
-            if entry.from_timeline:
-                self._remove_from_timeline(entry.event_nids)
+            self._remove_from_timeline(entry.event_nids if entry.from_timeline else ())
         elif isinstance(entry, HistoryImported):
             if entry.before is not None:
                 self.timeline_gaps.add(entry.before)
@@ -217,8 +221,20 @@ class Room:
         if former is not None:
             former.finish()
 
+    def shorten_timeline(self, length: int) -> None:
+        """Keep at most the newest `length` events in memory."""
+        while len(self.timeline) > length:
+            oldest = self.timeline.popleft()
+            self.timeline_from = oldest.position or 0
+            self.timeline_bytes -= oldest.memory
+        self._forget_changes()
+
     def _remove_from_timeline(self, numbers: Collection[int]) -> None:
         self.timeline = deque(each for each in self.timeline if each.event_nid not in numbers)
+        self._measure_timeline()
+
+    def _measure_timeline(self) -> None:
+        self.timeline_bytes = sum(stored.memory for stored in self.timeline)
 
     def _fill(self, entry: EventsStored) -> None:
         """Remove the backward extremities that backfilled events have filled."""
@@ -284,6 +300,7 @@ class Room:
         Their changes of the state follow from them where nothing was resolved.
         """
         self.timeline.extend(timeline)
+        self._measure_timeline()
         self.forked_at = forked_at
         self.changes_from = self.members_changed_at = max(self.timeline_from, forked_at)
         # Imported events are before a gap, though nothing in the graph shows them.
@@ -302,6 +319,10 @@ class Room:
     def _remember(self, change: StateChange) -> None:
         self.state_changes.append(change)
         self._undoable_entries += len(change.before)
+        self._forget_changes()
+
+    def _forget_changes(self) -> None:
+        """Forget changes from before the timeline, and those beyond the bound."""
         while self.state_changes and (
             self.state_changes[0].position <= self.timeline_from
             or self._undoable_entries > MAX_UNDOABLE_CHANGES

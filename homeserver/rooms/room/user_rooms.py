@@ -19,6 +19,8 @@ from homeserver.storage.rooms import memberships as storage
 from homeserver.storage.rooms.names import Names
 from homeserver.streams.log_cache import LogCache
 
+TYPICAL_ROOMS = 20  # of a user; some are in thousands
+
 
 @dataclass(frozen=True, slots=True)
 class Membership:
@@ -54,14 +56,22 @@ MemberRooms = dict[int, Membership]  # by room nid
 
 
 class UserRooms:
-    """The memberships of each user; at most `capacity` users are kept in memory."""
+    """The memberships of each user; `capacity` users with `TYPICAL_ROOMS` each fit into memory."""
 
     def __init__(self, db: Database, names: Names, capacity: int) -> None:
         self._db = db
         self._names = names
         self._users: LogCache[
             str, MemberRooms, _MembershipChanged | RoomForgotten | RoomDeleted
-        ] = LogCache(LruCache("user_rooms", capacity), self._load, _follow)
+        ] = LogCache(
+            LruCache(
+                "user_rooms",
+                capacity * TYPICAL_ROOMS,
+                size_of=lambda _, rooms: len(rooms) + TYPICAL_ROOMS // 2,
+            ),
+            self._load,
+            _follow,
+        )
 
     def loaded(self, user_id: str) -> MemberRooms | None:
         """The user's rooms, if they are in memory. Not to be changed."""

@@ -25,10 +25,12 @@ from homeserver.rooms.state.tree import (
     Nodes,
     Walk,
     all_entries,
+    all_entries_of_many,
     difference,
     find_entries,
     run,
     set_entries,
+    size_bounds,
 )
 from homeserver.storage.database.batch import Row
 from homeserver.storage.database.database import Database
@@ -79,6 +81,14 @@ class StateStore:
     async def load(self, root: bytes) -> Entries:
         """The whole state, as {(type nid, key nid): event nid}."""
         return await self._run(all_entries(root))
+
+    async def load_many(self, roots: Collection[bytes]) -> dict[bytes, Entries]:
+        """The whole states with these roots."""
+        return await self._run(all_entries_of_many(roots))
+
+    async def size_bounds(self, roots: Collection[bytes]) -> dict[bytes, int]:
+        """How many entries the states with these roots have at most; reads the roots alone."""
+        return await self._run(size_bounds(roots))
 
     async def diff(self, old: bytes, new: bytes) -> dict[Key, tuple[int | None, int | None]]:
         """The differences between two states, as {key: (old event, new event)}."""

@@ -80,19 +80,30 @@ def find_entries(root: bytes, keys: Iterable[Key]) -> Walk[Entries]:
 
 def all_entries(root: bytes) -> Walk[Entries]:
     """The whole state."""
-    found: Entries = {}
-    level = [root] if root else []
+    return (yield from all_entries_of_many([root]))[root]
+
+
+def all_entries_of_many(roots: Collection[bytes]) -> Walk[dict[bytes, Entries]]:
+    """The whole states, by root."""
+    found: dict[bytes, Entries] = {root: {} for root in roots}
+    level = [(root, entries) for root, entries in found.items() if root]
     while level:
-        nodes = yield level
-        below: list[bytes] = []
-        for name in level:
+        nodes = yield {name for name, _ in level}
+        below: list[tuple[bytes, Entries]] = []
+        for name, entries in level:
             node = nodes[name]
             if is_branch(node):
-                below.extend(filter(None, branch_children(node)))
+                below += [(child, entries) for child in branch_children(node) if child]
             else:
-                found.update(leaf_entries(node))
+                entries.update(leaf_entries(node))
         level = below
     return found
+
+
+def size_bounds(roots: Collection[bytes]) -> Walk[dict[bytes, int]]:
+    """How many entries each state has at most, by root. Exact for large states."""
+    nodes = yield [root for root in roots if root]
+    return {root: _size_bound(nodes[root]) if root else 0 for root in roots}
 
 
 def difference(roots: Sequence[bytes]) -> Walk[Difference]:
@@ -129,6 +140,10 @@ def set_entries(root: bytes, changes: Changes) -> Walk[tuple[bytes, dict[bytes, 
 def child_hashes(node: bytes) -> list[bytes]:
     """The hashes of the nodes right below a node."""
     return list(filter(None, branch_children(node))) if is_branch(node) else []
+
+
+def _size_bound(node: bytes) -> int:
+    return branch_size(node) if is_branch(node) else LEAF_ENTRIES
 
 
 def _children_or_entries(node: bytes, entries: Entries) -> Sequence[bytes]:

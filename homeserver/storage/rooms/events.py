@@ -15,9 +15,7 @@ server knows it, whatever the event itself claims.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-from psycopg.rows import class_row
+from typing import NamedTuple
 
 from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
@@ -154,8 +152,7 @@ FORGET_CURRENT_STATES = BatchStatement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class EventRow:
+class EventRow(NamedTuple):
     """One event as stored, with the event that it replaced and its redaction, for `unsigned`.
 
     `stored_at` is as in `StoredEvent`; where it is not stored, it is the position. `state_before`
@@ -185,7 +182,7 @@ class EventRow:
 
 async def events_by_number(db: Connection, events: Sequence[int]) -> list[EventRow]:
     """The events with these numbers, in no particular order."""
-    async with db.cursor(row_factory=class_row(EventRow), binary=True) as cursor:
+    async with db.cursor(binary=True) as cursor:
         await cursor.execute(
             """
             SELECT e.event, e.room, e.position,
@@ -201,7 +198,7 @@ async def events_by_number(db: Connection, events: Sequence[int]) -> list[EventR
             """,
             (list(events),),
         )
-        return await cursor.fetchall()
+        return [EventRow(*row) for row in await cursor.fetchall()]
 
 
 async def bare_events(db: Connection, events: Sequence[int]) -> list[tuple[int, str, bytes, bool]]:
@@ -233,50 +230,6 @@ async def rooms_with_event(db: Connection, event_id: str) -> list[int]:
     """The rooms that have an event with this id."""
     cursor = await db.execute("SELECT room FROM events WHERE event_id = %s", (event_id,))
     return [row[0] for row in await cursor.fetchall()]
-
-
-@dataclass(frozen=True, slots=True)
-class TimelineHead:
-    """The end of a room's timeline, and its current state.
-
-    `newest` are (position, event) of the newest timeline events, newest first; `root` is that of
-    the current state, `None` before the first event; `forked_at` is the newest position at which
-    the current state was a resolved one, or 0. `extremities` are the forward extremities as JSON,
-    `None` if the newest event is the only one.
-    """
-
-    newest: Sequence[tuple[int, int]]
-    root: bytes | None
-    forked_at: int
-    extremities: str | None
-
-
-async def timeline_head(db: Connection, room: int, limit: int) -> TimelineHead:
-    """The end of a room's timeline, with at most `limit` of its events."""
-    async with db.cursor(binary=True) as cursor:
-        await cursor.execute(
-            """
-            (SELECT position, event, extremities, COALESCE(state_after, state_before)
-               FROM events
-              WHERE room = %(room)s AND position > 0
-              ORDER BY position DESC
-              LIMIT %(limit)s)
-             UNION ALL
-            (SELECT position, NULL, extremities, root
-               FROM current_states
-              WHERE room = %(room)s
-              ORDER BY position DESC
-              LIMIT 1)
-            """,
-            {"room": room, "limit": limit},
-        )
-        rows = await cursor.fetchall()
-    # At the position of an event, a resolved state is newer than the state after that event.
-    by_age = sorted(rows, key=lambda row: (row[0], row[1] is None), reverse=True)
-    newest = [(position, event) for position, event, *_ in by_age if event is not None]
-    forks = [position for position, event, *_ in by_age if event is None]
-    last = max(rows, key=lambda row: (row[0], row[1] is not None), default=(0, None, None, None))
-    return TimelineHead(newest, by_age[0][3] if by_age else None, max(forks, default=0), last[2])
 
 
 async def events_between(

@@ -6,6 +6,7 @@ whose targets are missing (migrations/0010_event_graph.sql, 0017_withheld_redact
 0019_timeline_gaps.sql).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from homeserver.storage.database.batch import BatchStatement
@@ -94,34 +95,41 @@ class GraphEdges:
     timeline_gaps: list[int]
 
 
-async def graph_edges(db: Connection, room: int, timeline_gaps: int) -> GraphEdges:
-    """The graph edges of a room, with the `timeline_gaps` newest gaps in its timeline."""
+async def graph_edges(
+    db: Connection, rooms: Sequence[int], timeline_gaps: int
+) -> dict[int, GraphEdges]:
+    """The graph edges of rooms, with the `timeline_gaps` newest gaps in the timeline of each."""
     cursor = await db.execute(
         """
-        SELECT event_id, depth, NULL FROM backward_extremities WHERE room = %(room)s
+        SELECT room, event_id, depth, NULL
+          FROM backward_extremities
+         WHERE room = ANY(%(rooms)s::int4[])
          UNION ALL
-        (SELECT target, redaction, is_past
+        (SELECT room, target, redaction, is_past
            FROM early_redactions
-          WHERE room = %(room)s
+          WHERE room = ANY(%(rooms)s::int4[])
           ORDER BY redaction)
          UNION ALL
-        (SELECT NULL, position, NULL
-           FROM timeline_gaps
-          WHERE room = %(room)s
-          ORDER BY position DESC
-          LIMIT %(limit)s)
+        SELECT wanted.room, NULL, newest.position, NULL
+          FROM unnest(%(rooms)s::int4[]) AS wanted (room)
+         CROSS JOIN LATERAL (SELECT position
+                               FROM timeline_gaps
+                              WHERE timeline_gaps.room = wanted.room
+                              ORDER BY position DESC
+                              LIMIT %(limit)s) AS newest
         """,
-        {"room": room, "limit": timeline_gaps},
+        {"rooms": list(rooms), "limit": timeline_gaps},
     )
-    edges = GraphEdges({}, {}, [])
-    for event_id, number, is_past in await cursor.fetchall():
+    found = {room: GraphEdges({}, {}, []) for room in rooms}
+    for room, event_id, number, is_past in await cursor.fetchall():
+        edges = found[room]
         if event_id is None:
             edges.timeline_gaps.append(number)
         elif is_past is None:
             edges.backward_extremities[event_id] = number
         else:
             edges.pending_redactions.setdefault(event_id, {})[number] = is_past
-    return edges
+    return found
 
 
 async def newest_timeline_gap(db: Connection, room: int, upto: int) -> int:

@@ -118,9 +118,13 @@ async def memberships_of(db: Connection, member: int) -> list[MembershipRow]:
         return await cursor.fetchall()
 
 
-async def memberships_in(db: Connection, room: int) -> dict[int, str]:
-    """Member event to membership, for all users who are or were in a room, or are invited to it."""
-    cursor = await db.execute("SELECT event, membership FROM memberships WHERE room = %s", (room,))
+async def memberships_in(db: Connection, rooms: Sequence[int]) -> dict[int, str]:
+    """Member event to membership, for all who are or were in the rooms, or are invited to them."""
+    cursor = await db.execute(
+        "SELECT event, membership FROM memberships WHERE room = ANY(%s::int4[])",
+        (list(rooms),),
+        binary=True,
+    )
     return dict(await cursor.fetchall())
 
 

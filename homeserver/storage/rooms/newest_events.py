@@ -47,3 +47,15 @@ async def newest_event_of_types(
     )
     row = await cursor.fetchone()
     return row[0] if row else None
+
+
+async def rooms_of_newest_events(db: Connection, limit: int) -> list[int]:
+    """Rooms in which one of the server's `limit` newest events is: those that caches begin with."""
+    cursor = await db.execute(
+        """
+        SELECT DISTINCT room
+          FROM (SELECT room FROM events ORDER BY event DESC LIMIT %s) AS newest
+        """,
+        (limit,),
+    )
+    return [row[0] for row in await cursor.fetchall()]

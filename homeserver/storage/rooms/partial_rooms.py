@@ -76,16 +76,16 @@ def partial_room_row(room: int, event_id: str, servers: Sequence[str]) -> Row:
     return INSERT_PARTIAL_ROOM.row(room, event_id, msgspec.json.encode(servers).decode())
 
 
-async def partial_room(db: Connection, room: int) -> PartialRoomRow | None:
-    """The row of a room, if it was joined with partial state."""
+async def partial_rooms(db: Connection, rooms: Sequence[int]) -> dict[int, PartialRoomRow]:
+    """The rows of those of the rooms that were joined with partial state."""
     cursor = await db.execute(
-        "SELECT event_id, servers, whole_at FROM partial_rooms WHERE room = %s", (room,)
+        "SELECT room, event_id, servers, whole_at FROM partial_rooms WHERE room = ANY(%s::int4[])",
+        (list(rooms),),
     )
-    row = await cursor.fetchone()
-    if row is None:
-        return None
-    event_id, servers, whole_at = row
-    return PartialRoomRow(event_id, msgspec.json.decode(servers, type=list[str]), whole_at)
+    return {
+        room: PartialRoomRow(event_id, msgspec.json.decode(servers, type=list[str]), whole_at)
+        for room, event_id, servers, whole_at in await cursor.fetchall()
+    }
 
 
 async def unfinished_rooms(db: Connection) -> list[int]:

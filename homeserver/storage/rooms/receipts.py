@@ -5,9 +5,7 @@ receipt type and thread. The thread of an unthreaded receipt is the empty string
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
-
-from psycopg.rows import class_row
+from typing import NamedTuple
 
 from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
@@ -31,10 +29,10 @@ UPSERT_RECEIPT = BatchStatement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiptRow:
+class ReceiptRow(NamedTuple):
     """One receipt of a room; `member` is the number of the user's name."""
 
+    room: int
     member: int
     receipt_type: str
     thread_id: str
@@ -44,19 +42,19 @@ class ReceiptRow:
     position: int
 
 
-async def receipts_in(db: Connection, room: int) -> list[ReceiptRow]:
-    """All receipts of a room, least recently changed first."""
-    async with db.cursor(row_factory=class_row(ReceiptRow)) as cursor:
-        await cursor.execute(
-            """
-            SELECT member, receipt_type, thread_id, event_id, event_position, ts, position
-              FROM receipts
-             WHERE room = %s
-             ORDER BY position
-            """,
-            (room,),
-        )
-        return await cursor.fetchall()
+async def receipts_in(db: Connection, rooms: Collection[int]) -> list[ReceiptRow]:
+    """All receipts of rooms, least recently changed first."""
+    cursor = await db.execute(
+        """
+        SELECT room, member, receipt_type, thread_id, event_id, event_position, ts, position
+          FROM receipts
+         WHERE room = ANY(%s::int4[])
+         ORDER BY position
+        """,
+        (list(rooms),),
+        binary=True,
+    )
+    return [ReceiptRow(*row) for row in await cursor.fetchall()]
 
 
 async def rooms_with_receipts_after(

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from psycopg.rows import class_row
-
 from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
 
@@ -74,9 +72,18 @@ class RoomRow:
 
 async def find_room(db: Connection, room: int) -> RoomRow | None:
     """The room with this number, if the server is or was in it."""
-    async with db.cursor(row_factory=class_row(RoomRow)) as cursor:
-        await cursor.execute("SELECT room, version, published FROM rooms WHERE room = %s", (room,))
-        return await cursor.fetchone()
+    found = await find_rooms(db, [room])
+    return found[0] if found else None
+
+
+async def find_rooms(db: Connection, rooms: Sequence[int]) -> list[RoomRow]:
+    """Those of the rooms with these numbers that the server is or was in."""
+    cursor = await db.execute(
+        "SELECT room, version, published FROM rooms WHERE room = ANY(%s::int4[])",
+        (list(rooms),),
+        binary=True,
+    )
+    return [RoomRow(*row) for row in await cursor.fetchall()]
 
 
 async def published_rooms(db: Connection) -> list[int]:

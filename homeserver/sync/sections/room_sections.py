@@ -3,10 +3,9 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 import msgspec
 
@@ -23,6 +22,7 @@ from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import Membership
 from homeserver.rooms.sticky.room_sticky_events import StickyEvent
 from homeserver.sync.rendering import render_for, render_state
+from homeserver.sync.sections.preparation import EphemeralEvents, Preparation
 from homeserver.sync.sections.room_state import RoomStateSections
 from homeserver.sync.sections.sticky_sections import StickySections
 from homeserver.sync.sections.summary import summary
@@ -34,21 +34,6 @@ from homeserver.sync.sections.timelines import (
 )
 from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.update import NO_EVENTS, encode, events_json, section_json
-
-
-class EphemeralEvents(Protocol):
-    """A source of the ephemeral events of rooms: typing, receipts."""
-
-    def may_have_changed(self, room: int, since: int) -> bool:
-        """Whether anything may have changed above a position; does not wait."""
-
-    async def ephemeral_events(
-        self, room: Room, user_id: str, since: int | None
-    ) -> Sequence[msgspec.Raw]:
-        """The events changed above `since`, for one user; all events for `None`."""
-
-    async def changed_rooms(self, rooms: Collection[int], since: int) -> Collection[int]:
-        """The rooms, of those given by numeric id, in which something changed above `since`."""
 
 
 class RoomSections:
@@ -74,6 +59,7 @@ class RoomSections:
         self._relations = relations
         self._rooms = rooms
         self._local_server = rooms.local_server
+        self.preparation = Preparation(rooms, ephemeral, relations)
 
     async def joined(
         self,

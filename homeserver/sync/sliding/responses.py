@@ -22,8 +22,10 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import Membership
 from homeserver.sync.active_rooms import ActiveRooms, was_joined
+from homeserver.sync.sections.preparation import Preparation
 from homeserver.sync.sliding.connection import (
     LIVE,
+    NEVER,
     NOTHING_SENT,
     ConnectionState,
     ListedScope,
@@ -46,6 +48,7 @@ from homeserver.sync.sync_span import SyncSpan
 from homeserver.sync.user_change_queues import USER_DATA, UserChangeQueue
 
 CONCURRENT_ROOMS = 16
+PREPARED_ROOMS = 6 * CONCURRENT_ROOMS  # that are read together
 
 
 @dataclass(slots=True)
@@ -73,6 +76,7 @@ class Responses:
         profiles: ProfileExtension,
         sticky: StickyExtension,
         active_rooms: ActiveRooms,
+        preparation: Preparation,
         clock: Clock,
     ) -> None:
         self._sticky = sticky
@@ -84,6 +88,7 @@ class Responses:
         self._extensions = extensions
         self._profiles = profiles
         self._active_rooms = active_rooms
+        self._preparation = preparation
         self._clock = clock
 
     async def make(
@@ -210,14 +215,29 @@ class Responses:
         candidates = await self._candidates(draft)
         time_slice = TimeSlice(self._clock)
         for start in range(0, len(candidates), CONCURRENT_ROOMS):
+            if len(candidates) > 1 and start % PREPARED_ROOMS == 0:
+                await self._prepare(draft, candidates[start : start + PREPARED_ROOMS])
             if time_slice.is_over:
                 await time_slice.next()
             part = candidates[start : start + CONCURRENT_ROOMS]
             if len(part) == 1:
                 await self._add_room(draft, part[0])
             else:
-                # After a start each of them waits for the database several times.
+                # What was not read before, such as unread counts, waits for the database.
                 await gather_all(self._add_room(draft, nid) for nid in part)
+
+    async def _prepare(self, draft: ResponseDraft, room_nids: Sequence[int]) -> None:
+        """Read together what is missing of some rooms: all of it of those that the client lacks."""
+        known: list[int] = []
+        new: dict[RoomConfig, list[int]] = {}
+        for nid in room_nids:
+            if draft.places[nid].membership == "join":
+                is_new = draft.state.rooms.get(nid, NOTHING_SENT).upto == NEVER
+                config = draft.scope.rooms[nid].config
+                (new.setdefault(config, []) if is_new else known).append(nid)
+        await self._rooms.load_many(known)
+        for config, nids in new.items():
+            await self._preparation.prepare(draft.request_of(config), nids)
 
     async def _candidates(self, draft: ResponseDraft) -> Sequence[int]:
         """The rooms, of those in scope, that may have something new."""

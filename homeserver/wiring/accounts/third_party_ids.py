@@ -1,6 +1,6 @@
 """Third-party identifiers: mails, validation, addresses of accounts, identity servers."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from homeserver.accounts.interactive_auth.third_party_stage import STAGES, ThirdPartyIdStage
 from homeserver.accounts.interactive_auth.user_interactive_auth import Stage, UserInteractiveAuth
@@ -20,7 +20,6 @@ from homeserver.config.settings import Settings
 from homeserver.outbound.http_client import OutboundClient
 from homeserver.outbound.identity_invitations import IdentityInvitations
 from homeserver.outbound.identity_servers import IdentityServers
-from homeserver.outbound.mail import Mailer
 from homeserver.outbound.validation_mails import ValidationMails
 from homeserver.protocol.identifiers import parse_server_name
 from homeserver.protocol.signing.signatures import SigningKey
@@ -28,6 +27,9 @@ from homeserver.protocol.third_party_ids.addresses import EMAIL
 from homeserver.storage.database.database import Database
 from homeserver.web.html import Pages
 from homeserver.web.rate_limits import RateLimits
+
+if TYPE_CHECKING:
+    from homeserver.outbound.mail import Mailer
 
 
 class ThirdParty:
@@ -115,7 +117,9 @@ class ThirdParty:
         return {EMAIL: ValidationMails(self.mailer, name, public_baseurl)}
 
 
-def _mailer(reactor: Any, settings: Settings) -> Mailer | None:
+def _mailer(reactor: Any, settings: Settings) -> "Mailer | None":
     if not settings.email.enabled:
         return None
+    from homeserver.outbound.mail import Mailer  # most servers send no mail
+
     return Mailer(reactor, settings.email, parse_server_name(settings.server_name).host)

@@ -14,11 +14,13 @@ from twisted.internet.protocol import ServerFactory
 from twisted.trial.unittest import TestCase
 
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.client_api.sync.stream import StreamApi, StreamFactory
+from homeserver.client_api.sync.stream import StreamFactory
+from homeserver.client_api.sync.stream_api import StreamApi
 from homeserver.client_api.sync.stream_connections import StreamConnections
 from homeserver.client_api.sync.stream_methods import Call, Method, Methods, NoParams, SocketMethods
 from homeserver.client_api.sync.stream_session import Services
 from homeserver.concurrency.deferreds import wait_for_completion
+from homeserver.concurrency.late_imports import Late
 from homeserver.config.sections.limits import RateSettings, WebSocketSettings
 from homeserver.protocol.errors import InvalidParam, UnknownToken
 from homeserver.streams.sync_tokens import SyncToken
@@ -213,7 +215,8 @@ class StreamTestCase(TestCase):
             self.settings.max_frame,
         )
         self.factory = StreamFactory(cast("Any", reactor), self.settings)
-        api = StreamApi(self.settings, self.factory, services, self.connections, self.tokens)
+        factory = Late(reactor, "homeserver.client_api.sync.stream", lambda: self.factory)
+        api = StreamApi(self.settings, factory, services, self.connections, self.tokens)
         gate = RequestPipeline(self.tokens, rate_limits, TrustedProxies(()))
         self.server = HttpServer(cast("Any", reactor), Router(api.routes()), gate)
         self.port = self.listen(self.server)

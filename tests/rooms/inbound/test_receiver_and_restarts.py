@@ -6,7 +6,7 @@ from homeserver.protocol.errors import NotFound
 from homeserver.protocol.events import Event
 from homeserver.rooms.history.history import PageRequest
 from homeserver.rooms.resolution.resolver import ResolvedState
-from homeserver.rooms.room.room import Room
+from homeserver.rooms.room.room import SHORT_TIMELINE, Room
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.storage.database.database import Connection
 from homeserver.storage.rooms.timeline_pages import (
@@ -60,7 +60,7 @@ class StoredTests(RoomsTestCase):
                 stored.topological_depth,
                 stored.redaction is None,
             )
-            for stored in room.timeline
+            for stored in list(room.timeline)[-SHORT_TIMELINE:]
         ]
         known["memberships"] = await self.db.run(_memberships, room.room_nid)
         for user_id in (ALICE.user_id, BOB.user_id):

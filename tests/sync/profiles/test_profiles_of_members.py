@@ -5,7 +5,9 @@ from typing import Any
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.protocol.signing.signatures import SigningKey
 from tests.support.postgres import DatabaseTestCase
+from tests.support.room_graph import RoomGraph
 from tests.sync.sync_server import SyncServer
 
 ZOE = "@zoe:other.example"
@@ -117,7 +119,7 @@ class ProfilesOfMembersTests(DatabaseTestCase):
         self.assertEqual(joined, {bob.user_id: {FIELD: 1}})
 
     async def test_invite_alone_brings_nothing(self) -> None:
-        """Whoever is only invited shares no room."""
+        """A user who is only invited shares no room."""
         bob = await self.server.user("bob")
         room = await self.server.create_room(bob)
         await self.set_status(bob, 1)
@@ -125,6 +127,20 @@ class ProfilesOfMembersTests(DatabaseTestCase):
         await self.server.rooms.memberships.invite(bob, room, self.alice.user_id)
         invited = await self.seen()
         await self.server.rooms.memberships.leave(self.alice, room)
+
+        self.assertEqual((invited, await self.seen()), ({}, {}))
+
+    async def test_invite_to_a_room_of_other_servers_brings_nothing(self) -> None:
+        """This server knows nobody in it."""
+        await self.seen()
+        key = SigningKey.from_seed("1", bytes(32))
+        graph = RoomGraph.create("11", "@eve:far.example", "far.example", key)
+        invite = graph.member(self.alice.user_id, "invite", sender="@eve:far.example")
+        await self.server.core.out_of_room.invited(invite, "far.example", [])
+        since = self.since
+        invited = await self.seen()
+        self.since = since
+        await self.restart()
 
         self.assertEqual((invited, await self.seen()), ({}, {}))
 

@@ -1,0 +1,121 @@
+"""Rooms that are loaded together, and what a room keeps in memory."""
+
+from unittest.mock import patch
+
+from twisted.internet.defer import Deferred
+
+from homeserver.rooms.room import room_loader
+from homeserver.rooms.room.room import SHORT_TIMELINE, Room
+from tests.rooms.support import BOB, RoomsTestCase
+
+
+def shown(room: Room) -> object:
+    """What readers see of a room."""
+    return (
+        room.room_id,
+        room.state,
+        room.member_events,
+        room.members,
+        room.joined_servers,
+        [stored.event.event_id for stored in room.timeline],
+        (room.timeline_from, room.last_position, room.changes_from),
+    )
+
+
+class RoomLoadingTests(RoomsTestCase):
+    async def make_rooms(self, count: int) -> list[int]:
+        """Rooms with two members and a message each; the server starts again."""
+        nids = []
+        for number in range(count):
+            room_id = await self.create_room()
+            await self.memberships.join(BOB, room_id)
+            await self.say(room_id, f"message {number}")
+            nids.append((await self.rooms.get(room_id)).room_nid)
+        self.before = [shown(await self.room(nid)) for nid in nids]
+        self.restart()
+        return nids
+
+    async def room(self, nid: int) -> Room:
+        room = await self.rooms.by_number(nid)
+        assert room is not None
+        return room
+
+    async def test_many_rooms_cost_few_statements(self) -> None:
+        """They show what they would show if they had been loaded one by one."""
+        nids = await self.make_rooms(20)
+        runs = self.db.runs
+
+        await self.rooms.load_many([*nids, 1_000_000])
+
+        assert self.db.runs - runs < 10
+        together = [shown(await self.room(nid)) for nid in nids]
+        self.restart()
+        assert together == [shown(await self.room(nid)) for nid in nids]
+        assert [each[:6] for each in together] == [each[:6] for each in self.before]  # type: ignore[index]
+
+    async def test_large_rooms_are_loaded_in_parts(self) -> None:
+        """A hundred rooms of thousands of members are never read at once."""
+        nids = await self.make_rooms(3)
+
+        with patch.object(room_loader, "PART_ENTRIES", 1):
+            await self.rooms.load_many(nids)
+
+        assert all(self.rooms.loaded(nid) for nid in nids)
+        together = [shown(await self.room(nid)) for nid in nids]
+        self.restart()
+        assert together == [shown(await self.room(nid)) for nid in nids]
+
+    async def test_what_is_too_large_together_is_loaded_one_by_one(self) -> None:
+        """So much state would not fit into memory, or evict all other rooms."""
+        nids = await self.make_rooms(3)
+
+        with (
+            patch.object(room_loader, "PART_ENTRIES", 1),
+            patch.object(room_loader, "MAX_ENTRIES", 1),
+        ):
+            await self.rooms.load_many(nids)
+            in_memory = [nid for nid in nids if self.rooms.loaded(nid) is not None]
+            together = [shown(await self.room(nid)) for nid in nids]
+
+        assert len(in_memory) == 1
+        self.restart()
+        assert together == [shown(await self.room(nid)) for nid in nids]
+
+    async def test_a_room_under_way_is_not_loaded_twice(self) -> None:
+        """A request for one of many rooms waits for the load of all."""
+        nids = await self.make_rooms(3)
+
+        loading = Deferred.fromCoroutine(self.rooms.load_many(nids))
+        assert await self.rooms.by_number(nids[1]) is not None
+        await loading
+
+        assert self.rooms.loads == 3
+
+
+class LongTimelineTests(RoomsTestCase):
+    async def test_an_idle_room_keeps_a_first_page(self) -> None:
+        """The rest is read from the database where somebody wants it."""
+        idle, active = [await self.create_room() for _ in range(2)]
+        rooms = [await self.rooms.get(room_id) for room_id in (idle, active)]
+        with patch.object(self.rooms._long_timelines, "capacity", 30_000):
+            for room_id in (idle, active):
+                for number in range(SHORT_TIMELINE + 5):
+                    await self.say(room_id, f"message {number}")
+
+        lengths = [len(room.timeline) for room in rooms]
+        assert lengths[0] == SHORT_TIMELINE < lengths[1]
+        first = rooms[0].timeline[0].position or 0
+        assert rooms[0].timeline_from < first
+        assert rooms[0].events_after(rooms[0].timeline_from) == list(rooms[0].timeline)
+        assert rooms[0].events_after(rooms[0].timeline_from - 1) is None
+
+    async def test_memory_of_a_room_follows_its_timeline(self) -> None:
+        """So that rooms are evicted by what they take."""
+        room_id = await self.create_room()
+        room = await self.rooms.get(room_id)
+        before = room.memory
+
+        await self.say(room_id, "x" * 5_000)
+
+        assert before + 5_000 < room.memory < before + 10_000
+        assert self.rooms._loaded.size == room.memory
