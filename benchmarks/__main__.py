@@ -22,6 +22,7 @@ from benchmarks import (
     large_scale,
     requests,
     sending,
+    storage,
 )
 from benchmarks.features import (
     appservices,
@@ -251,6 +252,14 @@ def run_profiles(size: float) -> list[Figure]:
         return profiles.measure(Population(server, Loop()), size)
 
 
+def run_storage(size: float) -> list[Figure]:
+    """The figures of `benchmarks.storage`."""
+    server_cores, own_cores = cores()
+    os.sched_setaffinity(0, own_cores)
+    with running_server(OVERRIDES, cpus=server_cores) as server:
+        return storage.measure(server, size)
+
+
 def run_user_directory(size: float) -> list[Figure]:
     """The figures of `benchmarks.features.user_directory`."""
     server_cores, own_cores = cores()
@@ -296,6 +305,7 @@ NAMED: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "push": lambda options: run_push(options.scale),
     "search": lambda options: run_search(options.scale),  # copies a million messages
     "sliding_sync": lambda options: run_sliding_sync(options.scale, options.seconds),
+    "storage": lambda options: run_storage(options.scale),
     "user_directory": lambda options: run_user_directory(options.scale),  # makes 100,000 users
     "scale": lambda options: run_large_scale(options.scale),
 }

@@ -21,6 +21,7 @@ from benchmarks.load.population import CLIENT, Account, Population, post
 from benchmarks.load.processes import cpu_seconds
 from homeserver.cli.running_postgres import find_running
 from homeserver.protocol.search.words import indexed_tokens
+from homeserver.storage.rooms.event_json import unpack_json
 from homeserver.storage.search.search_entries import words_vector
 from tests.support.process import ServerProcess, running_server
 
@@ -148,7 +149,7 @@ def _fill(db: psycopg.Connection, messages: int) -> float:
         """
         SELECT DISTINCT ON (room) room, type, sender, json, state_before
           FROM events
-         WHERE json LIKE '%m.text%'
+         WHERE position > 0 AND state_key IS NULL
          ORDER BY room, position DESC
         """
     ).fetchall()
@@ -175,7 +176,10 @@ def _fill(db: psycopg.Connection, messages: int) -> float:
                 stored.append((event, template, sent_at, words))
     with db.cursor().copy(f"COPY events ({EVENT_COLUMNS}) FROM STDIN") as copy:
         for event, (room, kind, sender, pdu, root), position, words in stored:
-            content = {**json.loads(pdu), "content": {"msgtype": "m.text", "body": words}}
+            content = {
+                **json.loads(unpack_json(pdu)),
+                "content": {"msgtype": "m.text", "body": words},
+            }
             encoded = json.dumps(content).encode()
             row = (event, room, position, 1, kind, sender, f"${event}", encoded, root)
             copy.write_row(row)

@@ -13,7 +13,8 @@ from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.storage.database.database import Database
-from homeserver.storage.rooms.events import events_after, newest_events_in
+from homeserver.storage.rooms.events import events_after
+from homeserver.storage.rooms.newest_events import newest_events_in
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
-from homeserver.storage.rooms.events import rooms_with_events_after
+from homeserver.storage.rooms.newest_events import rooms_with_events_after
 from homeserver.storage.rooms.partial_rooms import rooms_with_full_state_after
 from homeserver.streams.sync_tokens import SyncToken
 from homeserver.sync.sections.preparation import EphemeralEvents

@@ -3,17 +3,17 @@
 Without this, both served, and each lost what the other had acknowledged.
 """
 
+import json
 import os
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from tests.clients.plain_client import ConnectionLost, User, register
-from tests.support.postgres import drop_database, fresh_database
+from tests.support.postgres import drop_database, fresh_database, stored_json
 from tests.support.process import SHARED_SECRET, ServerDied, ServerProcess
 from tests.support.program import free_port
 from tests.support.refused import Refused
@@ -42,13 +42,8 @@ class Pair:
 
     def messages(self) -> list[str]:
         """The stored messages, oldest first."""
-        with psycopg.connect(self.dsn) as connection:
-            rows = connection.execute(
-                "SELECT convert_from(json, 'UTF8')::json -> 'content' ->> 'body' FROM events"
-                " WHERE position(%s::bytea IN json) > 0 ORDER BY position",
-                (b"m.room.message",),
-            ).fetchall()
-        return [body for (body,) in rows if body]
+        events = [json.loads(stored) for stored in stored_json(self.dsn)]
+        return [each["content"]["body"] for each in events if each["type"] == "m.room.message"]
 
 
 @pytest.fixture

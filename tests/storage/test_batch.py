@@ -1,6 +1,9 @@
 """Batches: rows are read back as they were written, and values that cannot be stored fail early."""
 
+import importlib
+import pkgutil
 import struct
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -10,7 +13,16 @@ from hypothesis import strategies as st
 from psycopg.adapt import Transformer
 from psycopg.pq import Format
 
-from homeserver.storage.database.batch import COLUMN_TYPES, Batch, BatchStatement, Row, _array
+import homeserver.storage
+from homeserver.storage.database.batch import (
+    COLUMN_TYPES,
+    Batch,
+    BatchStatement,
+    Row,
+    _array,
+    _combine,
+    _combine_single,
+)
 from homeserver.storage.database.database import Connection
 from tests.support.postgres import DatabaseTestCase
 
@@ -151,6 +163,44 @@ class WriteTests(DatabaseTestCase):
         assert writer is not None
         self.assertEqual(await prepared(writer), (1,))
 
+    async def test_values_are_made_when_they_are_written(self) -> None:
+        """By a function of the column, for one row and for many; a null stays one."""
+        put = replace(PUT, name="put_reversed", at_write={2: lambda value: bytes(value)[::-1]})
+
+        await self.write(put.row(1, "x", b"abc", True))
+        await self.write(put.row(2, "x", None, True), put.row(3, "x", b"def", True))
+
+        self.assertEqual([data for _, _, data, _ in await self.things()], [b"cba", None, b"fed"])
+
+    async def test_statement_without_a_form_for_one_row_takes_an_array_of_one(self) -> None:
+        """A few statements have their arrays in another place than after `FROM`."""
+        flag = BatchStatement("flag", "UPDATE things SET flag = id = ANY(%s::int8[])", ("int8",))
+        await self.write(PUT.row(1, "x", b"", True), PUT.row(2, "x", b"", True))
+
+        await self.write(flag.row(2))
+
+        self.assertEqual([(1, False), (2, True)], [(row[0], row[3]) for row in await self.things()])
+
+    async def test_combinations_beyond_those_that_stay_prepared_are_written(self) -> None:
+        """PostgreSQL keeps a bounded number of statements; old ones are prepared again."""
+        puts = [replace(PUT, name=f"put_{number}") for number in range(130)]
+
+        for _ in range(2):
+            for number, put in enumerate(puts):
+                await self.write(put.row(number, "x", b"", True))
+
+        self.assertEqual(len(await self.things()), 130)
+
+    async def test_writer_continues_after_a_failed_transaction(self) -> None:
+        """After a rollback psycopg has PostgreSQL forget all prepared statements."""
+        await self.write(PUT.row(1, "old", b"", True))
+        with pytest.raises(psycopg.Error):
+            await self.write(PUT.row(2, "old", b"", True), FAIL.row(0))
+
+        await self.write(PUT.row(3, "new", b"", True))
+
+        self.assertEqual([number for number, *_ in await self.things()], [1, 3])
+
     async def test_late_statement_changes_rows_of_its_own_batch(self) -> None:
         """An event and its redaction may come so close that they are written together."""
         await self.write(RENAME.row(1, "new"), PUT.row(1, "old", b"", True))
@@ -163,3 +213,30 @@ class WriteTests(DatabaseTestCase):
             await self.write(PUT.row(1, "old", b"", True), FAIL.row(0))
 
         self.assertEqual(await self.things(), [])
+
+
+def statements() -> list[BatchStatement]:
+    """All statements of the server."""
+    folder = homeserver.storage
+    modules = [
+        importlib.import_module(found.name)
+        for found in pkgutil.walk_packages(folder.__path__, f"{folder.__name__}.")
+    ]
+    values = [value for module in modules for value in vars(module).values()]
+    return list({value: None for value in values if isinstance(value, BatchStatement)})
+
+
+class StatementTests(DatabaseTestCase):
+    async def test_every_statement_is_valid_in_both_forms(self) -> None:
+        """Over arrays, and for one row; nearly all have a form for one row."""
+        found = statements()
+        made = [form((each,), "") for each in found for form in (_combine, _combine_single)]
+
+        async def prepare(db: Connection) -> None:
+            for number, statement in enumerate(made):
+                if statement is not None:
+                    await db.execute(b"PREPARE s%d AS %b" % (number, statement.query))
+
+        await self.db.run(prepare)
+
+        self.assertGreater(len(made) - made.count(None), 1.9 * len(found))

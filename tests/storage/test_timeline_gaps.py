@@ -1,6 +1,8 @@
 """The migration that finds existing gaps in timelines."""
 
+from homeserver.storage.database.database import Connection
 from homeserver.storage.database.migrate import load_migrations
+from homeserver.storage.rooms.event_json import unpack_json
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.remote_room import RemoteRoom
 from tests.sync.sync_server import SyncServer
@@ -28,11 +30,19 @@ class TimelineGapsMigrationTests(DatabaseTestCase):
             if each.name == "timeline_gaps"
         )
         async with self.db.connection() as connection:
+            await self.store_plain_json(connection)
             await connection.execute("DELETE FROM timeline_gaps")
             await connection.execute(f"INSERT INTO {statement}".encode())
 
         assert len(expected) == 2
         assert await self.gaps() == expected
+
+    async def store_plain_json(self, db: Connection) -> None:
+        """Store events as they were at the time of the migration: not compressed."""
+        cursor = await db.execute("SELECT event, json FROM events")
+        for event, json in await cursor.fetchall():
+            query = "UPDATE events SET json = %s WHERE event = %s"
+            await db.execute(query, (unpack_json(json), event))
 
     async def gaps(self) -> list[tuple[int, int]]:
         async with self.db.connection() as connection:

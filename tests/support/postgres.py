@@ -31,6 +31,7 @@ from twisted.trial.unittest import TestCase
 from homeserver.storage.database.database import Database
 from homeserver.storage.database.embedded import EmbeddedPostgres
 from homeserver.storage.database.migrate import load_migrations, migrate
+from homeserver.storage.rooms.event_json import unpack_json
 
 CHECKOUT = Path(__file__).parents[2]
 START_SECONDS = 60.0
@@ -69,6 +70,13 @@ def drop_database(dsn: str) -> None:
     name = conninfo_to_dict(dsn)["dbname"]
     with psycopg.connect(_cluster(), autocommit=True) as connection:
         connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+
+
+def stored_json(dsn: str) -> list[bytes]:
+    """The JSON of all events in a database, in the order of their positions."""
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute("SELECT json FROM events ORDER BY position").fetchall()
+    return [unpack_json(json) for (json,) in rows]
 
 
 class DatabaseTestCase(TestCase):

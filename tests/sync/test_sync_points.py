@@ -6,6 +6,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.storage.rooms.event_json import unpack_json
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.client_model import ClientModel
 from tests.sync.sync_server import SyncServer
@@ -102,8 +103,8 @@ class SyncPointTests(DatabaseTestCase):
 
     async def is_stored(self) -> bool:
         async def query(db: Any) -> bool:
-            cursor = await db.execute("SELECT 1 FROM events WHERE json LIKE '%Robert%'::bytea")
-            return await cursor.fetchone() is not None
+            cursor = await db.execute("SELECT json FROM events")
+            return any(b"Robert" in unpack_json(json) for (json,) in await cursor.fetchall())
 
         return await self.db.run(query)
 

@@ -14,6 +14,7 @@ import psycopg
 from homeserver.cli.doctor.findings import Finding, ok, problem
 from homeserver.config.hints import homeserver_command
 from homeserver.storage.rooms.auth_edges import replace_auth_edges
+from homeserver.storage.rooms.event_json import unpack_json
 from homeserver.streams.positions import MAX_POSITION
 
 EXAMINED = 5_000  # newest state events that are checked, unless all are to be repaired
@@ -58,7 +59,7 @@ def check_auth_chains(
 def _state_events(
     connection: psycopg.Connection[Any], limit: int | None
 ) -> Iterator[Sequence[tuple[int, int, bytes]]]:
-    """(event, room, JSON) of the newest state events, in batches."""
+    """(event, room, stored JSON) of the newest state events, in batches."""
     before, left = MAX_POSITION, limit
     while left is None or left > 0:
         events = connection.execute(
@@ -86,13 +87,17 @@ def _auth_events_in_json(
         (event, room): [
             # In room versions 1 and 2 the id comes with a hash.
             reference if isinstance(reference, str) else reference[0]
-            for reference in msgspec.json.decode(json)["auth_events"]
+            for reference in msgspec.json.decode(unpack_json(json))["auth_events"]
         ]
         for event, room, json in events
     }
     rows = connection.execute(
-        "SELECT room, event_id, event FROM events WHERE event_id = ANY(%s)",
-        (list({event_id for ids in cited.values() for event_id in ids}),),
+        """
+        SELECT room, event_id, event
+          FROM events
+         WHERE event_key(event_id) = ANY(event_keys(%(ids)s)) AND event_id = ANY(%(ids)s)
+        """,
+        {"ids": list({event_id for ids in cited.values() for event_id in ids})},
     )
     numbers = {(room, event_id): event for room, event_id, event in rows}
     return {

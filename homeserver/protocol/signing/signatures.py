@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nacl import signing
+from nacl.bindings import crypto_sign
 from nacl.exceptions import CryptoError
 
 from homeserver.protocol.identifiers import is_valid_key_version
@@ -21,6 +22,8 @@ from homeserver.protocol.signing.hashes import signing_bytes
 from homeserver.protocol.signing.unpadded_base64 import decode_base64, encode_base64
 
 ALGORITHM = "ed25519"
+SEED_BYTES = 32
+SIGNATURE_BYTES = 64
 
 
 class BadSignature(ValueError):
@@ -39,7 +42,8 @@ class SigningKey:
     """`ed25519:` and the key's version."""
     verify_key: str
     """The public key in unpadded Base64."""
-    _secret: signing.SigningKey = field(repr=False)
+    _secret: bytes = field(repr=False)
+    """The seed and the public key, as libsodium's `crypto_sign` takes them."""
 
     @classmethod
     def from_seed(cls, version: str, seed: bytes) -> "SigningKey":
@@ -53,7 +57,8 @@ class SigningKey:
             secret = signing.SigningKey(seed)
         except CryptoError as error:
             raise InvalidSigningKey("a seed must have 32 bytes") from error
-        return cls(f"{ALGORITHM}:{version}", encode_base64(bytes(secret.verify_key)), secret)
+        public = bytes(secret.verify_key)
+        return cls(f"{ALGORITHM}:{version}", encode_base64(public), bytes(secret) + public)
 
     @property
     def version(self) -> str:
@@ -63,11 +68,11 @@ class SigningKey:
     @property
     def seed(self) -> bytes:
         """The secret: 32 bytes."""
-        return bytes(self._secret)
+        return self._secret[:SEED_BYTES]
 
     def sign(self, message: bytes) -> bytes:
         """The signature: 64 bytes."""
-        return self._secret.sign(message).signature
+        return crypto_sign(message, self._secret)[:SIGNATURE_BYTES]
 
 
 def parse_signing_keys(text: str) -> list[SigningKey]:

@@ -23,7 +23,7 @@ from twisted.logger import Logger
 
 from homeserver.concurrency.backoff import RetrySchedule
 from homeserver.protocol.errors import Unavailable
-from homeserver.storage.database.batch import Batch, register_arrays
+from homeserver.storage.database.batch import Batch
 from homeserver.storage.database.reactor_connection import ReactorConnection, connect_to
 from homeserver.storage.database.workers import FENCE, FENCED, is_alive
 
@@ -245,7 +245,6 @@ class Database:
         if self._worker is not None and not await is_alive(connection, self._worker):
             connection.close_now()
             raise self._replaced()
-        register_arrays(connection)
         connection.on_lost = self._lost_while_idle
         return connection
 

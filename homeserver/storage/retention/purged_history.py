@@ -45,9 +45,10 @@ async def place_in_history(db: Connection, room: int, event_id: str) -> tuple[in
     cursor = await db.execute(
         """
         SELECT depth, position FROM events
-         WHERE event_id = %s AND room = %s AND position IS NOT NULL
+         WHERE event_key(event_id) = event_key(%(id)s) AND event_id = %(id)s AND room = %(room)s
+           AND position IS NOT NULL
         """,
-        (event_id, room),
+        {"id": event_id, "room": room},
     )
     return await cursor.fetchone()
 

@@ -37,7 +37,7 @@ async def sticky_events_after(
     """Up to `limit` events above a nid that still stick, in the order of their nids."""
     cursor = await db.execute(
         """
-        SELECT event, sticky.room, sticky.position, until_ms, names.name, octet_length(json)
+        SELECT event, sticky.room, sticky.position, until_ms, names.name, event_json_size(json)
           FROM sticky_events AS sticky
           JOIN events USING (event)
           JOIN names ON names.nid = events.sender

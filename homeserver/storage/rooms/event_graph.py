@@ -88,9 +88,10 @@ async def accepted_state(
         """
         SELECT type, state_key, event
           FROM events
-         WHERE event_id = ANY(%s) AND room = %s AND state_key IS NOT NULL AND rejected IS NULL
+         WHERE event_key(event_id) = ANY(event_keys(%(ids)s)) AND event_id = ANY(%(ids)s)
+           AND room = %(room)s AND state_key IS NOT NULL AND rejected IS NULL
         """,
-        (list(event_ids), room),
+        {"ids": list(event_ids), "room": room},
     )
     return await cursor.fetchall()
 
@@ -167,9 +168,10 @@ async def known_events(db: Connection, room: int, event_ids: Sequence[str]) -> d
         """
         SELECT event_id, state_before IS NULL
           FROM events
-         WHERE room = %s AND event_id = ANY(%s)
+         WHERE event_key(event_id) = ANY(event_keys(%(ids)s)) AND event_id = ANY(%(ids)s)
+           AND room = %(room)s
         """,
-        (room, list(event_ids)),
+        {"ids": list(event_ids), "room": room},
     )
     return dict(await cursor.fetchall())
 

@@ -59,7 +59,8 @@ async def greatest_depth(db: Connection, room: int, upto: int) -> int:
                  UNION ALL
                 SELECT events.depth
                   FROM newest, jsonb_array_elements_text(newest.extremities::jsonb) AS branch (id)
-                  JOIN events ON events.event_id = branch.id AND events.room = %s) AS branches
+                  JOIN events ON event_key(events.event_id) = event_key(branch.id)
+                             AND events.event_id = branch.id AND events.room = %s) AS branches
         """,
         (room, upto, room),
     )

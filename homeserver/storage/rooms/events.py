@@ -6,12 +6,13 @@ one row per event, the latter the root of a room's current state where it differ
 after the event at the same position: a room whose graph never forked has no row. If no timeline
 event has the position, the row also has the forward extremities.
 
-Rooms, senders, types and state keys are numbers of `names`; events have numbers of their own
-(`homeserver/streams/event_numbers.py`), which are no positions. Positions above zero are those of
-the timeline that a sync returns; the position of a backfilled event is its negated number.
-`stored_at` is the position at which an event was stored that is not in that timeline; it is null
-for older ones, whose number is that position. `depth` is the topological depth in the graph as this
-server knows it, whatever the event itself claims.
+`json` has the stored form of `event_json.py`. An event id is looked up by its `event_key`, which is
+what the index has, and compared then. Rooms, senders, types and state keys are numbers of `names`;
+events have numbers of their own (`homeserver/streams/event_numbers.py`), which are no positions.
+Positions above zero are those of the timeline that a sync returns; the position of a backfilled
+event is its negated number. `stored_at` is the position at which an event was stored that is not in
+that timeline; it is null for older ones, whose number is that position. `depth` is the topological
+depth in the graph as this server knows it, whatever the event itself claims.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from typing import NamedTuple
 
 from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
+from homeserver.storage.rooms.event_json import pack_json, unpack_json
 
 INSERT_EVENT = BatchStatement(
     "insert_event",
@@ -38,6 +40,7 @@ INSERT_EVENT = BatchStatement(
         "int8", "int4", "int8", "int8", "int4", "int4", "int4", "text", "bytea", "bytea", "bytea",
         "int8", "text", "text", "text", "text", "text", "text", "int8",
     ),
+    at_write={8: pack_json},
 )  # fmt: skip
 
 PLACE_EVENT = BatchStatement(
@@ -97,6 +100,7 @@ DELETE_CONTENT = BatchStatement(
     columns=("int8", "bytea"),
     key=(0,),
     late=True,
+    at_write={1: pack_json},
 )
 """An event is purged: its JSON is that of its redacted form from now on."""
 
@@ -198,7 +202,17 @@ async def events_by_number(db: Connection, events: Sequence[int]) -> list[EventR
             """,
             (list(events),),
         )
-        return [EventRow(*row) for row in await cursor.fetchall()]
+        return [_unpacked(EventRow(*row)) for row in await cursor.fetchall()]
+
+
+def _unpacked(row: EventRow) -> EventRow:
+    """A row of the database with the JSON itself in place of its stored form."""
+    replaced, redaction = row.replaced_json, row.redaction_json
+    return row._replace(
+        json=unpack_json(row.json),
+        replaced_json=None if replaced is None else unpack_json(replaced),
+        redaction_json=None if redaction is None else unpack_json(redaction),
+    )
 
 
 async def bare_events(db: Connection, events: Sequence[int]) -> list[tuple[int, str, bytes, bool]]:
@@ -212,7 +226,10 @@ async def bare_events(db: Connection, events: Sequence[int]) -> list[tuple[int, 
             """,
             (list(events),),
         )
-        return await cursor.fetchall()
+        return [
+            (event, event_id, unpack_json(json), is_rejected)
+            for event, event_id, json, is_rejected in await cursor.fetchall()
+        ]
 
 
 async def event_numbers(
@@ -220,15 +237,26 @@ async def event_numbers(
 ) -> list[tuple[str, int]]:
     """(event id, number) of those of the events that a room has."""
     cursor = await db.execute(
-        "SELECT event_id, event FROM events WHERE event_id = ANY(%s) AND room = %s",
-        (list(event_ids), room),
+        """
+        SELECT event_id, event
+          FROM events
+         WHERE event_key(event_id) = ANY(event_keys(%(ids)s)) AND event_id = ANY(%(ids)s)
+           AND room = %(room)s
+        """,
+        {"ids": list(event_ids), "room": room},
     )
     return await cursor.fetchall()
 
 
 async def rooms_with_event(db: Connection, event_id: str) -> list[int]:
     """The rooms that have an event with this id."""
-    cursor = await db.execute("SELECT room FROM events WHERE event_id = %s", (event_id,))
+    cursor = await db.execute(
+        """
+        SELECT room FROM events
+         WHERE event_key(event_id) = event_key(%(id)s) AND event_id = %(id)s
+        """,
+        {"id": event_id},
+    )
     return [row[0] for row in await cursor.fetchall()]
 
 
@@ -245,28 +273,6 @@ async def events_between(
          LIMIT %s
         """,
         (room, after, upto, limit),
-    )
-    return await cursor.fetchall()
-
-
-async def newest_events_in(
-    db: Connection, rooms: Sequence[int], upto: int, limit: int
-) -> list[tuple[int, int, int]]:
-    """(position, room, event) of the newest timeline events of rooms together, newest first."""
-    cursor = await db.execute(
-        """
-        SELECT newest.position, wanted.room, newest.event
-          FROM unnest(%s::int4[]) AS wanted (room)
-         CROSS JOIN LATERAL (SELECT position, event
-                               FROM events
-                              WHERE events.room = wanted.room
-                                AND position > 0 AND position <= %s
-                              ORDER BY position DESC
-                              LIMIT %s) AS newest
-         ORDER BY newest.position DESC
-         LIMIT %s
-        """,
-        (list(rooms), upto, limit, limit),
     )
     return await cursor.fetchall()
 
@@ -319,20 +325,6 @@ async def state_root_at(db: Connection, room: int, position: int) -> bytes | Non
     return row[0] if row else None
 
 
-async def rooms_with_events_after(db: Connection, rooms: Sequence[int], position: int) -> list[int]:
-    """Those of the rooms that have timeline events above a position."""
-    cursor = await db.execute(
-        """
-        SELECT room
-          FROM unnest(%s::int4[]) AS wanted (room)
-         WHERE EXISTS (SELECT FROM events
-                        WHERE events.room = wanted.room AND events.position > %s)
-        """,
-        (list(rooms), position),
-    )
-    return [row[0] for row in await cursor.fetchall()]
-
-
 async def transactions_of_device(
     db: Connection, sender: int, device_id: str, limit: int
 ) -> list[tuple[int, int, str | None, str, str]]:
@@ -341,10 +333,11 @@ async def transactions_of_device(
         """
         SELECT room, type, txn_path, txn_id, event_id
           FROM events
-         WHERE sender = %s AND device_id = %s AND txn_id IS NOT NULL
+         WHERE sender = %(sender)s AND hashtext(device_id) = hashtext(%(device_id)s)
+           AND device_id = %(device_id)s AND txn_id IS NOT NULL
          ORDER BY event DESC
-         LIMIT %s
+         LIMIT %(limit)s
         """,
-        (sender, device_id, limit),
+        {"sender": sender, "device_id": device_id, "limit": limit},
     )
     return await cursor.fetchall()

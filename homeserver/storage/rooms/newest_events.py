@@ -1,6 +1,6 @@
-"""The newest events of rooms, by which clients sort them.
+"""The newest events of rooms: by them clients sort rooms, and the server fills its caches.
 
-Reads the table that `homeserver/storage/rooms/events.py` owns.
+Reads the tables that `homeserver/storage/rooms/events.py` owns.
 """
 
 from collections.abc import Sequence
@@ -47,6 +47,42 @@ async def newest_event_of_types(
     )
     row = await cursor.fetchone()
     return row[0] if row else None
+
+
+async def newest_events_in(
+    db: Connection, rooms: Sequence[int], upto: int, limit: int
+) -> list[tuple[int, int, int]]:
+    """(position, room, event) of the newest timeline events of rooms together, newest first."""
+    cursor = await db.execute(
+        """
+        SELECT newest.position, wanted.room, newest.event
+          FROM unnest(%s::int4[]) AS wanted (room)
+         CROSS JOIN LATERAL (SELECT position, event
+                               FROM events
+                              WHERE events.room = wanted.room
+                                AND position > 0 AND position <= %s
+                              ORDER BY position DESC
+                              LIMIT %s) AS newest
+         ORDER BY newest.position DESC
+         LIMIT %s
+        """,
+        (list(rooms), upto, limit, limit),
+    )
+    return await cursor.fetchall()
+
+
+async def rooms_with_events_after(db: Connection, rooms: Sequence[int], position: int) -> list[int]:
+    """Those of the rooms that have timeline events above a position."""
+    cursor = await db.execute(
+        """
+        SELECT room
+          FROM unnest(%s::int4[]) AS wanted (room)
+         WHERE EXISTS (SELECT FROM events
+                        WHERE events.room = wanted.room AND events.position > %s)
+        """,
+        (list(rooms), position),
+    )
+    return [row[0] for row in await cursor.fetchall()]
 
 
 async def rooms_of_newest_events(db: Connection, limit: int) -> list[int]:

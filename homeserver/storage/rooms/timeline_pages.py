@@ -9,12 +9,14 @@ from typing import Any
 import psycopg
 
 from homeserver.storage.database.database import Connection
+from homeserver.storage.rooms.event_json import unpack_json
 
 MAX_COUNTED = 100_000  # events
 
 _PENDING = """
     CROSS JOIN LATERAL jsonb_array_elements_text(current_states.extremities::jsonb) AS branch (id)
-    JOIN events ON events.event_id = branch.id AND events.room = current_states.room
+    JOIN events ON event_key(events.event_id) = event_key(branch.id)
+               AND events.event_id = branch.id AND events.room = current_states.room
                AND events.position IS NULL AND rejected IS NULL AND soft_failed IS NULL
 """
 
@@ -41,17 +43,21 @@ async def events_between(
     db: Connection, after: int, upto: int, word: bytes = b""
 ) -> list[tuple[int, int, int]]:
     """(position, room, event) of timeline events, by position; those whose JSON has the word."""
-    cursor = await db.execute(
-        """
-        SELECT position, room, event
-          FROM events
-         WHERE position > %(after)s AND position <= %(upto)s AND position > 0
-           AND (length(%(word)s::bytea) = 0 OR position(%(word)s::bytea IN json) > 0)
-         ORDER BY position
-        """,
-        {"after": after, "upto": upto, "word": word},
-    )
-    return await cursor.fetchall()
+    async with db.cursor(binary=True) as cursor:
+        await cursor.execute(
+            """
+            SELECT position, room, event, CASE WHEN %(is_read)s THEN json END
+              FROM events
+             WHERE position > %(after)s AND position <= %(upto)s AND position > 0
+             ORDER BY position
+            """,
+            {"after": after, "upto": upto, "is_read": bool(word)},
+        )
+        return [
+            (position, room, event)
+            for position, room, event, json in await cursor.fetchall()
+            if json is None or word in unpack_json(json)
+        ]
 
 
 async def pending_redactions_between(

@@ -35,7 +35,7 @@ INSERT_ENTRY = BatchStatement(
         AS new (event, key, has_url, sent_at, words, size)
       JOIN events ON events.event = new.event
      WHERE events.redacted_by IS NULL AND events.position IS NOT NULL
-       AND octet_length(events.json) = new.size
+       AND event_json_size(events.json) = new.size
         ON CONFLICT (event) DO UPDATE
        SET sent_at = EXCLUDED.sent_at, words = EXCLUDED.words
      WHERE (search_entries.sent_at, search_entries.words)

@@ -6,10 +6,12 @@ position, a backfilled or imported one where it was stored.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from psycopg.rows import class_row
+from psycopg.rows import kwargs_row
 
 from homeserver.storage.database.database import Connection
+from homeserver.storage.rooms.event_json import unpack_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ async def texts_between(
     db: Connection, after: int, upto: int, types: Sequence[int]
 ) -> list[StoredText]:
     """The events of these types with after < logged_at <= upto, in that order."""
-    async with db.cursor(row_factory=class_row(StoredText), binary=True) as cursor:
+    async with db.cursor(row_factory=kwargs_row(_stored_text), binary=True) as cursor:
         await cursor.execute(
             """
             SELECT position AS logged_at, position, room, event, type, state_key, json,
@@ -92,6 +94,10 @@ async def texts_between(
         return await cursor.fetchall()
 
 
+def _stored_text(*, json: bytes, **columns: Any) -> StoredText:
+    return StoredText(json=unpack_json(json), **columns)
+
+
 async def redacted_among(
     db: Connection, targets: Sequence[tuple[int, str]]
 ) -> list[tuple[int, str, int]]:
@@ -100,7 +106,8 @@ async def redacted_among(
         """
         SELECT events.room, events.event_id, events.event
           FROM unnest(%s::int4[], %s::text[]) AS target (room, event_id)
-          JOIN events ON events.event_id = target.event_id AND events.room = target.room
+          JOIN events ON event_key(events.event_id) = event_key(target.event_id)
+                     AND events.event_id = target.event_id AND events.room = target.room
          WHERE events.redacted_by IS NOT NULL
         """,
         ([room for room, _ in targets], [event_id for _, event_id in targets]),

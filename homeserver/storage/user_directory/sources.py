@@ -7,9 +7,10 @@ Reads the tables that `memberships.py`, `events.py` and `names.py` of `homeserve
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from psycopg.rows import class_row
+from psycopg.rows import class_row, kwargs_row
 
 from homeserver.storage.database.database import Connection
+from homeserver.storage.rooms.event_json import unpack_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class ChangedMembers:
 
 async def joined_rows(db: Connection, room: int, members: Sequence[int]) -> list[MemberRow]:
     """Those of some users who are joined to a room."""
-    async with db.cursor(row_factory=class_row(MemberRow), binary=True) as cursor:
+    async with db.cursor(row_factory=kwargs_row(_member_row), binary=True) as cursor:
         await cursor.execute(
             """
             SELECT member, names.name AS user_id,
@@ -49,7 +50,7 @@ async def joined_rows(db: Connection, room: int, members: Sequence[int]) -> list
 
 async def public_rows(db: Connection, members: Sequence[int]) -> list[MemberRow]:
     """Of each of some users the newest membership of a room that everybody may see."""
-    async with db.cursor(row_factory=class_row(MemberRow), binary=True) as cursor:
+    async with db.cursor(row_factory=kwargs_row(_member_row), binary=True) as cursor:
         await cursor.execute(
             """
             SELECT member, names.name AS user_id,
@@ -66,6 +67,10 @@ async def public_rows(db: Connection, members: Sequence[int]) -> list[MemberRow]
             (list(members),),
         )
         return await cursor.fetchall()
+
+
+def _member_row(*, member: int, user_id: str, json: bytes | None) -> MemberRow:
+    return MemberRow(member, user_id, None if json is None else unpack_json(json))
 
 
 async def joined_members(db: Connection, room: int) -> list[int]:

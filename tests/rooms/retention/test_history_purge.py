@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import psycopg
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
@@ -15,6 +14,7 @@ from homeserver.rooms.retention import history_purge
 from homeserver.storage.database.background_jobs import Job, find_job
 from tests.background_jobs.hurried_jobs import hurry_jobs
 from tests.support.actors import Actor, bodies
+from tests.support.postgres import stored_json
 from tests.support.server import ServerTestCase
 
 TOP = Path(__file__).resolve().parents[3]
@@ -53,9 +53,7 @@ class PurgeTestCase(ServerTestCase):
 
     def stored(self, text: str) -> int:
         """How many events with a text the database has."""
-        with psycopg.connect(self.dsn) as connection:
-            rows = connection.execute("SELECT json FROM events").fetchall()
-        return sum(text.encode() in row[0] for row in rows)
+        return sum(text.encode() in event for event in stored_json(self.dsn))
 
 
 class HistoryPurgeTests(PurgeTestCase):

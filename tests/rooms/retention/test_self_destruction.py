@@ -8,6 +8,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from tests.support.actors import Actor
+from tests.support.postgres import stored_json
 from tests.support.server import ServerTestCase
 
 KEY = "org.matrix.self_destruct_after"
@@ -38,9 +39,7 @@ class SelfDestructionTests(ServerTestCase):
 
     def stored(self) -> bytes:
         """The JSON of all events in the database."""
-        with psycopg.connect(self.dsn) as connection:
-            rows = connection.execute("SELECT json FROM events").fetchall()
-        return b"".join(row[0] for row in rows)
+        return b"".join(stored_json(self.dsn))
 
     def waiting(self) -> int:
         with psycopg.connect(self.dsn) as connection:
