@@ -9,7 +9,9 @@ PEER := .venv-peer
 PEER_PACKAGES := tests/federation/peer-packages.txt
 BRIDGE := .venv-bridge
 BRIDGE_PACKAGES := tests/clients/bridges/bridge-packages.txt
-PYTEST_OPTIONS ?= -n auto --dist loadscope
+# The tests wait for databases, sockets and clocks for half of their time: more of them than cores run at once.
+WORKERS := $(shell $(PYTHON) -c "import os; print(max(3, os.cpu_count() or 1))")
+PYTEST_OPTIONS ?= -n $(WORKERS) --dist loadscope
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore

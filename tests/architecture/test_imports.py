@@ -42,7 +42,6 @@ READS_FOREIGN_TABLES = {
     "homeserver/storage/rooms/event_pages.py",
     "homeserver/storage/appservices/backlog.py",
     "homeserver/storage/rooms/newest_events.py",
-    "homeserver/storage/rooms/timeline_heads.py",
     "homeserver/storage/rooms/timeline_pages.py",
     "homeserver/storage/federation/room_servers.py",
     "homeserver/storage/push/unread_rooms.py",

@@ -23,10 +23,10 @@ from homeserver.storage.rooms import event_graph, graph_edges
 from homeserver.storage.rooms.event_graph import StatusCounts
 from homeserver.storage.rooms.memberships import memberships_in
 from homeserver.storage.rooms.names import Names
+from homeserver.storage.rooms.newest_events import NO_EVENTS, TimelineHead, timeline_heads
 from homeserver.storage.rooms.partial_rooms import PartialRoomRow, partial_rooms
 from homeserver.storage.rooms.room_aliases import aliases_of, find_alias
 from homeserver.storage.rooms.rooms import RoomRow, find_room
-from homeserver.storage.rooms.timeline_heads import NO_EVENTS, TimelineHead, timeline_heads
 
 CACHED = 20_000  # events and state nodes, while one room is inspected
 MAX_EVENTS_OF_TYPE = 20  # state events of one type that a report lists

@@ -21,9 +21,9 @@ from homeserver.rooms.state.node_codec import EMPTY, Entries
 from homeserver.storage.database.database import Connection, Database
 from homeserver.storage.rooms.graph_edges import GraphEdges, graph_edges
 from homeserver.storage.rooms.memberships import memberships_in
+from homeserver.storage.rooms.newest_events import NO_EVENTS, TimelineHead, timeline_heads
 from homeserver.storage.rooms.partial_rooms import LEFT, PartialRoomRow, partial_rooms
 from homeserver.storage.rooms.rooms import RoomRow, find_rooms
-from homeserver.storage.rooms.timeline_heads import NO_EVENTS, TimelineHead, timeline_heads
 
 PART_ENTRIES = 20_000  # of states, from which on no more rooms are read with the same statements
 MAX_ENTRIES = 100_000  # of the states of all rooms that are loaded together

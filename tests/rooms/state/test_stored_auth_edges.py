@@ -6,6 +6,7 @@ from homeserver.cli.doctor.auth_chain_checks import check_auth_chains
 from homeserver.cli.doctor.findings import Severity
 from homeserver.protocol.event_types import CREATE_KEY, MEMBER
 from homeserver.storage.database.migrate import load_migrations
+from homeserver.storage.rooms.event_json import unpack_json
 from tests.rooms.inbound.remote_events import RemoteEvents
 from tests.rooms.inbound.replica import build
 from tests.rooms.support import ALICE, BOB, RoomsTestCase
@@ -66,6 +67,10 @@ class StoredAuthEdgesTests(RoomsTestCase):
         (migration,) = [each for each in load_migrations() if each.name.endswith("auth_chains")]
 
         with psycopg.connect(self.dsn) as connection:
+            # When this migration was new, the JSON of events was stored as it is.
+            for event, stored in connection.execute("SELECT event, json FROM events").fetchall():
+                plain = "UPDATE events SET json = %s WHERE event = %s"
+                connection.execute(plain, (unpack_json(stored), event))
             connection.execute("DROP TABLE auth_edges")
             connection.execute(migration.text.encode())
 
