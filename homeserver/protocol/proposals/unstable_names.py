@@ -303,7 +303,7 @@ PROPOSALS: Final = (
     Proposal(
         msc=4429,
         subject="[profiles](sync.md#profiles) in `/sync`",
-        flags=("org.matrix.msc4429", "org.matrix.msc4429.stable"),
+        flags=("org.matrix.msc4429",),
         names={UNSTABLE_PROFILE_FIELDS: "profile_fields", UNSTABLE_USERS: "users"},
     ),
     Proposal(
