@@ -3,7 +3,7 @@
 Some packages take megabytes, and most servers never use them. To import one takes a tenth of a
 second or more, for which the reactor must not stand still: it is done in a thread.
 
-`tests/architecture/test_loaded_modules.py` says what a server has not loaded when it has started.
+`tests/cli/test_loaded_modules.py` says what a server has not loaded when it has started.
 """
 
 from collections.abc import Callable

@@ -109,14 +109,27 @@ class ReceiptsTests(DatabaseTestCase):
         self.assertEqual(list(await self.seen_by(self.alice)), [self.second])
         self.assertEqual(self.server.log.position, before)
 
-    async def test_receipts_of_a_burst_are_stored_together_and_then_acknowledged(self) -> None:
-        """Hundreds of readers of a message cost one commit, and none of their receipts is lost."""
+    async def test_a_user_who_leaves_during_a_burst_has_no_receipt(self) -> None:
+        """What was checked before the wait may not hold after it."""
+        self.wait_for_all_receipts()
+        reading = Deferred.fromCoroutine(self.read(self.bob, self.second))
+        await self.server.rooms.memberships.leave(self.bob, self.room_id)
+
+        await self.assertFailure(reading, Forbidden)
+        self.assertEqual(await self.seen_by(self.alice), {})
+
+    def wait_for_all_receipts(self) -> None:
+        """From now on each receipt waits for the end of a burst."""
         self.patch(read_markers, "MAX_IMMEDIATE", 0)
         self.patch(read_markers, "BURST_SECONDS", 0.1)
         core = self.server.core
         self.markers = ReadMarkers(
             core.registry, core.events, self.receipts, self.server.accounts.account_data
         )
+
+    async def test_receipts_of_a_burst_are_stored_together_and_then_acknowledged(self) -> None:
+        """Hundreds of readers of a message cost one commit, and none of their receipts is lost."""
+        self.wait_for_all_receipts()
         batches: list[list[str]] = []
         acknowledged: list[str] = []
 

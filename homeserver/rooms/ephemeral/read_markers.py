@@ -66,7 +66,7 @@ class ReadMarkers:
         thread = check_thread_id(thread_id)
         if thread is not None and receipt_type == FULLY_READ:
             raise InvalidParam("m.fully_read applies to the whole room, and takes no thread_id")
-        room = await self._joined_room(caller, room_id)
+        room = await self._joined_room(caller.user_id, room_id)
         stored = await self._event(room, event_id)
         if thread is not None:
             await self._check_in_thread(room, stored, thread)
@@ -74,14 +74,14 @@ class ReadMarkers:
 
     async def mark_all(self, caller: Requester, room_id: str, markers: dict[str, str]) -> None:
         """Move several markers, by type, all or none of them; raises what `mark` does."""
-        room = await self._joined_room(caller, room_id)
+        room = await self._joined_room(caller.user_id, room_id)
         events = {kind: await self._event(room, event) for kind, event in markers.items()}
         for receipt_type, stored in events.items():
             await self._move(room, caller.user_id, receipt_type, stored, None)
 
-    async def _joined_room(self, caller: Requester, room_id: str) -> Room:
+    async def _joined_room(self, user_id: str, room_id: str) -> Room:
         room = await self._rooms.find(room_id)
-        if room is None or room.membership(caller.user_id) != "join":
+        if room is None or room.membership(user_id) != "join":
             raise Forbidden("You are not in the room")
         return room
 
@@ -107,6 +107,8 @@ class ReadMarkers:
             waiting = self._bursts.next(room.room_nid)
             if waiting is not None:
                 await waiting
+                # The user may have left, or the room may be gone.
+                room = await self._joined_room(user_id, room.room_id)
             event_id, position = stored.event.event_id, stored.position
             await self._receipts.move(
                 room, user_id, receipt_type, event_id, position, thread_id=thread
