@@ -75,12 +75,13 @@ async def shared_profile_changes(
         """
         SELECT user_id, field, position
           FROM profiles
-         WHERE position > %(after)s
-           AND (user_id = %(user)s
-                OR EXISTS (
-                       SELECT
-                         FROM names JOIN memberships ON member = nid
-                        WHERE name = user_id AND room = ANY(%(rooms)s) AND membership = 'join'))
+         WHERE user_id = %(user)s AND position > %(after)s
+         UNION
+        SELECT user_id, field, profiles.position
+          FROM profiles
+          JOIN names ON name = user_id
+          JOIN memberships ON member = nid
+         WHERE room = ANY(%(rooms)s) AND membership = 'join' AND profiles.position > %(after)s
         """,
         {"user": user_id, "rooms": list(rooms), "after": after},
     )
