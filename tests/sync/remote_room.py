@@ -15,8 +15,11 @@ from homeserver.rooms.inbound.partial_state_completion import PartialStateComple
 from homeserver.rooms.resolution.resolver import ResolvedState
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.writer import RoomWriter
+from homeserver.storage.rooms.newest_events import newest_events_in
 from tests.rooms.inbound.replica import ALICE, BOB, Graph
 from tests.sync.sync_server import SyncServer
+
+MAX_EVENTS = 1_000  # more than any test sends
 
 
 class RemoteRoom:
@@ -94,10 +97,16 @@ class RemoteRoom:
 
     async def receive_all_sent(self) -> None:
         """Receive all events that the server under test has sent."""
-        room = await self._server.core.registry.get(self.room_id)
-        for stored in list(room.timeline):
-            if stored.event.event_id not in self.by_id:
-                self._put(stored.event)
+        core = self._server.core
+        room = await core.registry.get(self.room_id)
+        # In memory are only the newest ones, the fewer after a restart.
+        newest = await self._server.db.run(
+            newest_events_in, [room.room_nid], room.last_position, MAX_EVENTS
+        )
+        stored = await core.events.load(room.version, [event for _, _, event in newest])
+        for _, _, event in reversed(newest):
+            if stored[event].event.event_id not in self.by_id:
+                self._put(stored[event].event)
 
     async def deliver(self, event: Event, **how: Any) -> StoredEvent:
         """Have an event received, with the state before it where its prev events were missed."""

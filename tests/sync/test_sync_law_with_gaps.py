@@ -81,6 +81,7 @@ class SyncLawWithGapsTests(DatabaseTestCase):
         )
         @given(st.lists(actions, max_size=30))
         @example([("they redact", False, 2), ("generosity", 1)])
+        @example([("burst", "carol", 15), ("burst", "carol", 15), ("restart", None)])
         def law(plan: list[Action]) -> None:
             blockingCallFromThread(
                 reactor, lambda: Deferred.fromCoroutine(self._play(plan, options))
