@@ -31,6 +31,26 @@ def new_user(server: ServerProcess) -> NewUser:
     return make
 
 
+@pytest.fixture
+def alice(new_user: NewUser) -> User:
+    """The user who receives."""
+    return new_user("alice")
+
+
+@pytest.fixture
+def bob(new_user: NewUser) -> User:
+    """The user who sends."""
+    return new_user("bob")
+
+
+@pytest.fixture
+def room(alice: User, bob: User) -> str:
+    """A room that both have joined."""
+    room_id = alice.create_room(preset="public_chat")
+    bob.join(room_id)
+    return room_id
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a test that is a coroutine, on an event loop of its own."""

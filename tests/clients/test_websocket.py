@@ -1,7 +1,7 @@
 """The WebSocket transport, used through a client library of another project."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,28 +11,6 @@ from tests.clients.plain_client import CLIENT, User, register
 from tests.clients.stream import PATH, Stream, bodies_in, open_socket
 from tests.support.process import SHARED_SECRET, ServerProcess, running_server
 from tests.support.refused import Refused
-
-NewUser = Callable[[str], User]
-
-
-@pytest.fixture
-def alice(new_user: NewUser) -> User:
-    """The user who receives."""
-    return new_user("alice")
-
-
-@pytest.fixture
-def bob(new_user: NewUser) -> User:
-    """The user who sends."""
-    return new_user("bob")
-
-
-@pytest.fixture
-def room(alice: User, bob: User) -> str:
-    """A room that both have joined."""
-    room_id = alice.create_room(preset="public_chat")
-    bob.join(room_id)
-    return room_id
 
 
 @pytest.fixture

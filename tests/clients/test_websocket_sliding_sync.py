@@ -3,7 +3,7 @@
 import json
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +14,6 @@ from tests.support.process import SHARED_SECRET, running_server
 from tests.support.refused import Refused
 from tests.sync.sliding.sliding_model import SlidingModel
 
-NewUser = Callable[[str], User]
 PATH = "/_matrix/client/v4/sync"
 EVERYTHING = {"include": [{}]}
 
@@ -75,26 +74,6 @@ def window(end: int = 19, **room: Any) -> dict[str, Any]:
 
 def is_message(event: Any) -> bool:
     return bool(event["type"] == "m.room.message")
-
-
-@pytest.fixture
-def alice(new_user: NewUser) -> User:
-    """The user who receives."""
-    return new_user("alice")
-
-
-@pytest.fixture
-def bob(new_user: NewUser) -> User:
-    """The user who sends."""
-    return new_user("bob")
-
-
-@pytest.fixture
-def room(alice: User, bob: User) -> str:
-    """A room that both have joined."""
-    room_id = alice.create_room(preset="public_chat")
-    bob.join(room_id)
-    return room_id
 
 
 @pytest.fixture

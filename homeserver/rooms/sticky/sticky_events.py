@@ -23,6 +23,7 @@ from homeserver.rooms.room.changes import (
     RedactedEvent,
     RoomDeleted,
 )
+from homeserver.rooms.room.user_rooms import MemberRooms
 from homeserver.rooms.sticky.room_sticky_events import (
     MAX_OF_SENDER,
     RoomStickyEvents,
@@ -91,12 +92,12 @@ class StickyEvents:
         now_ms = self._local_server.now_ms()
         return [each for each in room.above(position) if each.until_ms > now_ms]
 
-    def changed_rooms(self, room_nids: Collection[int], since: SyncToken) -> list[int]:
-        """Those of the rooms in which events stick that a client lacks."""
+    def changed_rooms(self, rooms: MemberRooms, since: SyncToken) -> list[int]:
+        """Those of a user's rooms in which events stick that a client lacks."""
         return [
             room_nid
-            for room_nid in self._rooms
-            if room_nid in room_nids and self.above(room_nid, since.of_sticky(room_nid))
+            for room_nid in self._rooms.keys() & rooms.keys()
+            if self.above(room_nid, since.of_sticky(room_nid))
         ]
 
     def local(self, room_nid: int, position: int = 0) -> list[StickyEvent]:

@@ -16,6 +16,7 @@ from homeserver.rooms.events.stored_event import ACCEPTED, StoredEvent
 from homeserver.rooms.history.visibility import Visibility
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
+from homeserver.rooms.room.user_rooms import MemberRooms
 from homeserver.rooms.sticky.room_sticky_events import StickyEvent
 from homeserver.rooms.sticky.sticky_events import StickyEvents
 from homeserver.streams.sync_tokens import SyncToken
@@ -46,9 +47,9 @@ class StickySections:
         """The rooms with events for which there was no place in the response before a token."""
         return _NO_ROOMS if since is None or since.sticky is None else self._events.rooms
 
-    def changed_rooms(self, room_nids: Collection[int], since: SyncToken) -> list[int]:
-        """Those of the rooms in which events stick that a client lacks."""
-        return self._events.changed_rooms(room_nids, since)
+    def changed_rooms(self, rooms: MemberRooms, since: SyncToken) -> list[int]:
+        """Those of a user's rooms in which events stick that a client lacks."""
+        return self._events.changed_rooms(rooms, since)
 
     def last_position(self, room_nid: int) -> int:
         """The position up to which events began to stick in a room."""
