@@ -66,7 +66,7 @@ class RoomResults:
         wanted = {
             stored.event_nid: stored
             for stored in [*state, own]
-            if _is_wanted(config, stored, reading.request.user_id) or stored is own
+            if stored is own or _is_wanted(config, _key_of(stored), reading.request.user_id)
         }
         result = RoomResult(
             place.membership,
@@ -175,7 +175,7 @@ class RoomResults:
         removed = [
             key
             for key, stored in changed.items()
-            if stored is None and config.matches(key, reading.request.user_id)
+            if stored is None and _is_wanted(config, key, reading.request.user_id)
         ]
         is_resolved = since < room.full_state_at <= reading.now
         has_new_members = is_resolved or any(key[0] == MEMBER for key in changed)
@@ -298,8 +298,12 @@ def _add_shown(reading: RoomReading, events: Iterable[StoredEvent]) -> None:
                 reading.shown.add(stored.event.state_key or "")
 
 
-def _is_wanted(config: RoomConfig, stored: StoredEvent, user_id: str) -> bool:
-    key = stored.event.type, stored.event.state_key or ""
+def _key_of(stored: StoredEvent) -> StateKey:
+    return stored.event.type, stored.event.state_key or ""
+
+
+def _is_wanted(config: RoomConfig, key: StateKey, user_id: str) -> bool:
+    """Whether a client is told of a change; of any member, as it may know each from a timeline."""
     return config.matches(key, user_id) or (config.lazy_members and key[0] == MEMBER)
 
 

@@ -238,6 +238,15 @@ class SlidingSyncLawWithForksTests(SlidingLawTestCase):
         """The same holds for a client that loads members lazily."""
         await self.check_sliding_law(self.actions, LazyModel, LAZILY)
 
+    async def test_a_member_whom_a_resolution_removes_is_not_shown_any_more(self) -> None:
+        """Not even by a client that knows the member only from a timeline."""
+        plan = [
+            ("they let in", test_sync_law_with_forks.EVE, 0, "invite"),
+            ("window", "alice", 0, False),
+            ("they say", test_sync_law_with_forks.EVE, 4, 1),
+        ]
+        await self._play_sliding(plan, LazyModel, LAZILY)
+
 
 async def _add_device(server: SyncServer, user: Requester) -> None:
     """Store the user's device: connections of others are not stored."""
