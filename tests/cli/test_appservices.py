@@ -1,8 +1,6 @@
 """`homeserver appservice`, and what the doctor says of application services."""
 
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,10 +17,10 @@ from homeserver.storage.database.migrate import migrate
 from homeserver.streams.positions import seconds_at
 from tests.appservices.fake_bridge import TRANSACTIONS, Answer, Answering, FakeBridge
 from tests.appservices.support import HS_TOKEN, registration
+from tests.support.command_line import homeserver
 from tests.support.postgres import drop_database, fresh_database
 from tests.support.process import free_port
 
-TOP = Path(__file__).resolve().parents[2]
 PING = "/_matrix/app/v1/ping"
 
 
@@ -62,16 +60,7 @@ class AppserviceCommandTests(TestCase):
 
     async def command(self, *words: str) -> tuple[int, str]:
         """Run `homeserver …`; the exit status and all output."""
-        line = [sys.executable, "-m", "homeserver", *words, "--config", str(self.config)]
-        done = await deferToThread(
-            subprocess.run,
-            line,
-            cwd=TOP,
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-            env={"PYTHONUTF8": "1"},
-        )
+        done = await deferToThread(homeserver, *words, "--config", self.config)
         return done.returncode, done.stdout + done.stderr
 
     async def ping(self, answering: Answering | None = None) -> tuple[int, str]:

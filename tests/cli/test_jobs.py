@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +9,9 @@ import psycopg
 import pytest
 
 from homeserver.cli.doctor.doctor import examine
+from tests.support.command_line import homeserver
 from tests.support.postgres import drop_database, fresh_database
 
-TOP = Path(__file__).resolve().parents[2]
 JOBS = """
     INSERT INTO background_jobs
            (kind, arguments, state, progress, done, total, error, created_at, updated_at)
@@ -42,9 +41,7 @@ def config(folder: Path, dsn: str) -> Path:
 
 def run(folder: Path, dsn: str, *words: str) -> subprocess.CompletedProcess[str]:
     """A command of the group."""
-    command = [sys.executable, "-m", "homeserver", "jobs", *words, "--config"]
-    command.append(str(config(folder, dsn)))
-    return subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+    return homeserver("jobs", *words, "--config", config(folder, dsn))
 
 
 def test_jobs_are_listed(tmp_path: Path, dsn: str) -> None:

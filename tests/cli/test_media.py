@@ -2,16 +2,15 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from tests.support.command_line import homeserver
 from tests.support.postgres import drop_database, fresh_database
 
-TOP = Path(__file__).resolve().parents[2]
 FILES = """
     INSERT INTO media (server_name, media_id, uploader, created_at, used_at, sha256, size,
                        is_public)
@@ -37,8 +36,7 @@ def run(folder: Path, dsn: str, *words: str) -> subprocess.CompletedProcess[str]
     """A command of the group."""
     config = folder / "homeserver.yaml"
     config.write_text(json.dumps({"server_name": "a", "database": {"dsn": dsn}}))
-    command = [sys.executable, "-m", "homeserver", "media", *words, "--config", str(config)]
-    return subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+    return homeserver("media", *words, "--config", config)
 
 
 def rows(dsn: str, statement: str) -> list[tuple[object, ...]]:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from homeserver.config.sections.media import MediaSettings
 from homeserver.config.sections.s3 import S3Settings
 from homeserver.config.settings import Settings
 from tests.media.s3.fake_s3 import FailingS3, Fault, fails_with, keys_in, new_bucket, s3_client
-
-TOP = Path(__file__).resolve().parents[2]
+from tests.support.command_line import homeserver
 
 
 @pytest.fixture
@@ -39,8 +37,7 @@ def copy(folder: Path, bucket: dict[str, Any], name: str = "a") -> subprocess.Co
     config = folder / "homeserver.yaml"
     media = {"folder": str(folder / "media"), "s3": bucket}
     config.write_text(json.dumps({"server_name": name, "media": media}))
-    command = [sys.executable, "-m", "homeserver", "media", "copy-to-s3", "--config", str(config)]
-    return subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+    return homeserver("media", "copy-to-s3", "--config", config)
 
 
 def test_a_folder_is_copied_once(tmp_path: Path, bucket: dict[str, Any]) -> None:

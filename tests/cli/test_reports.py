@@ -1,15 +1,12 @@
 """`homeserver report`: the reports of users, on the command line."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import psycopg
 
+from tests.support.command_line import homeserver
 from tests.support.postgres import drop_database, fresh_database
-
-TOP = Path(__file__).resolve().parents[2]
 
 
 def test_reports_are_listed_with_what_they_are_about(tmp_path: Path) -> None:
@@ -29,8 +26,7 @@ def test_reports_are_listed_with_what_they_are_about(tmp_path: Path) -> None:
     config = tmp_path / "homeserver.yaml"
     config.write_text(json.dumps({"server_name": "a", "database": {"dsn": dsn}}))
 
-    command = [sys.executable, "-m", "homeserver", "report", "list", "--config", config]
-    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+    done = homeserver("report", "list", "--config", config)
 
     drop_database(dsn)
     assert (done.returncode, done.stderr) == (0, "")

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -20,9 +18,8 @@ from homeserver.rooms.room.changes import EventsStored
 from homeserver.storage.rooms.partial_rooms import partial_room_row
 from tests.rooms.inbound.stored_graph import MixedRoom
 from tests.rooms.support import SERVER, RoomsTestCase
+from tests.support.command_line import homeserver
 from tests.support.postgres import drop_database, fresh_database
-
-TOP = Path(__file__).resolve().parents[2]
 
 
 class RoomCommandTests(RoomsTestCase):
@@ -40,16 +37,7 @@ class RoomCommandTests(RoomsTestCase):
 
     async def command(self, *words: str) -> tuple[int, str]:
         """Run `homeserver room …`; the exit status and all output."""
-        line = [sys.executable, "-m", "homeserver", "room", *words, "--config", self.config]
-        done = await deferToThread(
-            subprocess.run,
-            line,
-            cwd=TOP,
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-            env={"PYTHONUTF8": "1"},
-        )
+        done = await deferToThread(homeserver, "room", *words, "--config", self.config)
         return done.returncode, done.stdout + done.stderr
 
     async def test_room_is_shown(self) -> None:
@@ -156,8 +144,7 @@ def test_state_nodes_are_collected_at_once(tmp_path: Path) -> None:
     config = tmp_path / "homeserver.yaml"
     config.write_text(json.dumps({"server_name": "a", "database": {"dsn": dsn}}))
 
-    command = [sys.executable, "-m", "homeserver", "state", "sweep", "--config", config]
-    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+    done = homeserver("state", "sweep", "--config", config)
 
     drop_database(dsn)
     assert (done.returncode, done.stdout + done.stderr) == (0, "Removed 1 state nodes, kept 0\n")

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.support.command_line import homeserver
 from tests.support.postgres import drop_database, fresh_database
-
-TOP = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -29,8 +27,7 @@ def rebuild(folder: Path, dsn: str, **settings: Any) -> subprocess.CompletedProc
     """The command, with these settings."""
     path = folder / "homeserver.yaml"
     path.write_text(json.dumps({"server_name": "a", "database": {"dsn": dsn}, **settings}))
-    command = [sys.executable, "-m", "homeserver", "search", "rebuild", "--config", str(path)]
-    return subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+    return homeserver("search", "rebuild", "--config", path)
 
 
 def test_the_index_is_rebuilt_once(tmp_path: Path, dsn: str) -> None:

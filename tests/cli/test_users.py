@@ -1,8 +1,6 @@
 """`homeserver user`: accounts, from the command line."""
 
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.appservices.support import registration
+from tests.support.command_line import homeserver
 from tests.support.postgres import drop_database, fresh_database
-
-TOP = Path(__file__).resolve().parents[2]
 
 
 class CommandLine:
@@ -26,10 +23,7 @@ class CommandLine:
 
     def __call__(self, *words: str, typed: str = "") -> tuple[int, str]:
         """Run `homeserver user …`; the exit status and all output."""
-        command = [sys.executable, "-m", "homeserver", "user", *words, "--config", self._config]
-        done = subprocess.run(
-            command, input=typed, cwd=TOP, capture_output=True, text=True, check=False
-        )
+        done = homeserver("user", *words, "--config", self._config, typed=typed)
         return done.returncode, done.stdout + done.stderr
 
 

@@ -2,8 +2,6 @@
 
 import json
 import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -14,10 +12,9 @@ from homeserver.rooms.retention import history_purge
 from homeserver.storage.database.background_jobs import Job, find_job
 from tests.background_jobs.hurried_jobs import hurry_jobs
 from tests.support.actors import Actor, bodies
+from tests.support.command_line import homeserver
 from tests.support.postgres import stored_json
 from tests.support.server import ServerTestCase
-
-TOP = Path(__file__).resolve().parents[3]
 
 
 class PurgeTestCase(ServerTestCase):
@@ -33,9 +30,8 @@ class PurgeTestCase(ServerTestCase):
         """`homeserver room …`."""
         config = self._directory / "command.yaml"
         config.write_text(json.dumps({"server_name": "example.org", "database": {"dsn": self.dsn}}))
-        line = [sys.executable, "-m", "homeserver", "room", *words, "--config", str(config)]
         done: subprocess.CompletedProcess[str] = await deferToThread(
-            subprocess.run, line, cwd=TOP, capture_output=True, text=True, check=False
+            homeserver, "room", *words, "--config", config
         )
         return done
 
