@@ -6,32 +6,24 @@ that holds all others.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from types import MethodType
-from typing import Any, TypeVar
+from typing import Any
 
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.periodic import PeriodicTask
 
-Kind = TypeVar("Kind")
 PACKAGES = ("homeserver", "federation", "appservices")
 
 
-def caches_of(server: object) -> list[LruCache[Any, Any]]:
-    """All caches that have a name."""
-    return [cache for cache in _objects_of(server, LruCache) if cache.name]
+def caches_and_tasks_of(server: object) -> tuple[list[LruCache[Any, Any]], list[PeriodicTask]]:
+    """All caches that have a name, and all periodic tasks.
 
-
-def periodic_tasks_of(server: object) -> list[PeriodicTask]:
-    """All periodic tasks."""
-    return _objects_of(server, PeriodicTask)
-
-
-def _objects_of(server: object, wanted: type[Kind]) -> list[Kind]:
-    """All objects of a class that can be reached by attributes, methods, lists and tuples.
-
-    Objects of other packages are not searched, nor are mappings: their values are data.
+    Attributes, methods, lists and tuples are followed. Objects of other packages are not searched,
+    nor are mappings and what caches hold: their values are data.
     """
-    found: list[Kind] = []
+    caches: list[LruCache[Any, Any]] = []
+    tasks: list[PeriodicTask] = []
     seen: dict[int, object] = {}
     pending = [server]
     while pending:
@@ -39,22 +31,34 @@ def _objects_of(server: object, wanted: type[Kind]) -> list[Kind]:
         if id(item) in seen:
             continue
         seen[id(item)] = item  # held, so that no other object gets the same id
-        if isinstance(item, wanted):
-            found.append(item)
-        elif isinstance(item, MethodType):
+        if isinstance(item, MethodType):
             pending.append(item.__self__)
-        elif isinstance(item, list | tuple):
+        elif isinstance(item, (list, tuple)):
             pending += item
-        elif type(item).__module__.partition(".")[0] in PACKAGES:
+        elif isinstance(item, LruCache):
+            if item.name:
+                caches.append(item)
+        elif _is_searched(type(item)):
             pending += attributes_of(item)
-    return found
+            if isinstance(item, PeriodicTask):
+                tasks.append(item)
+    return caches, tasks
 
 
 def attributes_of(item: object) -> Iterator[object]:
     """The values of an object's attributes, with or without slots."""
     yield from getattr(item, "__dict__", {}).values()
-    for kind in type(item).__mro__:
-        for name in kind.__dict__.get("__slots__", ()):
-            value = getattr(item, name, None)
-            if value is not None:
-                yield value
+    for name in _slots_of(type(item)):
+        value = getattr(item, name, None)
+        if value is not None:
+            yield value
+
+
+@lru_cache(maxsize=2_000)
+def _is_searched(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] in PACKAGES
+
+
+@lru_cache(maxsize=2_000)
+def _slots_of(kind: type) -> tuple[str, ...]:
+    return tuple(name for each in kind.__mro__ for name in each.__dict__.get("__slots__", ()))

@@ -14,7 +14,7 @@ from homeserver.background_jobs.job_runner import JobRunner
 from homeserver.background_jobs.jobs import Jobs
 from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_signing_keys
-from homeserver.observability.caches import caches_of, periodic_tasks_of
+from homeserver.observability.caches import caches_and_tasks_of
 from homeserver.observability.metrics import Metrics
 from homeserver.protocol.proposals.unstable_names import DELAYED_EVENTS, STREAM, THREADS
 from homeserver.protocol.signing.signatures import SigningKey
@@ -151,8 +151,9 @@ class ServerParts:
             watch_mails(metrics, pushers.digests)
         self.url_previews.watch(metrics)
         watch_jobs(metrics, self.job_runner)
-        watch_periodic_tasks(metrics, periodic_tasks_of(self))
-        metrics.show_caches(caches_of(self))
+        caches, tasks = caches_and_tasks_of(self)
+        watch_periodic_tasks(metrics, tasks)
+        metrics.show_caches(caches)
 
     def _appservices(self, reactor: Any, log: Log) -> AppserviceServices:
         return AppserviceServices(

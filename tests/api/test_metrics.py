@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from homeserver.observability.caches import caches_of, periodic_tasks_of
+from homeserver.observability.caches import caches_and_tasks_of
 from tests.architecture.source import PACKAGES, modules
 from tests.support.server import ServerTestCase
 
@@ -33,7 +33,7 @@ class MetricsTests(ServerTestCase):
 
     async def test_every_periodic_task_is_shown(self) -> None:
         """An operator sees when each clean-up ran last, and whether it fails."""
-        tasks = periodic_tasks_of(self.server)
+        _, tasks = caches_and_tasks_of(self.server)
 
         text = self.server.metrics.exposition().decode()
 
@@ -47,7 +47,8 @@ class MetricsTests(ServerTestCase):
 
     async def test_every_cache_is_shown_under_a_name_of_its_own(self) -> None:
         """A cache that is too small is found among the metrics, whichever it is."""
-        names = sorted(cache.name for cache in caches_of(self.server))
+        caches, _ = caches_and_tasks_of(self.server)
+        names = sorted(cache.name for cache in caches)
 
         text = self.server.metrics.exposition().decode()
 
