@@ -28,7 +28,7 @@ from homeserver.protocol.event_types import (
     TOPIC,
 )
 from homeserver.protocol.events import Event
-from homeserver.protocol.proposals.sticky_events import STICKY_NAMES, sticky_duration
+from homeserver.protocol.proposals.sticky_events import STICKY_NAMES, sticky_duration_of
 
 STRIPPED_STATE_TYPES: Final = (
     CREATE,
@@ -110,7 +110,7 @@ def _common_fields(event: Event, content: object) -> dict[str, Any]:
     }
     if event.state_key is not None:
         fields["state_key"] = event.state_key
-    if (duration := sticky_duration(event.pdu)) is not None:
+    if (duration := sticky_duration_of(event)) is not None:
         fields |= {name: {"duration_ms": duration} for name in STICKY_NAMES}
     if is_plain_redaction(event):
         if (redacts := event.redacts) is not None:

@@ -59,6 +59,11 @@ class EventStore:
         event = self.recent.get(event_nid)
         return self._by_nid.get(event_nid) if event is None else event
 
+    def missing(self, event_nids: Iterable[int]) -> list[int]:
+        """Those of the events that would have to be read, or nearly: some may be held elsewhere."""
+        peek = self.recent.peek
+        return [event_nid for event_nid in event_nids if peek(event_nid) is None]
+
     def add(self, event: StoredEvent) -> None:
         """Keep an event that was just made or read."""
         self.introduce(event)

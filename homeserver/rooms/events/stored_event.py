@@ -16,7 +16,7 @@ from homeserver.accounts.sessions.requester import DELAYED_SCOPE
 from homeserver.protocol.client_events import client_event, client_event_parts
 from homeserver.protocol.event_kinds import is_redaction
 from homeserver.protocol.events import Event
-from homeserver.protocol.proposals.sticky_events import sticky_duration, sticky_until
+from homeserver.protocol.proposals.sticky_events import sticky_duration_of, sticky_until
 from homeserver.protocol.proposals.unstable_names import UNSTABLE_DELAY_ID, UNSTABLE_STICKY_TTL
 from homeserver.rooms.events.imported_events import is_imported
 from homeserver.streams.positions import seconds_at
@@ -145,7 +145,7 @@ class StoredEvent:
     @property
     def sticky_until(self) -> int | None:
         """When it stops sticking, in ms since the epoch; `None` if clients get it like others."""
-        if self.redaction is not None or sticky_duration(self.event.pdu) is None:
+        if self.redaction is not None or sticky_duration_of(self.event) is None:
             return None
         return sticky_until(self.event, self.received_ms)
 
@@ -223,7 +223,7 @@ class StoredEvent:
             unsigned["membership"] = membership
         if (until := self.sticky_until) is not None:
             # Clients of today know only the second name.
-            left = min(max(0, until - now_ms), sticky_duration(self.event.pdu) or 0)
+            left = min(max(0, until - now_ms), sticky_duration_of(self.event) or 0)
             unsigned["sticky_duration_ttl_ms"] = unsigned[UNSTABLE_STICKY_TTL] = left
         if self.transaction is not None and device is not None:
             user_id, scope, txn_id, _ = self.transaction
@@ -263,13 +263,7 @@ class StoredEvent:
             parts = self._parts = client_event_parts(self.shown, room_id=True)
             self._is_sticky = self.sticky_until is not None
         head, tail = parts
-        is_plain = (
-            self.replaced is None
-            and self.redaction is None
-            and self.transaction is None
-            and not self._is_sticky
-        )
-        if is_plain and relations is None:
+        if relations is None and self._has_plain_unsigned(device):
             age = max(0, now_ms - self.event.origin_server_ts)
             if membership is None:
                 unsigned = b'{"age":%d}' % age
@@ -280,6 +274,16 @@ class StoredEvent:
                 self.unsigned(now_ms, device=device, membership=membership, relations=relations)
             )
         return b"".join((head, unsigned, tail if room_id else b"}"))
+
+    def _has_plain_unsigned(self, device: tuple[str, str] | None) -> bool:
+        """Whether `unsigned` has what every event has there, and no more; once there are parts."""
+        transaction = self.transaction
+        return (
+            (transaction is None or device is None or transaction[0] != device[0])
+            and self.replaced is None
+            and self.redaction is None
+            and not self._is_sticky
+        )
 
     def client_dict(
         self,

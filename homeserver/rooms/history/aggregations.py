@@ -9,7 +9,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#aggregations-of-child-eve
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -102,7 +102,7 @@ class BundledAggregations:
         reader = await self._reader_for(access.room, caller, access.until, ignored)
         found = await self._aggregate(reader, parents, BUNDLED)
         return [
-            replace(event, relations=msgspec.json.encode(found[event.stored.event.event_id]))
+            event._replace(relations=msgspec.json.encode(found[event.stored.event.event_id]))
             if event.stored.event.event_id in found
             else event
             for event in seen
@@ -110,7 +110,10 @@ class BundledAggregations:
 
     async def get_ready(self, event_ids: Sequence[str]) -> None:
         """Have in memory which of the events have children, read together."""
-        await self._types_of(event_ids)
+        peek = self._types.peek
+        missing = [event_id for event_id in event_ids if peek(event_id) is None]
+        if missing:
+            await self._types_of(missing)
 
     async def _reader_for(
         self, room: Room, caller: Requester, until: int, ignored: Iterable[str]
@@ -200,7 +203,7 @@ class BundledAggregations:
             root = latest[seen.stored.event_nid]
             relations = inner.get(seen.stored.event.event_id)
             if relations is not None:
-                seen = replace(seen, relations=msgspec.json.encode(relations))
+                seen = seen._replace(relations=msgspec.json.encode(relations))
             found[root][THREAD] = {
                 "latest_event": _event_json(reader, seen),
                 "count": sum(part.count for part in threads[root]),

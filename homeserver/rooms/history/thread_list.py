@@ -4,7 +4,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#querying-threads-in-a-roo
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 import msgspec
@@ -97,7 +96,7 @@ class ThreadList:
         seen = await self._visibility.visible(room, caller.user_id, roots)
         bundled = await self._relations.bundled(caller, ignored, seen)
         return [
-            replace(each, stored=_redacted(each.stored))
+            each._replace(stored=_redacted(each.stored))
             if each.stored.event.sender in ignored
             else each
             for each in bundled

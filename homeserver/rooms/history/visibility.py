@@ -4,7 +4,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from homeserver.accounts.status.erasure import ErasedUsers
 from homeserver.protocol.errors import UnableDueToPartialState
@@ -33,8 +33,7 @@ _NEEDS_MEMBERS = ("invited", "joined")
 MAX_PROFILE_CHANGES = 20  # examined to find the join of a user
 
 
-@dataclass(frozen=True, slots=True)
-class VisibleEvent:
+class VisibleEvent(NamedTuple):
     """An event that a user may see, with their membership when it was sent.
 
     `relations` is the JSON of its bundled aggregations, if `BundledAggregations` has added it.

@@ -202,11 +202,11 @@ class RoomRegistry:
 
     async def get_events_ready(self, wanted: Mapping[Room, Sequence[int]]) -> None:
         """Have stored events of several rooms in memory, read together."""
-        await self._storage.events.load_of_rooms(
-            {room.room_nid: room.version for room in wanted},
-            [event_nid for event_nids in wanted.values() for event_nid in event_nids],
-            self.local_server.clock,
-        )
+        events = self._storage.events
+        missing = events.missing(nid for event_nids in wanted.values() for nid in event_nids)
+        if missing:
+            versions = {room.room_nid: room.version for room in wanted}
+            await events.load_of_rooms(versions, missing, self.local_server.clock)
 
     def cached_event(self, event_nid: int) -> StoredEvent | None:
         """A stored event, if it is in memory."""
@@ -323,7 +323,8 @@ class RoomRegistry:
         A load that fails here is repeated, and raises, where the room is needed.
         """
         missing = [nid for nid in room_nids if nid not in self._loaded and nid not in self._retired]
-        await self._loads.join_many(missing, self._load)
+        if missing:
+            await self._loads.join_many(missing, self._load)
 
     async def _load(self, numbers: Sequence[int]) -> dict[int, bool]:
         """Load rooms, at least the only one; returns whether there is each of them."""

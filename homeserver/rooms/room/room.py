@@ -256,6 +256,24 @@ class Room:
         events.reverse()
         return events
 
+    def newest_events(self, since: int, upto: int, limit: int) -> list[StoredEvent] | None:
+        """The newest `limit` events with since < position <= upto, oldest first.
+
+        `None` if memory starts later than they may.
+        """
+        events: list[StoredEvent] = []
+        for stored in reversed(self.timeline):
+            assert stored.position is not None
+            if stored.position <= since or len(events) == limit:
+                break
+            if stored.position <= upto:
+                events.append(stored)
+        else:
+            if since < self.timeline_from and len(events) < limit:
+                return None
+        events.reverse()
+        return events
+
     def changes_after(
         self, position: int, upto: int, shown: Collection[int] = ()
     ) -> dict[StateKey, StoredEvent | None] | None:

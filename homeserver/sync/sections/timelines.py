@@ -148,9 +148,9 @@ class Timelines:
                 break
             looked_at += len(chunk)
             seen = await self._visibility.visible(room, request.user_id, chunk)
-            if room.membership(request.user_id) == "join":
+            if len(seen) < len(chunk) and room.membership(request.user_id) == "join":
                 seen = _with_current_state(room, chunk, seen)
-            passed = [event for event in seen if self._is_wanted(request, event.stored)]
+            passed = self._passing(request, seen)
             skipped = skipped or len(passed) < len(chunk)
             wanted[:0] = passed
             upto = (chunk[0].position or 1) - 1
@@ -191,16 +191,20 @@ class Timelines:
         self, room: Room, since: int, upto: int, limit: int
     ) -> list[StoredEvent]:
         """The newest `limit` events with since < position <= upto, oldest first, unfiltered."""
-        events = room.events_after(since)
+        events = room.newest_events(since, upto, limit)
         if events is not None:
-            within = [stored for stored in events if (stored.position or 0) <= upto]
-            return within[-limit:]
-        within = [stored for stored in room.timeline if (stored.position or 0) <= upto]
-        if len(within) >= limit:
-            return within[-limit:]
+            return events
         rows = await self._db.run(storage.events_between, room.room_nid, since, upto, limit)
         numbers = [event for _, event in reversed(rows)]
         return await self._rooms.load_events_in_order(room, numbers)
+
+    def _passing(
+        self, request: SyncRequest, seen: Sequence[VisibleEvent]
+    ) -> Sequence[VisibleEvent]:
+        """Those of the events that a request wants."""
+        if request.is_plain and not request.ignored:
+            return seen
+        return [event for event in seen if self._is_wanted(request, event.stored)]
 
     def _is_wanted(self, request: SyncRequest, stored: StoredEvent) -> bool:
         event = stored.event
