@@ -66,25 +66,25 @@ class Update:
 
     def encode(self) -> bytes:
         """The response as JSON."""
-        return b"%s%s}" % (self._encode_shared(), self.key_counts.members)
+        return b"".join((*self._encode_shared(), self.key_counts.members, b"}"))
 
-    def _encode_shared(self) -> bytes:
-        """All but what is left of the device's keys, which few have in common."""
+    def _encode_shared(self) -> Sequence[bytes]:
+        """All but what is left of the device's keys, which few have in common: in parts."""
         if len(self.joined) == 1 and self._is_of_joined_rooms:
             ((room_id, section),) = self.joined.items()
         elif len(self.presence) == 1 and self._is_of_presence:
             room_id, section = "", bytes(self.presence[0])
         else:
-            return self._encode()
+            return self._parts()
         if len(section) > MAX_CACHED_SECTION_BYTES:
-            return self._encode()
+            return self._parts()
         key = self.span.token, room_id, section
         encoded = self.encoded_sections.get(key)
         if encoded is None:
             if len(self.encoded_sections) >= MAX_CACHED_SECTIONS:
                 self.encoded_sections.clear()
-            encoded = self.encoded_sections[key] = self._encode()
-        return encoded
+            encoded = self.encoded_sections[key] = b"".join(self._parts())
+        return (encoded,)
 
     @property
     def _is_of_joined_rooms(self) -> bool:
@@ -107,20 +107,21 @@ class Update:
             or self.device_lists is not NO_DEVICE_LIST_UPDATE
         )
 
-    def _encode(self) -> bytes:
+    def _parts(self) -> list[bytes]:
+        """The JSON in parts: there may be many megabytes, which are to be copied only once."""
         parts = [b'{"next_batch":"', self.next_batch.encode(), b'"']
-        sections = [
-            b'"%s":{%s}' % (name, b",".join(_members(rooms)))
-            for name, rooms in (
-                (b"join", self.joined),
-                (b"invite", self.invited),
-                (b"knock", self.knocked),
-                (b"leave", self.left),
-            )
-            if rooms
-        ]
-        if sections:
-            parts += [b',"rooms":{', b",".join(sections), b"}"]
+        before = b',"rooms":{'
+        for name, rooms in (
+            (b'"join":{', self.joined),
+            (b'"invite":{', self.invited),
+            (b'"knock":{', self.knocked),
+            (b'"leave":{', self.left),
+        ):
+            if rooms:
+                parts += [before, name, *_members(rooms), b"}"]
+                before = b","
+        if before == b",":
+            parts.append(b"}")
         if self.account_data:
             parts += [b',"account_data":', events_json(self.account_data)]
         if self.presence:
@@ -133,9 +134,8 @@ class Update:
             lists = {name: user_ids for name, user_ids in lists.items() if user_ids}
             parts += [b',"device_lists":', _encode(lists)]
         if self.users:
-            users = b",".join(_members(self.users))
-            parts.append(b',"%s":{%s}' % (self.users_name.encode(), users))
-        return b"".join(parts)
+            parts += [b',"%s":{' % self.users_name.encode(), *_members(self.users), b"}"]
+        return parts
 
 
 def events_json(events: Sequence[bytes | msgspec.Raw]) -> bytes:
@@ -166,4 +166,8 @@ def encode(value: Any) -> bytes:
 
 
 def _members(sections: Mapping[str, bytes]) -> list[bytes]:
-    return [b"%s:%s" % (_encode(name), section) for name, section in sections.items()]
+    """The members of a JSON object, in parts."""
+    parts: list[bytes] = []
+    for name, section in sections.items():
+        parts += (b",", _encode(name), b":", section)
+    return parts[1:]

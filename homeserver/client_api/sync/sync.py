@@ -54,7 +54,7 @@ class SyncApi:
         path = "/_matrix/client/v3/sync"
         return [Route("GET", path, self.sync, Auth.GUEST, cancellable=True, varies="since")]
 
-    async def sync(self, caller: Requester, query: SyncQuery) -> msgspec.Raw:
+    async def sync(self, caller: Requester, query: SyncQuery) -> bytes:
         """The update since a token, as soon as it is not empty."""
         since = None if query.since is None else parse_sync_token(query.since)
         request = await self._engine.build_request(
@@ -75,4 +75,4 @@ class SyncApi:
                 update = await self._engine.wait(request, since, timeout)
         finally:
             self._presence.sync_ended(*device)
-        return msgspec.Raw(update.encode())
+        return update.encode()

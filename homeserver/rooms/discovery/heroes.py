@@ -15,8 +15,11 @@ HEROES = 5
 
 async def heroes(rooms: RoomRegistry, room: Room, user_id: str) -> list[str]:
     """The heroes of a room without a name: its first members, without the user."""
-    if await _is_named(rooms, room):
-        return []
+    return [] if await _is_named(rooms, room) else heroes_if_nameless(room, user_id)
+
+
+def heroes_if_nameless(room: Room, user_id: str) -> list[str]:
+    """The heroes of a room, if it turns out that it has no name."""
     if room.heroes is None:
         room.heroes = first_members(room.members, room.member_events.__getitem__)
     return [hero for hero in room.heroes if hero != user_id][:HEROES]
@@ -36,9 +39,14 @@ def first_members(members: Mapping[str, str], order: Callable[[str], int]) -> li
 _PRESENT = ("join", "invite")
 
 
+def may_be_named(room: Room) -> bool:
+    """Whether the state has a name or a canonical alias, which may be empty."""
+    return NAME_KEY in room.state or CANONICAL_ALIAS_KEY in room.state
+
+
 async def _is_named(rooms: RoomRegistry, room: Room) -> bool:
     """Whether the room has a name or a canonical alias that is not empty."""
-    if NAME_KEY not in room.state and CANONICAL_ALIAS_KEY not in room.state:
+    if not may_be_named(room):
         return False
     state = await rooms.current(room, [NAME_KEY, CANONICAL_ALIAS_KEY])
     return any(

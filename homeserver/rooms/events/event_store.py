@@ -219,6 +219,9 @@ class EventStore:
         self, version: RoomVersion, event_nids: Sequence[int]
     ) -> list[StoredEvent]:
         """As `load`, as a list in the order of `event_nids`."""
+        found = [event for each in event_nids if (event := self.cached(each)) is not None]
+        if len(found) == len(event_nids):
+            return found
         events = await self.load(version, event_nids)
         return [events[event_nid] for event_nid in event_nids if event_nid in events]
 

@@ -125,10 +125,16 @@ class BundledAggregations:
 
     async def _types_of(self, event_ids: Sequence[str]) -> dict[str, frozenset[str]]:
         """The relation types of the children of each event."""
-        types = {event_id: self._types.get(event_id) for event_id in event_ids}
-        missing = [event_id for event_id, known in types.items() if known is None]
+        types: dict[str, frozenset[str]] = {}
+        missing: list[str] = []
+        for event_id in event_ids:
+            known = self._types.get(event_id)
+            if known is None:
+                missing.append(event_id)
+            else:
+                types[event_id] = known
         if not missing:
-            return {event_id: known or _NONE for event_id, known in types.items()}
+            return types
         changes = self._changes
         loaded = dict.fromkeys(missing, _NONE)
         for parent_id, rel_type in await self._db.run(storage.relation_types, missing, BUNDLED):
@@ -137,7 +143,7 @@ class BundledAggregations:
             # Otherwise the log may have changed the children meanwhile.
             for event_id, found in loaded.items():
                 self._types.put(event_id, found)
-        return {event_id: known or loaded.get(event_id, _NONE) for event_id, known in types.items()}
+        return types | loaded
 
     async def _aggregate(
         self, reader: _Reader, parents: Sequence[StoredEvent], rel_types: Collection[str]

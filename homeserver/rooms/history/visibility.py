@@ -92,7 +92,9 @@ class Visibility:
             return MAX_POSITION
         event_nid, since = room.member_events[user_id], MAX_POSITION
         for _ in range(MAX_PROFILE_CHANGES):
-            stored = (await self._events.load(room.version, [event_nid]))[event_nid]
+            stored = self._events.cached(event_nid)
+            if stored is None:
+                stored = (await self._events.load(room.version, [event_nid]))[event_nid]
             if stored.event.content.get("membership") != "join":
                 break
             since = stored.log_position

@@ -5,13 +5,13 @@ thousands of rooms would wait a dozen times for each. What is in memory costs no
 """
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Sequence
-from itertools import accumulate
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import accumulate, islice
 from typing import Protocol
 
 import msgspec
 
-from homeserver.rooms.discovery.heroes import heroes
+from homeserver.rooms.discovery.heroes import heroes_if_nameless, may_be_named
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.aggregations import BundledAggregations
 from homeserver.rooms.room.registry import RoomRegistry
@@ -68,7 +68,7 @@ class Preparation:
         sums = accumulate(len(needed) for needed in first)
         prepared = bisect_right([*sums], MAX_EVENTS)
         await self._load(rooms[:prepared], first[:prepared])
-        then = [await self._then_needed(room, request) for room in rooms[:prepared]]
+        then = [self._then_needed(room, request) for room in rooms[:prepared]]
         await self._load(rooms[:prepared], then)
         await self._relations.get_ready(
             [
@@ -85,33 +85,26 @@ class Preparation:
             {room: nids for room, each in zip(rooms, wanted, strict=True) if (nids := [*each])}
         )
 
-    async def _then_needed(self, room: Room, request: SyncRequest) -> list[int]:
-        """Events that those of `_first_needed` lead to: of heroes, and before the reader's own."""
-        needed = []
-        own = self._own_event(room, request)
-        if own is not None and own.replaces is not None:
-            needed.append(own.replaces)
-        if request.lazy:
-            hero_ids = await heroes(self._rooms, room, request.user_id)
-            needed += [room.member_events[each] for each in hero_ids]
-        return needed
-
-    def _own_event(self, room: Room, request: SyncRequest) -> StoredEvent | None:
+    def _then_needed(self, room: Room, request: SyncRequest) -> Sequence[int]:
+        """What those of `_first_needed` lead to: the event that the reader's own one replaced."""
         nid = room.member_events.get(request.user_id)
-        return None if nid is None else self._rooms.cached_event(nid)
+        own = None if nid is None else self._rooms.cached_event(nid)
+        return () if own is None or own.replaces is None else (own.replaces,)
 
 
 def _first_needed(room: Room, request: SyncRequest) -> list[int]:
     """The state events of a section, as far as they are known without reading any."""
     if not request.lazy:
         return [*room.state.values(), *room.member_events.values()]
-    members = {request.user_id, *(stored.event.sender for stored in _shown(room, request))}
+    members = {request.user_id, *[stored.event.sender for stored in _shown(room, request)]}
+    if not may_be_named(room):
+        members.update(heroes_if_nameless(room, request.user_id))
     return [
         *room.state.values(),
         *(room.member_events[each] for each in members if each in room.member_events),
     ]
 
 
-def _shown(room: Room, request: SyncRequest) -> list[StoredEvent]:
+def _shown(room: Room, request: SyncRequest) -> Iterator[StoredEvent]:
     """About the events that the timeline of a section will have."""
-    return list(room.timeline)[-request.timeline_limit - 1 :]
+    return islice(reversed(room.timeline), request.timeline_limit + 1)

@@ -174,7 +174,8 @@ class RoomSections:
         state = await self._states.full(room, request, timeline, now)
         parts["summary"] = encode(await summary(self._rooms, room, request.user_id))
         await self._add_timeline(parts, request, timeline, state)
-        _add_shown(shown, room, timeline.events, state)
+        if shown is not None:
+            _add_shown(shown, room, timeline.events, state)
         # Clients expect these in a room that is new to them.
         parts["ephemeral"] = parts["account_data"] = NO_EVENTS
         return timeline

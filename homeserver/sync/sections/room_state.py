@@ -123,9 +123,10 @@ class RoomStateSections:
             for user_id in user_ids
             if user_id not in members and (number := room.member_events.get(user_id)) is not None
         }
-        for stored in (await self._rooms.load_events(room, list(late))).values():
-            if stored.position is None:
-                sent[late[stored.event_nid]] = stored.event_nid
+        if late:
+            for stored in (await self._rooms.load_events(room, list(late))).values():
+                if stored.position is None:
+                    sent[late[stored.event_nid]] = stored.event_nid
         # Members that are still unknown must be sent to the device once they are known.
         self._lazy_members.mark_sent(request, room.room_nid, sent, now)
         return list(sent.values())
