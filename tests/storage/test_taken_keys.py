@@ -36,11 +36,12 @@ def relation_row(child: int, child_id: str) -> Row:
 
 
 class InsertTests(DatabaseTestCase):
-    async def write(self, *rows: Row) -> None:
+    async def write(self, *rows: Row, times: int = 1) -> None:
         batch = Batch()
         for row in rows:
             batch.add(row)
-        await self.db.write_batch(batch)
+        for _ in range(times):
+            await self.db.write_batch(batch)
 
     async def test_batch_that_is_written_again_changes_nothing(self) -> None:
         """After a broken connection it is unknown whether a batch was committed."""
@@ -51,8 +52,7 @@ class InsertTests(DatabaseTestCase):
             INSERT_MENTION.row(ROOM, "@bob:example.org", 7, 7),
         ]
 
-        await self.write(*rows)
-        await self.write(*rows)
+        await self.write(*rows, times=2)
 
         async def count(db: Connection) -> int:
             cursor = await db.execute(
@@ -67,7 +67,17 @@ class InsertTests(DatabaseTestCase):
 
     async def test_other_event_at_a_taken_number_is_refused(self) -> None:
         """Otherwise the event would be skipped although its sender got a success."""
-        await self.check_refused(event_row(7, "$first"), event_row(7, "$second"))
+        await self.check_refused(event_row(7, "$first"), event_row(7, "$second"), "events_pkey")
+
+    async def test_other_event_at_a_taken_number_is_refused_by_a_second_attempt(self) -> None:
+        """The connection may break before the batch is refused."""
+        await self.write(event_row(7, "$first"))
+        batch = Batch()
+        batch.add(event_row(7, "$second"))
+
+        for message in ("events_pkey", "other content"):
+            with pytest.raises(psycopg.errors.UniqueViolation, match=message):
+                await self.db.write_batch(batch)
 
     async def test_other_state_at_a_taken_position_is_refused(self) -> None:
         """The room would continue with a state that no restart finds again."""
@@ -115,7 +125,7 @@ class InsertTests(DatabaseTestCase):
 
         self.assertEqual(await self.db.run(read), [(7, new), (8, new)])
 
-    async def check_refused(self, first: Row, second: Row) -> None:
+    async def check_refused(self, first: Row, second: Row, message: str = "other content") -> None:
         await self.write(first)
-        with pytest.raises(psycopg.errors.UniqueViolation, match="other content"):
+        with pytest.raises(psycopg.errors.UniqueViolation, match=message):
             await self.write(second)

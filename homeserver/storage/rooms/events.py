@@ -32,6 +32,8 @@ INSERT_EVENT = BatchStatement(
                          %s::int4[], %s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::int8[],
                          %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
                          %s::int8[])
+    """,
+    if_repeated="""
         ON CONFLICT (event) DO UPDATE
        SET event = refuse_taken_key('events', events.event::text)
      WHERE (events.room, events.event_id) <> (EXCLUDED.room, EXCLUDED.event_id)
