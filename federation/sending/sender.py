@@ -69,12 +69,24 @@ class OutgoingSource:
     def __init__(self, db: Database, rooms: RoomRegistry) -> None:
         self._db = db
         self._rooms = rooms
+        self._own_server = {rooms.local_server.server_name}
 
     def select(self, entries: Sequence[Any]) -> Iterator[TimelineEvent]:
-        """The events in log entries."""
+        """The events in log entries, without messages that no other server gets."""
         for entry in entries:
-            if isinstance(entry, _Outgoing) and entry.should_send:
+            if isinstance(entry, _Outgoing) and entry.should_send and not self._is_local(entry):
                 yield TimelineEvent(entry.position, entry.room_nid, entry.stored)
+
+    def _is_local(self, entry: EventAppended | RedactionPending) -> bool:
+        """Whether it is a message in a room that is known to have no other servers."""
+        if entry.stored.event.state_key is not None:
+            return False
+        room = self._rooms.loaded(entry.room_nid)
+        return (
+            room is not None
+            and room.partial is None
+            and room.joined_servers.keys() <= self._own_server
+        )
 
     async def load(self, after: int, upto: int) -> ItemPage[TimelineEvent]:
         """A page of the events in the database that this server may have had to send.
@@ -189,9 +201,11 @@ class Sender:
         if room is None:
             return self._load_and_send(outgoing)
         event = outgoing.stored.event
-        pdu = QueuedPdu(outgoing.position, outgoing.room_nid, event.json)
-        for destination in self._destinations(room, event):
-            self._queue(destination).put(pdu)
+        destinations = self._destinations(room, event)
+        if destinations:
+            pdu = QueuedPdu(outgoing.position, outgoing.room_nid, event.json)
+            for destination in destinations:
+                self._queue(destination).put(pdu)
         return None
 
     async def send_sticky(self, joined: ServerJoined) -> None:

@@ -206,7 +206,7 @@ class DurableReader(Generic[Item]):
         """Handle the queue, without yielding to the reactor as long as no item needs to wait."""
         while self._queue:
             outcome = self._begin(self._queue[0])
-            if isinstance(outcome, Awaitable):
+            if outcome is not None and isinstance(outcome, Awaitable):
                 self._run_on(outcome)
                 return
             self._queue.popleft()

@@ -7,9 +7,13 @@ without NUL are refused, since identifiers are UTF-8 and PostgreSQL cannot store
 Spec: https://spec.matrix.org/v1.19/appendices/#conventions-for-matrix-apis
 """
 
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from homeserver.protocol.errors import InvalidParam
+
+MAX_REMEMBERED = 1_000  # paths without their last segments
+MAX_REMEMBERED_BYTES = 512
 
 
 def split_path(path: bytes) -> list[str]:
@@ -17,11 +21,24 @@ def split_path(path: bytes) -> list[str]:
 
     Raises `InvalidParam` if a segment is not UTF-8 or contains NUL.
     """
+    # Often only the last one is new: a transaction id, for one.
+    before, slash, last = path.rpartition(b"/")
+    if len(before) > MAX_REMEMBERED_BYTES:
+        return _segments(path)[1:]
+    segments = [*_remembered_segments(before), *_segments(last)]
+    return segments[1:] if slash else []
+
+
+def _segments(path: bytes) -> list[str]:
     if b"%" in path:
-        segments = [_text(unquote_to_bytes(segment)) for segment in path.split(b"/")]
-    else:
-        segments = _text(path).split("/")
-    return segments[1:]
+        return [_text(unquote_to_bytes(segment)) for segment in path.split(b"/")]
+    return _text(path).split("/")
+
+
+@lru_cache(maxsize=MAX_REMEMBERED)
+def _remembered_segments(path: bytes) -> list[str]:
+    """As `_segments`. Not to be changed."""
+    return _segments(path)
 
 
 def parse_query(query: bytes) -> dict[str, list[str]]:

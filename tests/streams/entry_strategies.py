@@ -6,6 +6,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, get_args
 
+import msgspec
 from hypothesis import strategies as st
 
 from appservices.transactions.delivery import AppserviceTransactionStored
@@ -267,6 +268,9 @@ def as_values(value: Any) -> Any:
         return [as_values(getattr(value, name)) for name in names_of_parts]
     if isinstance(value, Event):
         return value.event_id, value.room_id, value.json, value.version.identifier, value.pdu
+    if isinstance(value, msgspec.Struct):
+        parts = [as_values(getattr(value, name)) for name in value.__struct_fields__]
+        return [type(value).__name__, *parts]
     if is_dataclass(value) and not isinstance(value, RoomVersion):
         parts = [as_values(getattr(value, field.name)) for field in fields(value)]
         return [type(value).__name__, *parts]

@@ -192,7 +192,7 @@ def required_signers(event: Event) -> set[str]:
 
 def _check_room(event: Event, state: AuthState) -> None:
     """The room exists: rule 2, or rule 2.4 if the create event is an auth event."""
-    create = state.find_create()
+    create = state.found_create
     if event.version.create_in_auth_events:
         if create is None:
             raise RuleBroken("2.4", "the room has no create event")

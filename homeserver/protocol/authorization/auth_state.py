@@ -31,14 +31,15 @@ class AuthState:
         """The state event of this type and key, if the room has one."""
         return self._events.get((event_type, state_key))
 
-    def find_create(self) -> Event | None:
+    @cached_property
+    def found_create(self) -> Event | None:
         """The create event, or `None` if this is not the state of a room."""
         return self._events.get(CREATE_KEY)
 
-    @cached_property
+    @property
     def create(self) -> Event:
         """The create event. Raises `LookupError` if there is none, which `check_auth` rules out."""
-        create = self.find_create()
+        create = self.found_create
         if create is None:
             raise LookupError("the state has no m.room.create event")
         return create

@@ -7,8 +7,9 @@ is removed from the content and passed separately, by code that has checked that
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import msgspec
 
 from homeserver.protocol.authorization.auth_types import AUTHORISING_USER
 from homeserver.protocol.event_types import MEMBER
@@ -32,8 +33,7 @@ class Stickiness(NamedTuple):
         return {self.name: {"duration_ms": self.duration_ms}}
 
 
-@dataclass(frozen=True, slots=True)
-class EventDraft:
+class EventDraft(msgspec.Struct, frozen=True):
     """An event that a local user wants to send; the writer makes the rest of it."""
 
     type: str
@@ -47,8 +47,7 @@ class EventDraft:
     sticky: Stickiness | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MemberDraft(EventDraft):
+class MemberDraft(EventDraft, frozen=True):
     """A change of a membership. `member_draft` makes it."""
 
 

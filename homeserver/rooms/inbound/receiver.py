@@ -17,6 +17,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-recei
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
+import msgspec
 from twisted.internet.defer import Deferred
 
 from homeserver.concurrency.not_in_memory import NotInMemory
@@ -289,7 +290,9 @@ class PduReceiver:
             if is_wide and reception.may_merge and await self._merge(writer):
                 continue
             admitted = await self._admitted(writer, before, extremities, checked)
-            admitted = replace(admitted, should_send=should_send, is_after_gap=is_after_gap)
+            admitted = msgspec.structs.replace(
+                admitted, should_send=should_send, is_after_gap=is_after_gap
+            )
             try:
                 if writer.extremities is not before:
                     continue

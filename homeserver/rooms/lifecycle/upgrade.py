@@ -12,10 +12,11 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -287,7 +288,7 @@ def _copied(event: Event, sender: str) -> EventDraft:
 
 def _optional(draft: EventDraft) -> EventDraft:
     """A draft that the new room gets if its rules allow it: those of the old one may differ."""
-    return replace(draft, is_optional=True)
+    return msgspec.structs.replace(draft, is_optional=True)
 
 
 def _checked_creators(caller: Requester, user_ids: Sequence[str]) -> list[str]:

@@ -1,13 +1,17 @@
 """An accepted event on its way into a room's graph, and its effects on the room."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import msgspec
 
 from homeserver.protocol.identifiers import is_valid_event_id
 from homeserver.protocol.room_versions import RoomVersion
 from homeserver.rooms.events.event_draft import EventDraft
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import (
+    NO_EXTREMITIES,
     Changes,
     EventAppended,
     RedactedEvent,
@@ -42,10 +46,10 @@ class RedactionEffect:
 
 
 NO_EFFECT = RedactionEffect()
+_NO_FORMER: Mapping[StateKey, StoredEvent] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedDraft:
+class ResolvedDraft(msgspec.Struct, frozen=True):
     """A draft with the event that it redacts, if that is stored, and its effect as a redaction.
 
     `EventBuilder` checks whether the redaction is allowed.
@@ -68,8 +72,7 @@ def resolve_draft(
     return ResolvedDraft(draft, None, effect)
 
 
-@dataclass(frozen=True, slots=True)
-class AdmittedEvent:
+class AdmittedEvent(msgspec.Struct, frozen=True):
     """An event that enters the graph, and its effects on the room.
 
     `extremities` are the room's forward extremities from now on, `changes` the changes of the
@@ -81,14 +84,14 @@ class AdmittedEvent:
     stored: StoredEvent
     extremities: ForwardExtremities
     changes: Changes
-    former: Mapping[StateKey, StoredEvent] = field(default_factory=dict)
+    former: Mapping[StateKey, StoredEvent] = _NO_FORMER
     is_fork: bool = False
     is_last: bool = True
     should_send: bool = True
     effect: RedactionEffect = NO_EFFECT
     rows: Sequence[Row] = ()
     was_outlier: bool = False
-    backward_extremities: Mapping[str, int] = field(default_factory=dict)
+    backward_extremities: Mapping[str, int] = NO_EXTREMITIES
     is_after_gap: bool = False
     is_first: bool = False
 

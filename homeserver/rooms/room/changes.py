@@ -9,9 +9,11 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
+
+import msgspec
 
 from homeserver.protocol.event_types import MEMBER
 from homeserver.protocol.room_versions import RoomVersion
@@ -23,15 +25,7 @@ Changes = Mapping[StateKey, StoredEvent | None]
 """New current events, by (type, state key); `None` if the state has no such entry any more."""
 
 NO_CHANGES: Changes = MappingProxyType({})
-_NO_EXTREMITIES: Mapping[str, int] = MappingProxyType({})
-
-
-def _no_changes() -> Changes:
-    return NO_CHANGES
-
-
-def _no_extremities() -> Mapping[str, int]:
-    return _NO_EXTREMITIES
+NO_EXTREMITIES: Mapping[str, int] = MappingProxyType({})
 
 
 class RedactedEvent(NamedTuple):
@@ -52,8 +46,7 @@ class RedactedEvent(NamedTuple):
         return cls(stored.event_nid, stored.position, event.type, event.state_key)
 
 
-@dataclass(frozen=True, slots=True)
-class StateChanged:
+class StateChanged(msgspec.Struct, frozen=True):
     """The current state of a room changed; its root is now `root`.
 
     `is_fork` says that this is not simply the state after the newest event: to compare states on
@@ -64,9 +57,9 @@ class StateChanged:
     position: int
     room_nid: int
     root: bytes
-    changes: Changes = field(default_factory=_no_changes)
+    changes: Changes = NO_CHANGES
     is_fork: bool = False
-    backward_extremities: Mapping[str, int] = field(default_factory=_no_extremities)
+    backward_extremities: Mapping[str, int] = NO_EXTREMITIES
 
     def members(self) -> Iterator[tuple[str, str, StoredEvent | None]]:
         """Users whose member events changed: user id, membership from now on, and the event."""
@@ -75,8 +68,7 @@ class StateChanged:
                 yield user_id, membership_of(stored), stored
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventAppended(StateChanged):
+class EventAppended(StateChanged, frozen=True, kw_only=True):
     """An event entered the timeline of a room. `redacts` is the event that it redacted.
 
     `should_send` says that this server has to send it to the others, `is_last` that it is after
@@ -92,8 +84,7 @@ class EventAppended(StateChanged):
     version: RoomVersion | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RedactionPending(StateChanged):
+class RedactionPending(StateChanged, frozen=True, kw_only=True):
     """A pending redaction entered the graph: no client may see it, temporarily or permanently.
 
     `should_send` is as above. If its target arrives, an `EventAppended` follows.
@@ -103,8 +94,7 @@ class RedactionPending(StateChanged):
     should_send: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoomUnPartialStated(StateChanged):
+class RoomUnPartialStated(StateChanged, frozen=True, kw_only=True):
     """The full state of a room is known, and the events since the join were checked again.
 
     `removed` are the nids of events that were removed from the timeline.
@@ -181,8 +171,7 @@ class OutOfRoomMembershipChanged:
     stored: StoredEvent
 
 
-@dataclass(frozen=True, slots=True)
-class EventsStored:
+class EventsStored(msgspec.Struct, frozen=True):
     """Events were stored that no sync shows: outliers, rejected, soft-failed and backfilled ones.
 
     Or events were checked again, and have other states or another status now.
@@ -194,7 +183,7 @@ class EventsStored:
     position: int
     room: int
     events: Sequence[StoredEvent]
-    backward_extremities: Mapping[str, int] = field(default_factory=_no_extremities)
+    backward_extremities: Mapping[str, int] = NO_EXTREMITIES
     redacts: RedactedEvent | None = None
 
 
@@ -284,7 +273,7 @@ def _with_own_subject(entry: StateChanged, events: EventStore) -> StateChanged:
         if isinstance(entry, EventAppended) and entry.redacts is not None:
             events.redact(entry.redacts.event_nid, stored.event)
         if stored is not entry.stored:
-            return replace(entry, stored=stored)
+            return msgspec.structs.replace(entry, stored=stored)
     elif isinstance(entry, RoomUnPartialStated):
         for event_nid in entry.removed:
             events.remove_from_timeline(event_nid)
@@ -299,4 +288,4 @@ def _with_own_state(entry: StateChanged, events: EventStore) -> StateChanged:
         key: None if stored is None else events.of_entry(stored)
         for key, stored in entry.changes.items()
     }
-    return replace(entry, changes=own)
+    return msgspec.structs.replace(entry, changes=own)

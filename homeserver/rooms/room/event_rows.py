@@ -41,10 +41,13 @@ def check_names(names: Names, *texts: str | None) -> None:
 
     Raises `NotInMemory` if they are not, and `BadJson` for names that can have no nid.
     """
-    wanted = [text for text in texts if text is not None]
-    if any("\x00" in text for text in wanted):
-        raise BadJson("type and state_key may not contain a NUL character")
-    missing = [text for text in wanted if names.cached_nid(text) is None]
+    missing = []
+    for text in texts:
+        if text is not None:
+            if "\x00" in text:
+                raise BadJson("type and state_key may not contain a NUL character")
+            if names.cached_nid(text) is None:
+                missing.append(text)
     if missing:
         raise NotInMemory(partial(names.nids, missing))
 

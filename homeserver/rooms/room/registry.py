@@ -112,18 +112,19 @@ class RoomRegistry:
         entry = await self._entry(number)
         return None if entry is None else entry[0]
 
-    @asynccontextmanager
-    async def writing(self, room_id: str) -> AsyncIterator[RoomWriter]:
-        """The room's writer, which stays the only one while the block runs; raises `NotFound`."""
-        room = await self.get(room_id)
-        entry = await self._entry(room.room_nid)
-        assert entry is not None
-        writer = entry[1]
-        writer.pin()
-        try:
-            yield writer
-        finally:
-            writer.unpin()
+    def writing(self, room_id: str) -> "_Writing":
+        """A context of the room's writer, which stays the only one; entering raises `NotFound`."""
+        return _Writing(self, room_id)
+
+    async def writer(self, room_id: str) -> RoomWriter:
+        """The room's writer, to be pinned before the caller yields; raises `NotFound`."""
+        number = self._storage.names.cached_nid(room_id)
+        entry = None if number is None else self._loaded.get(number)
+        if entry is None:
+            room = await self.get(room_id)
+            entry = await self._entry(room.room_nid)
+            assert entry is not None
+        return entry[1]
 
     @asynccontextmanager
     async def entering(self, room_id: str, version: RoomVersion) -> AsyncIterator[RoomWriter]:
@@ -357,3 +358,23 @@ class RoomRegistry:
     def _keep(self, room: Room, writer: RoomWriter) -> None:
         if room.room_nid not in self._retired:
             self._loaded.put(room.room_nid, (room, writer))
+
+
+class _Writing:
+    """The context of `RoomRegistry.writing`: every message enters one, so it is no generator."""
+
+    __slots__ = ("_room_id", "_rooms", "_writer")
+
+    def __init__(self, rooms: RoomRegistry, room_id: str) -> None:
+        self._rooms = rooms
+        self._room_id = room_id
+        self._writer: RoomWriter | None = None
+
+    async def __aenter__(self) -> RoomWriter:
+        writer = self._writer = await self._rooms.writer(self._room_id)
+        writer.pin()
+        return writer
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._writer is not None, "the context was entered"
+        self._writer.unpin()

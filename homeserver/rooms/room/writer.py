@@ -14,8 +14,8 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
+import msgspec
 from twisted.internet.defer import Deferred
 
 from homeserver.concurrency.not_in_memory import NotInMemory
@@ -224,7 +224,7 @@ class RoomWriter:
                 is_after_gap = not admitted.is_first and (
                     admitted.is_after_gap or self._is_gap_open
                 )
-                admitted = replace(admitted, is_after_gap=is_after_gap)
+                admitted = msgspec.structs.replace(admitted, is_after_gap=is_after_gap)
                 admitted.stored.position = None if admitted.effect.is_pending else position
                 built.append((admitted, position, self._advance(admitted, position)))
         except BaseException:

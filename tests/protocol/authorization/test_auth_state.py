@@ -24,7 +24,7 @@ def test_state_without_a_create_event_is_no_room() -> None:
     """The caller gets an error at once, not a wrong result."""
     state = AuthState({("m.room.member", ALICE): member(ALICE, "join")})
 
-    assert state.find_create() is None
+    assert state.found_create is None
     with pytest.raises(LookupError):
         _ = state.create
 
