@@ -40,6 +40,7 @@ COOPERATE_ABOVE = 200  # events, above which they are encoded in time slices
 MAX_MISSED = 5_000  # changes that are read for an old token
 
 
+_NO_CHANGE = 0, PresenceChanged(0, "", (), OFFLINE, None, 0)
 # The membership that stands for peeking into a room.
 _PEEKING = Membership("join", 0, 0, "")
 
@@ -141,6 +142,23 @@ class PresenceEvents:
         )
         return PresenceUpdate(events, found.values())
 
+    def only_event_since(
+        self, user_id: str, since: SyncToken, rooms: MemberRooms
+    ) -> msgspec.Raw | None:
+        """The event of the one change above a token, if there is no other and the user sees it.
+
+        `rooms` are all of the user's; they have joined none since. Nothing is read.
+        """
+        if not self._tracker.enabled or since.base < self._floor:
+            return None
+        newest = reversed(self._changes.values())
+        _, change = next(newest, _NO_CHANGE)
+        if next(newest, _NO_CHANGE)[0] > since.base or change.position <= since.base:
+            return None
+        if change.user_id != user_id and not _is_in_one_of(rooms, self._rooms_of(change)):
+            return None
+        return self._event(change)
+
     def events_in(self, room: Room, since: SyncToken) -> PresenceUpdate:
         """The same of the members of one room, for a user who peeks into it."""
         found: dict[str, PresenceChanged] = {}
@@ -235,14 +253,17 @@ class PresenceEvents:
                 break
             if change.position <= since.of_user(change.user_id):
                 continue
-            user = self._tracker.find(change.user_id)
-            # Users who are tracked may have changed rooms since; for others the change has the last
-            # ones.
-            remote = self._remote.find(change.user_id)
-            user_rooms = change.rooms if user is None else user.rooms
-            user_rooms = user_rooms if remote is None else remote.rooms
-            if change.user_id == observer or _is_in_one_of(memberships, user_rooms):
+            is_own = change.user_id == observer
+            if is_own or _is_in_one_of(memberships, self._rooms_of(change)):
                 found[change.user_id] = change
+
+    def _rooms_of(self, change: PresenceChanged) -> Iterable[int]:
+        """The rooms of the user: those of now if they are tracked, else those of the change."""
+        remote = self._remote.find(change.user_id)
+        if remote is not None:
+            return remote.rooms
+        user = self._tracker.find(change.user_id)
+        return change.rooms if user is None else user.rooms
 
     async def _add_missed(
         self, found: dict[str, PresenceChanged], observer: str, rooms: set[int], since: int

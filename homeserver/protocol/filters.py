@@ -133,6 +133,11 @@ class RoomFilter(msgspec.Struct, frozen=True, dict=True):
     state: RoomEventFilter = msgspec.field(default_factory=RoomEventFilter)
     timeline: RoomEventFilter = msgspec.field(default_factory=RoomEventFilter)
 
+    @property
+    def matches_all_rooms(self) -> bool:
+        """Whether anything of every room is wanted."""
+        return self.rooms is None and not self.not_rooms
+
     def matches_room(self, room_id: str) -> bool:
         """Whether anything of this room is wanted."""
         return self._rooms.has(room_id)

@@ -29,6 +29,7 @@ from homeserver.sync.sections.lazy_members import LazyMembers
 from homeserver.sync.sections.profile_sections import ProfileSections
 from homeserver.sync.sections.room_sections import RoomSections
 from homeserver.sync.sections.sticky_sections import StickySections
+from homeserver.sync.shared_updates import SharedUpdates
 from homeserver.sync.sources import Sources
 from homeserver.sync.sync_points import SyncPoints
 from homeserver.sync.sync_request import SyncRequest
@@ -58,8 +59,10 @@ class SyncEngine:
         devices: DeviceSections,
         profiles: ProfileSections,
         sticky: StickySections,
+        shared: SharedUpdates,
         clock: Clock,
     ) -> None:
+        self._shared = shared
         self._sticky = sticky
         self._user_rooms = sources.user_rooms
         self._devices = devices
@@ -132,6 +135,8 @@ class SyncEngine:
         """The update above a token, without waiting; an initial sync for `None`."""
         if since is None:
             self._lazy_members.start_over(request)
+        elif (shared := self._shared.find(request, since)) is not None:
+            return shared
         since_when = None if request.full_state else since
         sticky = self._sticky.waiting(since)
         now, changed, rooms = await self._sync_points.take(

@@ -38,6 +38,7 @@ class SyncRequest:
     timeline_limit: int = field(init=False)  # events of one room's timeline, at most
     is_plain: bool = field(init=False)  # whether timelines are shown as they are to all others
     profile_fields: frozenset[str] = field(init=False)  # of the profiles of users, that are wanted
+    is_common: bool = field(init=False)  # whether it asks for nothing that others do not get
 
     def __post_init__(self) -> None:
         caller, timeline = self.caller, self.filter.room.timeline
@@ -56,6 +57,18 @@ class SyncRequest:
             and timeline.matches_all_rooms
             and self.filter.event_fields is None
             and self.filter.event_format == "client",
+        )
+        note(
+            self,
+            "is_common",
+            self.is_plain
+            and not self.full_state
+            and not self.profile_fields
+            and self.connection is None
+            and self.filter.presence.is_default
+            and self.filter.room.matches_all_rooms
+            and self.filter.room.ephemeral.is_default
+            and self.filter.room.ephemeral.matches_all_rooms,
         )
 
     @property

@@ -53,11 +53,11 @@ class SyncSpan:
         base = max(before.base, min(self._base, position))
         if self.even is not None:
             return SyncToken(base, (), before.to_device, before.sticky)
-        reached = [
-            (shard, max(before.at(shard), min(at, position))) for shard, at in self._ahead.items()
-        ]
-        ahead = tuple(sorted(pair for pair in reached if pair[1] > base))
-        return SyncToken(base, ahead, before.to_device, before.sticky)
+        # What the base of this span covers may be ahead of the lower base.
+        ahead = dict(before.ahead) | self._ahead
+        reached = [(shard, max(before.at(shard), min(at, position))) for shard, at in ahead.items()]
+        named = tuple(sorted(pair for pair in reached if pair[1] > base))
+        return SyncToken(base, named[:MAX_AHEAD], before.to_device, before.sticky)
 
     def of_room(self, room_nid: int) -> tuple[int | None, int]:
         """The range of a room: above the former, up to the latter."""

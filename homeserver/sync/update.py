@@ -53,6 +53,7 @@ class Update:
     users: Mapping[str, bytes] | None = None
     users_name: str = ""
     shown: set[str] | None = None
+    _text: bytes | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -65,8 +66,10 @@ class Update:
         return self.span.token.text
 
     def encode(self) -> bytes:
-        """The response as JSON."""
-        return b"".join((*self._encode_shared(), self.key_counts.members, b"}"))
+        """The response as JSON, to be called when the update is complete."""
+        if self._text is None:
+            self._text = b"".join((*self._encode_shared(), self.key_counts.members, b"}"))
+        return self._text
 
     def _encode_shared(self) -> Sequence[bytes]:
         """All but what is left of the device's keys, which few have in common: in parts."""

@@ -112,6 +112,14 @@ class UserChangeQueue:
                 changed.add(what)
         return changed
 
+    def only_change_since(self, base: int) -> int | None:
+        """The change above a position, if it is known that there is one and no other."""
+        entries = self.entries
+        if base < self.since or not entries or (len(entries) > 1 and entries[-2][2] > base):
+            return None
+        at, what, _ = entries[-1]
+        return what if at > base else None
+
     def _shard(self, what: int) -> int:
         """The shard whose position a change has."""
         if what in (USER_DATA, DEVICE_DATA, SUBSCRIPTIONS):

@@ -29,8 +29,10 @@ from homeserver.sync.sections.preparation import EphemeralEvents
 from homeserver.sync.sections.profile_sections import ProfileSections
 from homeserver.sync.sections.room_sections import RoomSections
 from homeserver.sync.sections.room_state import RoomStateSections
+from homeserver.sync.sections.shared_sections import SharedSections
 from homeserver.sync.sections.sticky_sections import StickySections
 from homeserver.sync.sections.timelines import Timelines
+from homeserver.sync.shared_updates import SharedUpdates
 from homeserver.sync.sliding.room_reading import Sections
 from homeserver.sync.snapshots import Snapshots
 from homeserver.sync.sources import Sources
@@ -83,6 +85,8 @@ class Sync:
         sections = _sections(db, room_core, rooms, ephemeral, self.push.unread_counts, sticky)
         sources = _sources(db, log, room_core, account_core, self._presence, ephemeral)
         users = UserSections(reactor, db, log, account_core, room_core, encryption, queues)
+        common = sections.timelines, sections.lazy_members, ephemeral, sections.unread
+        shared = SharedSections(*common, sticky, registry)
         self.engine = SyncEngine(
             sources,
             queues,
@@ -92,6 +96,7 @@ class Sync:
             users.devices,
             ProfileSections(users.profiles),
             sticky,
+            SharedUpdates(sources, queues, shared, users.devices),
             reactor,
         )
         subscriptions = self.push.thread_subscriptions

@@ -6,7 +6,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#extensions-to-sync
 from collections.abc import Iterable
 
 from homeserver.encryption.device_inboxes import DeviceInboxes, Messages
-from homeserver.encryption.key_counts import DeviceKeyCounts
+from homeserver.encryption.key_counts import NO_KEYS, DeviceKeyCounts, KeyCounts
 from homeserver.rooms.room.user_rooms import MemberRooms
 from homeserver.streams.sync_tokens import SyncToken
 from homeserver.sync.sections.device_list_updates import DeviceListUpdates
@@ -36,15 +36,21 @@ class DeviceSections:
 
     def has_no_news(self, request: SyncRequest, since: SyncToken) -> bool:
         """Whether it is known, without waiting, that `add_own` would add nothing that is new."""
+        return self.counts_without_news(request, since) is not None
+
+    def counts_without_news(self, request: SyncRequest, since: SyncToken) -> KeyCounts | None:
+        """What `add_own` would add, if it is known that none of it is new above a token."""
         if request.caller.device_id is None:
-            return True
+            return NO_KEYS
         device, user_id = request.device, request.user_id
         counts = self._counts.find(device)
-        return (
+        if (
             counts is not None
             and counts.changed_at <= since.of_user(user_id)
             and self._inboxes.has_none(device, since.of_device(user_id))
-        )
+        ):
+            return counts
+        return None
 
     async def add_own(self, update: Update, request: SyncRequest) -> None:
         """Add messages to the device, and what is left of its keys."""

@@ -107,7 +107,7 @@ class RoomSections:
         if count is None:
             count = await self._unread.counts(room, request.user_id)
         if shared is not None and not count.threads and _is_shared(parts, request, shared):
-            return _shared_section(parts, request, shared, count)
+            return shared_section(request, shared, count)
         _add_unread(parts, request, count)
         return section_json(parts)
 
@@ -193,7 +193,7 @@ class RoomSections:
         """Add what changed; return the slice that was added."""
         if request.is_plain and place.position <= since:
             shared = self._timelines.shared(room, since, now, request.timeline_limit)
-            if shared is not None and self._suits(request, shared):
+            if shared is not None and suits(request, shared):
                 await self._add_shared(parts, room, request, shared, since, now, shown)
                 return shared
         timeline = await self._timelines.cut(room, request, since, now)
@@ -242,12 +242,6 @@ class RoomSections:
         if since is None or (wanted.is_default and wanted.matches_all_rooms):
             return False
         return await self._unread.was_read_after(room, request.user_id, since)
-
-    def _suits(self, request: SyncRequest, shared: SharedTimelineSlice) -> bool:
-        """Whether the shared bytes are what this request would get."""
-        return shared.is_alike_for(request) and (
-            not request.use_state_after or _wants_all(request, shared)
-        )
 
     async def _add_shared(
         self,
@@ -310,6 +304,26 @@ class RoomSections:
         return b'{"events":%s}' % await render_state(request, state, self._local_server)
 
 
+def suits(request: SyncRequest, shared: SharedTimelineSlice) -> bool:
+    """Whether the bytes of a shared slice are what a request would get."""
+    return shared.is_alike_for(request) and (
+        request.state_after is None or _wants_all(request, shared)
+    )
+
+
+def shared_section(request: SyncRequest, shared: SharedTimelineSlice, count: UnreadCount) -> bytes:
+    """The section for a request to which nothing is new but what all members see."""
+    key = request.state_after, count.notification, count.highlight
+    section = shared.sections.get(key)
+    if section is None:
+        parts = {"timeline": shared.timeline}
+        if request.state_after is not None:
+            parts[request.state_after] = shared.state_after
+        parts["unread_notifications"] = _count_json(count.notification, count.highlight)
+        section = shared.sections[key] = section_json(parts)
+    return section
+
+
 def _begins_the_room(timeline: TimelineSlice) -> bool:
     """Whether a timeline has every event since the room's creation."""
     first = timeline.seen[0].stored.event if timeline.seen else None
@@ -331,18 +345,6 @@ def _is_shared(
         return parts.keys() == {"timeline"}
     is_alone = parts.keys() == {"timeline", request.state_after}
     return is_alone and parts[request.state_after] is shared.state_after
-
-
-def _shared_section(
-    parts: dict[str, bytes], request: SyncRequest, shared: SharedTimelineSlice, count: UnreadCount
-) -> bytes:
-    """The section for a request to which nothing is new but what all members see."""
-    key = request.state_after, count.notification, count.highlight
-    section = shared.sections.get(key)
-    if section is None:
-        parts["unread_notifications"] = _count_json(count.notification, count.highlight)
-        section = shared.sections[key] = section_json(parts)
-    return section
 
 
 def _add_unread(parts: dict[str, bytes], request: SyncRequest, count: UnreadCount) -> None:
