@@ -19,7 +19,8 @@ class Bursts:
     """Says when each action is to be done.
 
     Of the actions of one key within `seconds`, the first `immediate` ones do not wait. The others
-    wait for the end of this time, together with those of all other keys.
+    wait for the end of this time, together with those of all other keys. As long as more than
+    `immediate` come each time, all of them wait.
     """
 
     def __init__(self, clock: Clock, *, immediate: int, seconds: float) -> None:
@@ -28,22 +29,30 @@ class Bursts:
         self._seconds = seconds
         self._ends = 0.0
         self._counts: Counter[Hashable] = Counter()
+        self._busy: frozenset[Hashable] = frozenset()  # keys of which too many came just before
         self._waiting: list[Deferred[None]] = []
 
     def next(self, key: Hashable) -> Deferred[None] | None:
         """Count one action: it is to be done when the result fires, at once for `None`."""
         now = self._clock.seconds()
         if now >= self._ends:
-            self._ends = now + self._seconds
-            self._counts.clear()
+            self._begin(now)
         self._counts[key] += 1
-        if self._counts[key] <= self._immediate or len(self._waiting) >= MAX_WAITING:
+        is_early = self._counts[key] <= self._immediate and key not in self._busy
+        if is_early or len(self._waiting) >= MAX_WAITING:
             return None
         if not self._waiting:
             self._clock.callLater(self._ends - now, self._end)
         waiting: Deferred[None] = Deferred()
         self._waiting.append(waiting)
         return waiting
+
+    def _begin(self, now: float) -> None:
+        is_next = now < self._ends + self._seconds
+        busy = (key for key, count in self._counts.items() if is_next and count > self._immediate)
+        self._busy = frozenset(busy)
+        self._counts.clear()
+        self._ends = now + self._seconds
 
     def _end(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -182,6 +182,11 @@ class UserChangeQueues:
     def apply(self, entries: Sequence[Any]) -> None:
         """Apply log entries, after rooms and memberships have applied them."""
         changed: set[UserChangeQueue] = set()
+        newest_receipts = {
+            entry.room: entry
+            for entry in entries
+            if isinstance(entry, ReceiptChanged) and entry.receipt_type != PRIVATE
+        }
         for entry in entries:
             if isinstance(entry, StateChanged):
                 self._room_changed(entry, changed)
@@ -192,10 +197,8 @@ class UserChangeQueues:
             ):
                 self._add_for_room(entry.room, entry.position, changed)
             elif isinstance(entry, ReceiptChanged):
-                if entry.receipt_type == PRIVATE:
-                    self._add_for_user(entry.user_id, entry.position, entry.room, changed)
-                else:
-                    self._add_for_receipt(entry, changed)
+                is_newest = entry is newest_receipts.get(entry.room)
+                self._receipt_changed(entry, changed, is_newest=is_newest)
             elif isinstance(entry, PresenceChanged):
                 self._add_for_presence(entry, changed)
             elif isinstance(entry, AccountDataChanged):
@@ -274,18 +277,26 @@ class UserChangeQueues:
             queue.add(position, room)
             changed.add(queue)
 
-    def _add_for_receipt(self, entry: ReceiptChanged, changed: set[UserChangeQueue]) -> None:
+    def _receipt_changed(
+        self, entry: ReceiptChanged, changed: set[UserChangeQueue], *, is_newest: bool
+    ) -> None:
+        """Record a receipt; those of a room in a batch once for all, with the newest of them."""
+        if entry.receipt_type == PRIVATE:
+            self._add_for_user(entry.user_id, entry.position, entry.room, changed)
+            return
+        own = self._queues.peek(entry.user_id)
+        if own is not None and entry.room in own.rooms:
+            changed.add(own)  # the user's other devices hide their notifications at once
+        if not is_newest:
+            return
         readers: set[UserChangeQueue] = set()
         self._add_for_room(entry.room, entry.position, readers)
         if len(readers) <= MAX_IMMEDIATE_READERS:
             changed |= readers
-            return
-        # Each message in a large room is followed by a receipt of each reader: these wake everybody
-        # together. The user's other devices hide their notifications at once.
-        own = self._queues.peek(entry.user_id)
-        if own in readers:
-            changed.add(own)
-        self._postpone_wake(readers)
+        else:
+            # Each message in a large room is followed by a receipt of each reader: these wake
+            # everybody together.
+            self._postpone_wake(readers)
 
     def _add_for_user(
         self, user_id: str, position: int, what: int, changed: set[UserChangeQueue]

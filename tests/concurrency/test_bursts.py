@@ -57,13 +57,31 @@ def test_next_burst_begins_from_the_start() -> None:
     """A room that is quiet again is as quick as before."""
     actions = Actions()
     actions.act("a1", "a2", "a3")
-    actions.clock.advance(1)
+    actions.clock.advance(2)
 
     actions.act("a4", "a5", "a6")
 
     assert actions.done == ["a1", "a2", "a3", "a4", "a5"]
     actions.clock.advance(1)
     assert actions.done[-1] == "a6"
+
+
+def test_all_wait_while_too_many_come() -> None:
+    """A room that stays busy costs no commits of its own; a quiet one beside it does not wait."""
+    actions = Actions()
+    actions.act("a1", "a2", "a3")
+    actions.clock.advance(1)
+    actions.done.clear()
+
+    actions.act("a4", "b1", "a5", "a6")
+    assert actions.done == ["b1"]
+    actions.clock.advance(1)
+    assert actions.done == ["b1", "a4", "a5", "a6"]
+
+    actions.act("a7")
+    actions.clock.advance(1)
+    actions.act("a8")
+    assert actions.done[4:] == ["a7", "a8"], "it is quiet again"
 
 
 def test_no_more_wait_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,48 @@ def test_many_readers_are_woken_once_for_all_receipts_of_a_second() -> None:
     assert not audience.clock.getDelayedCalls()
 
 
+def test_receipts_of_one_batch_are_one_change() -> None:
+    """What is stored together wakes the other devices of all its readers, and nobody else yet."""
+    audience = Audience(MAX_IMMEDIATE_READERS + 1)
+    queue = audience.queues.loaded("@u20:test")
+    assert queue is not None
+
+    typing = TypingChanged(2, ROOM, "@u9:test", True)
+    private = receipt(4, "@u8:test", PRIVATE)
+    audience.queues.apply([receipt(1, "@u0:test"), typing, receipt(3, "@u1:test"), private])
+    audience.queues.apply([receipt(5, "@u0:test"), receipt(6, "@u1:test")])
+
+    assert [queue.changed_since(SyncToken(base)) for base in range(7)] == [{ROOM}] * 6 + [set()]
+    assert queue.only_change_since(0) == queue.only_change_since(5) == ROOM
+    assert queue.only_change_since(6) is None
+
+
+def test_receipts_of_one_batch_wake_the_devices_of_their_readers() -> None:
+    """Each user's own devices hide their notifications, whatever else is in the batch."""
+    audience = Audience(MAX_IMMEDIATE_READERS + 1)
+
+    audience.queues.apply([receipt(number + 1, f"@u{number}:test") for number in range(5)])
+    audience.clock.advance(0)
+
+    assert [audience.woken[f"@u{number}:test"] for number in range(6)] == [1, 1, 1, 1, 1, 0]
+
+
+def test_two_changes_are_not_one() -> None:
+    """Only what is known to be the one change is found as such."""
+    queue = UserChangeQueue("@a:test", 10)
+    assert queue.only_change_since(10) is None
+    queue.add(11, 7)
+    queue.add(12, 7)
+    assert queue.only_change_since(10) == 7
+    assert queue.only_change_since(9) is None, "there may be others below"
+
+    queue.add(13, 8)
+
+    assert queue.only_change_since(11) is None
+    assert queue.only_change_since(12) == 8
+    assert queue.only_change_since(13) is None
+
+
 def test_receipts_that_wait_are_in_an_update_that_is_made_before() -> None:
     """A message does not wait for them, and brings them along."""
     audience = Audience(MAX_IMMEDIATE_READERS + 1)
