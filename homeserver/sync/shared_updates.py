@@ -1,9 +1,9 @@
 """Shared updates: one change and nothing else, made once for all devices that see it.
 
 Most updates have a new message, or a change of presence, and are the same for all members of a
-room. Here everything in which readers may differ is compared, without waiting. Whoever has other
-news, sees the change in another way or asks for more gets an update of their own from the engine,
-which has the same bytes where the content is the same.
+room. Here everything in which devices may differ is compared, without waiting. For a device that
+has other news, sees the change in another way or asks for more, the engine makes an update section
+by section, with the same bytes where the content is the same.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#syncing
 """

@@ -85,8 +85,6 @@ class Sync:
         sections = _sections(db, room_core, rooms, ephemeral, self.push.unread_counts, sticky)
         sources = _sources(db, log, room_core, account_core, self._presence, ephemeral)
         users = UserSections(reactor, db, log, account_core, room_core, encryption, queues)
-        common = sections.timelines, sections.lazy_members, ephemeral, sections.unread
-        shared = SharedSections(*common, sticky, registry)
         self.engine = SyncEngine(
             sources,
             queues,
@@ -96,7 +94,7 @@ class Sync:
             users.devices,
             ProfileSections(users.profiles),
             sticky,
-            SharedUpdates(sources, queues, shared, users.devices),
+            SharedUpdates(sources, queues, sections.shared, users.devices),
             reactor,
         )
         subscriptions = self.push.thread_subscriptions
@@ -189,6 +187,7 @@ def _sections(
         RoomSections(
             timelines, states, ephemeral, unread, visibility, rooms.relations, sticky, registry
         ),
+        SharedSections(timelines, lazy_members, ephemeral, unread, sticky, registry),
         Invitations(registry, visibility, room_core.out_of_room),
         unread,
         rooms.relations,

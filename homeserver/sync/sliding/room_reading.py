@@ -11,6 +11,7 @@ from homeserver.sync.sections.invitations import Invitations
 from homeserver.sync.sections.lazy_members import LazyMembers
 from homeserver.sync.sections.room_sections import RoomSections
 from homeserver.sync.sections.room_state import RoomStateSections
+from homeserver.sync.sections.shared_sections import SharedSections
 from homeserver.sync.sections.timelines import Timelines
 from homeserver.sync.sliding.connection import SentRoom
 from homeserver.sync.sync_request import SyncRequest
@@ -47,12 +48,13 @@ class RoomReading:
 
 @dataclass(frozen=True, slots=True)
 class Sections:
-    """The parts of `/sync` that sliding sync shares."""
+    """The parts of `/sync` that make rooms, most of which sliding sync shares."""
 
     timelines: Timelines
     states: RoomStateSections
     lazy_members: LazyMembers
     room_sections: RoomSections
+    shared: SharedSections
     invitations: Invitations
     unread: UnreadCounts
     relations: BundledAggregations
