@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
+from typing import TYPE_CHECKING, Any
 
 from homeserver.protocol.errors import MatrixError
 from homeserver.web.routes import Response
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 SCRIPTS = ("login.js", "authentication_done.js")
 _HEADERS = {
@@ -52,7 +52,6 @@ class Pages:
         self._server_name = server_name
         self._style = _text("style.css")
         self._scripts = {name: _text(name) for name in SCRIPTS}
-        self._environment = _environment()
 
     def page(
         self,
@@ -65,9 +64,11 @@ class Pages:
         **values: Any,
     ) -> Response:
         """Render the template `name`, with the script of the file `script`, if it is given."""
+        from markupsafe import Markup
+
         code = self._scripts[script] if script else ""
         marked = Markup(code)  # noqa: S704 - a file of this package
-        template = self._environment.get_template(f"{name}.html")
+        template = _environment().get_template(f"{name}.html")
         text = template.render(
             server_name=self._server_name, script=marked, status=status, **values
         )
@@ -86,8 +87,12 @@ class Pages:
 
 
 @lru_cache(maxsize=1)
-def _environment() -> Environment:
+def _environment() -> "Environment":
     """The templates, which are compiled when they are first used, with their common values."""
+    # Most servers show no page for weeks.
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+    from markupsafe import Markup
+
     environment = Environment(
         loader=PackageLoader("homeserver.web", "templates"),
         autoescape=select_autoescape(),

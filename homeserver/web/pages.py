@@ -1,6 +1,7 @@
 """Resources for users and machines other than Matrix clients: `/`, `/health` and `/metrics`."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
@@ -34,14 +35,8 @@ class WelcomePage:
     """
 
     def __init__(self, pages: Pages, settings: WelcomeSettings) -> None:
-        self._page = pages.page(
-            "welcome",
-            headers={"Cache-Control": "public, max-age=300"},
-            is_public=True,
-            public_baseurl=settings.public_baseurl,
-            registration=settings.registration,
-            support=settings.support,
-        )
+        self._pages = pages
+        self._settings = settings
 
     def routes(self) -> list[Route]:
         return [Route("GET", "/", self.welcome, Auth.NONE, page=True)]
@@ -49,6 +44,18 @@ class WelcomePage:
     def welcome(self) -> Response:
         """The HTML page."""
         return self._page
+
+    @cached_property
+    def _page(self) -> Response:
+        settings = self._settings
+        return self._pages.page(
+            "welcome",
+            headers={"Cache-Control": "public, max-age=300"},
+            is_public=True,
+            public_baseurl=settings.public_baseurl,
+            registration=settings.registration,
+            support=settings.support,
+        )
 
 
 class Health:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from homeserver.config.settings import Settings
-from homeserver.observability.metrics import CONTENT_TYPE, Metrics
+from homeserver.observability.metrics import Metrics
 from homeserver.web.addresses import TrustedProxies
 from homeserver.web.authentication import ServerAuthenticator
 from homeserver.web.listeners import Listeners
@@ -63,11 +63,18 @@ class Http:
             "client": [*welcome.routes(), *client_routes],
             "federation": federation_routes,
             "health": Health(health_checks).routes(),
-            "metrics": MetricsPage(self._metrics.exposition, CONTENT_TYPE).routes(),
+            "metrics": self._metrics_routes(),
         }
         return Listeners(
             self._reactor, settings.listeners, groups, self._make_server, self._shutdown
         )
+
+    def _metrics_routes(self) -> list[Route]:
+        if not any("metrics" in each.resources for each in self._settings.listeners):
+            return []
+        from homeserver.observability.exposition import CONTENT_TYPE, Exposition
+
+        return MetricsPage(Exposition(self._metrics).text, CONTENT_TYPE).routes()
 
     def _make_server(self, router: Router) -> HttpServer:
         return HttpServer(self._reactor, router, self._pipeline)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from homeserver.observability.caches import caches_and_tasks_of
+from homeserver.observability.exposition import Exposition
 from tests.architecture.source import PACKAGES, modules
 from tests.support.server import ServerTestCase
 
@@ -20,7 +21,7 @@ class MetricsTests(ServerTestCase):
         room_id = await alice.create_room()
         await alice.say(room_id, "hello")
 
-        text = self.server.metrics.exposition().decode()
+        text = Exposition(self.server.metrics).text().decode()
 
         figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
         self.assertGreaterEqual(float(figures["homeserver_events_total"]), 7)
@@ -35,7 +36,7 @@ class MetricsTests(ServerTestCase):
         """An operator sees when each clean-up ran last, and whether it fails."""
         _, tasks = caches_and_tasks_of(self.server)
 
-        text = self.server.metrics.exposition().decode()
+        text = Exposition(self.server.metrics).text().decode()
 
         self.assertIn("the deletion of old media", {task.name for task in tasks})
         for task in tasks:
@@ -50,7 +51,7 @@ class MetricsTests(ServerTestCase):
         caches, _ = caches_and_tasks_of(self.server)
         names = sorted(cache.name for cache in caches)
 
-        text = self.server.metrics.exposition().decode()
+        text = Exposition(self.server.metrics).text().decode()
 
         self.assertEqual(names, sorted(cache_names()))
         for name in names:

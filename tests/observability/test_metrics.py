@@ -3,11 +3,12 @@
 from twisted.internet.task import Clock
 
 from homeserver.concurrency.lru_cache import LruCache
+from homeserver.observability.exposition import Exposition
 from homeserver.observability.metrics import Metrics, ReactorLag
 
 
 def lines(metrics: Metrics) -> list[str]:
-    return metrics.exposition().decode().splitlines()
+    return Exposition(metrics).text().decode().splitlines()
 
 
 def test_requests_are_counted_by_route_and_status() -> None:

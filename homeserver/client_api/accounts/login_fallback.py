@@ -7,6 +7,8 @@ device id, go into the request.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#login-fallback
 """
 
+from functools import cached_property
+
 from homeserver.web.html import Allowed, Pages
 from homeserver.web.routes import Auth, Response, Route
 
@@ -15,13 +17,8 @@ SCRIPT = "login.js"
 
 class LoginFallbackApi:
     def __init__(self, pages: Pages, *, with_password: bool) -> None:
-        self._page = pages.page(
-            "login",
-            script=SCRIPT if with_password else "",
-            # Only this script runs: any other could steal the password.
-            allowed=Allowed(connect="'self'"),
-            with_password=with_password,
-        )
+        self._pages = pages
+        self._with_password = with_password
 
     def routes(self) -> list[Route]:
         path = "/_matrix/static/client/login/"
@@ -30,3 +27,13 @@ class LoginFallbackApi:
     def show_login(self) -> Response:
         """The page."""
         return self._page
+
+    @cached_property
+    def _page(self) -> Response:
+        return self._pages.page(
+            "login",
+            script=SCRIPT if self._with_password else "",
+            # Only this script runs: any other could steal the password.
+            allowed=Allowed(connect="'self'"),
+            with_password=self._with_password,
+        )

@@ -6,6 +6,7 @@ import psycopg
 from twisted.mail.smtp import SMTPServerError
 
 from homeserver.concurrency.backoff import RetrySchedule
+from homeserver.observability.exposition import Exposition
 from homeserver.push.email import mail_slots, pending_digest
 from tests.push.email.email_case import ALICE, DELAY, EmailTestCase
 from tests.support.reactor import pause, until
@@ -84,7 +85,7 @@ class MailFailureTests(EmailTestCase):
 
     def metric(self, name: str) -> float:
         """A metric of mails."""
-        lines = self.server.metrics.exposition().decode().splitlines()
+        lines = Exposition(self.server.metrics).text().decode().splitlines()
         return float(dict(line.rsplit(" ", 1) for line in lines)[f"homeserver_mails_{name}"])
 
     async def test_a_mail_in_doubt_is_sent_again_as_the_same_mail(self) -> None:
