@@ -7,7 +7,7 @@ refusal closes the connection, but only after the rest of the body was read and 
 a client that is still sending would never see the response.
 
 The bytes read are counted against a budget for all bodies, in which each address has a share, until
-the response is sent.
+the response is sent, or until a handler that only waits and reads has its arguments.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 """

@@ -258,7 +258,11 @@ class HttpServer(ServerFactory):
         if route.limit is not None:
             who = request.caller or request.origin or self._party(request)
             self._gate.rate_limits.check(route.limit, who)
-        return route.handler(**endpoint.arguments.fill(values, request.caller, request))
+        arguments = endpoint.arguments.fill(values, request.caller, request)
+        if route.cancellable and request.body:
+            # The handler may wait for a minute, and has what it needs of the body.
+            request.release_body()
+        return route.handler(**arguments)
 
     def _party(self, request: Request) -> Requester | str:
         """The party of a request without caller: an application service, or the address."""

@@ -3,7 +3,7 @@
 Spec: MSC4186
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 import msgspec
@@ -132,26 +132,30 @@ class SlidingSyncApi:
         deployed = f"/_matrix/client/unstable/{SLIDING_SYNC}/sync"
         return [
             _route(PATH, self.sliding_sync),
-            _route(deployed, self.deployed_sliding_sync),
+            _route(deployed, self.deployed_sliding_sync, varies="pos"),
         ]
 
-    async def sliding_sync(self, caller: Requester, body: AcceptedParts) -> msgspec.Raw:
+    # Plain functions, of which no frame holds the body of a request while it waits.
+
+    def sliding_sync(
+        self, caller: Requester, body: AcceptedParts
+    ) -> Coroutine[Any, Any, msgspec.Raw]:
         """What is new for a connection, as soon as there is anything."""
         request = self.accepted_request(body)
-        return await self._sync(caller, request, body.set_presence, Form.ACCEPTED)
+        return self._sync(caller, request, body.set_presence, Form.ACCEPTED)
 
     def accepted_request(self, body: AcceptedParts) -> SlidingSyncRequest:
         """The request that a body of the accepted form is."""
         wanted, conn_id = self._accepted.decode(body), check_name(body.conn_id or "")
         return SlidingSyncRequest(wanted, conn_id, body.pos or None, body.timeout)
 
-    async def deployed_sliding_sync(
+    def deployed_sliding_sync(
         self, caller: Requester, query: SlidingSyncQuery, body: bytes
-    ) -> msgspec.Raw:
+    ) -> Coroutine[Any, Any, msgspec.Raw]:
         """The same in the form of deployed clients."""
         wanted, conn_id = self._deployed.read(body)
         request = SlidingSyncRequest(wanted, conn_id, query.pos or None, query.timeout)
-        return await self._sync(caller, request, query.set_presence, Form.DEPLOYED)
+        return self._sync(caller, request, query.set_presence, Form.DEPLOYED)
 
     async def _sync(
         self, caller: Requester, request: SlidingSyncRequest, set_presence: str | None, form: Form
@@ -171,5 +175,7 @@ def _size_of(encoded: bytes, _: RequestBody) -> int:
     return 8 * len(encoded)
 
 
-def _route(path: str, handler: Callable[..., Any]) -> Route:
-    return Route("POST", path, handler, Auth.GUEST, max_body=MAX_BODY, cancellable=True)
+def _route(path: str, handler: Callable[..., Any], varies: str | None = None) -> Route:
+    return Route(
+        "POST", path, handler, Auth.GUEST, max_body=MAX_BODY, cancellable=True, varies=varies
+    )

@@ -172,6 +172,18 @@ class OfferedState:
 class SlidingConnection:
     """One connection. `number` is the number of its last response, and part of its `pos`."""
 
+    __slots__ = (
+        "_body",
+        "_bytes_asked_for",
+        "_end_turn",
+        "_reader",
+        "_requests",
+        "number",
+        "offered",
+        "offered_pos",
+        "state",
+    )
+
     def __init__(self, number: int, state: ConnectionState | None = None) -> None:
         self.number = number
         self.state = state or ConnectionState()
@@ -245,7 +257,9 @@ class SlidingConnection:
 
     def reader_of(self, reader: SyncRequest) -> SyncRequest:
         """The reader of a new request: the same object as before if nothing is different."""
-        if self._reader != reader or len(self._requests) > MAX_REQUESTS:
+        if (self._reader is not reader and self._reader != reader) or len(
+            self._requests
+        ) > MAX_REQUESTS:
             self._reader, self._requests = reader, {}
         return self._reader
 

@@ -27,7 +27,7 @@ from homeserver.storage.accounts.sliding_sync_connections import (
 from homeserver.storage.database.database import Database
 from homeserver.streams.positions import SLOT_BITS, position_at
 from homeserver.sync.sliding.connection import SlidingConnection
-from homeserver.sync.sliding.stored_connections import decode_connection, encode_connection
+from homeserver.sync.sliding.stored_connections import ConnectionDecoder, encode_connection
 from homeserver.sync.sync_request import SyncRequest
 
 MAX_BYTES = 256 << 20  # of all connections in memory
@@ -47,6 +47,7 @@ class SlidingConnections:
     def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
         self._clock = clock
+        self._decoder = ConnectionDecoder()
         self._connections: LruCache[ConnectionKey, SlidingConnection] = LruCache(
             "sliding_sync_connections",
             MAX_BYTES,
@@ -166,7 +167,7 @@ class SlidingConnections:
         found = self._connections.get(key) or self._evicted.pop(key)
         if found is None and request.caller.device_id is not None:
             stored = await self._db.run(find_connection, *key)
-            found = None if stored is None else decode_connection(stored)
+            found = None if stored is None else self._decoder.decode(stored)
         return None if found is None else self._connections.setdefault(key, found)
 
     def _loaded(self, key: ConnectionKey) -> SlidingConnection | None:

@@ -34,6 +34,8 @@ MAX_WAITING_RETURNS_IN_ALL = 20_000
 class _Turn:
     """One request on a connection, until another one begins."""
 
+    __slots__ = ("_is_over", "wake")
+
     def __init__(self) -> None:
         self._is_over = False
         self.wake: Callable[[], None] | None = None

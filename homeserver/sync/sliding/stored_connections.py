@@ -3,6 +3,9 @@
 Most rooms of a connection were sent in the same way, so they are grouped by that; the nids of a
 group are stored as differences. Another version of the form is another `VERSION`: a connection in
 an unknown one begins again.
+
+A config takes some kilobytes in memory, and most clients have the same ones: those that are stored
+as the same bytes become the same object.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +13,7 @@ from itertools import accumulate, pairwise
 
 import msgspec
 
+from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.sliding_sync.room_config import RoomConfig
 from homeserver.streams.sync_tokens import SyncToken
 from homeserver.sync.sliding.connection import (
@@ -22,6 +26,7 @@ from homeserver.sync.sliding.connection import (
 )
 
 VERSION = 1
+MAX_CONFIG_BYTES = 1 << 20  # of the stored form of those configs that are known
 
 _Group = tuple[tuple[int, int, int, int, int, bool], int, list[int]]  # what was sent, config, nids
 _Token = tuple[int, tuple[tuple[int, int], ...], int | None]
@@ -43,13 +48,14 @@ class _State(msgspec.Struct, array_like=True):
 class _Connection(msgspec.Struct, array_like=True):
     version: int
     number: int
-    configs: list[RoomConfig]
+    configs: list[msgspec.Raw]
     state: _State
     offered: _State | None
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(_Connection)
+_config_decoder = msgspec.msgpack.Decoder(RoomConfig)
 
 
 def encode_connection(connection: SlidingConnection) -> bytes:
@@ -58,22 +64,38 @@ def encode_connection(connection: SlidingConnection) -> bytes:
     state, offered = connection.state, connection.offered
     stored = _stored(state, state.pos, configs)
     stored_offer = None if offered is None else _stored(offered, connection.offered_pos, configs)
-    return _encode(_Connection(VERSION, connection.number, list(configs), stored, stored_offer))
+    encoded = [msgspec.Raw(_encode(config)) for config in configs]
+    return _encode(_Connection(VERSION, connection.number, encoded, stored, stored_offer))
 
 
-def decode_connection(stored: bytes) -> SlidingConnection | None:
-    """The connection of a stored form; `None` for one that this version does not know."""
-    try:
-        found = _decoder.decode(stored)
-    except msgspec.MsgspecError:
-        return None
-    if found.version != VERSION:
-        return None
+class ConnectionDecoder:
+    """Makes connections of their stored form."""
+
+    def __init__(self) -> None:
+        self._configs: LruCache[bytes, RoomConfig] = LruCache(
+            "stored_sync_configs", MAX_CONFIG_BYTES, size_of=lambda stored, _: len(stored)
+        )
+
+    def decode(self, stored: bytes) -> SlidingConnection | None:
+        """The connection of a stored form; `None` for one that this version does not know."""
+        try:
+            found = _decoder.decode(stored)
+            configs = [self._config(bytes(config)) for config in found.configs]
+        except msgspec.MsgspecError:
+            return None
+        return _connection(found, configs) if found.version == VERSION else None
+
+    def _config(self, stored: bytes) -> RoomConfig:
+        known = self._configs.get(stored)
+        return known or self._configs.put(stored, _config_decoder.decode(stored))
+
+
+def _connection(found: _Connection, configs: Sequence[RoomConfig]) -> SlidingConnection:
     before = found.state
     state = ConnectionState(
         before.pos,
         _token(before.token),
-        _rooms(before, found.configs),
+        _rooms(before, configs),
         _token(before.e2ee),
         _token(before.account_data),
         threads=_token(before.threads),
@@ -86,7 +108,7 @@ def decode_connection(stored: bytes) -> SlidingConnection | None:
         connection.offered_pos = offered.pos
         connection.offered = OfferedState(
             token,
-            _rooms(offered, found.configs),
+            _rooms(offered, configs),
             _token(offered.e2ee),
             _token(offered.account_data),
             threads=_token(offered.threads),

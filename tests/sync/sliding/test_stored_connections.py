@@ -15,7 +15,7 @@ from homeserver.sync.sliding.connection import (
     SentRoom,
     SlidingConnection,
 )
-from homeserver.sync.sliding.stored_connections import decode_connection, encode_connection
+from homeserver.sync.sliding.stored_connections import ConnectionDecoder, encode_connection
 
 elements = st.builds(StateElement, st.none() | st.text(), st.none() | st.text())
 configs = st.builds(
@@ -69,7 +69,7 @@ def test_connection_is_the_same_after_a_restart(
     connection.offered = offered
     connection.offered_pos = None if offered is None else "s1-2"
 
-    restored = decode_connection(encode_connection(connection))
+    restored = ConnectionDecoder().decode(encode_connection(connection))
 
     assert restored is not None
     assert restored.number == number
@@ -95,7 +95,7 @@ def test_connection_of_before_the_last_extension_is_still_known() -> None:
     )
 
     earlier = msgspec.msgpack.encode([version, number, room_configs, state[:6], offered])
-    restored = decode_connection(earlier)
+    restored = ConnectionDecoder().decode(earlier)
 
     assert restored is not None
     assert restored.state == connection.state
@@ -105,5 +105,5 @@ def test_unknown_form_is_not_taken_for_a_connection() -> None:
     """A later version may store something else; then clients begin again."""
     stored = msgspec.msgpack.decode(encode_connection(SlidingConnection(1)))
 
-    assert decode_connection(msgspec.msgpack.encode([stored[0] + 1, *stored[1:]])) is None
-    assert decode_connection(b"garbage") is None
+    assert ConnectionDecoder().decode(msgspec.msgpack.encode([stored[0] + 1, *stored[1:]])) is None
+    assert ConnectionDecoder().decode(b"garbage") is None
