@@ -209,6 +209,10 @@ class RoomRegistry:
             versions = {room.room_nid: room.version for room in wanted}
             await events.load_of_rooms(versions, missing, self.local_server.clock)
 
+    async def get_states_ready(self, roots: Collection[bytes]) -> None:
+        """Have the roots of states in memory, read together."""
+        await self._storage.states.get_ready(roots)
+
     def cached_event(self, event_nid: int) -> StoredEvent | None:
         """A stored event, if it is in memory."""
         return self._storage.events.cached(event_nid)

@@ -129,6 +129,13 @@ class StateStore:
         """
         return self._written(run(set_entries(root, changes), self._in_memory))
 
+    async def get_ready(self, hashes: Collection[bytes]) -> None:
+        """Have nodes in memory, of those that are stored."""
+        _, missing = self._find(hashes)
+        if missing:
+            for name, node in (await self._db.run(state_nodes, missing)).items():
+                self._recent.put(name, node)
+
     async def fetch(self, hashes: Collection[bytes]) -> None:
         """Load nodes into the cache, for a caller that could not wait for them."""
         await self._loaded(hashes)

@@ -237,7 +237,9 @@ class Responses:
                 (new.setdefault(config, []) if is_new else known).append(nid)
         await self._rooms.load_many(known)
         for config, nids in new.items():
-            await self._preparation.prepare(draft.request_of(config), nids)
+            request = draft.request_of(config)
+            await self._preparation.prepare(request, nids)
+            await self._results.get_ready(request, nids)
 
     async def _candidates(self, draft: ResponseDraft) -> Sequence[int]:
         """The rooms, of those in scope, that may have something new."""

@@ -5,6 +5,7 @@ Spec: MSC4186
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -18,12 +19,14 @@ from homeserver.rooms.discovery.heroes import heroes
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import StateKey
+from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.streams.tokens import stream_token
 from homeserver.sync.rendering import render_for, render_state
 from homeserver.sync.sections.timelines import SharedTimelineSlice, TimelineSlice
 from homeserver.sync.sliding.bump_stamps import BumpStamps, bump_stamp_at, newest_bump
 from homeserver.sync.sliding.required_states import RequiredStates
 from homeserver.sync.sliding.room_reading import RoomReading, Sections
+from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.update import encode
 
 ALL_KEYS = (NAME_KEY, AVATAR_KEY)
@@ -43,6 +46,22 @@ class RoomResults:
         self._unread = sections.unread
         self._relations = sections.relations
         self._bump_stamps = bump_stamps
+
+    async def get_ready(self, request: SyncRequest, room_nids: Iterable[int]) -> None:
+        """Have in memory by which states it is decided what a user sees of rooms, read together."""
+        roots: set[bytes] = set()
+        for nid in room_nids:
+            room = self._rooms.loaded(nid)
+            own = None if room is None else room.member_events.get(request.user_id)
+            joined = None if own is None else self._rooms.cached_event(own)
+            if room is not None and joined is not None:
+                newest = islice(reversed(room.timeline), request.timeline_limit + 1)
+                roots.update(
+                    stored.state_before
+                    for stored in newest
+                    if stored.visible_since <= joined.log_position
+                )
+        await self._rooms.get_states_ready(roots - {EMPTY})
 
     async def invited(self, reading: RoomReading) -> RoomResult:
         """A room that the user is invited to, or knocks at."""
