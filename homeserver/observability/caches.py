@@ -24,10 +24,11 @@ def caches_and_tasks_of(server: object) -> tuple[list[LruCache[Any, Any]], list[
     """
     caches: list[LruCache[Any, Any]] = []
     tasks: list[PeriodicTask] = []
-    seen: dict[int, object] = {}
-    pending = [server]
+    seen: dict[int, Any] = {}
+    pending: list[Any] = [server]
     while pending:
         item = pending.pop()
+        kind: Any = type(item)
         if id(item) in seen:
             continue
         seen[id(item)] = item  # held, so that no other object gets the same id
@@ -38,17 +39,18 @@ def caches_and_tasks_of(server: object) -> tuple[list[LruCache[Any, Any]], list[
         elif isinstance(item, LruCache):
             if item.name:
                 caches.append(item)
-        elif _is_searched(type(item)):
+        elif _is_searched(kind):
             pending += attributes_of(item)
             if isinstance(item, PeriodicTask):
                 tasks.append(item)
     return caches, tasks
 
 
-def attributes_of(item: object) -> Iterator[object]:
+def attributes_of(item: Any) -> Iterator[Any]:
     """The values of an object's attributes, with or without slots."""
     yield from getattr(item, "__dict__", {}).values()
-    for name in _slots_of(type(item)):
+    kind: Any = type(item)
+    for name in _slots_of(kind):
         value = getattr(item, name, None)
         if value is not None:
             yield value
