@@ -85,7 +85,7 @@ class PresenceEdus:
             if isinstance(entry, PresenceChanged):
                 if self._rooms.local_server.is_local(entry.user_id):
                     self._publish(entry)
-            elif isinstance(entry, StateChanged) and self._tracker.enabled:
+            elif isinstance(entry, StateChanged) and entry.changes and self._tracker.enabled:
                 self._send_to_newcomers(entry)
 
     def _publish(self, entry: PresenceChanged) -> None:

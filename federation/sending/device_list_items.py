@@ -90,7 +90,7 @@ class DeviceListItems:
                     items.append(OwnListChanged(entry.position, _row(entry)))
             elif isinstance(entry, RoomUnPartialStated):
                 items.append(MembersKnown(entry.position, entry.room_nid))
-            elif isinstance(entry, StateChanged):
+            elif isinstance(entry, StateChanged) and entry.changes:
                 joins += [
                     _Join(entry.position, entry.room_nid, user_id)
                     for user_id, _, stored in entry.members()

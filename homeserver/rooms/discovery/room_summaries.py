@@ -160,10 +160,10 @@ class RoomSummaries:
 
 
 def _matters(entry: StateChanged) -> bool:
+    if entry.changes and any(key in entry.changes for key in _KEYS):
+        return True
     redacted = entry.redacts if isinstance(entry, EventAppended) else None
-    return any(key in entry.changes for key in _KEYS) or (
-        redacted is not None and (redacted.type, redacted.state_key) in _KEYS
-    )
+    return redacted is not None and (redacted.type, redacted.state_key) in _KEYS
 
 
 def _fields(contents: _Contents) -> dict[str, Any]:

@@ -172,7 +172,9 @@ class StickyEvents:
     def _end_of(self, stored: StoredEvent, position: int) -> int | None:
         """When an event that still sticks stops."""
         until_ms = may_stick_at(stored, position)
-        return until_ms if (until_ms or 0) > self._local_server.now_ms() else None
+        if until_ms is None or until_ms <= self._local_server.now_ms():
+            return None
+        return until_ms
 
     def _room(self, room_nid: int) -> RoomStickyEvents:
         self._rows_until_ms = self._local_server.now_ms() + MAX_DURATION_MS
