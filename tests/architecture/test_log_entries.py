@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import msgspec
+
 import appservices
 import federation
 import homeserver
@@ -42,6 +44,8 @@ NOT_APPENDED = {
         "a part of an item of a durable reader"
     ),
     "homeserver.rooms.history.timeline_source.TimelineEvent": "an item of a durable reader",
+    "homeserver.push.unread_counter.PushAction": "part of an unread count",
+    "homeserver.push.unread_counter.OwnEvent": "part of an unread count",
     "homeserver.push.pushers.push_items.PushItem": "an item of a durable reader",
     "homeserver.push.pushers.queued_push.QueuedPush": "in the queue of a pusher",
     "homeserver.search.indexed_events.IndexedEvent": "an item of a durable reader",
@@ -77,7 +81,7 @@ def test_log_entries_are_found() -> None:
 
 
 def log_entries() -> set[type]:
-    """The frozen dataclasses that begin with a position, as `LogEntry` requires."""
+    """The immutable classes that begin with a position, as `LogEntry` requires."""
     return {
         value
         for module in _modules()
@@ -87,6 +91,10 @@ def log_entries() -> set[type]:
 
 
 def _is_entry(value: Any) -> bool:
+    if issubclass(value, msgspec.Struct):
+        config = value.__struct_config__
+        is_wire_form = config.array_like
+        return config.frozen and not is_wire_form and value.__struct_fields__[:1] == ("position",)
     return (
         is_dataclass(value)
         and value.__dataclass_params__.frozen  # type: ignore[attr-defined]
