@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -47,29 +47,18 @@ SETTINGS = {
 
 def fresh_database() -> str:
     """The DSN of a new, migrated, empty database. Drop it with `drop_database`."""
-    cluster = _cluster()
-    name = f"test_{os.getpid()}_{secrets.token_hex(4)}"
-    with psycopg.connect(cluster, autocommit=True) as connection:
-        connection.execute(
-            f"CREATE DATABASE {name} TEMPLATE {_template()} STRATEGY file_copy".encode()
-        )
-    return make_conninfo(cluster, dbname=name)
+    return _create(f"TEMPLATE {_template()}")
 
 
 def empty_database() -> str:
     """The DSN of a new database without any table."""
-    cluster = _cluster()
-    name = f"test_{os.getpid()}_{secrets.token_hex(4)}"
-    with psycopg.connect(cluster, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy".encode())
-    return make_conninfo(cluster, dbname=name)
+    return _create("")
 
 
 def drop_database(dsn: str) -> None:
     """Drop a database that `fresh_database` made, even with open connections to it."""
     name = conninfo_to_dict(dsn)["dbname"]
-    with psycopg.connect(_cluster(), autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+    _administration().execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
 
 
 def stored_json(dsn: str) -> list[bytes]:
@@ -93,6 +82,20 @@ class DatabaseTestCase(TestCase):
     async def clean_up(self) -> None:
         """Close what uses the database; called before it is dropped."""
         await self.db.close()
+
+
+def _create(template: str) -> str:
+    name = f"test_{os.getpid()}_{secrets.token_hex(4)}"
+    _administration().execute(f"CREATE DATABASE {name} {template} STRATEGY file_copy".encode())
+    return make_conninfo(_cluster(), dbname=name)
+
+
+@functools.cache
+def _administration() -> psycopg.Connection[Any]:
+    """The connection on which this process creates and drops databases."""
+    connection = psycopg.connect(_cluster(), autocommit=True)
+    atexit.register(connection.close)
+    return connection
 
 
 def _directory() -> Path:
