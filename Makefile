@@ -11,7 +11,8 @@ BRIDGE := .venv-bridge
 BRIDGE_PACKAGES := tests/clients/bridges/bridge-packages.txt
 # The tests wait for databases, sockets and clocks for half of their time: more of them than cores run at once.
 WORKERS := $(shell $(PYTHON) -c "import os; print(max(3, os.cpu_count() or 1))")
-PYTEST_OPTIONS ?= -n $(WORKERS) --dist loadscope
+# In the order of tests/conftest.py.
+PYTEST_OPTIONS ?= -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
@@ -22,7 +23,9 @@ export PIP_ROOT_USER_ACTION = ignore
 run: $(VENV)/.installed
 	@exec $(BIN)/homeserver run
 
-test: lint types unit
+# What is wrong with types is shown among the dots of the tests.
+test: lint
+	@$(MAKE) --no-print-directory --jobs=2 types unit
 
 lint: $(VENV)/.installed-for-tests
 	$(BIN)/ruff check .
