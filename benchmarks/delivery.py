@@ -109,12 +109,17 @@ class Group:
         return count * len(self._readers) / elapsed, used / count
 
     def presence(self, count: int) -> tuple[float, float]:
-        """A user's presence changes `count` times: median seconds until all know, CPU seconds."""
-        user, pids = self.members[0], [self.population.server.pid]
-        path = f"{CLIENT}/presence/{quote(user.user_id)}/status"
+        """The members change their presence in turn: median seconds until all know, CPU seconds.
+
+        A user who changes it twice within a second would wait for the end of that.
+        """
+        pids = [self.population.server.pid]
         delays, cpu = [], cpu_seconds(pids)
         for _ in range(count):
-            body = {"presence": "online", "status_msg": f"{MARK.decode()} {next(CHANGES)}"}
+            change = next(CHANGES)
+            user = self.members[change % len(self.members)]
+            path = f"{CLIENT}/presence/{quote(user.user_id)}/status"
+            body = {"presence": "online", "status_msg": f"{MARK.decode()} {change}"}
             put = request("PUT", path, user.token, json.dumps(body).encode())
             delays.append(self.deliver(put))
         return statistics.median(delays), (cpu_seconds(pids) - cpu) / count

@@ -13,10 +13,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.deadlines import Deadlines
 from homeserver.concurrency.lru_cache import LruCache
+from homeserver.presence.flapping import flapping
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import OFFLINE, State
 from homeserver.protocol.errors import Unavailable
@@ -31,6 +33,7 @@ log = Logger()
 
 MAX_USERS = 50_000  # who are not offline; beyond it the least recently updated are evicted
 REMOTE_PRESENCE_TTL_SECONDS = 30 * 60.0
+RETRY_SECONDS = 5.0
 MAX_NEWCOMERS = 100  # members that join in one change; with more, this server has joined
 MAX_CACHED_UNKNOWN_USERS = 1_000
 NEGATIVE_CACHE_SECONDS = 60.0
@@ -49,6 +52,8 @@ class RemotePresence:
             "presence_of_unknown_users", MAX_CACHED_UNKNOWN_USERS
         )
         self._deadlines = Deadlines(clock, self._expire)
+        self._flapping = flapping(clock)
+        self._settling: dict[str, tuple[State, str | None, int]] = {}  # with the last activity, ms
 
     async def receive(
         self, user_id: str, state: State, status_msg: str | None, active_ago_ms: int | None
@@ -64,15 +69,40 @@ class RemotePresence:
             self._unknown_users.put(user_id, (self._clock.seconds(), update))
             return
         now = self._clock.seconds()
-        known = self._published.get(user_id)
         if state != OFFLINE:
             self._received_at[user_id] = now
             self._deadlines.set(user_id, now + REMOTE_PRESENCE_TTL_SECONDS)
-        before = (OFFLINE, None) if known is None else (known.state, known.status_msg)
-        if (state, status_msg) == before:
-            return
         active_ms = int(now * 1000) - active_ago_ms if active_ago_ms is not None else 0
-        await self._publish(user_id, rooms, state, status_msg, active_ms)
+        if user_id in self._settling:
+            self._settling[user_id] = state, status_msg, active_ms
+        elif self._is_new(user_id, state, status_msg):
+            due = self._flapping.next(user_id)
+            if due is None:
+                await self._publish(user_id, rooms, state, status_msg, active_ms)
+            else:
+                self._settling[user_id] = state, status_msg, active_ms
+                due.addCallback(lambda _: self._settle(user_id))
+
+    def _settle(self, user_id: str) -> None:
+        settling = Deferred.fromCoroutine(self._publish_settled(user_id))
+        settling.addErrback(_log_failure)
+
+    async def _publish_settled(self, user_id: str) -> None:
+        """Publish what the presence of a user is after it flapped."""
+        rooms = tuple(await self._user_rooms.joined(user_id))
+        try:
+            self._log.check_open()
+        except Unavailable:
+            self._clock.callLater(RETRY_SECONDS, self._settle, user_id)
+            return
+        state, status_msg, active_ms = self._settling.pop(user_id)
+        if rooms and self._is_new(user_id, state, status_msg):
+            await self._publish(user_id, rooms, state, status_msg, active_ms)
+
+    def _is_new(self, user_id: str, state: State, status_msg: str | None) -> bool:
+        known = self._published.get(user_id)
+        before = (OFFLINE, None) if known is None else (known.state, known.status_msg)
+        return (state, status_msg) != before
 
     def find(self, user_id: str) -> PresenceChanged | None:
         """The published presence of a user who is not offline."""
@@ -119,9 +149,7 @@ class RemotePresence:
         received_at, update = self._unknown_users.pop(user_id) or (0.0, None)
         if update is not None and self._clock.seconds() - received_at < NEGATIVE_CACHE_SECONDS:
             taking = Deferred.fromCoroutine(self.receive(user_id, *update))
-            taking.addErrback(
-                lambda failure: log.failure("could not publish remote presence", failure)
-            )
+            taking.addErrback(_log_failure)
 
     def _publish(
         self,
@@ -157,3 +185,7 @@ class RemotePresence:
             self._publish(user_id, change.rooms, OFFLINE, change.status_msg, change.last_active_ms)
         except Unavailable:
             self._deadlines.set(user_id, self._clock.seconds() + REMOTE_PRESENCE_TTL_SECONDS)
+
+
+def _log_failure(failure: Failure) -> None:
+    log.failure("could not publish remote presence", failure)

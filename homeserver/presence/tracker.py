@@ -15,14 +15,16 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.deadlines import Deadlines
+from homeserver.concurrency.deferreds import wait_for_completion
 from homeserver.concurrency.single_flight import SingleFlight
 from homeserver.config.settings import PresenceSettings
+from homeserver.presence.flapping import flapping
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import OFFLINE, State, Timeouts, UserPresence
 from homeserver.protocol.errors import Forbidden, InvalidParam, Unavailable
@@ -43,9 +45,12 @@ log = Logger()
 
 
 class TrackedUser:
-    """A user who is not offline. `published` is the last change that was published, or appended."""
+    """A user who is not offline. `published` is the last change that was published, or appended.
 
-    __slots__ = ("member", "presence", "published", "rooms", "user_id")
+    `settling` fires when a change that waits is published, since the user's presence flaps.
+    """
+
+    __slots__ = ("member", "presence", "published", "rooms", "settling", "user_id")
 
     def __init__(
         self,
@@ -60,6 +65,7 @@ class TrackedUser:
         self.rooms = tuple(rooms)
         self.presence = presence
         self.published = published
+        self.settling: Deferred[None] | None = None
 
     @property
     def last_active_ms(self) -> int:
@@ -89,6 +95,7 @@ class PresenceTracker:
         self._deadlines = Deadlines(clock, self._apply_timeout)
         self._users: dict[str, TrackedUser] = {}
         self._loads: SingleFlight[str, None] = SingleFlight()
+        self._flapping = flapping(clock)
 
     def __len__(self) -> int:
         return len(self._users)
@@ -128,7 +135,8 @@ class PresenceTracker:
     ) -> None:
         """Set the state of the caller's device, and the caller's status message or none.
 
-        Raises `Forbidden` for another user, `InvalidParam` for too long a message, `Unavailable`.
+        Returns once it is published. Raises `Forbidden` for another user, `InvalidParam` for too
+        long a message, `Unavailable`.
         """
         if user_id != caller.user_id:
             raise Forbidden("You can only set your own presence")
@@ -149,14 +157,17 @@ class PresenceTracker:
     ) -> None:
         """A device begins to sync; `set_presence` is its parameter, `None` where it sent none.
 
-        Each call needs one of `sync_ended` with the same arguments. Returns once it is published.
+        Each call needs one of `sync_ended` with the same arguments. Returns once it is published,
+        unless the user's presence flaps.
         """
         if not self.enabled or set_presence == OFFLINE:
             return
         try:
             user = self._users.get(user_id) or await self._user(user_id)
             if user.presence.begin_poll(device_id or "", set_presence, self._clock.seconds()):
-                await self._publish(user)
+                published = self._publish(user)
+                if user.settling is None:
+                    await published
         except Unavailable as error:
             log.warn(
                 "could not publish the presence of {user} yet: {error}", user=user_id, error=error
@@ -203,7 +214,7 @@ class PresenceTracker:
         elif room not in user.rooms:
             user.rooms = (*others, room)
             if user.published.state != OFFLINE:
-                self._append(user, user.published.state, (room,))
+                self._append(user, user.published.state, user.published.status_msg, (room,))
 
     async def _user(self, user_id: str) -> TrackedUser:
         # Another who waited for the same may have let the user go already.
@@ -239,14 +250,40 @@ class PresenceTracker:
 
         Raises `Unavailable` while nothing can be written; it is published later.
         """
+        if user.settling is not None:
+            self._set_deadline(user)
+            return wait_for_completion(user.settling)
+        change = self._change_of(user)
+        if change is not None:
+            self._check_open(user)
+            due = self._flapping.next(user.user_id)
+            if due is not None:
+                user.settling = due.addCallback(lambda _: self._settle(user))
+                return wait_for_completion(user.settling)
+        return self._publish_now(user, change)
+
+    def _settle(self, user: TrackedUser) -> Deferred[None]:
+        """Publish what the presence of a user is after it flapped."""
+        user.settling = None
+        change = self._change_of(user)
+        try:
+            if change is not None:
+                self._check_open(user)
+        except Unavailable:
+            return succeed(None)  # it is published later
+        return self._publish_now(user, change)
+
+    def _change_of(self, user: TrackedUser) -> State | None:
+        """The state of a user, if that or their status message differs from what is published."""
         state = user.presence.state(self._clock.seconds(), self._timeouts)
         self._set_deadline(user)
-        done: Deferred[None] = Deferred()
-        if (state, user.presence.status_msg) == (user.published.state, user.published.status_msg):
-            done.callback(None)
-        else:
-            self._check_open(user)
-            done = self._append(user, state, user.rooms)
+        known = user.published.state, user.published.status_msg
+        return None if (state, user.presence.status_msg) == known else state
+
+    def _publish_now(self, user: TrackedUser, change: State | None) -> Deferred[None]:
+        done = succeed(None)
+        if change is not None:
+            done = self._append(user, change, user.presence.status_msg, user.rooms)
         if not user.presence.has_devices:
             del self._users[user.user_id]
         return done
@@ -258,8 +295,10 @@ class PresenceTracker:
             self._deadlines.set(user.user_id, self._clock.seconds() + RETRY_SECONDS)
             raise
 
-    def _append(self, user: TrackedUser, state: State, rooms: tuple[int, ...]) -> Deferred[None]:
-        status_msg, last_active_ms = user.presence.status_msg, user.last_active_ms
+    def _append(
+        self, user: TrackedUser, state: State, status_msg: str | None, rooms: tuple[int, ...]
+    ) -> Deferred[None]:
+        last_active_ms = user.last_active_ms
         position = self._log.next_position()
         user.published = PresenceChanged(
             position, user.user_id, rooms, state, status_msg, last_active_ms

@@ -11,7 +11,7 @@ from homeserver.accounts.sessions.requester import Requester
 from homeserver.config.settings import PresenceSettings
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.presence_events import PresenceEvents
-from homeserver.presence.remote_presence import RemotePresence
+from homeserver.presence.remote_presence import RETRY_SECONDS, RemotePresence
 from homeserver.presence.tracker import PresenceTracker
 from homeserver.protocol.errors import Forbidden, InvalidParam, MatrixError, Unavailable
 from homeserver.rooms.ephemeral.receipts import Receipts
@@ -190,6 +190,7 @@ class PresenceTests(PresenceTestCase):
         self.assertEqual(await self.states_seen_by(self.alice), {"bob": "unavailable"})
         before = self.server.log.position
 
+        await self.pass_time(1)
         await self.server.say(self.bob, self.room_id, "back again")
         await self.server.log.flush()
 
@@ -202,6 +203,7 @@ class PresenceTests(PresenceTestCase):
         event_id = await self.server.say(self.alice, self.room_id, "hello?")
         await self.begin_sync(self.bob)
         await self.pass_time(301)
+        await self.pass_time(1)
 
         room = await self.server.core.registry.get(self.room_id)
         await receipts.move(room, self.bob.user_id, "m.read", event_id, None)
@@ -229,6 +231,7 @@ class PresenceTests(PresenceTestCase):
         await self.server.rooms.memberships.leave(self.bob, self.room_id)
         before = self.server.log.position
 
+        await self.pass_time(1)
         await self.put(self.bob, "unavailable", "somewhere else")
 
         self.assertEqual(await self.states_seen_by(self.alice, before), {})
@@ -360,6 +363,32 @@ class RemotePresenceTests(DatabaseTestCase):
 
         assert [(each.state, each.status_msg) for each in self.published] == [("online", "at sea")]
         assert self.published[0].last_active_ms == 1_700_000_000_000 - 1_000
+
+    async def test_last_of_several_changes_is_published(self) -> None:
+        """A user who flaps on another server is published as here; the EDU does not wait."""
+        for number in range(5):
+            await self.remote.receive(REMOTE, "online", str(number), None)
+        assert [change.status_msg for change in self.published] == ["0"]
+
+        self.clock.advance(1)
+        await self.server.log.flush()
+
+        assert [change.status_msg for change in self.published] == ["0", "4"]
+
+    async def test_last_change_survives_an_outage(self) -> None:
+        """While nothing can be written it waits."""
+        await self.remote.receive(REMOTE, "online", "1", None)
+        await self.remote.receive(REMOTE, "offline", None, None)
+        self.server.log._stuck = True
+        self.clock.advance(1)
+        assert [change.state for change in self.published] == ["online"]
+
+        self.server.log._stuck = False
+        self.clock.advance(RETRY_SECONDS)
+        await self.server.log.flush()
+
+        assert [change.state for change in self.published] == ["online", "offline"]
+        assert self.remote.find(REMOTE) is None
 
     async def test_remote_user_without_updates_goes_offline(self) -> None:
         """Users of a server that shut down do not stay online permanently."""
