@@ -24,13 +24,14 @@ def write_now(transport: Any, data: bytes) -> None:
     ordinary write.
     """
     if isinstance(transport, Connection) and _is_empty(transport):
-        written = transport.writeSomeData(data)
-        # If the connection is lost, the reactor notices it and notifies the protocol.
-        if isinstance(written, int):
-            if written < len(data):
-                transport.write(data[written:])
-            return
-    transport.write(data)
+        try:
+            written = transport.socket.send(data)
+        except OSError:
+            written = 0  # the socket is full, or the connection is lost, which the reactor notices
+        if written < len(data):
+            transport.write(data[written:])
+    else:
+        transport.write(data)
 
 
 def _is_empty(transport: Any) -> bool:

@@ -1,15 +1,29 @@
 """Shared room sections: new events as all members see them, if the room has no other news."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room import Room
 from homeserver.sync.sections.lazy_members import LazyMembers
 from homeserver.sync.sections.preparation import EphemeralEvents
 from homeserver.sync.sections.room_sections import shared_section, suits
 from homeserver.sync.sections.sticky_sections import StickySections
-from homeserver.sync.sections.timelines import Timelines
-from homeserver.sync.sync_request import SyncRequest
+from homeserver.sync.sections.timelines import SharedTimelineSlice, Timelines
+from homeserver.sync.sync_request import MAX_TIMELINE, SyncRequest
+
+MAX_AGE_SECONDS = 0.1  # the ages of the events are written into what is shared
+
+
+@dataclass(frozen=True, slots=True)
+class _RoomNews:
+    """What is new in a room for all members: `span` is the room and both ends."""
+
+    span: tuple[int, int, int]
+    room: Room
+    timeline: SharedTimelineSlice
+    expires: float  # of the clock
 
 
 class SharedSections:
@@ -30,6 +44,8 @@ class SharedSections:
         self._unread = unread
         self._sticky = sticky
         self._rooms = rooms
+        self._clock = rooms.local_server.clock
+        self._latest: _RoomNews | None = None  # most updates have the news of the update before
 
     def find(
         self, room_nid: int, request: SyncRequest, since: int, now: int
@@ -38,6 +54,25 @@ class SharedSections:
 
         The user has been a member since before `since`, and nothing of theirs alone has changed.
         """
+        span = room_nid, since, now
+        news = self._latest
+        if news is None or news.span != span or self._clock.seconds() >= news.expires:
+            news = self._latest = self._find_news(span)
+        if news is None:
+            return None
+        room, shared = news.room, news.timeline
+        if len(shared.events) > request.timeline_limit or not suits(request, shared):
+            return None
+        if request.lazy and self._lazy_members.unsent(request, room_nid, shared.senders, since):
+            return None
+        count = self._unread.cached(room, request.user_id)
+        if count is None or count.threads:
+            return None
+        return room.room_id, shared_section(request, shared, count)
+
+    def _find_news(self, span: tuple[int, int, int]) -> _RoomNews | None:
+        """The new events of a room, if they are all that is new in it for all of its members."""
+        room_nid, since, now = span
         room = self._rooms.loaded(room_nid)
         if (
             room is None
@@ -46,19 +81,11 @@ class SharedSections:
             or room.full_state_at > since
             or room.last_position <= since
             or room_nid in self._sticky.rooms
+            or any(source.may_have_changed(room_nid, since) for source in self._ephemeral)
         ):
             return None
-        shared = self._timelines.shared(room, since, now, request.timeline_limit)
-        if shared is None or not shared.events or not suits(request, shared):
+        shared = self._timelines.shared(room, since, now, MAX_TIMELINE)
+        if shared is None or not shared.events or shared.members_changed:
             return None
-        if shared.members_changed or (
-            request.lazy and self._lazy_members.unsent(request, room_nid, shared.senders, since)
-        ):
-            return None
-        for source in self._ephemeral:
-            if source.may_have_changed(room_nid, since):
-                return None
-        count = self._unread.cached(room, request.user_id)
-        if count is None or count.threads:
-            return None
-        return room.room_id, shared_section(request, shared, count)
+        expires = self._clock.seconds() + MAX_AGE_SECONDS
+        return _RoomNews(span, room, shared, expires)
