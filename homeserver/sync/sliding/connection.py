@@ -198,12 +198,15 @@ class SlidingConnection:
     @property
     def size(self) -> int:
         """Its bytes in memory, roughly."""
-        offered = 0 if self.offered is None else len(self.offered.rooms)
-        rooms = len(self.state.rooms) + offered
-        profiled = 0 if self.offered is None else len(self.offered.profiled)
-        users = len(self.state.profiled) + profiled
-        scope = self.state.settled if self.offered is None else self.offered.settled
-        places = 0 if scope is None else sum(map(len, scope.orders.values()))
+        state, offered = self.state, self.offered
+        rooms, users, scope = len(state.rooms), len(state.profiled), state.settled
+        if offered is not None:
+            rooms += len(offered.rooms)
+            users += len(offered.profiled)
+            scope = offered.settled
+        places = 0
+        if scope is not None and scope.orders:
+            places = sum(map(len, scope.orders.values()))
         return (
             BYTES
             + BYTES_OF_ROOM * rooms

@@ -98,7 +98,7 @@ class SlidingConnections:
             if request.caller.device_id is not None:
                 self._begun.add(request.device)
         else:
-            found = await self._find(request, key)
+            found = self._connections.get(key) or await self._find(request, key)
             if found is None or not found.acknowledge(pos):
                 raise UnknownPos("The connection is in another position; begin again without one")
             connection = found
@@ -164,7 +164,7 @@ class SlidingConnections:
                 self._evicted.pop(key)
 
     async def _find(self, request: SyncRequest, key: ConnectionKey) -> SlidingConnection | None:
-        found = self._connections.get(key) or self._evicted.pop(key)
+        found = self._evicted.pop(key)
         if found is None and request.caller.device_id is not None:
             stored = await self._db.run(find_connection, *key)
             found = None if stored is None else self._decoder.decode(stored)

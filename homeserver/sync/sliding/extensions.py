@@ -91,6 +91,14 @@ class Extensions:
             update.results.account_data_rooms[room_id] = [bytes(event) for event in events]
             update.is_new = True
 
+    def may_have_receipts(self, room_nid: int, since: int) -> bool:
+        """False if no receipt of a room changed above `since`; does not wait."""
+        return self._receipts.may_have_changed(room_nid, since)
+
+    def may_have_typing(self, room_nid: int, since: int) -> bool:
+        """The same of who types there."""
+        return self._typing.may_have_changed(room_nid, since)
+
     async def add_receipts(
         self,
         update: ExtensionUpdate,

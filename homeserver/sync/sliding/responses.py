@@ -149,9 +149,11 @@ class Responses:
         """
         state = connection.state
         point = await self._sync_points.take(reader.user_id, state.token)
-        data_changed = await self._lists_depend_on_new_data(reader, state, point)
         scope, entered = None, None
-        if not data_changed:
+        changed = point.changed
+        if changed is not None and (
+            USER_DATA not in changed or not await self._lists_depend_on_new_data(reader, state)
+        ):
             scope = self._scope_after(state.settled, request, state, point)
         if scope is None:
             point = await self._sync_points.take(reader.user_id, state.token, all_rooms=True)
@@ -175,11 +177,9 @@ class Responses:
             draft.direct = await self._filters.direct_nids(reader.user_id)
         return draft
 
-    async def _lists_depend_on_new_data(
-        self, reader: SyncRequest, state: ConnectionState, point: SyncPoint
-    ) -> bool:
+    async def _lists_depend_on_new_data(self, reader: SyncRequest, state: ConnectionState) -> bool:
         """Whether account data changed by which rooms are filtered."""
-        if state.token is None or point.changed is None or USER_DATA not in point.changed:
+        if state.token is None:
             return False
         return await self._filters.depend_on_data_since(
             reader.user_id, state.token.of_user(reader.user_id)
@@ -247,8 +247,9 @@ class Responses:
         if changed is None and state.token is not None:
             known = [nid for nid in scope if nid in state.rooms]
             changed = await self._active_rooms.with_ephemeral(known, state.token)
-        with_data = await self._rooms.find_room_nids(draft.extensions.account_data)
-        draft.with_data.update(with_data.values())
+        if draft.extensions.account_data:
+            with_data = await self._rooms.find_room_nids(draft.extensions.account_data)
+            draft.with_data.update(with_data.values())
         touched = draft.with_data.union(changed or ())
         direct, sent = draft.direct, state.rooms
         if draft.entered is not None:
@@ -298,7 +299,11 @@ class Responses:
         sent = draft.state.rooms.get(nid, NOTHING_SENT)
         since = draft.state.since(nid, sent.upto)
         live_since, now = draft.span.of_room(nid)
-        if since is not None and await self._has_to_begin(draft, room, place, config, since):
+        if (
+            since is not None
+            and since < max(place.position, room.full_state_at)
+            and await self._has_to_begin(draft, room, place, config, since)
+        ):
             since = None
         is_dm = sent.is_dm if draft.direct is None else nid in draft.direct
         return RoomReading(
@@ -320,15 +325,11 @@ class Responses:
         self, draft: ResponseDraft, room: Room, place: Membership, config: RoomConfig, since: int
     ) -> bool:
         """Whether the client has to replace what it has of a room."""
-        user_id = draft.reader.user_id
-        if place.membership != "join":
-            return place.position > since and not await was_joined(
-                self._rooms, room, user_id, place.event, since
-            )
-        if since < room.full_state_at and config.wants_all_members:
+        is_joined = place.membership == "join"
+        if is_joined and since < room.full_state_at and config.wants_all_members:
             return True
         return place.position > since and not await was_joined(
-            self._rooms, room, user_id, place.event, since
+            self._rooms, room, draft.reader.user_id, place.event, since
         )
 
     async def _add_extensions(
@@ -338,20 +339,24 @@ class Responses:
         room, state, sent = reading.room, draft.state, reading.sent
         update, nid = draft.extensions, reading.room.room_nid
         is_fresh = reading.since is None
+        extensions = self._extensions
         if scoped.receipts:
             since = None if is_fresh else state.since(nid, sent.receipts)
-            shown = _event_ids(draft.results.get(room.room_id))
-            await self._extensions.add_receipts(update, draft.reader, room, since, shown)
+            if since is None or extensions.may_have_receipts(nid, since):
+                shown = _event_ids(draft.results.get(room.room_id))
+                await extensions.add_receipts(update, draft.reader, room, since, shown)
         if scoped.typing:
             since = None if is_fresh else state.since(nid, sent.typing)
-            await self._extensions.add_typing(update, draft.reader, room, since)
+            if since is None or extensions.may_have_typing(nid, since):
+                await extensions.add_typing(update, draft.reader, room, since)
         if scoped.profiles:
             await self._profiles.add_room(draft, reading, scoped)
         if scoped.account_data:
             is_first = is_fresh or sent.account_data != LIVE
-            await self._extensions.add_room_data(
-                update, draft.reader, room.room_id, is_first=is_first
-            )
+            if is_first or update.account_data:
+                await extensions.add_room_data(
+                    update, draft.reader, room.room_id, is_first=is_first
+                )
 
     async def _add_device_data(self, draft: ResponseDraft) -> None:
         wanted, reader = draft.request.body.extensions, draft.reader

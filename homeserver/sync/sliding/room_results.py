@@ -139,8 +139,11 @@ class RoomResults:
             state = await self._states.lazy(
                 room, reading.request, shared.senders, since, reading.now, events
             )
-        _add_shown(reading, events)
-        count = await self._count(reading)
+        if reading.shown is not None:
+            _add_shown(reading, events)
+        count = NOTHING_UNREAD
+        if reading.has_counts:
+            count = self._unread.cached(room, reading.request.user_id) or await self._count(reading)
         num_live = _count_live(events, reading.live_since)
         key = count.notification, count.highlight, num_live, reading.has_counts, reading.lists
         result = shared.results.get(key)
