@@ -19,7 +19,8 @@ class LruCache(Generic[Key, Value]):
     Beyond it the least recently used are evicted, and passed to `on_evict` with their keys, except
     those that `is_pinned` and, of a cache with either function, the most recently used one, however
     large it is. A value is never `None`. A cache without a name is not shown in the metrics.
-    `is_in_bytes` says that the sizes are bytes of memory.
+    `is_in_bytes` says that the sizes are bytes of memory, `shares_values` that another cache has
+    the values, too, and counts their memory.
 
     `hits` and `misses` count the calls of `get`, `evictions` the evicted values. `peek` is `get`
     without counting, and without making the value the most recently used; a caller that finds out
@@ -40,6 +41,7 @@ class LruCache(Generic[Key, Value]):
         "misses",
         "name",
         "peek",
+        "shares_values",
         "touch",
     )
 
@@ -52,9 +54,11 @@ class LruCache(Generic[Key, Value]):
         is_pinned: Callable[[Value], bool] | None = None,
         on_evict: Callable[[Key, Value], object] | None = None,
         is_in_bytes: bool = False,
+        shares_values: bool = False,
     ) -> None:
         self.name = name
         self.is_in_bytes = is_in_bytes
+        self.shares_values = shares_values
         self.capacity = capacity
         self.hits = 0
         self.misses = 0

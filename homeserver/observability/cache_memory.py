@@ -22,7 +22,9 @@ ENTRY_BYTES = 200  # of the cache itself
 
 
 def memory_of(cache: LruCache[Any, Any]) -> int:
-    """About the bytes that a cache takes."""
+    """About the bytes that a cache takes, without values that another one counts."""
+    if cache.shares_values:
+        return len(cache) * ENTRY_BYTES
     if cache.is_in_bytes:
         return cache.size
     samples = list(islice(cache.items(), SAMPLES))
@@ -36,12 +38,14 @@ def _memory_of(values: object) -> int:
     seen: dict[int, object] = {}
     pending = deque([values])
     total = 0
+    leaves: list[int] = []  # sizes of what refers to nothing further
     while pending and len(seen) < MAX_OBJECTS:
         value = pending.popleft()
         if id(value) in seen:
             continue
         seen[id(value)] = value
-        total += getsizeof(value)
+        size = getsizeof(value)
+        total += size
         if isinstance(value, Mapping):
             pending.extend(value.keys())
             pending.extend(value.values())
@@ -51,5 +55,8 @@ def _memory_of(values: object) -> int:
             pending.extend(value.items())
         elif isinstance(value, msgspec.Struct) or type(value).__module__.startswith(PACKAGES):
             pending.extend(attributes_of(value))
-    # What was not reached has about the size of the rest.
-    return total * (len(seen) + len(pending)) // len(seen)
+        else:
+            leaves.append(size)
+    # What was not reached has about the size of the leaves: the large containers come first.
+    average = sum(leaves) // len(leaves) if leaves else total // len(seen)
+    return total + average * len(pending)

@@ -5,7 +5,9 @@ Only a server with a listener that has metrics imports this module: what it need
 Format: https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
+import resource
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -24,6 +26,7 @@ from homeserver.observability.metrics import Metrics
 from homeserver.version import VERSION
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+STATM = Path("/proc/self/statm")  # proc(5)
 CACHE_FIGURES: tuple[
     tuple[str, str, type[GaugeMetricFamily | CounterMetricFamily], Callable[[Any], float]], ...
 ] = (
@@ -56,11 +59,21 @@ CACHE_FIGURES: tuple[
 )
 
 
+def resident_bytes() -> int:
+    """The resident memory of this process; 0 where the system does not say (not Linux)."""
+    try:
+        pages = int(STATM.read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * resource.getpagesize()
+
+
 class Exposition(Collector):
     """The metrics of one server, as its registry collects them."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._bytes_at_start = resident_bytes()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         for process_wide in (ProcessCollector, PlatformCollector, GCCollector):
@@ -74,6 +87,11 @@ class Exposition(Collector):
         """Yield all metrics to the registry."""
         metrics = self._metrics
         yield InfoMetricFamily("homeserver", "The software.", value={"version": VERSION})
+        yield GaugeMetricFamily(
+            "homeserver_memory_at_start_bytes",
+            "Resident memory of the process when its parts had been made: mostly code.",
+            value=self._bytes_at_start,
+        )
         yield self._collect_requests()
         for name, text, values in (
             ("commit_seconds", "Duration of a group commit.", metrics.commit_seconds),

@@ -15,6 +15,7 @@ METRICS = b"""\
 homeserver_cache_bytes{cache="events"} 5.24288e+06
 homeserver_cache_bytes{cache="names"} 1048576.0
 homeserver_cache_size{cache="names"} 99.0
+homeserver_memory_at_start_bytes 9.43718400e+07
 process_resident_memory_bytes 1.048576e+08
 """
 
@@ -50,7 +51,8 @@ def test_the_largest_caches_of_a_running_server_are_named(port: int) -> None:
     (finding,) = check_memory(settings(port, "metrics"))
 
     assert str(finding) == (
-        "ok       memory: 100.0 MiB, of which about 6.0 MiB in caches: "
+        "ok       memory: 100.0 MiB: 90.0 MiB from the start, mostly code; since then 10.0 MiB, "
+        "of which about 6.0 MiB in caches: "
         "events 5.0 MiB, names 1.0 MiB"
     )
 

@@ -73,6 +73,14 @@ def test_each_cache_shows_its_figures() -> None:
     assert 'homeserver_cache_capacity{cache="events"} 5.0' in text
 
 
+def test_memory_at_the_start_is_shown() -> None:
+    """An operator sees what users have added to it."""
+    text = lines(Metrics())
+
+    (shown,) = (line for line in text if line.startswith("homeserver_memory_at_start_bytes"))
+    assert 1e6 < float(shown.split()[1]) < 1e10
+
+
 def test_two_servers_in_one_process_count_apart() -> None:
     """No registry is shared: figures of one server never show in another's."""
     one, other = Metrics(), Metrics()

@@ -13,6 +13,7 @@ TIMEOUT = 5.0  # seconds
 MAX_RESPONSE_BYTES = 4_194_304
 SHOWN = 5  # caches
 RESIDENT = re.compile(r"^process_resident_memory_bytes (\S+)$", re.MULTILINE)
+AT_START = re.compile(r"^homeserver_memory_at_start_bytes (\S+)$", re.MULTILINE)
 CACHE = re.compile(r'^homeserver_cache_bytes\{cache="(\w+)"\} (\S+)$', re.MULTILINE)
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - they are replaced
 
@@ -24,15 +25,26 @@ def check_memory(settings: Settings) -> Iterator[Finding]:
             metrics = _metrics(listener)
             resident = RESIDENT.search(metrics)
             if resident is not None:
-                yield ok("memory", _summary(float(resident[1]), CACHE.findall(metrics)))
+                at_start = AT_START.search(metrics)
+                yield ok(
+                    "memory",
+                    _summary(
+                        float(resident[1]),
+                        float(at_start[1]) if at_start is not None else 0.0,
+                        CACHE.findall(metrics),
+                    ),
+                )
                 return
 
 
-def _summary(resident: float, caches: list[tuple[str, str]]) -> str:
+def _summary(resident: float, at_start: float, caches: list[tuple[str, str]]) -> str:
     sizes = sorted(((float(size), name) for name, size in caches), reverse=True)
     largest = ", ".join(f"{name} {_mib(size)}" for size, name in sizes[:SHOWN])
     total = sum(size for size, _ in sizes)
-    return f"{_mib(resident)}, of which about {_mib(total)} in caches: {largest}"
+    return (
+        f"{_mib(resident)}: {_mib(at_start)} from the start, mostly code; since then "
+        f"{_mib(resident - at_start)}, of which about {_mib(total)} in caches: {largest}"
+    )
 
 
 def _mib(size: float) -> str:

@@ -196,7 +196,7 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     cached_events: Annotated[
         int,
         doc(
-            "Memory for events, as a number of events of 1.8 KB; fewer fit if they are larger.",
+            "Memory for events, as a number of events of 1.7 KB; fewer fit if they are larger.",
             unit="events",
             ge=1_000,
         ),

@@ -8,7 +8,8 @@ object of this process.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from weakref import WeakValueDictionary
+from typing import Self
+from weakref import ref
 
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import TimeSlice
@@ -23,12 +24,23 @@ from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import auth_edges, event_graph
 from homeserver.storage.rooms import events as storage
 
-EVENT_BYTES = 1_800  # of an event in memory, with what is kept of it beside its JSON
+EVENT_BYTES = 1_700  # of an event in memory, with what is kept of it beside its JSON
 DECODED_EVENTS = 1_000  # of the latest that were made or read
 LOAD_BATCH_SIZE = 400  # events: a few milliseconds
 
 
 _IdKey = str | tuple[str, str]
+
+
+class _EventReference(ref[StoredEvent]):
+    """A weak reference to an event, with the keys by which it is found. Tens of thousands exist."""
+
+    __slots__ = ("event_nid", "id_key")
+
+    # What refers to the event, and calls `on_end` after its end, is made by `ref.__new__`.
+    def __init__(self, event: StoredEvent, on_end: Callable[[Self], None]) -> None:
+        self.event_nid = event.event_nid
+        self.id_key = _id_key(event.event.room_id, event.event.event_id)
 
 
 class EventStore:
@@ -50,14 +62,15 @@ class EventStore:
             is_in_bytes=True,
         )
         self._decoded: deque[StoredEvent] = deque()
-        self._by_nid: WeakValueDictionary[int, StoredEvent] = WeakValueDictionary()
-        self._by_id: WeakValueDictionary[_IdKey, StoredEvent] = WeakValueDictionary()
+        self._by_nid: dict[int, _EventReference] = {}
+        self._by_id: dict[_IdKey, _EventReference] = {}
+        self._on_end = self._forget  # one object for all references
         self._reads = PendingReads()
 
     def cached(self, event_nid: int) -> StoredEvent | None:
         """The event, if it is in memory."""
         event = self.recent.get(event_nid)
-        return self._by_nid.get(event_nid) if event is None else event
+        return self._held(event_nid) if event is None else event
 
     def missing(self, event_nids: Iterable[int]) -> list[int]:
         """Those of the events that would have to be read, or nearly: some may be held elsewhere."""
@@ -74,17 +87,29 @@ class EventStore:
 
     def introduce(self, event: StoredEvent) -> None:
         """Make an event findable as long as another object holds it: it may never be stored."""
-        self._by_nid[event.event_nid] = event
-        self._by_id[_id_key(event.event.room_id, event.event.event_id)] = event
+        reference = _EventReference(event, self._on_end)
+        self._by_nid[reference.event_nid] = self._by_id[reference.id_key] = reference
 
     def disown(self, event: StoredEvent) -> None:
         """Make an event unfindable: it was not stored after all."""
         self._by_nid.pop(event.event_nid, None)
         self._by_id.pop(_id_key(event.event.room_id, event.event.event_id), None)
 
+    def _forget(self, reference: _EventReference) -> None:
+        """Remove the reference to an event that nobody holds, unless another one replaced it."""
+        if self._by_nid.get(reference.event_nid) is reference:
+            del self._by_nid[reference.event_nid]
+        if self._by_id.get(reference.id_key) is reference:
+            del self._by_id[reference.id_key]
+
+    def _held(self, event_nid: int) -> StoredEvent | None:
+        """The event, if anybody holds it."""
+        reference = self._by_nid.get(event_nid)
+        return None if reference is None else reference()
+
     def published(self, stored: StoredEvent) -> StoredEvent:
         """This process's object for the subject of a published log entry, as the entry has it."""
-        known = self._by_nid.get(stored.event_nid)
+        known = self._held(stored.event_nid)
         if known is stored:
             return stored
         self._reads.publish(stored.event_nid, lambda read: read.update(stored))
@@ -96,7 +121,7 @@ class EventStore:
 
     def of_entry(self, stored: StoredEvent) -> StoredEvent:
         """This process's object for an event that a published log entry refers to."""
-        known = self._by_nid.get(stored.event_nid)
+        known = self._held(stored.event_nid)
         if known is None:
             self.introduce(stored)
             return stored
@@ -118,12 +143,14 @@ class EventStore:
 
     def forget_room(self, room_id: str) -> None:
         """Forget the events of a room that was deleted."""
-        for stored in [each for each in self._by_nid.values() if each.event.room_id == room_id]:
-            self.recent.pop(stored.event_nid)
-            self.disown(stored)
+        for reference in list(self._by_nid.values()):
+            stored = reference()
+            if stored is not None and stored.event.room_id == room_id:
+                self.recent.pop(stored.event_nid)
+                self.disown(stored)
 
     def _change(self, event_nid: int, change: EventChange) -> None:
-        known = self._by_nid.get(event_nid)
+        known = self._held(event_nid)
         if known is not None:
             change(known)
         self._reads.publish(event_nid, change)
@@ -136,7 +163,8 @@ class EventStore:
         return event
 
     def _find(self, room_id: str, event_id: str) -> StoredEvent | None:
-        event = self._by_id.get(_id_key(room_id, event_id))
+        reference = self._by_id.get(_id_key(room_id, event_id))
+        event = None if reference is None else reference()
         return None if event is None or event.event.room_id != room_id else event
 
     async def load(self, version: RoomVersion, event_nids: Sequence[int]) -> dict[int, StoredEvent]:
@@ -185,7 +213,7 @@ class EventStore:
         found: list[tuple[int, Event, bool]] = []
         missing = []
         for event_nid in event_nids:
-            stored = self._by_nid.get(event_nid)
+            stored = self._held(event_nid)
             if stored is None:
                 missing.append(event_nid)
             else:
@@ -295,7 +323,7 @@ class EventStore:
         events = []
         for row in rows:
             # Another reader may have loaded it while this one waited: one object for each event.
-            event = self._by_nid.get(row.event)
+            event = self._held(row.event)
             if event is None:
                 event = _from_row(version_of(row.room), row)
                 for change in changes[row.event]:

@@ -43,7 +43,7 @@ class EventStatus:
 ACCEPTED = EventStatus()
 # Beyond this, more events in a row share a depth; tokens have no room for more.
 MAX_TOPOLOGICAL_DEPTH = 10**17
-EVENT_OVERHEAD = 1_100  # bytes of an event beside its JSON
+EVENT_OVERHEAD = 1_000  # bytes of an event beside its JSON
 REPLACED_OVERHEAD = 300  # of the one that it replaced
 
 

@@ -37,7 +37,7 @@ from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import events as events_storage
 
 MAX_STATE_ENTRIES = 400_000  # about 250 bytes each
-LONG_TIMELINES_BYTES = 16 * 2**20
+LONG_TIMELINES_BYTES = 10 * 2**20
 """Of the timelines of rooms that have more than `SHORT_TIMELINE` events in memory."""
 
 
@@ -77,6 +77,7 @@ class RoomRegistry:
             size_of=lambda _, room: room.timeline_bytes,
             on_evict=self._shorten_timeline,
             is_in_bytes=True,
+            shares_values=True,
         )
         self._retired: set[int] = set()  # rooms that were deleted since the start
         self._loads: SingleFlight[int, bool] = SingleFlight()

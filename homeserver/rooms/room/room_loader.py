@@ -119,10 +119,11 @@ class RoomLoader:
     ) -> LoadedRoom:
         extremities = tuple(room.timeline)[-1:]
         if head.extremities is not None:
+            event_ids = parse_extremities(head.extremities)
             found = await self._storage.events.find_many(
-                room.version, room.room_nid, room.room_id, parse_extremities(head.extremities)
+                room.version, room.room_nid, room.room_id, event_ids
             )
-            extremities = tuple(found.values())
+            extremities = tuple(found[each] for each in event_ids if each in found)
         if len(extremities) > 1:
             # It is not known which events in memory are on which branch.
             room.disordered_at = room.last_position

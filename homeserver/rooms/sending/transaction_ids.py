@@ -27,7 +27,8 @@ MAX_DEVICES = 5_000
 KEY_BYTES = 16
 
 # The event id by the digest of path and transaction id: clients choose these as long as they like.
-_Seen = LruCache[bytes, str]
+# Thousands of devices have hundreds: a dictionary takes half of the memory of a cache.
+_Seen = dict[bytes, str]
 
 
 class Transactions:
@@ -53,13 +54,17 @@ class Transactions:
         seen = await self._seen(user_id, device_id)
         key = transaction_key(transaction.path, transaction.txn_id)
         async with self._sending.hold((user_id, device_id, key)):
-            event_id = seen.peek(key)
-            return event_id or seen.put(key, (await make()).event.event_id)
+            event_id = seen.get(key)
+            if event_id is None:
+                event_id = seen[key] = (await make()).event.event_id
+                if len(seen) > MAX_CACHED_TRANSACTIONS:
+                    del seen[next(iter(seen))]
+            return event_id
 
     async def find(self, transaction: ClientTransaction) -> str | None:
         """The id of the event that this transaction made."""
         seen = await self._seen(transaction.user_id, transaction.device_id)
-        return seen.peek(transaction_key(transaction.path, transaction.txn_id))
+        return seen.get(transaction_key(transaction.path, transaction.txn_id))
 
     async def _seen(self, user_id: str, device_id: str) -> _Seen:
         device = (user_id, device_id)
@@ -74,10 +79,10 @@ class Transactions:
             transactions_of_device, member, device_id, MAX_CACHED_TRANSACTIONS
         )
         names = await self._names.names({nid for row in rows for nid in row[:2]})
-        loaded: _Seen = LruCache("", MAX_CACHED_TRANSACTIONS)  # one of thousands: without figures
+        loaded: _Seen = {}
         for room, type_nid, path, txn_id, event_id in reversed(rows):
             path = path or sending_path(names[room], names[type_nid])
-            loaded.put(transaction_key(path, txn_id), event_id)
+            loaded[transaction_key(path, txn_id)] = event_id
         return loaded
 
 

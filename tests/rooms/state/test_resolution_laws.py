@@ -27,7 +27,8 @@ from tests.rooms.support import RoomsTestCase
 
 def resolve_whole(replica: Replica, states: list[StateMap]) -> dict[StateKey, str]:
     """The resolution by its definition, of a replica that has everything in memory."""
-    stored = list(replica.stores.events._by_nid.values())
+    references = list(replica.stores.events._by_nid.values())
+    stored = [each for reference in references if (each := reference()) is not None]
     return resolve(
         replica.room.version,
         states,
