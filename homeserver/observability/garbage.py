@@ -35,8 +35,10 @@ class GarbageCollection:
         self._ticking = PeriodicTask(clock, TICK_SECONDS, self._tick, name="garbage collection")
 
     def start(self) -> None:
-        """Take over from Python. Existing objects, mostly code, are excluded permanently."""
-        gc.collect()
+        """Take over from Python. Existing objects, mostly code, are excluded permanently.
+
+        They are not collected before: hardly any is garbage, and the first requests would wait.
+        """
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD0, GC_THRESHOLD1, GC_THRESHOLD2)
         self._collected_at = self._clock.seconds()

@@ -36,10 +36,14 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
     thresholds = gc.get_threshold()
     process = Process(monkeypatch)
     GarbageCollection(process.clock).start()
-    process.collections = 0
     yield process
     gc.set_threshold(*thresholds)
     gc.unfreeze()
+
+
+def test_first_requests_do_not_wait_for_a_collection(process: Process) -> None:
+    """It begins when the server does, which has hardly any garbage then."""
+    assert process.collections == 0
 
 
 def test_busy_process_is_not_stopped(process: Process) -> None:

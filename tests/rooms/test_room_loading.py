@@ -1,5 +1,6 @@
 """Rooms that are loaded together, and what a room keeps in memory."""
 
+from itertools import product
 from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
@@ -119,3 +120,21 @@ class LongTimelineTests(RoomsTestCase):
 
         assert before + 5_000 < room.memory < before + 10_000
         assert self.rooms._loaded.size == room.memory
+
+
+class NewestEventsTests(RoomsTestCase):
+    async def test_newest_events_of_a_range_are_those_that_memory_has_for_sure(self) -> None:
+        """Where memory may begin too late there is no answer, and the database has it."""
+        room = await self.rooms.get(await self.create_room())
+        for number in range(5):
+            await self.say(room.room_id, f"message {number}")
+        room.shorten_timeline(6)
+        kept = [stored.position or 0 for stored in room.timeline]
+        ends = [0, room.timeline_from, *kept, kept[-1] + 1]
+
+        for since, upto, limit in product(ends, ends, range(1, 9)):
+            within = [each for each in kept if since < each <= upto][-limit:]
+            is_known = since >= room.timeline_from or len(within) == limit
+            events = room.newest_events(since, upto, limit)
+            found = None if events is None else [stored.position for stored in events]
+            assert found == (within if is_known else None), (since, upto, limit)

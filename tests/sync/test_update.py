@@ -40,6 +40,22 @@ def test_equal_updates_are_encoded_once() -> None:
     assert answers[0] == answers[1]
 
 
+def test_each_kind_of_section_has_its_place() -> None:
+    """An update may have rooms of every membership, or of some, and profiles beside them."""
+    rooms = {"!a:test": b'{"a":1}', "!b:test": b'{"b":2}'}
+    some = update_at(7, invited=rooms, left={"!c:test": b"{}"})
+    every = update_at(
+        7, {}, rooms, rooms, rooms, rooms, users={"@a:test": b"[]"}, users_name="users"
+    )
+
+    answers = [msgspec.json.decode(update.encode()) for update in (some, every)]
+
+    shown = {"!a:test": {"a": 1}, "!b:test": {"b": 2}}
+    assert answers[0]["rooms"] == {"invite": shown, "leave": {"!c:test": {}}}
+    assert answers[1]["rooms"] == dict.fromkeys(("join", "invite", "knock", "leave"), shown)
+    assert answers[1]["users"] == {"@a:test": []}
+
+
 def test_updates_that_differ_in_anything_are_not_mixed_up() -> None:
     """No client gets the update of another room, position or user."""
     cache: EncodedSections = {}

@@ -253,7 +253,7 @@ def _content_finder(names: list[str]) -> Callable[[Event], object]:
     def find(event: Event) -> object:
         value: object = event.content
         for name in names:
-            if not isinstance(value, Mapping):
+            if not isinstance(value, dict):
                 return _MISSING
             value = value.get(name, _MISSING)
         return value

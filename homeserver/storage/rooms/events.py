@@ -16,7 +16,7 @@ depth in the graph as this server knows it, whatever the event itself claims.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
@@ -204,17 +204,19 @@ async def events_by_number(db: Connection, events: Sequence[int]) -> list[EventR
             """,
             (list(events),),
         )
-        return [_unpacked(EventRow(*row)) for row in await cursor.fetchall()]
+        return [_event_row(row) for row in await cursor.fetchall()]
 
 
-def _unpacked(row: EventRow) -> EventRow:
-    """A row of the database with the JSON itself in place of its stored form."""
-    replaced, redaction = row.replaced_json, row.redaction_json
-    return row._replace(
-        json=unpack_json(row.json),
-        replaced_json=None if replaced is None else unpack_json(replaced),
-        redaction_json=None if redaction is None else unpack_json(redaction),
-    )
+_JSON = [place for place, name in enumerate(EventRow._fields) if name.endswith("json")]
+
+
+def _event_row(row: Sequence[Any]) -> EventRow:
+    """A row of the database, with the JSON itself in place of its stored form."""
+    values = [*row]
+    for place in _JSON:
+        if values[place] is not None:
+            values[place] = unpack_json(values[place])
+    return EventRow._make(values)
 
 
 async def bare_events(db: Connection, events: Sequence[int]) -> list[tuple[int, str, bytes, bool]]:

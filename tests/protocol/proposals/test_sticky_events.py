@@ -13,6 +13,7 @@ from homeserver.protocol.proposals.sticky_events import (
     STICKY_NAMES,
     is_valid_duration,
     sticky_duration,
+    sticky_duration_of,
     sticky_until,
 )
 from homeserver.protocol.room_versions import ROOM_VERSIONS, RoomVersion
@@ -92,6 +93,19 @@ def test_a_redacted_event_does_not_stick(version: RoomVersion, name: str, durati
 def test_what_is_malformed_does_not_stick(name: str, member: Any) -> None:
     """Clients do not get it either."""
     assert sticky_duration({name: member}) is None
+
+
+@given(versions, names, durations)
+def test_what_sticks_is_found_without_decoding_the_event(
+    version: RoomVersion, name: str, duration: int
+) -> None:
+    """Every event that is sent is looked at, and hardly any sticks."""
+    made = sticky(version, {"duration_ms": duration}, name)
+    similar = sticky(version, {"duration_ms": duration}, "not_" + name)
+
+    for event in (made, similar):
+        stored = Event.from_json(version, event.json, event.event_id)
+        assert sticky_duration_of(stored) == sticky_duration(event.pdu)
 
 
 @given(durations)
