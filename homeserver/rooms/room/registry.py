@@ -37,7 +37,7 @@ from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import events as events_storage
 
 MAX_STATE_ENTRIES = 400_000  # about 250 bytes each
-LONG_TIMELINES_BYTES = 10 * 2**20
+LONG_TIMELINES_BYTES = 16 * 2**20
 """Of the timelines of rooms that have more than `SHORT_TIMELINE` events in memory."""
 
 
