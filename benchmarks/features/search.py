@@ -9,6 +9,7 @@ import json
 import random
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
@@ -20,9 +21,9 @@ from benchmarks.load.loop import Loop, request
 from benchmarks.load.population import CLIENT, Account, Population, post
 from benchmarks.load.processes import cpu_seconds
 from homeserver.cli.running_postgres import find_running
-from homeserver.protocol.search.words import indexed_tokens
+from homeserver.protocol.search.signatures import text_numbers
+from homeserver.search.index_entries import IndexEntry, blocks_of
 from homeserver.storage.rooms.event_json import unpack_json
-from homeserver.storage.search.search_entries import words_vector
 from tests.support.process import ServerProcess, running_server
 
 MESSAGES = 1_000_000
@@ -41,7 +42,7 @@ SECONDS = 4.0
 ROUNDS = 6
 OVERRIDES = {"log": {"level": "WARN"}, "rate_limits": {"enabled": False}}
 NOTHING_INDEXED = {**OVERRIDES, "search": {"enabled": False}}
-COLUMNS = "event, room, sender, key, has_url, sent_at, words"
+COLUMNS = "room, first_event, last_event, first_at, last_at, signature, entries"
 EVENT_COLUMNS = "event, room, position, depth, type, sender, event_id, json, state_before"
 
 
@@ -156,24 +157,30 @@ def _fill(db: psycopg.Connection, messages: int) -> float:
     chance = random.Random(2)
     others = range(10_000_000, 10_000_000 + ROOMS - len(own))
     start = time.perf_counter()
-    db.execute("DROP INDEX search_entries_words")
     stored = []
+    entries = defaultdict(list)
     rare = max(messages // RARE_MESSAGES, 1)
-    with db.cursor().copy(f"COPY search_entries ({COLUMNS}) FROM STDIN") as copy:
-        for number, text in enumerate(itertools.islice(_texts(chance), messages)):
-            event, sent_at = FIRST_NUMBER + number, number * (YEAR // messages) + 1
-            words = text
-            if chance.random() < FREQUENT_SHARE:
-                words += f" {FREQUENT}"
-            if number % rare == 0:
-                words += f" {RARE}"
-            is_own = number % (ROOMS // OWN_ROOMS) == 0
-            template = own[number // (ROOMS // OWN_ROOMS) % len(own)]
-            room = template[0] if is_own else chance.choice(others)
-            vector = words_vector(indexed_tokens(words))
-            copy.write_row((event, room, template[2], 0, False, sent_at, vector))
-            if is_own:
-                stored.append((event, template, sent_at, words))
+    for number, text in enumerate(itertools.islice(_texts(chance), messages)):
+        event, sent_at = FIRST_NUMBER + number, number * (YEAR // messages) + 1
+        words = text
+        if chance.random() < FREQUENT_SHARE:
+            words += f" {FREQUENT}"
+        if number % rare == 0:
+            words += f" {RARE}"
+        is_own = number % (ROOMS // OWN_ROOMS) == 0
+        template = own[number // (ROOMS // OWN_ROOMS) % len(own)]
+        room = template[0] if is_own else chance.choice(others)
+        entry = IndexEntry(event, sent_at, template[2], 0, False, text_numbers(words))
+        entries[room].append(entry)
+        if is_own:
+            stored.append((event, template, sent_at, words))
+    rows = [block.row[1] for room, found in entries.items() for block in blocks_of(room, found)]
+    rows.sort(key=lambda row: bytes(row[2]))  # as rooms are active at the same time
+    with db.cursor().copy(f"COPY search_blocks ({COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy:
+        copy.set_types(["int4", "int8", "int8", "int8", "int8", "bytea", "bytea"])
+        for *numbers, signature, packed in rows:
+            values = [int.from_bytes(value, signed=True) for value in numbers]
+            copy.write_row((*values, signature, packed))
     with db.cursor().copy(f"COPY events ({EVENT_COLUMNS}) FROM STDIN") as copy:
         for event, (room, kind, sender, pdu, root), position, words in stored:
             content = {
@@ -184,7 +191,5 @@ def _fill(db: psycopg.Connection, messages: int) -> float:
             row = (event, room, position, 1, kind, sender, f"${event}", encoded, root)
             copy.write_row(row)
     with db.cursor() as cursor:
-        cursor.execute("SET maintenance_work_mem = '256MB'")
-        cursor.execute("CREATE INDEX search_entries_words ON search_entries USING gin (words)")
-        cursor.execute("VACUUM ANALYZE search_entries")
+        cursor.execute("VACUUM ANALYZE search_blocks")
     return time.perf_counter() - start

@@ -15,17 +15,16 @@ import msgspec
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.concurrency.clock import Clock
+from homeserver.concurrency.cooperative import build_cooperatively
+from homeserver.protocol.search.signatures import wanted_numbers
 from homeserver.search.found_events import FoundEvent, FoundEvents
+from homeserver.search.index_search import EntryQuery, IndexSearch, SearchEntry
+from homeserver.search.indexed_events import IndexSource
 from homeserver.search.room_scope import RoomScope
 from homeserver.search.search_request import FIRST, SearchRequest, SearchToken
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.names import Names
-from homeserver.storage.search.search_entries import (
-    EntryQuery,
-    SearchEntry,
-    find_entries,
-    newest_entry,
-)
+from homeserver.storage.search.stored_texts import newest_event
 from homeserver.streams.log import Log
 
 BLOCK = 300  # candidates that are ranked among each other
@@ -82,6 +81,8 @@ class EventSearch:
         names: Names,
         account_data: AccountData,
         scope: RoomScope,
+        index: IndexSearch,
+        source: IndexSource,
         found_events: FoundEvents,
     ) -> None:
         self._db = db
@@ -90,6 +91,8 @@ class EventSearch:
         self._names = names
         self._account_data = account_data
         self._scope = scope
+        self._index = index
+        self._source = source
         self._found_events = found_events
 
     async def page(self, caller: Requester, request: SearchRequest) -> SearchPage:
@@ -99,7 +102,7 @@ class EventSearch:
         ignored = await self._account_data.ignored_users(caller.user_id)
         token = request.token or SearchToken(
             by_rank=request.by_rank,
-            newest=await self._db.run(newest_entry),
+            newest=await self._db.run(newest_event),
             before=(self._log.position + 1, 0),
         )
         query = await self._query(caller.user_id, ignored, request, token)
@@ -122,13 +125,13 @@ class EventSearch:
         """Check a block of candidates; returns whether there are no more."""
         token = walk.token
         query = replace(walk.query, before=token.before, since=token.since)
-        found = await self._db.run(find_entries, query, BLOCK)
+        found = await self._index.find(query, BLOCK)
         entries = list(found.entries)
         if token.by_rank:
             if token.since == FIRST:
                 since = FIRST if found.is_all or not entries else entries[-1].place
                 token = msgspec.structs.replace(token, since=since, is_last=found.is_all)
-            entries = sorted(entries, key=_rank_order)
+            entries = await self._ranked(walk.request, entries)
             if token.after is not None:
                 after = _rank_order_of(*token.after)
                 entries = [entry for entry in entries if _rank_order(entry) > after]
@@ -144,6 +147,19 @@ class EventSearch:
                 token, before=token.since, since=FIRST, after=None, is_last=False
             )
         return is_last
+
+    async def _ranked(
+        self, request: SearchRequest, entries: Sequence[SearchEntry]
+    ) -> list[SearchEntry]:
+        """Those of the entries whose texts have the words, the best first."""
+        texts = await self._source.texts([entry.event for entry in entries])
+        ranked = (
+            replace(entry, rank=request.term.rank(texts[entry.event].text))
+            for entry in entries
+            if entry.event in texts
+        )
+        found = await build_cooperatively(self._clock, ranked)
+        return sorted((entry for entry in found if entry.rank), key=_rank_order)
 
     async def _check(self, walk: _Walk, token: SearchToken, entries: Sequence[SearchEntry]) -> None:
         """Check the next candidates, and note how far the walk has come."""
@@ -177,15 +193,15 @@ class EventSearch:
         if not rooms or (senders is not None and not senders):
             return None
         return EntryQuery(
-            words=list(request.term.index_tokens()),
+            numbers=wanted_numbers(request.term.index_tokens()),
             rooms=rooms,
-            keys=[key.value for key in request.wanted_keys],
+            keys=request.wanted_keys,
             newest=token.newest,
             before=token.before,
             since=token.since,
-            senders=None if senders is None else sorted(senders),
-            not_senders=[nids[each] for each in excluded if each in nids],
-            ignored=[nids[each] for each in ignored if each in nids],
+            senders=senders,
+            not_senders={nids[each] for each in excluded if each in nids},
+            ignored={nids[each] for each in ignored if each in nids},
             has_url=event_filter.contains_url,
         )
 

@@ -24,8 +24,8 @@ from homeserver.rooms.history.room_reader import ReadAccess, RoomReader
 from homeserver.rooms.history.visibility import Visibility, VisibleEvent
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
+from homeserver.search.index_search import SearchEntry
 from homeserver.search.search_request import SearchRequest
-from homeserver.storage.search.search_entries import SearchEntry
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,10 @@ from dataclasses import dataclass
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import AccountData
-from homeserver.concurrency.clock import Clock
-from homeserver.concurrency.deferreds import TimedOut, with_timeout
 from homeserver.concurrency.fair_slots import FairSlots, QueueFull
 from homeserver.protocol.errors import LimitExceeded, NotFound
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.search.event_search import EventSearch, SearchPage
-from homeserver.search.index_writer import Indexing
 from homeserver.search.result_context import ContextRequest, ResultContext, ResultContexts
 from homeserver.search.search_request import SearchRequest
 
@@ -24,7 +21,6 @@ SLOTS = 2  # searches at a time, of different users
 MAX_WAITING = 5  # searches of a user
 MAX_WAITING_IN_ALL = 200
 RETRY_AFTER_MS = 1_000
-INDEX_SECONDS = 1.0  # that a search waits for the newest messages to be in the index
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +37,10 @@ class Searches:
 
     def __init__(
         self,
-        clock: Clock,
-        indexing: Indexing,
         event_search: EventSearch,
         contexts: ResultContexts,
         account_data: AccountData,
     ) -> None:
-        self._clock = clock
-        self._indexing = indexing
         self._event_search = event_search
         self._contexts = contexts
         self._account_data = account_data
@@ -78,7 +70,6 @@ class Searches:
         context: ContextRequest | None,
         include_state: bool,
     ) -> SearchAnswer:
-        await self._index_newest()
         page = await self._event_search.page(caller, request)
         contexts: dict[int, ResultContext] = {}
         if context is not None:
@@ -92,10 +83,3 @@ class Searches:
         if include_state:
             states = await self._contexts.states(caller.user_id, page.results)
         return SearchAnswer(page, contexts, states)
-
-    async def _index_newest(self) -> None:
-        """Have what was sent before the search in the index, unless that takes too long."""
-        try:
-            await with_timeout(self._indexing.written(), INDEX_SECONDS, self._clock)
-        except TimedOut:
-            return

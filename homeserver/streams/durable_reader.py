@@ -64,7 +64,9 @@ class DurableReader(Generic[Item]):
     """One reader; `DurableReaders` makes, starts and stops it.
 
     `handle` gets one item after the other. If it starts work that ends later, `first_unfinished`
-    gives the position of the oldest item whose work has not ended, if there is one.
+    gives the position of the oldest item whose work has not ended, if there is one. If the result
+    of work is only in memory for a while, `first_unsaved` gives the position of the oldest item
+    that has to be handled again after a crash.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class DurableReader(Generic[Item]):
         clock: Clock,
         pauses: RetryPauses,
         first_unfinished: Callable[[], int | None],
+        first_unsaved: Callable[[], int | None],
     ) -> None:
         self.name = name
         self._source = source
@@ -86,6 +89,7 @@ class DurableReader(Generic[Item]):
         self._clock = clock
         self._pauses = pauses
         self._first_unfinished = first_unfinished
+        self._first_unsaved = first_unsaved
         self._handled = 0  # everything up to this position was passed to `handle`
         self._read = 0  # the entries up to this position are in the queue, or are handled
         self._queue: deque[Item] = deque()
@@ -161,12 +165,17 @@ class DurableReader(Generic[Item]):
     def unstored_row(self) -> list[Row]:
         """The row with the position, if it has to be stored."""
         now = self._clock.seconds()
-        position = self.position
-        self._mark(now, position)
+        self._mark(now, self.position)
+        position = self._saved_position()
         is_due = self._has_unstored or now - self._stored_at >= STORE_IDLE_SECONDS
         if not is_due or position <= self._stored:
             return []
         return [self._moved(position)]
+
+    def _saved_position(self) -> int:
+        """The position after which items are handled again after a crash."""
+        unsaved = self._first_unsaved()
+        return self.position if unsaved is None else min(self.position, unsaved - 1)
 
     def _mark(self, now: float, position: int) -> None:
         """Note how current the reader is: on a busy server it is never idle."""
@@ -180,7 +189,9 @@ class DurableReader(Generic[Item]):
 
     def _moved(self, position: int) -> Row:
         self._stored, self._stored_at = position, self._clock.seconds()
-        self._has_unstored = self._first_unfinished() is not None
+        self._has_unstored = (
+            self._first_unfinished() is not None or self._first_unsaved() is not None
+        )
         return MOVE_READER.row(self.name, position)
 
     def _fall_behind(self) -> None:
@@ -283,7 +294,7 @@ class DurableReader(Generic[Item]):
         """Note that everything up to a position was handled, together with its rows."""
         self._handled = handled
         if rows:
-            moved = self._moved(self.position)
+            moved = self._moved(self._saved_position())
             # Not awaited: the log writes what it has accepted, however long that takes.
             appended = self._log.append(ReaderMoved(self._log.next_position()), [*rows, moved])
             appended.addErrback(lambda _: None)

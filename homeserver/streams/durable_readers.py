@@ -40,6 +40,7 @@ class DurableReaders:
         source: ItemSource[Item],
         handle: Handle[Item],
         first_unfinished: Callable[[], int | None] = lambda: None,
+        first_unsaved: Callable[[], int | None] = lambda: None,
     ) -> DurableReader[Item]:
         """A new reader, subscribed to the log; see `DurableReader`."""
         reader = DurableReader(
@@ -51,6 +52,7 @@ class DurableReaders:
             self._clock,
             self._pauses,
             first_unfinished,
+            first_unsaved,
         )
         self._readers.append(reader)
         self._log.subscribe(reader.apply)

@@ -1,16 +1,20 @@
 """The server-side search: its index, and the endpoint."""
 
+from contextlib import suppress
 from typing import Any
 
 from homeserver.background_jobs.jobs import Jobs
 from homeserver.client_api.search.search import SearchApi
+from homeserver.concurrency.deferreds import TimedOut, with_timeout
 from homeserver.config.settings import Settings
 from homeserver.rooms.history.history import History
 from homeserver.search.event_search import EventSearch
 from homeserver.search.found_events import FoundEvents
 from homeserver.search.index_job import JOB, READER, IndexJob
-from homeserver.search.index_writer import Indexing, IndexWriter
+from homeserver.search.index_search import IndexSearch
+from homeserver.search.index_writer import IndexWriter
 from homeserver.search.indexed_events import IndexSource
+from homeserver.search.indexing import Indexing
 from homeserver.search.result_context import NoBackfill, ResultContexts
 from homeserver.search.room_scope import RoomScope
 from homeserver.search.searches import Searches
@@ -21,6 +25,8 @@ from homeserver.web.routes import Route
 from homeserver.wiring.accounts.account_core import AccountCore
 from homeserver.wiring.room_core import RoomCore
 from homeserver.wiring.rooms import RoomServices
+
+STOP_SECONDS = 2.0  # for what is not written when the server stops
 
 
 class Search:
@@ -38,16 +44,17 @@ class Search:
         room_core: RoomCore,
         rooms: RoomServices,
     ) -> None:
+        self._clock = reactor
         self._is_enabled = settings.search.enabled
-        self._writer = IndexWriter(db, reactor)
-        self._indexing = Indexing(self._writer, reactor)
+        self.writer = IndexWriter(db, reactor)
+        self.indexing = Indexing(self.writer, reactor)
         names, registry = room_core.names, room_core.registry
         account_data = account_core.account_data
-        source = IndexSource(db, names)
-        self._job = IndexJob(db, log, jobs, source, self._writer)
+        source = self.source = IndexSource(db, names, reactor)
+        self._job = IndexJob(db, jobs, source, self.writer)
         if self._is_enabled:
-            indexing = self._indexing
-            readers.add(READER, source, indexing.handle, indexing.first_unfinished)
+            indexing = self.indexing
+            readers.add(READER, source, indexing.handle, first_unsaved=indexing.first_unsaved)
             jobs.add_idempotent_kind(JOB, self._job.step)
         history = History(db, registry, rooms.reader, room_core.visibility, NoBackfill())
         event_search = EventSearch(
@@ -57,10 +64,12 @@ class Search:
             names,
             account_data,
             RoomScope(names, registry, room_core.user_rooms),
+            IndexSearch(db, names, self.indexing),
+            source,
             FoundEvents(registry, rooms.reader, room_core.visibility, rooms.relations),
         )
         contexts = ResultContexts(registry, rooms.reader, history, rooms.relations)
-        searches = Searches(reactor, self._indexing, event_search, contexts, account_data)
+        searches = Searches(event_search, contexts, account_data)
         self._api = SearchApi(searches, room_core.local_server)
 
     async def load(self) -> None:
@@ -69,9 +78,11 @@ class Search:
             await self._job.create_if_new()
 
     async def stop(self) -> None:
-        """Stop writing the index, before the readers stop, which may wait for it."""
-        self._writer.stop()
-        await self._indexing.stop()
+        """Write what waits, unless that takes too long, and stop writing the index."""
+        with suppress(TimedOut):
+            await with_timeout(self.indexing.written(), STOP_SECONDS, self._clock)
+        self.writer.stop()
+        await self.indexing.stop()
 
     def routes(self) -> list[Route]:
         """The area's part of the client API."""

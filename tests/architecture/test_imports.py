@@ -47,7 +47,7 @@ READS_FOREIGN_TABLES = {
     "homeserver/storage/push/unread_rooms.py",
     "homeserver/storage/search/stored_texts.py",
     # An event enters the search index only if it is still there.
-    "homeserver/storage/search/search_entries.py",
+    "homeserver/storage/search/search_blocks.py",
     # Whose profiles changed is asked for a user, of those who share a room.
     "homeserver/storage/accounts/profiles.py",
     # What belongs to a device is stored only if the device exists.
@@ -219,6 +219,7 @@ MAY_BE_SKIPPED = {
     "insert_to_device_transaction": "the key is all that matters",
     "insert_to_device_received": "the key is all that matters",
     "insert_retention_room": "the key is all that there is",
+    "insert_search_removal": "the key is all that there is",
     "insert_timeline_gap": "the key is all that there is",
     "insert_unsent_invite": "the key names the invite, and what it is does not change",
     "insert_room": "the first version of a room is right; a join with another one is refused",

@@ -24,6 +24,7 @@ OLDEST_VERSION = 130_000  # in PostgreSQL's encoding: 13.0
 CLOCK_TOLERANCE = 2.0  # seconds
 STUCK_MS = 3_600_000  # after which a job without a step is stuck
 MANY_EVENTS = 1_000  # that a reader may be behind without a warning
+MANY_UNSAVED = {"search_index": 20_000}  # for readers that collect them in memory
 
 
 def check_database(
@@ -169,7 +170,7 @@ def _check_partial_rooms(connection: psycopg.Connection[Any]) -> Iterator[Findin
 
 def _check_readers(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
     for reader, events in events_behind(connection):
-        if events > MANY_EVENTS:
+        if events > MANY_UNSAVED.get(reader, MANY_EVENTS):
             count = f"{events}{' or more' if events == MAX_COUNTED else ''} events"
             yield warning(
                 f"reader {reader}",

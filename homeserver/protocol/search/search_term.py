@@ -7,7 +7,9 @@ begins and ends in the text.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3search
 """
 
+from collections import Counter
 from collections.abc import Iterator
+from math import log
 from typing import Final
 
 from homeserver.protocol.search.words import (
@@ -22,6 +24,7 @@ from homeserver.protocol.search.words import (
 MAX_TERM: Final = 1_024  # characters that count
 MAX_RUNS: Final = 16  # words that count
 MAX_RUN: Final = 24  # characters of a run without spaces that count
+MAX_COUNTED: Final = 16  # places of a word in a text
 MIN_PREFIX: Final = 3  # characters of a last word that may be the beginning of another
 
 
@@ -66,6 +69,26 @@ class SearchTerm:
             else run.text in words or (run.text == self._prefix and _has_prefix(words, run.text))
             for run in self._runs
         )
+
+    def rank(self, text: str) -> float:
+        """How well a text is found: by how often it has the words, and how short it is.
+
+        It is 0 for a text that is not found.
+        """
+        if not self.matches(text):
+            return 0.0
+        text = normalised(text)
+        words = Counter(tokens(text))
+        rank = 0.0
+        for run in self._runs:
+            if run.is_unspaced:
+                count = text.count(run.text)
+            elif run.text == self._prefix:
+                count = sum(words[word] for word in words if word.startswith(run.text))
+            else:
+                count = words[run.text]
+            rank += 2.0 - 0.5 ** (min(count, MAX_COUNTED) - 1)
+        return rank / (1 + log(1 + words.total()))
 
     def highlights(self, text: str) -> Iterator[str]:
         """The words of a text that are found in it, as it has them."""

@@ -23,7 +23,7 @@ from homeserver.storage.database.batch import Row
 from homeserver.storage.retention.expiring_events import DELETE_EXPIRING_EVENT
 from homeserver.storage.rooms.events import DELETE_CONTENT, REMOVE_FROM_TIMELINE
 from homeserver.storage.rooms.relations import DELETE_RELATION
-from homeserver.storage.search.search_entries import DELETE_ENTRY
+from homeserver.storage.search.search_blocks import INSERT_REMOVAL
 from homeserver.streams.log import Log
 
 
@@ -79,7 +79,7 @@ class EventPurge:
         for event in events:
             rows.append(DELETE_CONTENT.row(event.event_nid, event.json))
             rows.append(DELETE_EXPIRING_EVENT.row(event.event_nid))
-            rows.append(DELETE_ENTRY.row(event.event_nid))
+            rows.append(INSERT_REMOVAL.row(event.event_nid))
             if event.has_relation:
                 rows.append(DELETE_RELATION.row(event.event_nid))
             if from_timeline:

@@ -21,6 +21,7 @@ BY_ROOM: Final = (
     "partial_rooms",
     "receipts",
     "retention_rooms",
+    "search_blocks",
     "sticky_events",
     "thread_subscriptions",
     "timeline_gaps",
@@ -30,7 +31,7 @@ BY_ROOM: Final = (
 BY_SCOPE: Final = ("user_directory_entries", "user_directory_keys")
 BY_ROOM_ID: Final = ("account_data", "delayed_events")
 # Deleted together with the events that they are made of.
-BY_EVENT: Final = {"relations": "child", "auth_edges": "event", "search_entries": "event"}
+BY_EVENT: Final = {"relations": "child", "auth_edges": "event", "search_removals": "event"}
 
 
 async def delete_known_room(db: Connection, room: int) -> None:

@@ -42,6 +42,14 @@ async def has_events(db: Connection) -> bool:
     return row is not None and row[0]
 
 
+async def newest_event(db: Connection) -> int:
+    """The greatest number of an event."""
+    cursor = await db.execute("SELECT COALESCE(max(event), 0) FROM events")
+    row = await cursor.fetchone()
+    assert row is not None, "an aggregate has a row"
+    return int(row[0])
+
+
 async def texts_end(db: Connection, after: int, upto: int, limit: int) -> int:
     """The position up to which there are `limit` events after a position; `upto` if fewer."""
     cursor = await db.execute(
@@ -92,6 +100,57 @@ async def texts_between(
             {"after": after, "upto": upto, "types": list(types)},
         )
         return await cursor.fetchall()
+
+
+async def texts_of_room(
+    db: Connection, room: int, after: int, types: Sequence[int], limit: int
+) -> list[StoredText]:
+    """The events of these types of a room's timeline with position > after, in that order."""
+    async with db.cursor(row_factory=kwargs_row(_stored_text), binary=True) as cursor:
+        await cursor.execute(
+            """
+            SELECT CASE WHEN position > 0 THEN position ELSE COALESCE(stored_at, event) END
+                     AS logged_at,
+                   position, room, event, type, state_key, json,
+                   redacted_by IS NOT NULL AS is_redacted
+              FROM events
+             WHERE room = %s AND position > %s AND type = ANY(%s)
+             ORDER BY position
+             LIMIT %s
+            """,
+            (room, after, list(types), limit),
+        )
+        return await cursor.fetchall()
+
+
+async def texts_of(db: Connection, events: Sequence[int], types: Sequence[int]) -> list[StoredText]:
+    """Those of the events that are of these types, and not redacted."""
+    async with db.cursor(row_factory=kwargs_row(_stored_text), binary=True) as cursor:
+        await cursor.execute(
+            """
+            SELECT event AS logged_at, COALESCE(position, 0) AS position, room, event, type,
+                   state_key, json, false AS is_redacted
+              FROM events
+             WHERE event = ANY(%s) AND type = ANY(%s) AND redacted_by IS NULL
+            """,
+            (list(events), list(types)),
+        )
+        return await cursor.fetchall()
+
+
+async def next_room(db: Connection, after: int) -> int | None:
+    """The room with the next higher number that has a timeline."""
+    cursor = await db.execute(
+        """
+        SELECT room FROM events
+         WHERE room > %s AND position IS NOT NULL
+         ORDER BY room, position
+         LIMIT 1
+        """,
+        (after,),
+    )
+    row = await cursor.fetchone()
+    return None if row is None else row[0]
 
 
 def _stored_text(*, json: bytes, **columns: Any) -> StoredText:

@@ -5,10 +5,15 @@ from urllib.parse import quote
 
 import psycopg
 
+from homeserver.protocol.search.searchable import SearchKey
+from homeserver.protocol.search.signatures import signature_places, text_numbers, wanted_numbers
 from homeserver.search import index_job, indexed_events
+from homeserver.search.indexing import Indexing
 from homeserver.storage.database.background_jobs import insert_job
+from homeserver.streams.positions import MAX_POSITION
 from tests.api.search.search_test_case import SearchTestCase, ids
 from tests.appservices.support import AppserviceTestCase, registration
+from tests.search.stored_index import stored_entries
 from tests.support.organisations import FederationTestCase
 from tests.support.reactor import until
 
@@ -26,6 +31,10 @@ class IndexTests(SearchTestCase):
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
+    @property
+    def indexing(self) -> Indexing:
+        return self.server.parts.search.indexing
+
     async def until_indexed(self) -> None:
         """Wait until no background job is left."""
         unfinished = "SELECT count(*) FROM background_jobs WHERE state IN ('waiting', 'running')"
@@ -34,12 +43,11 @@ class IndexTests(SearchTestCase):
     async def test_a_database_from_before_is_indexed(self) -> None:
         """After the upgrade of a server its users find what was said before."""
         self.patch(indexed_events, "PAGE_EVENTS", 7)
-        self.patch(index_job, "PAGE_EVENTS", 7)
         sent = [await self.alice.say(self.room, f"needle {number}") for number in range(20)]
         await self.alice.redact(self.room, sent[3])
         topic = await self.alice.set_state(self.room, "m.room.topic", {"topic": "needles"})
         await self.stop_server()
-        self.execute("DELETE FROM search_entries")
+        self.execute("DELETE FROM search_blocks")
         self.execute("DELETE FROM reader_positions WHERE reader = 'search_index'")
 
         await self.start_server()
@@ -52,20 +60,60 @@ class IndexTests(SearchTestCase):
 
     async def test_the_index_is_rebuilt(self) -> None:
         """An operator renews the index of a running server; search goes on meanwhile."""
-        kept = await self.alice.say(self.room, "needle one")
-        lost = await self.alice.say(self.room, "needle two")
-        wrong = await self.alice.say(self.room, "needle three")
-        await self.found(self.alice, "needle")
-        nid = f"(SELECT event FROM events WHERE event_id = '{lost}')"
-        self.execute(f"DELETE FROM search_entries WHERE event = {nid}")
-        nid = f"(SELECT event FROM events WHERE event_id = '{wrong}')"
-        self.execute(f"UPDATE search_entries SET words = 'hay' WHERE event = {nid}")
-        self.assertEqual(await self.found(self.alice, "needle"), [kept])
+        old = [await self.alice.say(self.room, f"needle {number}") for number in range(3)]
+        await self.indexing.written()
+        before = stored_entries(self.dsn)
+        self.execute("DELETE FROM search_blocks")
+        new = await self.alice.say(self.room, "needle")
+        self.assertEqual(await self.found(self.alice, "needle"), [new])
 
-        await self.server.parts.db.run(insert_job, index_job.JOB, {}, 0)
-        await self.until_indexed()
+        for _ in range(2):
+            await self.server.parts.db.run(insert_job, index_job.JOB, {}, 0)
+            await self.until_indexed()
+            await self.indexing.written()
 
-        self.assertEqual(set(await self.found(self.alice, "needle")), {kept, lost, wrong})
+            self.assertEqual(set(await self.found(self.alice, "needle")), {*old, new})
+            entries = stored_entries(self.dsn)
+            self.assertEqual(len(entries), len(before) + 1)
+            self.assertLess(set(before), set(entries))
+
+    async def test_an_event_that_is_indexed_again(self) -> None:
+        """What is handled again after a crash is in the index once."""
+        sent = [await self.alice.say(self.room, f"needle {number}") for number in range(3)]
+        await self.indexing.written()
+        before = stored_entries(self.dsn)
+        items = (await self.server.parts.search.source.load(0, MAX_POSITION)).items
+
+        for part in (items[-1:], items, items[:-2]):
+            await self.server.parts.search.writer.write(part)
+            self.assertEqual(set(stored_entries(self.dsn)), set(before))
+            self.assertEqual(len(stored_entries(self.dsn)), len(before))
+
+        self.assertEqual(set(await self.found(self.alice, "needle")), set(sent))
+
+    async def test_a_redaction_leaves_nothing(self) -> None:
+        """Of a redacted message no word can be guessed from the index, others are still found."""
+        sent = [await self.alice.say(self.room, f"needle hay{number}") for number in range(3)]
+        await self.indexing.written()
+
+        await self.alice.redact(self.room, sent[1])
+        await self.indexing.written()
+
+        kept = [text_numbers(f"needle hay{number}") for number in (0, 2)]
+        entries = [entry for entry in stored_entries(self.dsn) if entry.key == SearchKey.BODY]
+        self.assertEqual([sorted(each.numbers) for each in entries], [*map(sorted, kept)])
+        self.assertNotIn(True, await self.may_have("hay1"))
+        self.assertIn(True, await self.may_have("hay2"))
+        self.assertEqual(set(await self.found(self.alice, "needle")), {sent[0], sent[2]})
+
+    async def may_have(self, word: str) -> list[bool]:
+        """Of each block, whether it seems to have a word."""
+        places = list(signature_places(wanted_numbers([(word, False)])))
+        signatures = [row[0] for row in self.execute("SELECT signature FROM search_blocks")]
+        return [
+            all(bits[place // 8 % len(bits)] >> place % 8 & 1 for place in places)
+            for bits in signatures
+        ]
 
     async def test_what_is_sent_while_search_is_disabled(self) -> None:
         """A server that had no index for a while adds what is missing, and only that."""
@@ -84,7 +132,9 @@ class IndexTests(SearchTestCase):
 
         while not await is_complete():
             pass
-        self.assertEqual(self.execute("SELECT count(*) FROM search_entries WHERE key = 0"), [(1,)])
+        await self.indexing.written()
+        messages = [entry for entry in stored_entries(self.dsn) if entry.key == SearchKey.BODY]
+        self.assertEqual(len(messages), 1)
 
     async def test_a_message_that_postgresql_would_refuse(self) -> None:
         """No text keeps the index from those that follow it."""

@@ -5,15 +5,10 @@ from typing import Any
 import psycopg
 from twisted.internet.defer import Deferred, DeferredList
 
-from homeserver.search import event_search, searches
-from homeserver.storage.search import search_entries
+from homeserver.search import searches
+from homeserver.storage.search import search_blocks
 from tests.api.search.search_test_case import SearchTestCase, ids
 from tests.support.refused import Refused
-
-
-async def newest_of_all(_: Any) -> int:
-    """A number above those of all events."""
-    return 1 << 40
 
 
 class LimitTests(SearchTestCase):
@@ -42,11 +37,11 @@ class LimitTests(SearchTestCase):
         """A client gets what was found in time, which may be nothing, and no error."""
         await self.alice.say(self.room, "needle")
         self.assertEqual(len(await self.found(self.alice, "needle")), 1)
+        await self.server.parts.search.indexing.written()
         with psycopg.connect(self.dsn) as connection:
             # Each statement of a search waits until the lock is released.
-            connection.execute("LOCK TABLE search_entries")
-            self.patch(search_entries, "TIMEOUT_MS", 50)
-            self.patch(event_search, "newest_entry", newest_of_all)
+            connection.execute("LOCK TABLE search_blocks")
+            self.patch(search_blocks, "TIMEOUT_MS", 50)
 
             page = await self.search(self.alice, "needle")
 

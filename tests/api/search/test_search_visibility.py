@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import psycopg
-
 from tests.api.search.search_test_case import SearchTestCase
+from tests.search.stored_index import stored_entries
 from tests.support.actors import Actor
 
 VISIBILITY = "m.room.history_visibility"
@@ -183,7 +182,5 @@ class VisibilityTests(SearchTestCase):
 
     async def entries(self) -> int:
         """The number of messages in the index."""
-        with psycopg.connect(self.dsn) as connection:
-            row = connection.execute("SELECT count(*) FROM search_entries WHERE key = 0").fetchone()
-        assert row is not None
-        return int(row[0])
+        await self.server.parts.search.indexing.written()
+        return sum(entry.key == 0 for entry in stored_entries(self.dsn))
