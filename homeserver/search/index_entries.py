@@ -10,6 +10,7 @@ In a block each entry is a head and its numbers, two bytes each, in the order of
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from homeserver.protocol.search.signatures import signature, unpack_numbers
 from homeserver.storage.database.batch import Row
@@ -21,8 +22,7 @@ HEAD = struct.Struct("<qqiBH")  # event, sent_at, sender, key and flags, number 
 HAS_URL = 0x80
 
 
-@dataclass(frozen=True, slots=True)
-class IndexEntry:
+class IndexEntry(NamedTuple):
     """An event in the index. `sent_at` sorts it among those of all rooms; `numbers` are packed."""
 
     event: int

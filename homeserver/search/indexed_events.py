@@ -7,7 +7,7 @@ own: what it redacts is taken out of the index. So is what the database has with
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -43,8 +43,7 @@ _SHIFT_MS = 1000 << SLOT_BITS  # units of a position in a millisecond
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-@dataclass(frozen=True, slots=True)
-class IndexedEvent:
+class IndexedEvent(NamedTuple):
     """An event that can be found by its text. `sent_at` sorts it among those of all rooms.
 
     `numbers` stand for the words of its text, `size` is that of its JSON, in bytes.

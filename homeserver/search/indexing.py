@@ -7,7 +7,7 @@ nothing. Redacted and purged events leave the index within seconds.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -35,6 +35,7 @@ class Indexing:
         self._new_bytes = 0
         self._removed: dict[int, RemovedEvent] = {}
         self._being_written: Sequence[IndexItem] = ()
+        self._first_being_written = 0
         self._is_writing = False
         self._listeners: list[Deferred[None]] = []
         self._collecting = _Alarm(clock, COLLECT_SECONDS, self._write_all)
@@ -43,14 +44,18 @@ class Indexing:
 
     def handle(self, item: IndexItem) -> Awaitable[None] | None:
         """Take an item; if too many wait, an awaitable that ends when they are written."""
-        former = self._new.pop(item.event_nid, None)
+        former = self._new.get(item.event_nid)
         if former is not None:
             self._new_bytes -= len(former.numbers)
         if isinstance(item, RemovedEvent):
-            self._removed[item.event_nid] = item
+            self._new.pop(item.event_nid, None)
+            self._removed.setdefault(item.event_nid, item)
             self._removing.set()
         else:
-            self._new[item.event_nid] = item
+            # After a crash it is read from the database at its first place in the log.
+            self._new[item.event_nid] = (
+                item if former is None else item._replace(position=former.position)
+            )
             self._new_bytes += len(item.numbers)
             self._collecting.set()
         if len(self._new) + len(self._removed) < MAX_ITEMS and self._new_bytes < MAX_BYTES:
@@ -61,9 +66,13 @@ class Indexing:
         return None
 
     def first_unsaved(self) -> int | None:
-        """The position of the oldest item that is not written."""
-        items = chain(self._being_written, self._new.values(), self._removed.values())
-        return min((item.position for item in items), default=None)
+        """The position of the oldest item that is not written (items come in order)."""
+        oldest: list[IndexItem] = [*islice(self._new.values(), 1)]
+        oldest += islice(self._removed.values(), 1)
+        positions = [item.position for item in oldest]
+        if self._being_written:
+            positions.append(self._first_being_written)
+        return min(positions, default=None)
 
     def unwritten(self) -> Iterator[IndexedEvent]:
         """The events that may not be in the stored index yet."""
@@ -112,6 +121,7 @@ class Indexing:
     def _begin(self, items: Sequence[IndexItem]) -> None:
         if items:
             self._being_written = items
+            self._first_being_written = min(item.position for item in items)
             self._is_writing = True
             Deferred.fromCoroutine(self._writer.write(items)).addBoth(self._ended)
 

@@ -85,7 +85,10 @@ class Process:
         self.readers = DurableReaders(self.log, db, self.clock)
         notes = self._notes = Notes(db)
         source = type("Source", (), {"select": staticmethod(notes.select), "load": self._load})
-        self.reader = self.readers.add("notes", source, self._handle)
+        self.unsaved: int | None = None  # the position of the oldest item that is not saved
+        self.reader = self.readers.add(
+            "notes", source, self._handle, first_unsaved=lambda: self.unsaved
+        )
 
     @classmethod
     async def make(cls, db: Database) -> "Process":
@@ -453,6 +456,23 @@ class PositionTests(ReaderTestCase):
         self.process.clock.advance(STORE_SECONDS)
 
         self.assertGreater(await self.stored(), before)
+
+    async def test_what_is_only_in_memory_is_handled_again(self) -> None:
+        """A reader may be done with items and save them later: until then it begins with them."""
+        self.process.reader._handle = lambda item: None
+        await self.process.note("one")
+        upto = self.process.log.position
+        await self.process.note("two", "three")
+        self.process.unsaved = upto + 1
+        await self.process.idle()
+        self.assertEqual(self.process.reader.position, self.process.log.position)
+
+        self.process.clock.advance(STORE_SECONDS)
+        self.assertEqual(await self.stored(), upto)
+
+        self.process.unsaved = None
+        self.process.clock.advance(STORE_SECONDS)
+        self.assertGreater(await self.stored(), upto)
 
 
 class ConcurrentTests(ReaderTestCase):

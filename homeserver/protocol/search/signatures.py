@@ -9,11 +9,11 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#server-side-search
 """
 
 import struct
-import zlib
 from array import array
 from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from typing import Final
+from zlib import crc32
 
 from homeserver.protocol.search.words import indexed_tokens
 
@@ -22,6 +22,7 @@ BITS: Final = 12  # of a signature for each number: one in forty of all other nu
 MIN_BYTES: Final = 8  # of a signature
 MAX_CACHED: Final = 16_384  # tokens
 _FACTORS: Final = (0x9E3779B1, 0x85EBCA77)  # odd, and without any pattern
+_FORMATS: Final = [struct.Struct(f"={count}H") for count in range(len(BEGINNINGS) + 3)]
 _MASK: Final = 0xFFFFFFFF
 
 
@@ -68,10 +69,11 @@ def signature_places(numbers: Iterable[int]) -> Iterator[int]:
 @lru_cache(maxsize=MAX_CACHED)
 def _numbers(token: str) -> bytes:
     """The numbers of a token and of its beginnings, packed."""
-    parts = [token, *[token[:length] for length in BEGINNINGS if length < len(token)]]
-    if len(token) == 2 and not token.isascii():
+    size = len(token)
+    parts = [token, *[token[:length] for length in BEGINNINGS if length < size]]
+    if size == 2 and not token.isascii():
         parts.append(token[0])  # of a script without spaces, each character can be found
-    return struct.pack(f"={len(parts)}H", *map(_number, parts))
+    return _FORMATS[len(parts)].pack(*[_number(part) for part in parts])
 
 
 def _beginning(prefix: str) -> str:
@@ -81,4 +83,4 @@ def _beginning(prefix: str) -> str:
 
 
 def _number(part: str) -> int:
-    return zlib.crc32(part.encode(errors="surrogatepass")) & 0xFFFF
+    return crc32(part.encode("utf-8", "surrogatepass")) & 0xFFFF
