@@ -6,6 +6,7 @@ an entry counts once all blocks with newer ones have been read.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from homeserver.protocol.search.searchable import SearchKey
 from homeserver.protocol.search.signatures import signature_places, unpack_numbers
@@ -22,6 +23,7 @@ from homeserver.storage.search.search_blocks import (
 )
 
 PAGE_BLOCKS = 1_000  # that are found by one statement
+MAX_PLACES = 64  # bits of a signature that are looked at
 MAX_PAGES = 5  # with too few candidates
 READ_BLOCKS = 20  # whose entries are read together
 
@@ -86,7 +88,7 @@ class IndexSearch:
         found = await self._in_memory(query)
         wanted = BlockQuery(
             rooms=list(query.rooms),
-            places=list(signature_places(query.numbers)),
+            places=list(islice(signature_places(query.numbers), MAX_PLACES)),
             since=query.since[0],
             before=query.before[0],
         )

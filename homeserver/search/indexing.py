@@ -21,7 +21,7 @@ from homeserver.search.indexed_events import IndexedEvent, IndexItem, RemovedEve
 
 COLLECT_SECONDS = 300.0
 REMOVE_SECONDS = 2.0  # until an event that was redacted leaves the index
-MAX_ITEMS = 4_000  # that wait; while as many are being written, the reader waits
+MAX_ITEMS = 2_000  # that wait; while as many are being written, the reader waits
 MAX_BYTES = 1_000_000  # of the numbers of their texts
 log = Logger()
 

@@ -48,7 +48,6 @@ NOT_APPENDED = {
     "homeserver.push.unread_counter.OwnEvent": "part of an unread count",
     "homeserver.push.pushers.push_items.PushItem": "an item of a durable reader",
     "homeserver.push.pushers.queued_push.QueuedPush": "in the queue of a pusher",
-    "homeserver.search.indexed_events.IndexedEvent": "an item of a durable reader",
     "homeserver.search.indexed_events.RemovedEvent": "an item of a durable reader",
     "homeserver.rooms.lifecycle.upgrade_migration.LocalJoin": "an item of a durable reader",
     "homeserver.rooms.membership.guest_access.GuestAccessChanged": "an item of a durable reader",
