@@ -17,7 +17,7 @@ from homeserver.storage.database.migrate import migrate
 from homeserver.streams.positions import seconds_at
 from tests.appservices.fake_bridge import TRANSACTIONS, Answer, Answering, FakeBridge
 from tests.appservices.support import HS_TOKEN, registration
-from tests.support.command_line import homeserver
+from tests.cli.command_line import homeserver
 from tests.support.postgres import drop_database, fresh_database
 from tests.support.process import free_port
 

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from homeserver.cli.doctor.doctor import examine
-from tests.support.command_line import homeserver
+from tests.cli.command_line import homeserver
 from tests.support.postgres import drop_database, fresh_database
 
 JOBS = """

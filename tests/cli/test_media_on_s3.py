@@ -13,8 +13,8 @@ from homeserver.cli.doctor.media_checks import check_bucket
 from homeserver.config.sections.media import MediaSettings
 from homeserver.config.sections.s3 import S3Settings
 from homeserver.config.settings import Settings
+from tests.cli.command_line import homeserver
 from tests.media.s3.fake_s3 import FailingS3, Fault, fails_with, keys_in, new_bucket, s3_client
-from tests.support.command_line import homeserver
 
 
 @pytest.fixture

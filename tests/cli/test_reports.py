@@ -5,7 +5,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.support.command_line import homeserver
+from tests.cli.command_line import homeserver
 from tests.support.postgres import drop_database, fresh_database
 
 

@@ -16,9 +16,9 @@ from homeserver.cli.main import main
 from homeserver.rooms.diagnostics.room_graph import GraphEvent, Mark, RoomGraph
 from homeserver.rooms.room.changes import EventsStored
 from homeserver.storage.rooms.partial_rooms import partial_room_row
+from tests.cli.command_line import homeserver
 from tests.rooms.inbound.stored_graph import MixedRoom
 from tests.rooms.support import SERVER, RoomsTestCase
-from tests.support.command_line import homeserver
 from tests.support.postgres import drop_database, fresh_database
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.command_line import homeserver
+from tests.cli.command_line import homeserver
 from tests.support.postgres import drop_database, fresh_database
 
 

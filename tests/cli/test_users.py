@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.appservices.support import registration
-from tests.support.command_line import homeserver
+from tests.cli.command_line import homeserver
 from tests.support.postgres import drop_database, fresh_database
 
 

@@ -38,7 +38,7 @@ class _EventReference(ref[StoredEvent]):
     __slots__ = ("event_nid", "id_key")
 
     # What refers to the event, and calls `on_end` after its end, is made by `ref.__new__`.
-    def __init__(self, event: StoredEvent, on_end: Callable[[Self], None]) -> None:
+    def __init__(self, event: StoredEvent, _on_end: Callable[[Self], None]) -> None:
         self.event_nid = event.event_nid
         self.id_key = _id_key(event.event.room_id, event.event.event_id)
 

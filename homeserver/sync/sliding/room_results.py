@@ -325,7 +325,7 @@ def _key_of(stored: StoredEvent) -> StateKey:
 
 
 def _is_wanted(config: RoomConfig, key: StateKey, user_id: str) -> bool:
-    """Whether a client is told of a change; of any member, as it may know each from a timeline."""
+    """Whether a client gets a change; of any member, as it may know each from a timeline."""
     return config.matches(key, user_id) or (config.lazy_members and key[0] == MEMBER)
 
 

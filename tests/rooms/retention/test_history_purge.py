@@ -11,8 +11,8 @@ from twisted.internet.threads import deferToThread
 from homeserver.rooms.retention import history_purge
 from homeserver.storage.database.background_jobs import Job, find_job
 from tests.background_jobs.hurried_jobs import hurry_jobs
+from tests.cli.command_line import homeserver
 from tests.support.actors import Actor, bodies
-from tests.support.command_line import homeserver
 from tests.support.postgres import stored_json
 from tests.support.server import ServerTestCase
 
