@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 from homeserver.protocol.errors import InvalidParam
 
 MAX_REMEMBERED = 1_000  # paths without their last segments
-MAX_REMEMBERED_BYTES = 512
+MAX_REMEMBERED_BYTES = 256
 
 
 def split_path(path: bytes) -> list[str]:
