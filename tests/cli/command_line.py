@@ -55,18 +55,18 @@ def _run(words: list[str], files: tuple[IO[str], IO[str], IO[str]]) -> int:
 @functools.cache
 def _forks() -> socket.socket:
     """The connection to the process that forks for each command."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with far:
         forking = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(theirs.fileno())],
+            [sys.executable, "-m", __name__, str(far.fileno())],
             cwd=TOP,
             env={**os.environ, "PYTHONUTF8": "1"},
             stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[far.fileno()],
         )
     atexit.register(forking.wait)
-    atexit.register(ours.close)
-    return ours
+    atexit.register(near.close)
+    return near
 
 
 def load() -> None:
