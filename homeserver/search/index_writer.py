@@ -42,7 +42,7 @@ class IndexWriter:
         self._pauses = RetryPauses(clock, RETRIES)
 
     async def write(self, items: Sequence[IndexItem]) -> None:
-        """Write items, however long that takes. Raises `Stopped`."""
+        """Write items, and remove purged events, however long that takes. Raises `Stopped`."""
         await self._lock.acquire()
         try:
             failures = 0
@@ -69,8 +69,7 @@ class IndexWriter:
         """Write the items, and remove what was purged."""
         new = {item.event_nid: item for item in items if isinstance(item, IndexedEvent)}
         gone = {item.event_nid for item in items} - new.keys()
-        purged = await self._db.run(storage.pending_removals, MAX_REMOVALS)
-        gone.update(purged)
+        gone.update(await self._db.run(storage.pending_removals, MAX_REMOVALS))
         found = await self._db.run(storage.indexable_events, list(new)) if new else []
         groups: Groups = defaultdict(list)
         places = await self._db.run(storage.rooms_of, list(gone)) if gone else []
@@ -87,7 +86,7 @@ class IndexWriter:
             batch.add(block.row)
         for key in replaced.keys() - {block.key for block in blocks}:
             batch.add(DELETE_BLOCK.row(*key))
-        for event_nid in purged:
+        for event_nid in gone:
             batch.add(DELETE_REMOVAL.row(event_nid))
         if batch:
             await self._db.run(batch.write)

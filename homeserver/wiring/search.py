@@ -76,6 +76,7 @@ class Search:
         """Have what there is indexed, if it never was. The readers are loaded later."""
         if self._is_enabled:
             await self._job.create_if_new()
+            await self.writer.write([])  # what was purged before the last stop
 
     async def stop(self) -> None:
         """Write what waits, unless that takes too long, and stop writing the index."""

@@ -3,6 +3,8 @@
 import time
 from typing import Any
 
+import psycopg
+
 from homeserver.protocol.retention.message_expiry import SELF_DESTRUCT_AFTER
 from tests.api.search.search_test_case import ids
 from tests.rooms.retention.test_history_purge import PurgeTestCase
@@ -37,6 +39,26 @@ class SearchPurgeTests(PurgeTestCase):
 
             self.assertEqual(await self.found(), [new])
             self.assertEqual(await self.entries(), 1)
+
+    async def test_a_purge_right_before_a_crash(self) -> None:
+        """What was purged leaves the index with the next start, though no reader sees it again."""
+        old = await self.alice.say(self.room, "needle")
+        new = await self.alice.say(self.room, "needle")
+        self.assertEqual(await self.entries(), 2)
+        await self.stop_server()
+        with psycopg.connect(self.dsn) as connection:
+            connection.execute(
+                "INSERT INTO search_removals SELECT event FROM events WHERE event_id = %s", (old,)
+            )
+
+        await self.start_server()
+
+        self.alice.url = self.url
+        self.assertEqual(await self.found(), [new])
+        self.assertEqual(len(stored_entries(self.dsn)), 1)
+        with psycopg.connect(self.dsn) as connection:
+            left = connection.execute("SELECT count(*) FROM search_removals").fetchone()
+        self.assertEqual(left, (0,))
 
     async def test_a_deleted_room(self) -> None:
         """An operator who deletes a room deletes its words."""
