@@ -36,11 +36,14 @@ class _EventReference(ref[StoredEvent]):
     """A weak reference to an event, with the keys by which it is found. Tens of thousands exist."""
 
     __slots__ = ("event_nid", "id_key")
+    event_nid: int
+    id_key: _IdKey
 
-    # What refers to the event, and calls `on_end` after its end, is made by `ref.__new__`.
-    def __init__(self, event: StoredEvent, _on_end: Callable[[Self], None]) -> None:
-        self.event_nid = event.event_nid
-        self.id_key = _id_key(event.event.room_id, event.event.event_id)
+    def __new__(cls, event: StoredEvent, on_end: Callable[[Self], None]) -> Self:
+        reference = super().__new__(cls, event, on_end)
+        reference.event_nid = event.event_nid
+        reference.id_key = _id_key(event.event.room_id, event.event.event_id)
+        return reference
 
 
 class EventStore:
