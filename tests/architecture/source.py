@@ -1,6 +1,7 @@
 """The source of the project, for the checks of this package."""
 
 import ast
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -54,10 +55,19 @@ class Module:
 def modules(*folders: str) -> list[Module]:
     """All Python files below folders of the checkout."""
     paths = sorted(path for folder in folders for path in (TOP / folder).rglob("*.py"))
-    return [_module(path) for path in paths if "node_modules" not in path.parts]
+    # Two million nodes of trees stay for all checks: to search them for garbage takes longer than
+    # to parse the files, again and again.
+    gc.disable()
+    try:
+        return [_module(path) for path in paths if "node_modules" not in path.parts]
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @cache
 def _module(path: Path) -> Module:
-    """Read once, for all checks."""
-    return Module(str(path.relative_to(TOP)), path.read_text(encoding="utf-8"))
+    """Read and parsed once, for all checks."""
+    module = Module(str(path.relative_to(TOP)), path.read_text(encoding="utf-8"))
+    assert module.tree, "it is parsed here"
+    return module
