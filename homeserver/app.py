@@ -327,8 +327,6 @@ class _Run:
             return
         log.info("homeserver {name} starts", name=self._server.settings.server_name)
         self._server.broken.addCallback(self._broke)
-        # Its first collection takes a tenth of a second, for which no client is to wait.
-        GarbageCollection(self._reactor).start()
         ensureDeferred(self._server.start()).addCallbacks(self._started, self._failed)
 
     def stop(self) -> None:
@@ -343,6 +341,7 @@ class _Run:
     def _started(self, _: object) -> None:
         self._is_up = True
         log.info("homeserver {name} is ready", name=self._server.settings.server_name)
+        GarbageCollection(self._reactor).start()
         self._ready(self._server)
 
     def _failed(self, failure: Failure) -> None:
