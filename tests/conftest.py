@@ -36,3 +36,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     So no worker is left alone with a minute of work when the others have none.
     """
     items.sort(key=lambda item: not issubclass(getattr(item, "cls", None) or object, TestCase))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Let go of what a test case holds, such as a server.
+
+    The test cases themselves were there when the objects were frozen, and are never collected.
+    """
+    case = getattr(item, "instance", None)
+    try:
+        return (yield)
+    finally:
+        if isinstance(case, TestCase):
+            vars(case).clear()
