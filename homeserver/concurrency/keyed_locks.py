@@ -63,7 +63,12 @@ class _HeldLock(Generic[Key]):
         waiting.append(waiter)
         await waiter
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is GeneratorExit:
+            # Nothing refers to this coroutine any more. It is destroyed in the midst of other code,
+            # where none may be resumed, and those that wait for it are destroyed with it.
+            self._waiting.pop(self._key, None)
+            return
         waiting = self._waiting[self._key]
         if waiting:
             # The lock is handed on: no other caller can take it in between.

@@ -50,6 +50,23 @@ class KeyedLocksTests(SynchronousTestCase):
         self.successResultOf(third)
         self.assertEqual((self.done, len(self.locks)), (["first", "third"], 0))
 
+    def test_destroyed_holder_resumes_nobody(self) -> None:
+        """The garbage collector destroys it in the midst of other code, and who waits with it."""
+
+        async def hold() -> None:
+            async with self.locks.hold("a"):
+                await Deferred()
+
+        holder = hold()
+        holder.send(None)
+        self.work("a", "waits")
+
+        holder.close()
+
+        self.assertEqual(self.done, [])
+        self.work("a", "newcomer")
+        self.assertEqual(self.done, ["newcomer"])
+
     def test_others_wait_a_bounded_time(self) -> None:
         """Until the holder is done, or too slow; they leave no lock behind."""
         clock = Clock()
