@@ -96,8 +96,10 @@ class MediaTestCase(ServerTestCase):
         (self._directory / "media" / name).unlink()
 
     def restore(self, name: str, content: bytes) -> None:
-        """Have a file at a place that `stored_files` has named."""
-        (self._directory / "media" / name).write_bytes(content)
+        """Have a file at a place that `stored_files` might name."""
+        path = self._directory / "media" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
 
 
 def path_of(uri: str) -> str:

@@ -1,6 +1,8 @@
 """The storage of contents in a local folder.
 
 media/content/ab/cd…   a stored content, `abcd…` being its hash in hexadecimal
+
+The folder `ab` is made with its first content.
 """
 
 import os
@@ -24,7 +26,7 @@ class LocalStorage:
         self._disk = disk
 
     async def prepare(self) -> None:
-        """Make the folders (`ContentStorage`)."""
+        """Make the folder (`ContentStorage`)."""
         await self._disk.run(self._prepare)
 
     async def put(self, incoming: IncomingFile, sha256: bytes) -> None:
@@ -59,20 +61,30 @@ class LocalStorage:
 
     def _hashes_in(self, name: str) -> list[bytes]:
         """The hashes of the contents in one folder; other files do not concern this server."""
-        entries = os.scandir(self._folder / CONTENT / name)
+        try:
+            entries = list(os.scandir(self._folder / CONTENT / name))
+        except FileNotFoundError:
+            return []
         hashes = [hash_in(f"{name}/{entry.name}") for entry in entries]
         return [sha256 for sha256 in hashes if sha256 is not None]
 
     def _prepare(self) -> None:
-        for number in range(256):
-            folder = self._folder / CONTENT / f"{number:02x}"
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self._folder / CONTENT).mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _move(source: Path, target: Path) -> None:
     # The same content replaces itself: the new file is surely on disk.
-    source.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        source.replace(target)
+    except FileNotFoundError:
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        _sync_folder(target.parent.parent)
+        source.replace(target)
+    _sync_folder(target.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
     finally:
