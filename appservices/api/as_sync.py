@@ -41,10 +41,11 @@ class AsSyncApi:
         """Open the WebSocket of an application service, in place of an earlier one."""
         if caller.appservice is None:
             raise Forbidden("Only application services receive transactions")
+        # What happens from now on is for it: the first factory takes a fifth of a second to import.
+        delivery = await self._transactions.delivery_for_socket(caller.appservice)
         factory = await self._factory.get()
         from appservices.transactions.socket import AppserviceSocket  # imported for the factory
 
-        delivery = await self._transactions.delivery_for_socket(caller.appservice)
         socket = AppserviceSocket(caller.appservice, delivery, self._clock, self)
         return Upgrade(factory, socket)
 

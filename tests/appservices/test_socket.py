@@ -137,6 +137,33 @@ class SocketTests(SocketTestCase):
 
         self.assertEqual(socket.frames[0]["command"], "connect")
 
+    async def test_what_happens_while_the_first_connection_opens(self) -> None:
+        """The first one takes a fifth of a second: a bridge is invited meanwhile."""
+        alice = await self.register("alice")
+        room = await alice.create_room(public=True)
+        await (await self.ghost("_irc_bob")).join(room)
+        as_sync = self.server.parts.appservices.as_sync
+        is_asked: Deferred[None] = Deferred()
+        imported: Deferred[Any] = Deferred()
+
+        class SlowImport:
+            async def get(self) -> Any:
+                is_asked.callback(None)
+                return await imported
+
+        factory, as_sync._factory = as_sync._factory, SlowImport()  # type: ignore[assignment]
+        caller = Requester("@_irc_bot:example.org", None, appservice="irc")
+        opening = Deferred.fromCoroutine(as_sync.as_sync(caller))
+        await is_asked
+        await alice.say(room, "hello")
+        as_sync._factory = factory
+        imported.callback(await factory.get())
+        await opening
+
+        socket = await self.open()
+
+        await until(lambda: socket.messages() == ["hello"])
+
     async def test_commands(self) -> None:
         """A ping is answered, and what is unknown gets an error."""
         socket = await self.open()
