@@ -162,12 +162,12 @@ class DurableReader(Generic[Item]):
         if self._running is None:
             self._drain()
 
-    def unstored_row(self) -> list[Row]:
-        """The row with the position, if it has to be stored."""
+    def unstored_row(self, *, is_due: bool) -> list[Row]:
+        """The row with the position, if it has to be stored; if it `is_due`, wherever it moved."""
         now = self._clock.seconds()
         self._mark(now, self.position)
         position = self._saved_position()
-        is_due = self._has_unstored or now - self._stored_at >= STORE_IDLE_SECONDS
+        is_due = is_due or self._has_unstored or now - self._stored_at >= STORE_IDLE_SECONDS
         if not is_due or position <= self._stored:
             return []
         return [self._moved(position)]

@@ -14,6 +14,7 @@ from homeserver.streams.item_handling import ConcurrentHandling, Handle, Item
 from homeserver.streams.log import Log
 
 STORE_SECONDS = 1.0
+STORE_EVENTS = 1_000  # after which the positions of readers without items are stored, too
 RETRIES = RetrySchedule((0.1, 0.5, 1.0, 2.0, 5.0))
 
 
@@ -27,6 +28,7 @@ class DurableReaders:
         self._readers: list[DurableReader[Any]] = []
         self._concurrent: list[ConcurrentHandling[Any]] = []
         self._pauses = RetryPauses(clock, RETRIES)
+        self._stored_at = log.last_event_number  # when all positions were stored
         self._storing = PeriodicTask(
             clock, STORE_SECONDS, self._store, name="storing the positions of readers"
         )
@@ -80,7 +82,7 @@ class DurableReaders:
         self._log.unsubscribe(reader.apply)
         self._readers.remove(reader)
         await reader.stop()
-        rows = reader.unstored_row()
+        rows = reader.unstored_row(is_due=True)
         if rows:
             await self._log.append(ReaderMoved(self._log.next_position()), rows)
 
@@ -107,10 +109,23 @@ class DurableReaders:
             await reader.stop()
         for handling in self._concurrent:
             await handling.ended()
-        self._store()
+        self._store_all()
 
     def _store(self) -> None:
-        rows: list[Row] = [row for reader in self._readers for row in reader.unstored_row()]
+        """Store the positions that are due, so that no start reads many events once more."""
+        if self._log.last_event_number - self._stored_at >= STORE_EVENTS:
+            self._store_all()
+        else:
+            self._append(is_due=False)
+
+    def _store_all(self) -> None:
+        self._stored_at = self._log.last_event_number
+        self._append(is_due=True)
+
+    def _append(self, *, is_due: bool) -> None:
+        rows: list[Row] = []
+        for reader in self._readers:
+            rows += reader.unstored_row(is_due=is_due)
         if rows:
             stored = self._log.append(ReaderMoved(self._log.next_position()), rows)
             stored.addErrback(lambda _: None)

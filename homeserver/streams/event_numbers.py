@@ -18,19 +18,19 @@ class EventNumbers:
     """Hands out the numbers of reserved ranges; each is (the number before the first, the last)."""
 
     def __init__(self, before: int, last: int) -> None:
-        self._last_used = before
+        self.last_used = before
         self._last = last
         self._reserved: deque[tuple[int, int]] = deque()  # further ranges
 
     @property
     def left(self) -> int:
         """How many numbers are reserved and not used yet."""
-        return self._last - self._last_used + sum(last - before for before, last in self._reserved)
+        return self._last - self.last_used + sum(last - before for before, last in self._reserved)
 
     @property
     def is_low(self) -> bool:
         """Whether too few numbers are left for work to begin."""
-        return self._last - self._last_used < MIN_LEFT and self.left < MIN_LEFT
+        return self._last - self.last_used < MIN_LEFT and self.left < MIN_LEFT
 
     def reserve(self, before: int, last: int) -> None:
         """Add a range."""
@@ -45,9 +45,9 @@ class EventNumbers:
 
     def next(self) -> int:
         """A fresh number. Raises `Unavailable` where none is left."""
-        if self._last_used >= self._last:
+        if self.last_used >= self._last:
             if not self._reserved:
                 raise Unavailable("The server cannot store changes just now; try again in a moment")
-            self._last_used, self._last = self._reserved.popleft()
-        self._last_used += 1
-        return self._last_used
+            self.last_used, self._last = self._reserved.popleft()
+        self.last_used += 1
+        return self.last_used

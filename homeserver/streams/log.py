@@ -107,6 +107,11 @@ class Log:
         self._transcode = transcode
 
     @property
+    def last_event_number(self) -> int:
+        """The number that `next_event_number` gave last."""
+        return self._numbers.last_used
+
+    @property
     def stalled_seconds(self) -> float:
         """The time that the oldest batch has been waiting for the database; 0 if there is none."""
         began = self._write_began

@@ -18,7 +18,7 @@ from homeserver.storage.database.reader_positions import reader_position
 from homeserver.streams import durable_reader
 from homeserver.streams.counters import Counters, open_counters
 from homeserver.streams.durable_reader import STORE_IDLE_SECONDS, ItemPage
-from homeserver.streams.durable_readers import RETRIES, STORE_SECONDS, DurableReaders
+from homeserver.streams.durable_readers import RETRIES, STORE_EVENTS, STORE_SECONDS, DurableReaders
 from homeserver.streams.log import Log
 from tests.support.postgres import DatabaseTestCase
 from tests.support.reactor import pause, until
@@ -444,6 +444,31 @@ class PositionTests(ReaderTestCase):
         self.process.clock.advance(STORE_IDLE_SECONDS)
 
         self.assertGreater(await self.stored(), before)
+
+    async def test_positions_without_items_are_stored_after_many_events(self) -> None:
+        """On a busy server, a minute without items can be a hundred thousand events."""
+        await self.process.idle()
+        before = await self.stored()
+        await self.process.note("ignored")
+        for _ in range(STORE_EVENTS - 1):
+            self.process.log.next_event_number()
+        self.process.clock.advance(STORE_SECONDS)
+        self.assertEqual(await self.stored(), before)
+
+        self.process.log.next_event_number()
+        self.process.clock.advance(STORE_SECONDS)
+
+        self.assertGreater(await self.stored(), before)
+
+    async def test_a_stop_stores_all_positions(self) -> None:
+        """A start that follows reads nothing once more."""
+        await self.process.idle()
+        await self.process.note("ignored")
+        last = self.process.log.position
+
+        await self.process.readers.stop()
+
+        self.assertEqual(await self.stored(), last)
 
     async def test_positions_are_stored_once_a_second(self) -> None:
         """Handling without rows costs no commit of its own."""
