@@ -5,13 +5,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from homeserver.protocol.errors import InvalidParam, NotFound
 from homeserver.protocol.events import Event
 from homeserver.protocol.power_levels import PowerLevels
-from homeserver.protocol.push_rules.conditions import EvaluationContext
+from homeserver.protocol.push_rules.conditions import EvaluationContext, compile_condition
 from homeserver.protocol.push_rules.evaluation import CompiledRules, Outcome
 from homeserver.protocol.push_rules.rule_set import (
     KINDS,
@@ -301,3 +301,55 @@ def test_users_with_equal_rules_are_evaluated_together() -> None:
     bob = parse_rule_set(msgspec.to_builtins(DEFAULT.content_for(BOB)))
 
     assert alice.fingerprint() == bob.fingerprint() == DEFAULT.fingerprint()
+
+
+_PATTERNS = ("m.room.message", "m.room.*", "*", "M.ROOM.MESSAGE", "m.?oom.member", "", "other")
+_ON_TYPES = st.one_of(
+    st.builds(
+        lambda pattern: {"kind": "event_match", "key": "type", "pattern": pattern},
+        st.sampled_from([*_PATTERNS, 7, None, "x" * 1_001]),
+    ),
+    st.builds(
+        lambda value: {"kind": "event_property_is", "key": "type", "value": value},
+        st.sampled_from([*_PATTERNS, 7, None]),
+    ),
+    st.just({"kind": "event_property_contains", "key": "type", "value": "m.room.message"}),
+    st.just({"kind": "event_match", "key": "type"}),
+)
+_ON_OTHERS = st.sampled_from(
+    [
+        {"kind": "event_match", "key": "sender", "pattern": ALICE},
+        {"kind": "event_match", "key": "content.body", "pattern": "hello"},
+        {"kind": "room_member_count", "is": "2"},
+        {"kind": "unknown"},
+    ]
+)
+
+
+@given(
+    st.lists(st.lists(_ON_TYPES | _ON_OTHERS, max_size=3), max_size=5),
+    st.sampled_from(["m.room.message", "M.ROOM.MESSAGE", "m.room.member", "other", ""]),
+    st.sampled_from([2, 3]),
+)
+@example([[{"kind": "event_match", "key": "type", "pattern": "m.room.*"}]], "M.ROOM.MESSAGE", 2)
+@example([[{"kind": "event_property_is", "key": "type", "value": "a"}]], "A", 2)
+def test_rules_are_selected_by_type_without_any_effect(
+    rules: list[list[dict[str, Any]]], event_type: str, joined: int
+) -> None:
+    """The law: the first rule counts all conditions of which hold, one by one."""
+    subject = event(event_type, by=ALICE, content={"body": "hello"})
+    context = EvaluationContext(subject, joined)
+    made = tuple(
+        rule(f"rule{number}", "notify", f"number {number}", conditions=conditions)
+        for number, conditions in enumerate(rules)
+    )
+    compiled = CompiledRules(RuleSet({"override": made}))
+    holding = [
+        ["notify", f"number {number}"]
+        for number, conditions in enumerate(rules)
+        if all(compile_condition(each)(context) is True for each in conditions)
+    ]
+
+    for _ in range(2):
+        found = list(compiled.evaluate(context).for_user(BOB).actions)
+        assert found == holding[0] if holding else not any("number" in str(each) for each in found)

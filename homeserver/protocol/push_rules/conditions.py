@@ -75,6 +75,19 @@ def compile_condition(condition: Mapping[str, Any]) -> Condition:
     return _never if compiler is None else compiler(condition)
 
 
+def type_test(condition: Mapping[str, Any]) -> Callable[[str], bool] | None:
+    """The condition as a function of the event's type, if its result depends on nothing else."""
+    if condition.get("key") != "type":
+        return None
+    kind, pattern, value = (condition.get(name) for name in ("kind", "pattern", "value"))
+    if kind == "event_property_is" and isinstance(value, str):
+        return lambda event_type: event_type == value
+    if kind == "event_match" and isinstance(pattern, str) and len(pattern) <= MAX_PATTERN:
+        glob = Glob(pattern.lower())
+        return None if pattern == OWN_USER_ID else lambda each: glob.matches(each.lower())
+    return None
+
+
 def cost(condition: Mapping[str, Any]) -> int:
     """The relative cost of a condition: those with a lower cost are evaluated first."""
     return _COSTS.get(str(condition.get("kind")), 0)

@@ -9,7 +9,7 @@ The caller must ensure that users are not notified of their own events.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#push-rules
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -25,8 +25,11 @@ from homeserver.protocol.push_rules.conditions import (
     cost,
     event_match,
     is_value,
+    type_test,
 )
 from homeserver.protocol.push_rules.rule_set import KINDS, Action, PushRule, RuleSet
+
+MAX_TYPES: Final = 50  # of events, for which the rules that can match are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +71,43 @@ class Evaluation:
 _NO_RULE: Final = Evaluation(NOTHING)
 
 
-class CompiledRules:
-    """The enabled rules of a set, in the order in which they are checked."""
+class _CompiledRule:
+    """A rule: tests of the event's type alone, its other conditions, and what it says."""
 
-    __slots__ = ("_rules",)
+    __slots__ = ("conditions", "type_tests", "verdict")
+
+    def __init__(self, kind: str, rule: PushRule) -> None:
+        self.conditions: list[Condition] = []
+        self.type_tests: list[Callable[[str], bool]] = []
+        self.verdict = Evaluation(_outcome(rule.actions))
+        if kind == "content":
+            self.conditions.append(event_match({"key": BODY, "pattern": rule.pattern}))
+        elif kind == "room":
+            self.conditions.append(is_value("room_id", rule.rule_id))
+        elif kind == "sender":
+            self.conditions.append(is_value("sender", rule.rule_id))
+        elif rule.conditions is not msgspec.UNSET:
+            for condition in sorted(rule.conditions, key=cost):
+                test = type_test(condition)
+                if test is None:
+                    self.conditions.append(compile_condition(condition))
+                else:
+                    self.type_tests.append(test)
+
+
+class CompiledRules:
+    """The enabled rules of a set, in the order in which they are checked.
+
+    Most of the predefined rules are for events of one type: the rules that can match are selected
+    once for each type.
+    """
+
+    __slots__ = ("_by_type", "_rules")
 
     def __init__(self, rule_set: RuleSet) -> None:
         enabled = [(kind, rule) for kind in KINDS for rule in rule_set.rules(kind) if rule.enabled]
-        self._rules = [
-            (_conditions(kind, rule), Evaluation(_outcome(rule.actions))) for kind, rule in enabled
-        ]
+        self._rules = [_CompiledRule(kind, rule) for kind, rule in enabled]
+        self._by_type: dict[str, list[tuple[list[Condition], Evaluation]]] = {}
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:
         """Evaluate the rules on an event.
@@ -86,7 +116,9 @@ class CompiledRules:
         none, and `ThreadNeeded` in the same way.
         """
         branches = []
-        for conditions, verdict in self._rules:
+        event_type = context.event.type
+        selected = self._by_type.get(event_type)
+        for conditions, verdict in self._select(event_type) if selected is None else selected:
             tests: list[UserTest] = []
             for condition in conditions:
                 holds = condition(context)
@@ -103,24 +135,23 @@ class CompiledRules:
                     return verdict
         return Evaluation(NOTHING, branches) if branches else _NO_RULE
 
+    def _select(self, event_type: str) -> list[tuple[list[Condition], Evaluation]]:
+        selected = [
+            (rule.conditions, rule.verdict)
+            for rule in self._rules
+            if all(test(event_type) for test in rule.type_tests)
+        ]
+        if len(self._by_type) >= MAX_TYPES:
+            self._by_type.clear()
+        self._by_type[event_type] = selected
+        return selected
+
 
 def evaluate_in_thread(rules: CompiledRules, context: EvaluationContext) -> Evaluation:
     """The evaluation for an event that lies in a thread; raises `PowerLevelsNeeded`."""
     others = rules.evaluate(replace(context, thread=ThreadPlace.UNSUBSCRIBED))
     subscribers = rules.evaluate(replace(context, thread=ThreadPlace.SUBSCRIBED))
     return replace(others, of_subscribers=subscribers)
-
-
-def _conditions(kind: str, rule: PushRule) -> list[Condition]:
-    if kind == "content":
-        return [event_match({"key": BODY, "pattern": rule.pattern})]
-    if kind == "room":
-        return [is_value("room_id", rule.rule_id)]
-    if kind == "sender":
-        return [is_value("sender", rule.rule_id)]
-    if rule.conditions is msgspec.UNSET:
-        return []
-    return [compile_condition(condition) for condition in sorted(rule.conditions, key=cost)]
 
 
 def _outcome(actions: Sequence[Action]) -> Outcome:
