@@ -36,6 +36,7 @@ def measure(population: Population, members: list[Account]) -> list[Figure]:
             for crowd, room in zip(crowds, rooms, strict=True)
         ]
     )
+    population.wait_until_idle()
     return [_timed(population.loop, population.server.port, newcomer)]
 
 

@@ -96,6 +96,7 @@ def _first_sync(
     path = f"{CLIENT}/sync?filter={quote(json.dumps(wanted))}"
     seconds, used, size = [], [], 0
     for _ in range(REPEATS):
+        population.wait_until_idle()
         server.stop()
         server.start()
         before, start = cpu_seconds(server.process_ids()), time.perf_counter()

@@ -17,7 +17,7 @@ from benchmarks.footprint import ROOM_SIZE, WARM, Crowd
 from benchmarks.load.figures import Figure
 from benchmarks.load.loop import LoadFailed, Script, fetch_all, request
 from benchmarks.load.population import CONNECTIONS, Account, Population
-from benchmarks.load.processes import cpu_seconds, resident_bytes
+from benchmarks.load.processes import resident_bytes
 
 PATH = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"
 ROOMS = 2_000
@@ -25,9 +25,6 @@ OWNERS = 20
 CLIENTS = 1_000
 MEMBERS = 100
 REPEATS = 9
-IDLE_SECONDS = 2.0
-IDLE_CPU = 0.05  # of a processor
-GIVE_UP_SECONDS = 120.0
 POS = re.compile(rb'"pos":"([^"]+)"')
 STATE = [
     ["m.room.name", ""],
@@ -89,7 +86,7 @@ def _large_account(population: Population, rooms: int) -> list[Figure]:
     created = population.rooms(owner_of)
     (account,) = population.accounts(1)
     population.join([(account, room) for room in created])
-    _wait_until_idle(population)
+    population.wait_until_idle()
     population.server.stop()
     population.server.start()
     cold, _ = _timed(population, account, body_of(19, "cold"))
@@ -110,20 +107,6 @@ def _large_account(population: Population, rooms: int) -> list[Figure]:
         _ms("sliding sync, all other rooms", [whole], None, f"{note}, {size / 2**20:.1f} MiB"),
         _ms("sliding sync, one message, range of all rooms", updates, 5, note),
     ]
-
-
-def _wait_until_idle(population: Population) -> None:
-    """Let the readers of the log and the background jobs end what was begun before.
-
-    Else an answer would be measured together with the rest of the work that made its rooms.
-    """
-    pids, deadline = [population.server.pid], time.perf_counter() + GIVE_UP_SECONDS
-    while time.perf_counter() < deadline:
-        before = cpu_seconds(pids)
-        population.loop.run_for(IDLE_SECONDS)
-        if cpu_seconds(pids) - before < IDLE_CPU * IDLE_SECONDS:
-            return
-    raise LoadFailed("the server does not come to rest")
 
 
 def _ms(name: str, seconds: list[float], target: float | None, note: str) -> Figure:
@@ -205,17 +188,17 @@ def _waiting(population: Population, size: float) -> Figure:
     responses = fetch_all(population.loop, population.server.port, messages, CONNECTIONS)
     for account, response in zip(accounts, responses, strict=True):
         take_pos(account, response)
-    _wait_until_idle(population)
+    population.wait_until_idle()
     population.server.stop()
     population.server.start()
     crowd = _SlidingCrowd(population)
     crowd.poll(accounts[clients:])
     crowd.settle()
-    _wait_until_idle(population)
+    population.wait_until_idle()
     before = resident_bytes(population.server.pid)
     crowd.poll(accounts[:clients])
     crowd.settle()
-    _wait_until_idle(population)
+    population.wait_until_idle()
     after = resident_bytes(population.server.pid)
     crowd.leave()
     note = f"{clients} clients in rooms of {ROOM_SIZE}"

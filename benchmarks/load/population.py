@@ -3,17 +3,22 @@
 import itertools
 import json
 import re
+import time
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from benchmarks.load.loop import Loop, fetch_all, request
+from benchmarks.load.loop import LoadFailed, Loop, fetch_all, request
+from benchmarks.load.processes import cpu_seconds
 from tests.clients.plain_client import registration
 from tests.support.process import SHARED_SECRET, ServerProcess
 
 CLIENT = "/_matrix/client/v3"
 REGISTER = "/_synapse/admin/v1/register"
 CONNECTIONS = 16
+IDLE_SECONDS = 2.0
+IDLE_CPU = 0.05  # of a processor
+GIVE_UP_SECONDS = 120.0
 # Part of the body of each message, so that deliveries can be counted without decoding.
 MARK = b"benchmark-message"
 NEXT_BATCH = re.compile(rb'"next_batch"\s*:\s*"([^"]+)"')
@@ -80,6 +85,19 @@ class Population:
         newcomer = self.accounts(1)
         self.sync(newcomer)
         return newcomer[0].since
+
+    def wait_until_idle(self) -> None:
+        """Let the readers of the log and the background jobs end what was begun before.
+
+        Else an answer would be measured together with the rest of the work that made its rooms.
+        """
+        pids, deadline = [self.server.pid], time.perf_counter() + GIVE_UP_SECONDS
+        while time.perf_counter() < deadline:
+            before = cpu_seconds(pids)
+            self.loop.run_for(IDLE_SECONDS)
+            if cpu_seconds(pids) - before < IDLE_CPU * IDLE_SECONDS:
+                return
+        raise LoadFailed("the server does not come to rest")
 
     def message(self, sender: Account, room: str) -> bytes:
         """The request that sends one more text message."""

@@ -13,7 +13,7 @@ room clears its count.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,15 +33,16 @@ from homeserver.push.unread_counter import (
     UnreadSnapshot,
 )
 from homeserver.rooms.ephemeral.receipts import READ, READ_PRIVATE, Receipts
-from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import EventAppended, EventsPurged
+from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.room_receipts import ReceiptChanged
 from homeserver.storage.database.database import Database
-from homeserver.storage.rooms.events import events_between
+from homeserver.storage.rooms.events import Stretch, events_of_stretches
 
 MAX_COUNTERS = 100_000  # in memory; about 1 KB each
+MAX_READ = 2_000  # events of several rooms that are read together
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +93,41 @@ class _RoomCounters:
 
 @dataclass(frozen=True, slots=True)
 class _EventWindow:
-    """The newest events of a room, up to the `number`th at `upto`, newest first.
+    """The newest events of a room, for one member: those in memory, up to the `number`th at `upto`.
 
-    `mentioned` are older ones, oldest first, that mention the member.
+    `newest` are newest first. The member may not have read events above the position `floor`, of
+    which those up to `start` are not in memory.
     """
 
+    room: Room
+    member: Member
     counters: _RoomCounters
     upto: int
     number: int
     joined_count: int
+    newest: Sequence[StoredEvent]
+    floor: int
+    start: int
+
+    def stretch(self) -> Stretch | None:
+        """The part that is to be read, if there is any."""
+        if self.start <= self.floor:
+            return None
+        return Stretch(self.room.room_nid, self.floor, self.start, WINDOW - len(self.newest))
+
+
+@dataclass(frozen=True, slots=True)
+class _UnreadEvents:
+    """The events of a window, newest first.
+
+    `mentioned` are older ones, oldest first, that mention the member.
+    """
+
     events: Sequence[StoredEvent]
     mentioned: Sequence[StoredEvent]
+
+
+_OlderEvents = Mapping[Room, list[tuple[int, int]]]  # (position, event nid), newest first
 
 
 class UnreadCounts:
@@ -111,14 +136,14 @@ class UnreadCounts:
     def __init__(
         self,
         db: Database,
-        events: EventStore,
+        rooms: RoomRegistry,
         receipts: Receipts,
         members: Members,
         push_actions: PushActions,
         mentions: Mentions,
     ) -> None:
         self._db = db
-        self._events = events
+        self._registry = rooms
         self._receipts = receipts
         self._members = members
         self._push_actions = push_actions
@@ -149,14 +174,40 @@ class UnreadCounts:
                 continue
             if counter is not None:
                 return counter
-            member = await self._members.load(room, user_id)
-            window = await self._event_window(room, member)
-            counter = await self._build(room, member, window)
-            if counter is not None and self._rooms.peek(room.room_nid) is window.counters:
-                window.counters.by_user[user_id] = _CachedCounter(member, counter)
-                self._rooms.put(room.room_nid, window.counters)
-                if counter.upto == room.last_position:
-                    return counter
+            window = await self._window(room, user_id)
+            counter = await self._make(window, await self._older_events([window]))
+            if counter is not None and counter.upto == room.last_position:
+                return counter
+
+    async def get_ready(self, rooms: Iterable[Room], user_id: str) -> None:
+        """Have the counters of a user in several rooms in memory, read together."""
+        missing = [room for room in rooms if self.cached(room, user_id) is None]
+        windows = [await self._window(room, user_id) for room in missing]
+        older = await self._older_events(windows)
+        part: list[_EventWindow] = []
+        for window in windows:
+            part.append(window)
+            if sum(len(older[each.room]) for each in part) >= MAX_READ:
+                await self._make_all(part, older)
+                part = []
+        await self._make_all(part, older)
+
+    async def _make_all(self, windows: Sequence[_EventWindow], older: _OlderEvents) -> None:
+        await self._registry.get_events_ready(
+            {window.room: [nid for _, nid in older[window.room]] for window in windows}
+        )
+        for window in windows:
+            await self._make(window, older)
+
+    async def _make(self, window: _EventWindow, older: _OlderEvents) -> UnreadCounter | None:
+        """A new counter, which is kept; `None` where the window was overtaken."""
+        counter = await self._build(window, await self._unread_events(window, older[window.room]))
+        room_nid = window.room.room_nid
+        if counter is None or self._rooms.peek(room_nid) is not window.counters:
+            return None
+        window.counters.by_user[window.member.user_id] = _CachedCounter(window.member, counter)
+        self._rooms.put(room_nid, window.counters)
+        return counter
 
     async def was_read_after(self, room: Room, user_id: str, position: int) -> bool:
         """Whether a receipt of the user's changed above a position of the log."""
@@ -241,22 +292,21 @@ class UnreadCounts:
         counter.advance(room.last_position, len(events), items)
         return counter
 
-    async def _build(
-        self, room: Room, member: Member, window: _EventWindow
-    ) -> UnreadCounter | None:
+    async def _build(self, window: _EventWindow, found: _UnreadEvents) -> UnreadCounter | None:
         """A new counter; `None` where the member has changed in the meantime."""
+        room, member = window.room, window.member
         while True:
             receipts = await self._receipts.of_user(room, member.user_id)
             # From here on nothing waits, so that no receipt is missed.
             if not self._members.is_current(room, member):
                 return None
             floor = _read_up_to(member, receipts).floor
-            unread = [stored for stored in window.events if (stored.position or 0) > floor]
+            unread = [stored for stored in found.events if (stored.position or 0) > floor]
             counter = _read_up_to(member, receipts, window, len(unread))
             try:
                 mentions = [
                     self._push_actions.action(room, member, stored, None, counter)
-                    for stored in window.mentioned
+                    for stored in found.mentioned
                 ]
                 items = self._push_actions.among(room, member, unread, window.joined_count, counter)
             except NotInMemory as missing:
@@ -266,32 +316,52 @@ class UnreadCounts:
             counter.advance(window.upto, len(unread), reversed(items))
             return counter
 
-    async def _event_window(self, room: Room, member: Member) -> _EventWindow:
-        """The events that a member may not have read; from the database beyond those in memory."""
-        receipts = await self._receipts.of_user(room, member.user_id)
-        floor = _read_up_to(member, receipts).floor
+    async def _window(self, room: Room, user_id: str) -> _EventWindow:
+        """The events that a user may not have read, of which nothing is read yet."""
+        member = await self._members.load(room, user_id)
+        receipts = await self._receipts.of_user(room, user_id)
         counters = self._rooms.peek(room.room_nid)
         if counters is None or not counters.catch_up(room):
             # Drop the counters of the room, and begin again.
             counters = self._rooms.put(room.room_nid, _RoomCounters(room.last_position))
-        number = counters.number
-        upto, joined_count, start = room.last_position, room.joined_count, room.timeline_from
-        events = list(reversed(room.timeline))
-        mentions: list[StoredEvent] = []
-        if start > floor:
-            limit = WINDOW - len(events)
-            rows = await self._db.run(events_between, room.room_nid, floor, start, limit)
-            events += await self._load(room, [number for _, number in rows])
-            if len(rows) == limit:
-                before = rows[-1][0] - 1
-                numbers = await self._mentions.of(
-                    room.room_nid, member.user_id, floor, before, MAX_MENTIONS
-                )
-                mentions = await self._load(room, numbers[::-1])
-        return _EventWindow(counters, upto, number, joined_count, events, mentions)
+        return _EventWindow(
+            room,
+            member,
+            counters,
+            room.last_position,
+            counters.number,
+            room.joined_count,
+            room.timeline[::-1],
+            _read_up_to(member, receipts).floor,
+            room.timeline_from,
+        )
 
-    async def _load(self, room: Room, numbers: list[int]) -> list[StoredEvent]:
-        return await self._events.load_in_order(room.version, numbers)
+    async def _older_events(self, windows: Iterable[_EventWindow]) -> _OlderEvents:
+        """The places of what the windows have beyond the events in memory, read together."""
+        found: _OlderEvents = {window.room: [] for window in windows}
+        stretches = [each for window in windows if (each := window.stretch()) is not None]
+        if stretches:
+            by_nid = {room.room_nid: places for room, places in found.items()}
+            for nid, position, event_nid in await self._db.run(events_of_stretches, stretches):
+                by_nid[nid].append((position, event_nid))
+        return found
+
+    async def _unread_events(
+        self, window: _EventWindow, older: Sequence[tuple[int, int]]
+    ) -> _UnreadEvents:
+        room, stretch = window.room, window.stretch()
+        events = [*window.newest, *await self._load(room, [nid for _, nid in older])]
+        mentioned: list[StoredEvent] = []
+        if stretch is not None and len(older) == stretch.limit:
+            before = older[-1][0] - 1
+            numbers = await self._mentions.of(
+                room.room_nid, window.member.user_id, window.floor, before, MAX_MENTIONS
+            )
+            mentioned = await self._load(room, numbers[::-1])
+        return _UnreadEvents(events, mentioned)
+
+    async def _load(self, room: Room, event_nids: list[int]) -> list[StoredEvent]:
+        return await self._registry.load_events_in_order(room, event_nids)
 
 
 def _read_up_to(

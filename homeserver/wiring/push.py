@@ -62,9 +62,7 @@ class Push:
         mentions = Mentions(db, registry)
         mentioning = TimelineSource(db, registry, has_mentions, word="m.mentions")
         readers.add("mentions", mentioning, mentions.rows_of)
-        self.unread_counts = UnreadCounts(
-            db, room_core.events, receipts, members, notices, mentions
-        )
+        self.unread_counts = UnreadCounts(db, registry, receipts, members, notices, mentions)
         recent = RecentEvents(db, registry, room_core.user_rooms, room_core.visibility)
         self._notifications = Notifications(
             recent,

@@ -144,6 +144,14 @@ class CountingLawTests(DatabaseTestCase):
             by, room_id, "m.room.message", content, f"txn{next(self.numbers)}"
         )
 
+    async def _ask(self, server: SyncServer, users: dict[str, Requester], room_id: str) -> None:
+        cached = await self._all(server, users, room_id)
+        assert cached == await self._all(server, users, room_id, fresh(server))
+        together, room = fresh(server), await server.core.registry.get(room_id)
+        for user in users.values():
+            await together.get_ready([room], user.user_id)
+        assert cached == await self._all(server, users, room_id, together)
+
     async def _act(
         self,
         server: SyncServer,
@@ -159,9 +167,7 @@ class CountingLawTests(DatabaseTestCase):
             )
         if what == "ask":
             subjects = users if rest[0] is None else {rest[0]: users[rest[0]]}
-            cached = await self._all(server, subjects, room_id)
-            assert cached == await self._all(server, subjects, room_id, fresh(server))
-            return None
+            return await self._ask(server, subjects, room_id)
         user = users[rest[0]]
         if what == "burst":
             for _ in range(rest[1] - 1):
@@ -204,7 +210,7 @@ def fresh(server: SyncServer) -> UnreadCounts:
     evaluator = RuleEvaluator(core.visibility, threads, ThreadSubscribers(server.db, threads))
     return UnreadCounts(
         server.db,
-        core.events,
+        core.registry,
         Receipts(server.db, log, core.names, core.local_server),
         Members(core.events, rules, account_data),
         PushActions(evaluator, threads),

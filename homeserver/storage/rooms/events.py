@@ -281,6 +281,40 @@ async def events_between(
     return await cursor.fetchall()
 
 
+class Stretch(NamedTuple):
+    """A part of a room's timeline: the newest `limit` events with after < position <= upto."""
+
+    room: int
+    after: int
+    upto: int
+    limit: int
+
+
+async def events_of_stretches(
+    db: Connection, stretches: Sequence[Stretch]
+) -> list[tuple[int, int, int]]:
+    """(room, position, event) of the timeline events in stretches of several rooms, newest first.
+
+    Each room has one stretch.
+    """
+    cursor = await db.execute(
+        """
+        SELECT stretch.room, newest.position, newest.event
+          FROM unnest(%s::int4[], %s::int8[], %s::int8[], %s::int4[])
+               AS stretch (room, after, upto, size)
+         CROSS JOIN LATERAL (SELECT position, event
+                               FROM events
+                              WHERE events.room = stretch.room AND position > stretch.after
+                                AND position <= stretch.upto
+                              ORDER BY position DESC
+                              LIMIT stretch.size) AS newest
+         ORDER BY newest.position DESC
+        """,
+        [list(column) for column in zip(*stretches, strict=True)],
+    )
+    return await cursor.fetchall()
+
+
 async def events_after(
     db: Connection, rooms: Sequence[int], after: int, upto: int, limit: int
 ) -> list[tuple[int, int, int]]:

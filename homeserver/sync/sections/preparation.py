@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.discovery.heroes import heroes_if_nameless, may_be_named
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.aggregations import BundledAggregations
@@ -48,10 +49,12 @@ class Preparation:
         rooms: RoomRegistry,
         ephemeral: Sequence[EphemeralEvents],
         relations: BundledAggregations,
+        unread: UnreadCounts,
     ) -> None:
         self._rooms = rooms
         self._ephemeral = ephemeral
         self._relations = relations
+        self._unread = unread
 
     async def prepare(self, request: SyncRequest, room_nids: Collection[int]) -> None:
         """Read what is missing of some rooms, for a request that wants all of them.
@@ -70,6 +73,7 @@ class Preparation:
         await self._load(rooms[:prepared], first[:prepared])
         then = [self._then_needed(room, request) for room in rooms[:prepared]]
         await self._load(rooms[:prepared], then)
+        await self._unread.get_ready(rooms[:prepared], request.user_id)
         await self._relations.get_ready(
             [
                 stored.event.event_id

@@ -59,7 +59,7 @@ class RoomSections:
         self._relations = relations
         self._rooms = rooms
         self._local_server = rooms.local_server
-        self.preparation = Preparation(rooms, ephemeral, relations)
+        self.preparation = Preparation(rooms, ephemeral, relations, unread)
 
     async def joined(
         self,
