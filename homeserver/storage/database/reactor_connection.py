@@ -38,6 +38,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from homeserver.concurrency.thread_pools import run_in_own_thread
+from homeserver.storage.database.list_dumper import UniformListDumper
 
 CANCEL_SECONDS = 5.0  # for PostgreSQL to handle a cancel request
 T = TypeVar("T")
@@ -308,6 +309,7 @@ async def connect_to(
             continue
         connection = ReactorConnection(reactor, pgconn)
         connection._autocommit = True
+        connection.adapters.register_dumper(list, UniformListDumper)
         connection.prepare_threshold = prepare_threshold
         return connection
     raise psycopg.OperationalError("; ".join(str(error) for error in failures)) from failures[-1]
