@@ -165,6 +165,10 @@ class TwoOwners:
     def position(self) -> int:
         return self.highest
 
+    @property
+    def last_event_number(self) -> int:
+        return max(owner.log.last_event_number for owner in self.owners)
+
     def next_position(self) -> int:
         return self.owners[_owner.get()].log.next_position()
 
