@@ -3,7 +3,7 @@
 Each entry is examined once for all of them.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from twisted.logger import Logger
@@ -15,7 +15,7 @@ from appservices.transactions.items import (
     ItemGroup,
     KeyCountsItem,
     PresenceItem,
-    ReceiptItem,
+    ReceiptsItem,
     ToDeviceItem,
     TransactionItem,
     TypingItem,
@@ -34,7 +34,7 @@ from homeserver.protocol.events import Event
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.room.changes import EventAppended, OutOfRoomMembershipChanged, StateChanged
 from homeserver.rooms.room.registry import RoomRegistry
-from homeserver.rooms.room.room_receipts import PRIVATE, ReceiptChanged
+from homeserver.rooms.room.room_receipts import PRIVATE, ReceiptsChanged
 
 log = Logger()
 
@@ -64,7 +64,7 @@ class Feed:
         self._of_kind: dict[type, Callable[[Any], None]] = {
             OutOfRoomMembershipChanged: self._membership,
             TypingChanged: self._typing,
-            ReceiptChanged: self._receipt,
+            ReceiptsChanged: self._receipts,
             PresenceChanged: self._presence,
             ToDeviceMessagesSent: self._to_device,
             DeviceListChanged: self._device_list,
@@ -126,14 +126,18 @@ class Feed:
             item = TypingItem(entry.position, entry.room, room.room_id)
             self._add(with_ephemeral(self._interest.of_room(room)), item)
 
-    def _receipt(self, entry: ReceiptChanged) -> None:
+    def _receipts(self, entry: ReceiptsChanged) -> None:
         room = self._rooms.loaded(entry.room) if self._with_ephemeral else None
         if room is None:
             return
-        services: Collection[Appservice] = self._interest.of_room(room)
-        if entry.receipt_type == PRIVATE:
-            services = self._appservices.covering_user(entry.user_id)
-        self._add(with_ephemeral(services), ReceiptItem(entry.position, room.room_id, entry))
+        public = [receipt for receipt in entry.receipts if receipt.receipt_type != PRIVATE]
+        if public:
+            services = with_ephemeral(self._interest.of_room(room))
+            self._add(services, ReceiptsItem(entry.position, room.room_id, public))
+        for receipt in entry.receipts:
+            if receipt.receipt_type == PRIVATE:
+                services = with_ephemeral(self._appservices.covering_user(receipt.user_id))
+                self._add(services, ReceiptsItem(entry.position, room.room_id, [receipt]))
 
     def _presence(self, entry: PresenceChanged) -> None:
         for service, is_certain in self._sharing(entry, self._with_ephemeral):

@@ -4,13 +4,13 @@ An item has the position of its log entry, and its approximate size in the trans
 Those of one entry are a group, which is never divided.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.rooms.events.stored_event import StoredEvent
-from homeserver.rooms.room.room_receipts import ReceiptChanged
+from homeserver.rooms.room.room_receipts import Receipt
 
 SMALL = 200  # bytes, roughly
 
@@ -38,13 +38,16 @@ class TypingItem:
 
 
 @dataclass(frozen=True, slots=True)
-class ReceiptItem:
-    """A user has read a room up to an event."""
+class ReceiptsItem:
+    """Users have read a room up to some events."""
 
     position: int
     room_id: str
-    receipt: ReceiptChanged
-    size: int = SMALL
+    receipts: Sequence[Receipt]
+
+    @property
+    def size(self) -> int:
+        return SMALL * len(self.receipts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ class KeyCountsItem:
 TransactionItem = (
     EventItem
     | TypingItem
-    | ReceiptItem
+    | ReceiptsItem
     | PresenceItem
     | ToDeviceItem
     | DeviceListItem

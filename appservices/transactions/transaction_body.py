@@ -7,7 +7,7 @@ Spec: https://spec.matrix.org/v1.19/application-service-api/#put_matrixappv1tran
 MSC2409, MSC3202, MSC4203
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from appservices.transactions.items import (
     EventItem,
     KeyCountsItem,
     PresenceItem,
-    ReceiptItem,
+    ReceiptsItem,
     ToDeviceItem,
     TransactionItem,
     TypingItem,
@@ -29,6 +29,7 @@ from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.protocol.appservices.appservice import Appservice
 from homeserver.protocol.event_types import RECEIPT, TYPING
 from homeserver.rooms.ephemeral.typing import TypingUsers
+from homeserver.rooms.room.room_receipts import Receipt
 from homeserver.storage.appservices.backlog import shares_room
 from homeserver.storage.database.database import Database
 
@@ -87,8 +88,8 @@ class TransactionBodies:
             match item:
                 case TypingItem():
                     typing[item.room_nid] = item.room_id
-                case ReceiptItem():
-                    _add_receipt(receipts.setdefault(item.room_id, {}), item)
+                case ReceiptsItem():
+                    _add_receipts(receipts.setdefault(item.room_id, {}), item.receipts)
         found = [
             _encode(
                 {
@@ -168,13 +169,13 @@ class TransactionBodies:
         return one_time, fallback
 
 
-def _add_receipt(content: dict[str, Any], item: ReceiptItem) -> None:
-    receipt = item.receipt
-    shown: dict[str, Any] = {"ts": receipt.ts}
-    if receipt.thread_id is not None:
-        shown["thread_id"] = receipt.thread_id
-    users = content.setdefault(receipt.event_id, {}).setdefault(receipt.receipt_type, {})
-    users[receipt.user_id] = shown
+def _add_receipts(content: dict[str, Any], receipts: Iterable[Receipt]) -> None:
+    for receipt in receipts:
+        shown: dict[str, Any] = {"ts": receipt.ts}
+        if receipt.thread_id is not None:
+            shown["thread_id"] = receipt.thread_id
+        users = content.setdefault(receipt.event_id, {}).setdefault(receipt.receipt_type, {})
+        users[receipt.user_id] = shown
 
 
 def _addressed(item: ToDeviceItem) -> bytes:

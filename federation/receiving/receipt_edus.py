@@ -5,24 +5,26 @@ Private receipts are not sent.
 Spec: https://spec.matrix.org/v1.19/server-server-api/#receipts
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import Any
 
 from federation.receiving.room_access import RoomAccess
 from federation.sending.sender import Sender
-from homeserver.protocol.errors import InvalidParam, UserLimitExceeded
 from homeserver.protocol.event_types import RECEIPT
-from homeserver.rooms.ephemeral.receipts import READ, Receipts, check_thread_id
+from homeserver.protocol.identifiers import is_valid_event_id
+from homeserver.rooms.ephemeral.receipts import READ, Receipts, is_thread_id
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.room.room_receipts import ReceiptChanged
+from homeserver.rooms.room.room_receipts import Receipt, ReceiptsChanged
 
-MAX_RECEIPTS = 1_000  # of one EDU
+MAX_RECEIPTS = 1_000  # of an EDU that is received
+MAX_SENT = 100  # receipts of an EDU that is sent
 
 
 @dataclass(frozen=True, slots=True)
-class _SentReceipts:
+class _SentReceipt:
     room_id: str
     user_id: str
     event_id: str
@@ -43,43 +45,43 @@ class ReceiptEdus:
 
     async def receive(self, origin: str, content: Mapping[str, Any]) -> None:
         """Receive the receipts of another server's users."""
-        for place, receipt in enumerate(_parse(content)):
-            if place >= MAX_RECEIPTS:
-                return
-            room = await self._rooms.find(receipt.room_id)
-            if (
-                room is not None
-                and self._access.speaks_for(origin, receipt.user_id, room)
-                and await self._access.is_allowed(origin, room)
-            ):
-                await self._move(room, receipt)
+        parsed = islice(_parse(content), MAX_RECEIPTS)
+        for room_id, sent in groupby(parsed, key=lambda each: each.room_id):
+            room = await self._rooms.find(room_id)
+            if room is None:
+                continue
+            own = [each for each in sent if self._access.speaks_for(origin, each.user_id, room)]
+            if own and await self._access.is_allowed(origin, room):
+                await self._move(room, own)
 
-    async def _move(self, room: Room, receipt: _SentReceipts) -> None:
-        stored = await self._rooms.find_event(room, receipt.event_id)
-        try:
-            await self._receipts.move(
-                room,
-                receipt.user_id,
-                READ,
-                receipt.event_id,
-                None if stored is None else stored.position,
-                thread_id=None if receipt.thread_id is None else check_thread_id(receipt.thread_id),
-                ts=receipt.ts,
+    async def _move(self, room: Room, sent: Sequence[_SentReceipt]) -> None:
+        positions: dict[str, int | None] = {}
+        for event_id in {each.event_id for each in sent}:
+            stored = await self._rooms.find_event(room, event_id)
+            positions[event_id] = None if stored is None else stored.position
+        receipts = [
+            Receipt(
+                each.user_id, READ, each.thread_id, each.event_id, positions[each.event_id], each.ts
             )
-        except (InvalidParam, UserLimitExceeded):
-            return
+            for each in sent
+        ]
+        # Those that are refused are dropped.
+        await self._receipts.move(room, receipts)
 
     def apply(self, entries: Sequence[Any]) -> None:
         """Send the receipts of local users (called by the log)."""
         for entry in entries:
-            if (
-                isinstance(entry, ReceiptChanged)
-                and entry.receipt_type == READ
-                and self._rooms.local_server.is_local(entry.user_id)
-            ):
-                self._publish(entry)
+            if isinstance(entry, ReceiptsChanged):
+                is_local = self._rooms.local_server.is_local
+                receipts = [
+                    receipt
+                    for receipt in entry.receipts
+                    if receipt.receipt_type == READ and is_local(receipt.user_id)
+                ]
+                if receipts:
+                    self._publish(entry, receipts)
 
-    def _publish(self, entry: ReceiptChanged) -> None:
+    def _publish(self, entry: ReceiptsChanged, receipts: Sequence[Receipt]) -> None:
         room = self._rooms.loaded(entry.room)
         if room is None:
             return
@@ -87,15 +89,30 @@ class ReceiptEdus:
         others = [server for server in room.servers if server != own]
         if not others:
             return
-        data: dict[str, Any] = {"ts": entry.ts}
-        if entry.thread_id is not None:
-            data["thread_id"] = entry.thread_id
-        receipt = {entry.user_id: {"event_ids": [entry.event_id], "data": data}}
-        key = (entry.room, entry.user_id, entry.thread_id)
-        self._sender.send_edu(others, RECEIPT, {room.room_id: {READ: receipt}}, key)
+        for number, users in enumerate(_by_user(receipts)):
+            key: tuple[object, ...] = entry.room, entry.position, number
+            if len(receipts) == 1:
+                key = entry.room, receipts[0].user_id, receipts[0].thread_id
+            self._sender.send_edu(others, RECEIPT, {room.room_id: {READ: users}}, key)
 
 
-def _parse(content: Mapping[str, Any]) -> Iterator[_SentReceipts]:
+def _by_user(receipts: Iterable[Receipt]) -> list[dict[str, Any]]:
+    """Receipts by user, of which each has one place in an EDU, for as many EDUs as needed."""
+    edus: list[dict[str, Any]] = []
+    for receipt in receipts:
+        data: dict[str, Any] = {"ts": receipt.ts}
+        if receipt.thread_id is not None:
+            data["thread_id"] = receipt.thread_id
+        user_id = receipt.user_id
+        users = next((each for each in edus if len(each) < MAX_SENT and user_id not in each), None)
+        if users is None:
+            users = {}
+            edus.append(users)
+        users[user_id] = {"event_ids": [receipt.event_id], "data": data}
+    return edus
+
+
+def _parse(content: Mapping[str, Any]) -> Iterator[_SentReceipt]:
     """The receipts of an EDU; malformed ones are left out."""
     for room_id, types in content.items():
         read = types.get(READ) if isinstance(types, Mapping) else None
@@ -108,8 +125,9 @@ def _parse(content: Mapping[str, Any]) -> Iterator[_SentReceipts]:
             ts, thread_id = data.get("ts"), data.get("thread_id")
             if (
                 isinstance(ids[0], str)
+                and is_valid_event_id(ids[0])
                 and isinstance(ts, int)
                 and 0 <= ts < 1 << 53
-                and isinstance(thread_id, str | None)
+                and (thread_id is None or is_thread_id(thread_id))
             ):
-                yield _SentReceipts(room_id, user_id, ids[0], thread_id, ts)
+                yield _SentReceipt(room_id, user_id, ids[0], thread_id, ts)

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.deadlines import Deadlines
 from homeserver.concurrency.lru_cache import LruCache
-from homeserver.presence.flapping import flapping
+from homeserver.presence.flapping import Flapping
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import OFFLINE, State
 from homeserver.protocol.errors import Unavailable
@@ -52,7 +52,7 @@ class RemotePresence:
             "presence_of_unknown_users", MAX_CACHED_UNKNOWN_USERS
         )
         self._deadlines = Deadlines(clock, self._expire)
-        self._flapping = flapping(clock)
+        self._flapping = Flapping(clock)
         self._settling: dict[str, tuple[State, str | None, int]] = {}  # with the last activity, ms
 
     async def receive(

@@ -24,14 +24,14 @@ from homeserver.concurrency.deadlines import Deadlines
 from homeserver.concurrency.deferreds import wait_for_completion
 from homeserver.concurrency.single_flight import SingleFlight
 from homeserver.config.settings import PresenceSettings
-from homeserver.presence.flapping import flapping
+from homeserver.presence.flapping import Flapping
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import OFFLINE, State, Timeouts, UserPresence
 from homeserver.protocol.errors import Forbidden, InvalidParam, Unavailable
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.events.imported_events import is_imported
 from homeserver.rooms.room.changes import EventAppended, StateChanged
-from homeserver.rooms.room.room_receipts import ReceiptChanged
+from homeserver.rooms.room.room_receipts import ReceiptsChanged
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.storage.accounts import presence as storage
 from homeserver.storage.database.database import Database
@@ -95,7 +95,7 @@ class PresenceTracker:
         self._deadlines = Deadlines(clock, self._apply_timeout)
         self._users: dict[str, TrackedUser] = {}
         self._loads: SingleFlight[str, None] = SingleFlight()
-        self._flapping = flapping(clock)
+        self._flapping = Flapping(clock)
 
     def __len__(self) -> int:
         return len(self._users)
@@ -192,9 +192,10 @@ class PresenceTracker:
                     self._act(entry.stored.event.sender)
                 for user_id, membership, _ in entry.members():
                     self._follow(user_id, entry.room_nid, membership)
-            elif isinstance(entry, ReceiptChanged) or (
-                isinstance(entry, TypingChanged) and entry.typing
-            ):
+            elif isinstance(entry, ReceiptsChanged):
+                for receipt in entry.receipts:
+                    self._act(receipt.user_id)
+            elif isinstance(entry, TypingChanged) and entry.typing:
                 self._act(entry.user_id)
 
     def _act(self, user_id: str) -> None:

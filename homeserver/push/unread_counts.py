@@ -37,7 +37,7 @@ from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import EventAppended, EventsPurged
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.room.room_receipts import ReceiptChanged
+from homeserver.rooms.room.room_receipts import Receipt, ReceiptsChanged
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.events import Stretch, events_of_stretches
 
@@ -211,17 +211,13 @@ class UnreadCounts:
 
     async def was_read_after(self, room: Room, user_id: str, position: int) -> bool:
         """Whether a receipt of the user's changed above a position of the log."""
-        receipts = await self._receipts.of_user(room, user_id)
-        return any(receipt.position > position for receipt in receipts)
+        return await self._receipts.have_moved(room, user_id, position)
 
     def apply(self, entries: Sequence[Any]) -> None:
         """Apply log entries."""
         for entry in entries:
-            if isinstance(entry, ReceiptChanged):
-                counters = self._rooms.peek(entry.room)
-                cached = None if counters is None else counters.by_user.get(entry.user_id)
-                if cached is not None:
-                    _apply_receipt(cached.counter, entry)
+            if isinstance(entry, ReceiptsChanged):
+                self._receipts_changed(entry)
             elif isinstance(entry, ThreadSubscriptionChanged):
                 self._subscription_changed(entry)
             elif isinstance(entry, EventsPurged):
@@ -232,6 +228,14 @@ class UnreadCounts:
                 if counters is not None:
                     for cached in counters.by_user.values():
                         cached.counter.forget(entry.redacts.position or 0)
+
+    def _receipts_changed(self, entry: ReceiptsChanged) -> None:
+        counters = self._rooms.peek(entry.room)
+        if counters is not None:
+            for receipt in entry.receipts:
+                cached = counters.by_user.get(receipt.user_id)
+                if cached is not None:
+                    _apply_receipt(cached.counter, receipt)
 
     def _subscription_changed(self, change: ThreadSubscriptionChanged) -> None:
         """Have a member's events counted again: rules apply as they are now."""
@@ -366,7 +370,7 @@ class UnreadCounts:
 
 def _read_up_to(
     member: Member,
-    receipts: Iterable[ReceiptChanged],
+    receipts: Iterable[Receipt],
     window: _EventWindow | None = None,
     events: int = 0,
 ) -> UnreadCounter:
@@ -381,7 +385,7 @@ def _read_up_to(
     return counter
 
 
-def _apply_receipt(counter: UnreadCounter, receipt: ReceiptChanged) -> None:
+def _apply_receipt(counter: UnreadCounter, receipt: Receipt) -> None:
     """Apply a receipt. A receipt for an event of unknown position has no effect."""
     if receipt.receipt_type in (READ, READ_PRIVATE) and receipt.event_position is not None:
         counter.read(receipt.event_position, receipt.thread_id)

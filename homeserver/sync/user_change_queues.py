@@ -30,7 +30,7 @@ from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.push.thread_subscription_changed import ThreadSubscriptionChanged
 from homeserver.rooms.ephemeral.typing import TypingChanged
 from homeserver.rooms.room.changes import EventsStored, OutOfRoomMembershipChanged, StateChanged
-from homeserver.rooms.room.room_receipts import PRIVATE, ReceiptChanged
+from homeserver.rooms.room.room_receipts import PRIVATE, ReceiptsChanged
 from homeserver.rooms.room.user_rooms import MemberRooms, RoomForgotten, UserRooms
 from homeserver.rooms.sticky.sticky_events import newly_sticking
 from homeserver.streams.shards import shard_of, shard_of_user
@@ -185,7 +185,7 @@ class UserChangeQueues:
         newest_receipts = {
             entry.room: entry
             for entry in entries
-            if isinstance(entry, ReceiptChanged) and entry.receipt_type != PRIVATE
+            if isinstance(entry, ReceiptsChanged) and _is_public(entry)
         }
         for entry in entries:
             if isinstance(entry, StateChanged):
@@ -196,9 +196,9 @@ class UserChangeQueues:
                 isinstance(entry, EventsStored) and newly_sticking(entry)
             ):
                 self._add_for_room(entry.room, entry.position, changed)
-            elif isinstance(entry, ReceiptChanged):
+            elif isinstance(entry, ReceiptsChanged):
                 is_newest = entry is newest_receipts.get(entry.room)
-                self._receipt_changed(entry, changed, is_newest=is_newest)
+                self._receipts_changed(entry, changed, is_newest=is_newest)
             elif isinstance(entry, PresenceChanged):
                 self._add_for_presence(entry, changed)
             elif isinstance(entry, AccountDataChanged):
@@ -277,16 +277,17 @@ class UserChangeQueues:
             queue.add(position, room)
             changed.add(queue)
 
-    def _receipt_changed(
-        self, entry: ReceiptChanged, changed: set[UserChangeQueue], *, is_newest: bool
+    def _receipts_changed(
+        self, entry: ReceiptsChanged, changed: set[UserChangeQueue], *, is_newest: bool
     ) -> None:
-        """Record a receipt; those of a room in a batch once for all, with the newest of them."""
-        if entry.receipt_type == PRIVATE:
-            self._add_for_user(entry.user_id, entry.position, entry.room, changed)
-            return
-        own = self._queues.peek(entry.user_id)
-        if own is not None and entry.room in own.rooms:
-            changed.add(own)  # the user's other devices hide their notifications at once
+        """Record receipts; those of a room in a batch once for all, with the newest of them."""
+        for receipt in entry.receipts:
+            if receipt.receipt_type == PRIVATE:
+                self._add_for_user(receipt.user_id, entry.position, entry.room, changed)
+                continue
+            own = self._queues.peek(receipt.user_id)
+            if own is not None and entry.room in own.rooms:
+                changed.add(own)  # the user's other devices hide their notifications at once
         if not is_newest:
             return
         readers: set[UserChangeQueue] = set()
@@ -386,3 +387,7 @@ class UserChangeQueues:
         self._of_profile_readers.discard(queue)
         for room in tuple(queue.rooms):
             self._unfollow(queue, room)
+
+
+def _is_public(entry: ReceiptsChanged) -> bool:
+    return any(receipt.receipt_type != PRIVATE for receipt in entry.receipts)

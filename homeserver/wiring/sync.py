@@ -66,7 +66,7 @@ class Sync:
     ) -> None:
         self._settings = settings
         registry, user_rooms = room_core.registry, room_core.user_rooms
-        receipts = self.receipts = Receipts(db, log, room_core.names, room_core.local_server)
+        receipts = self.receipts = Receipts(db, log, room_core.names)
         self.push = Push(
             reactor, settings, db, log, readers, account_core, room_core, receipts, rooms.reader
         )

@@ -30,7 +30,7 @@ NOT_APPENDED = {
         for item in (
             "EventItem",
             "TypingItem",
-            "ReceiptItem",
+            "ReceiptsItem",
             "PresenceItem",
             "ToDeviceItem",
             "DeviceListItem",

@@ -16,6 +16,7 @@ from homeserver.presence.tracker import PresenceTracker
 from homeserver.protocol.errors import Forbidden, InvalidParam, MatrixError, Unavailable
 from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.rooms.room.changes import StateChanged
+from homeserver.rooms.room.room_receipts import Receipt
 from homeserver.streams.sync_tokens import SyncToken
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.sync_server import SyncServer
@@ -199,14 +200,14 @@ class PresenceTests(PresenceTestCase):
     async def test_reading_counts_as_activity(self) -> None:
         """A user who reads messages is active, even without replying."""
         core = self.server.core
-        receipts = Receipts(self.db, self.server.log, core.names, core.local_server)
+        receipts = Receipts(self.db, self.server.log, core.names)
         event_id = await self.server.say(self.alice, self.room_id, "hello?")
         await self.begin_sync(self.bob)
         await self.pass_time(301)
         await self.pass_time(1)
 
         room = await self.server.core.registry.get(self.room_id)
-        await receipts.move(room, self.bob.user_id, "m.read", event_id, None)
+        await receipts.move(room, [Receipt(self.bob.user_id, "m.read", None, event_id, None, 0)])
         await self.server.log.flush()
 
         self.assertEqual(await self.states_seen_by(self.alice), {"bob": "online"})

@@ -211,7 +211,7 @@ def fresh(server: SyncServer) -> UnreadCounts:
     return UnreadCounts(
         server.db,
         core.registry,
-        Receipts(server.db, log, core.names, core.local_server),
+        Receipts(server.db, log, core.names),
         Members(core.events, rules, account_data),
         PushActions(evaluator, threads),
         Mentions(server.db, core.registry),

@@ -1,24 +1,18 @@
 """Receipts and read markers, on a real database."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred, gatherResults
 
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.protocol.errors import (
-    Forbidden,
-    InvalidParam,
-    MatrixError,
-    NotFound,
-    UserLimitExceeded,
-)
-from homeserver.rooms.ephemeral import read_markers, receipts
+from homeserver.accounts.user_data.account_data import AccountDataChanged
+from homeserver.protocol.errors import Forbidden, InvalidParam, MatrixError, NotFound
+from homeserver.rooms.ephemeral import receipts
 from homeserver.rooms.ephemeral.read_markers import ReadMarkers
 from homeserver.rooms.ephemeral.receipts import Receipts
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.room.room_receipts import ReceiptChanged
+from homeserver.rooms.room.room_receipts import Receipt, ReceiptsChanged, RoomReceipts
 from tests.support.postgres import DatabaseTestCase
 from tests.sync.sync_server import SyncServer
 
@@ -44,7 +38,7 @@ class ReceiptsTests(DatabaseTestCase):
         """Start a server on the database, or another one after the first."""
         self.server = await SyncServer.start(self.db)
         core, log = self.server.core, self.server.log
-        self.receipts = Receipts(self.db, log, core.names, core.local_server)
+        self.receipts = Receipts(self.db, log, core.names)
         self.markers = ReadMarkers(
             core.registry, core.events, self.receipts, self.server.accounts.account_data
         )
@@ -108,47 +102,6 @@ class ReceiptsTests(DatabaseTestCase):
 
         self.assertEqual(list(await self.seen_by(self.alice)), [self.second])
         self.assertEqual(self.server.log.position, before)
-
-    async def test_a_user_who_leaves_during_a_burst_has_no_receipt(self) -> None:
-        """What was checked before the wait may not hold after it."""
-        self.wait_for_all_receipts()
-        reading = Deferred.fromCoroutine(self.read(self.bob, self.second))
-        await self.server.rooms.memberships.leave(self.bob, self.room_id)
-
-        await self.assertFailure(reading, Forbidden)
-        self.assertEqual(await self.seen_by(self.alice), {})
-
-    def wait_for_all_receipts(self) -> None:
-        """From now on each receipt waits for the end of a burst."""
-        self.patch(read_markers, "MAX_IMMEDIATE", 0)
-        self.patch(read_markers, "BURST_SECONDS", 0.1)
-        core = self.server.core
-        self.markers = ReadMarkers(
-            core.registry, core.events, self.receipts, self.server.accounts.account_data
-        )
-
-    async def test_receipts_of_a_burst_are_stored_together_and_then_acknowledged(self) -> None:
-        """Hundreds of readers of a message cost one commit, and none of their receipts is lost."""
-        self.wait_for_all_receipts()
-        batches: list[list[str]] = []
-        acknowledged: list[str] = []
-
-        def published(entries: Sequence[Any]) -> None:
-            readers = [each.user_id for each in entries if isinstance(each, ReceiptChanged)]
-            if readers:
-                self.assertEqual(acknowledged, [])
-                batches.append(readers)
-
-        async def read(reader: Requester) -> None:
-            await self.read(reader, self.second)
-            acknowledged.append(reader.user_id)
-
-        self.server.log.subscribe(published)
-
-        await gatherResults([Deferred.fromCoroutine(read(who)) for who in (self.bob, self.alice)])
-
-        self.assertEqual(batches, [[self.bob.user_id, self.alice.user_id]])
-        self.assertEqual(len(acknowledged), 2)
 
     async def test_concurrent_receipts_end_at_the_later_event(self) -> None:
         """Two devices that read at the same moment do not undo each other's work."""
@@ -228,15 +181,17 @@ class ReceiptsTests(DatabaseTestCase):
         self.patch(receipts, "MAX_OF_USER", 3)
         room = await self.room()
 
-        async def read(thread: str, event: str = "$unknown") -> None:
-            await self.receipts.move(room, self.bob.user_id, READ, event, None, thread_id=thread)
+        def read(thread: str | None, event: str = "$unknown") -> Receipt:
+            return Receipt(self.bob.user_id, READ, thread, event, None, 0)
 
-        for number in range(3):
-            await read(f"$thread{number}")
-        await self.refusal(UserLimitExceeded, read("$thread3"))
+        await self.receipts.move(room, [read("$thread0")])
+        threads = [read(f"$thread{number}") for number in range(1, 5)]
+        self.assertEqual(await self.receipts.move(room, threads), threads[2:])
+        self.assertEqual(await self.receipts.move(room, [read("$thread3")]), [read("$thread3")])
 
-        await read("$thread2", "$later")
-        await self.receipts.move(room, self.bob.user_id, READ, "$unknown", None)
+        others = [read("$thread2", "$later"), read(None)]
+        self.assertEqual(await self.receipts.move(room, others), [])
+        self.assertEqual(len(await self.receipts.of_user(room, self.bob.user_id)), 4)
 
     async def test_thread_that_is_none_is_refused(self) -> None:
         """The client's author learns of the mistake."""
@@ -331,6 +286,8 @@ class ReceiptsTests(DatabaseTestCase):
     async def test_several_markers_move_together_or_not_at_all(self) -> None:
         """One request instead of three, and no half of it."""
         wanted = {FULLY_READ: self.first, READ: self.first, PRIVATE: self.second}
+        batches: list[list[type]] = []
+        self.server.log.subscribe(lambda entries: batches.append([*map(type, entries)]))
 
         await self.refusal(
             NotFound,
@@ -343,3 +300,21 @@ class ReceiptsTests(DatabaseTestCase):
         await self.markers.mark_all(self.bob, self.room_id, wanted)
         self.assertEqual(set(await self.seen_by(self.bob)), {self.first, self.second})
         self.assertEqual(await self.fully_read(self.bob), self.first)
+        self.assertEqual(batches, [[AccountDataChanged, ReceiptsChanged]])
+
+
+def test_change_that_was_loaded_before_has_no_effect() -> None:
+    """A receipt that was published while its room was being read is in what was read."""
+    room = RoomReceipts()
+    private = Receipt("@a:b", PRIVATE, None, "$1", 1, 0)
+    thread = Receipt("@a:b", PRIVATE, "main", "$2", 2, 0)
+    room.put(5, private)
+    room.put(7, thread)
+
+    room.apply(ReceiptsChanged(5, 1, (private,)))
+
+    assert len(room) == 2
+    assert room.event("@a:b", 6) is not None
+    assert room.event("@a:b", 7) is None
+    assert room.has_moved("@a:b", 6)
+    assert not room.has_moved("@a:b", 7)

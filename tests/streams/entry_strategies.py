@@ -51,7 +51,7 @@ from homeserver.rooms.room.changes import (
     RoomUnPartialStated,
     StateChanged,
 )
-from homeserver.rooms.room.room_receipts import ReceiptChanged
+from homeserver.rooms.room.room_receipts import Receipt, ReceiptsChanged
 from homeserver.rooms.room.user_rooms import RoomForgotten
 from homeserver.streams.durable_reader import ReaderMoved
 from tests.rooms.inbound.replica import ALICE, build
@@ -192,6 +192,9 @@ def room_entries(draw: Draw, identifier: str) -> Any:
             )
 
 
+receipts = st.builds(
+    Receipt, names, names, st.none() | names, names, st.none() | positions, positions
+)
 plain_entries = st.one_of(
     st.builds(PartialRoomJoined, positions, nids, names, st.lists(names).map(tuple)),
     st.builds(EventsPurged, positions, nids, st.lists(nids).map(tuple), st.booleans()),
@@ -205,15 +208,10 @@ plain_entries = st.one_of(
     st.builds(NetworkListChanged, positions, names, names, nids, st.booleans()),
     st.builds(RoomForgotten, positions, names, nids),
     st.builds(
-        ReceiptChanged,
+        ReceiptsChanged,
         positions,
         nids,
-        names,
-        names,
-        st.none() | names,
-        names,
-        st.none() | positions,
-        positions,
+        st.lists(receipts, min_size=1, max_size=3).map(tuple),
     ),
     st.builds(TypingChanged, positions, nids, names, st.booleans()),
     st.builds(

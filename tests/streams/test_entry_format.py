@@ -48,7 +48,7 @@ from homeserver.rooms.room.changes import (
     RoomUnPartialStated,
     StateChanged,
 )
-from homeserver.rooms.room.room_receipts import ReceiptChanged
+from homeserver.rooms.room.room_receipts import Receipt, ReceiptsChanged
 from homeserver.rooms.room.user_rooms import RoomForgotten
 from homeserver.streams.durable_reader import ReaderMoved
 from homeserver.wiring.entry_kinds import entry_codec
@@ -129,8 +129,8 @@ GOLDEN: list[tuple[Any, bytes]] = [
         b"\x93\x01\xa9forgotten\x93\x08\xa4@a:b\x01",
     ),
     (
-        ReceiptChanged(8, 1, "@a:b", "m.read", None, "$event", 7, 99),
-        b"\x93\x01\xa7receipt\x98\x08\x01\xa4@a:b\xa6m.read\xc0\xa6$event\x07c",
+        ReceiptsChanged(8, 1, (Receipt("@a:b", "m.read", None, "$event", 7, 99),)),
+        b"\x93\x02\xa7receipt\x93\x08\x01\x91\x96\xa4@a:b\xa6m.read\xc0\xa6$event\x07c",
     ),
     (
         TypingChanged(8, 1, "@a:b", True),

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.presence.user_presence import ONLINE
 from homeserver.rooms.ephemeral.typing import TypingChanged
-from homeserver.rooms.room.room_receipts import PRIVATE, ReceiptChanged
+from homeserver.rooms.room.room_receipts import PRIVATE, Receipt, ReceiptsChanged
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.streams.shards import SHARDS, shard_of_user
 from homeserver.streams.sync_tokens import SyncToken
@@ -95,8 +95,9 @@ def test_large_audience_is_woken_once_for_several_presence_changes() -> None:
     assert not audience.clock.getDelayedCalls()
 
 
-def receipt(position: int, user_id: str, kind: str = "m.read") -> ReceiptChanged:
-    return ReceiptChanged(position, ROOM, user_id, kind, None, "$event", 1, 0)
+def receipt(position: int, *user_ids: str, kind: str = "m.read") -> ReceiptsChanged:
+    receipts = [Receipt(user_id, kind, None, "$event", 1, 0) for user_id in user_ids]
+    return ReceiptsChanged(position, ROOM, tuple(receipts))
 
 
 def test_few_readers_are_woken_by_a_receipt_at_once() -> None:
@@ -132,7 +133,7 @@ def test_receipts_of_one_batch_are_one_change() -> None:
     assert queue is not None
 
     typing = TypingChanged(2, ROOM, "@u9:test", True)
-    private = receipt(4, "@u8:test", PRIVATE)
+    private = receipt(4, "@u8:test", kind=PRIVATE)
     audience.queues.apply([receipt(1, "@u0:test"), typing, receipt(3, "@u1:test"), private])
     audience.queues.apply([receipt(5, "@u0:test"), receipt(6, "@u1:test")])
 
@@ -149,6 +150,26 @@ def test_receipts_of_one_batch_wake_the_devices_of_their_readers() -> None:
     audience.clock.advance(0)
 
     assert [audience.woken[f"@u{number}:test"] for number in range(6)] == [1, 1, 1, 1, 1, 0]
+
+
+def test_receipts_of_one_entry_reach_whom_each_concerns() -> None:
+    """What is private in it concerns its user alone, at the position that all of it has."""
+    audience = Audience(MAX_IMMEDIATE_READERS + 1)
+    private = Receipt("@u8:test", PRIVATE, None, "$event", 1, 0)
+    public = receipt(3, "@u0:test", "@u1:test").receipts
+    queues = [audience.queues.loaded(f"@u{number}:test") for number in (8, 20)]
+
+    audience.queues.apply([ReceiptsChanged(3, ROOM, (private,))])
+    audience.clock.advance(0)
+    assert [queue and queue.only_change_since(2) for queue in queues] == [ROOM, None]
+
+    audience.queues.apply([ReceiptsChanged(5, ROOM, (public[0], private, public[1]))])
+    audience.clock.advance(0)
+
+    assert [queue and queue.only_change_since(4) for queue in queues] == [ROOM, ROOM]
+    assert [queue and queue.only_change_since(5) for queue in queues] == [None, None]
+    woken = [audience.woken[f"@u{number}:test"] for number in (0, 1, 8, 20)]
+    assert woken == [1, 1, 2, 0]
 
 
 def test_two_changes_are_not_one() -> None:
@@ -182,7 +203,7 @@ def test_private_receipts_concern_only_their_user() -> None:
     """Nobody else may notice."""
     audience = Audience(MAX_IMMEDIATE_READERS + 1)
 
-    audience.queues.apply([receipt(1, "@u1:test", PRIVATE)])
+    audience.queues.apply([receipt(1, "@u1:test", kind=PRIVATE)])
     audience.clock.pump([0, BATCH_SECONDS, 0])
 
     assert {user_id for user_id, count in audience.woken.items() if count} == {"@u1:test"}

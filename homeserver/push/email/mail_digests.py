@@ -22,7 +22,7 @@ from homeserver.push.pushers.queued_push import QueuedPush
 from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.room.changes import EventAppended
 from homeserver.rooms.room.registry import RoomRegistry
-from homeserver.rooms.room.room_receipts import ReceiptChanged
+from homeserver.rooms.room.room_receipts import ReceiptsChanged
 from homeserver.storage.accounts.users import find_user
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
@@ -130,8 +130,9 @@ class MailDigests:
         for entry in entries:
             if isinstance(entry, EventAppended):
                 self._seen(entry.stored.event.sender, entry.position)
-            elif isinstance(entry, ReceiptChanged):
-                self._seen(entry.user_id, entry.position)
+            elif isinstance(entry, ReceiptsChanged):
+                for receipt in entry.receipts:
+                    self._seen(receipt.user_id, entry.position)
             elif isinstance(entry, PushersChanged):
                 for user_id in entry.user_ids:
                     for digest in self._pending.of_user(user_id):

@@ -14,7 +14,7 @@ from homeserver.push.pushers.badges import Badges
 from homeserver.push.pushers.directory import PusherDirectory
 from homeserver.push.pushers.pusher_queues import PusherQueues
 from homeserver.rooms.room.changes import EventAppended
-from homeserver.rooms.room.room_receipts import ReceiptChanged
+from homeserver.rooms.room.room_receipts import ReceiptsChanged
 
 DELAY_SECONDS = 1.0
 log = Logger()
@@ -48,9 +48,10 @@ class BadgeUpdates:
         if not users:
             return
         for entry in entries:
-            if isinstance(entry, ReceiptChanged):
-                if entry.user_id in users:
-                    self.note(entry.user_id)
+            if isinstance(entry, ReceiptsChanged):
+                for receipt in entry.receipts:
+                    if receipt.user_id in users:
+                        self.note(receipt.user_id)
             elif isinstance(entry, EventAppended):
                 sender = entry.stored.event.sender
                 if sender in users:

@@ -18,7 +18,7 @@ from homeserver.push.thread_subscription_changed import ThreadSubscriptionChange
 from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.room.changes import EventAppended, EventsPurged, StateChanged
 from homeserver.rooms.room.registry import RoomRegistry
-from homeserver.rooms.room.room_receipts import ReceiptChanged
+from homeserver.rooms.room.room_receipts import ReceiptsChanged
 from homeserver.rooms.room.user_rooms import UserRooms
 from homeserver.storage.database.database import Database
 from homeserver.storage.push.unread_rooms import rooms_with_unread
@@ -118,7 +118,10 @@ class Badges:
     def apply(self, entries: Sequence[Any]) -> None:
         """Apply log entries: mark what has to be counted again (called by the log)."""
         for entry in entries:
-            if isinstance(entry, ReceiptChanged | ThreadSubscriptionChanged):
+            if isinstance(entry, ReceiptsChanged):
+                for receipt in entry.receipts:
+                    self.mark(receipt.user_id, entry.room)
+            elif isinstance(entry, ThreadSubscriptionChanged):
                 self.mark(entry.user_id, entry.room)
             elif isinstance(entry, StateChanged):
                 self._apply_state(entry)

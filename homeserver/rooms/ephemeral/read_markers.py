@@ -12,20 +12,19 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import AccountData
-from homeserver.concurrency.bursts import Bursts
-from homeserver.protocol.errors import Forbidden, InvalidParam, NotFound
+from homeserver.concurrency.deferreds import gather_all
+from homeserver.protocol.errors import InvalidParam, NotFound
 from homeserver.protocol.event_kinds import is_redaction
 from homeserver.protocol.event_types import FULLY_READ
 from homeserver.protocol.identifiers import is_valid_event_id
+from homeserver.rooms.ephemeral.receipt_bursts import ReceiptBursts, is_joined, not_in_the_room
 from homeserver.rooms.ephemeral.receipts import READ, READ_PRIVATE, Receipts, check_thread_id
 from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.room.room_receipts import MAIN
+from homeserver.rooms.room.room_receipts import MAIN, Receipt
 
-MAX_IMMEDIATE = 20  # receipts of a room within the time of a burst
-BURST_SECONDS = 1.0  # after which further ones are stored together, and only then acknowledged
 MAX_HOPS = 3  # from an event to the one that belongs to a thread, as the specification recommends
 
 
@@ -41,10 +40,8 @@ class ReadMarkers:
     ) -> None:
         self._rooms = rooms
         self._events = events
-        self._receipts = receipts
         self._account_data = account_data
-        clock = rooms.local_server.clock
-        self._bursts = Bursts(clock, immediate=MAX_IMMEDIATE, seconds=BURST_SECONDS)
+        self._receipt_bursts = ReceiptBursts(rooms, receipts)
         # Positions of fully read markers that are being written, by user and room.
         self._moving: dict[tuple[str, int], int] = {}
 
@@ -70,19 +67,32 @@ class ReadMarkers:
         stored = await self._event(room, event_id)
         if thread is not None:
             await self._check_in_thread(room, stored, thread)
-        await self._move(room, caller.user_id, receipt_type, stored, thread)
+        if receipt_type == FULLY_READ:
+            await self._move_fully_read(room, caller.user_id, stored)
+        else:
+            receipt = self._receipt(caller.user_id, receipt_type, stored, thread)
+            await self._receipt_bursts.move(room, caller.user_id, (receipt,))
 
     async def mark_all(self, caller: Requester, room_id: str, markers: dict[str, str]) -> None:
         """Move several markers, by type, all or none of them; raises what `mark` does."""
         room = await self._joined_room(caller.user_id, room_id)
         events = {kind: await self._event(room, event) for kind, event in markers.items()}
-        for receipt_type, stored in events.items():
-            await self._move(room, caller.user_id, receipt_type, stored, None)
+        fully_read = events.pop(FULLY_READ, None)
+        receipts = [
+            self._receipt(caller.user_id, receipt_type, stored, None)
+            for receipt_type, stored in events.items()
+        ]
+        moves = []
+        if fully_read is not None:
+            moves.append(self._move_fully_read(room, caller.user_id, fully_read))
+        if receipts:
+            moves.append(self._receipt_bursts.move(room, caller.user_id, receipts))
+        await gather_all(moves)
 
     async def _joined_room(self, user_id: str, room_id: str) -> Room:
         room = await self._rooms.find(room_id)
-        if room is None or room.membership(user_id) != "join":
-            raise Forbidden("You are not in the room")
+        if room is None or not is_joined(room, user_id):
+            raise not_in_the_room()
         return room
 
     async def _find_event(self, room: Room, event_id: str) -> StoredEvent | None:
@@ -98,21 +108,11 @@ class ReadMarkers:
             raise NotFound("The event is not in the room")
         return stored
 
-    async def _move(
-        self, room: Room, user_id: str, receipt_type: str, stored: StoredEvent, thread: str | None
-    ) -> None:
-        if receipt_type == FULLY_READ:
-            await self._move_fully_read(room, user_id, stored)
-        else:
-            waiting = self._bursts.next(room.room_nid)
-            if waiting is not None:
-                await waiting
-                # The user may have left, or the room may be gone.
-                room = await self._joined_room(user_id, room.room_id)
-            event_id, position = stored.event.event_id, stored.position
-            await self._receipts.move(
-                room, user_id, receipt_type, event_id, position, thread_id=thread
-            )
+    def _receipt(
+        self, user_id: str, receipt_type: str, stored: StoredEvent, thread: str | None
+    ) -> Receipt:
+        event_id, now = stored.event.event_id, self._rooms.local_server.now_ms()
+        return Receipt(user_id, receipt_type, thread, event_id, stored.position, now)
 
     async def _move_fully_read(self, room: Room, user_id: str, stored: StoredEvent) -> None:
         """Spec: https://spec.matrix.org/v1.19/client-server-api/#fully-read-markers"""

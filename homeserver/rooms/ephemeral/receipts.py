@@ -2,7 +2,7 @@
 
 There is one receipt for each user, type and thread of a room, and it never moves back: one for an
 event before that of the stored receipt is ignored. Public and private receipts of a user are
-independent.
+independent. Receipts of a room that move together are one entry of the log.
 
 The receipts of a room that is being read are held in memory, in the order of their changes, so that
 "what is new since this token" costs as much as there is new. What is the same for all readers is
@@ -13,16 +13,16 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#receipts
 
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
 from homeserver.concurrency.lru_cache import LruCache
-from homeserver.protocol.errors import InvalidParam, UserLimitExceeded
+from homeserver.protocol.errors import InvalidParam
 from homeserver.protocol.identifiers import is_valid_event_id
-from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.room.room import Room
-from homeserver.rooms.room.room_receipts import MAIN, ReceiptChanged, RoomReceipts
+from homeserver.rooms.room.room_receipts import MAIN, Receipt, ReceiptsChanged, RoomReceipts
+from homeserver.storage.database.batch import Row
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.names import Names
 from homeserver.storage.rooms.receipts import UPSERT_RECEIPT, receipts_in, rooms_with_receipts_after
@@ -35,76 +35,90 @@ MAX_RECEIPTS = 200_000  # of all rooms in memory together; about 300 bytes each
 MAX_CHANGED = 100_000  # rooms with a remembered last change
 MAX_OF_USER = 2_000  # of one user in one room: one for each thread and type
 
+_Key = tuple[int, str, str, str | None]  # room, user, type and thread
+
 
 class Receipts:
     """The receipts of all rooms. Subscribe `apply` to the log."""
 
-    def __init__(self, db: Database, log: Log, names: Names, local_server: LocalServer) -> None:
+    def __init__(self, db: Database, log: Log, names: Names) -> None:
         self._db = db
-        self._origin = local_server
         self._log = log
         self._names = names
-        self._rooms: LogCache[int, RoomReceipts, ReceiptChanged] = LogCache(
+        self._rooms: LogCache[int, RoomReceipts, ReceiptsChanged] = LogCache(
             LruCache("receipts", MAX_RECEIPTS, size_of=lambda _, receipts: len(receipts)),
             self._load,
-            RoomReceipts.put,
+            RoomReceipts.apply,
         )
         # Receipts that were appended to the log and are not published yet.
-        self._queued: dict[tuple[Any, ...], ReceiptChanged] = {}
+        self._queued: dict[_Key, Receipt] = {}
         # The last change of each room above `_floor`; changes at lower positions are unknown here.
         self._changed: OrderedDict[int, int] = OrderedDict()
         self._floor = self._log.position
 
-    async def move(
-        self,
-        room: Room,
-        user_id: str,
-        receipt_type: str,
-        event_id: str,
-        event_position: int | None,
-        *,
-        thread_id: str | None = None,
-        ts: int | None = None,
-    ) -> None:
-        """Move a user's receipt forward to an event; does nothing if that would be a step back.
+    async def move(self, room: Room, receipts: Sequence[Receipt]) -> Collection[Receipt]:
+        """Move receipts of a room forward, in their order; those that would step back have no
+        effect.
 
-        `event_position` is the event's place in the timeline, if it has one. `thread_id` is `None`
-        for a receipt of the whole room, `ts` (ms since the epoch) for one that is made now. The
-        caller has checked the user's access, and the thread (`check_thread_id`).
+        Returns those that are refused, since their user has too many threads: threads and events
+        need not exist here, as other servers send receipts for events that have not arrived yet.
+        The caller has checked the access of the users, and the ids of the events and of the threads
+        (`is_thread_id`).
 
-        Threads and events need not exist here: other servers send receipts for events that have not
-        arrived yet. So the number of threads is bounded.
-
-        Raises `InvalidParam` for an invalid event id, `UserLimitExceeded` for too many threads,
-        `Unavailable` while the database is unavailable.
+        It appends without waiting where the receipts and names are in memory (`get_ready_to_move`).
+        Raises `Unavailable` while the database is unavailable.
         """
-        if not is_valid_event_id(event_id):
-            raise InvalidParam(f"{event_id!r} is not the id of an event")
         self._log.check_open()
-        member = await self._names.nid(user_id)
-        entry = await self._rooms.get(room.room_nid)
-        key = (room.room_nid, user_id, receipt_type, thread_id)
-        known = self._queued.get(key) or entry.find(user_id, receipt_type, thread_id)
-        if known is not None and not known.is_before(event_id, event_position):
-            return
-        if known is None and thread_id is not None and entry.count_of(user_id) >= MAX_OF_USER:
-            raise UserLimitExceeded(f"A user has at most {MAX_OF_USER} receipts in a room")
-        receipt = ReceiptChanged(
-            self._log.next_position(),
-            room.room_nid,
-            user_id,
-            receipt_type,
-            thread_id,
-            event_id,
-            event_position,
-            self._origin.now_ms() if ts is None else ts,
-        )
-        self._queued[key] = receipt
-        await self._log.append(receipt, [_row(member, receipt)])
+        members = await self._names.nids([receipt.user_id for receipt in receipts])
+        moved, refused = self._select(room.room_nid, await self._rooms.get(room.room_nid), receipts)
+        if moved:
+            position = self._log.next_position()
+            self._queued |= moved
+            entry = ReceiptsChanged(position, room.room_nid, tuple(moved.values()))
+            rows = [
+                _row(room.room_nid, members[receipt.user_id], receipt, position)
+                for receipt in entry.receipts
+            ]
+            await self._log.append(entry, rows)
+        return refused
 
-    async def of_user(self, room: Room, user_id: str) -> list[ReceiptChanged]:
+    def _select(
+        self, room: int, known: RoomReceipts, receipts: Sequence[Receipt]
+    ) -> tuple[dict[_Key, Receipt], list[Receipt]]:
+        """Those that move, one for each user, type and thread, and those that are refused."""
+        moved: dict[_Key, Receipt] = {}
+        added: dict[str, int] = {}
+        refused: list[Receipt] = []
+        for receipt in receipts:
+            user_id, kind, thread = receipt.user_id, receipt.receipt_type, receipt.thread_id
+            key = room, user_id, kind, thread
+            last = moved.get(key) or self._queued.get(key) or known.find(user_id, kind, thread)
+            if last is None:
+                count = added.get(user_id, 0)
+                if thread is not None and known.count_of(user_id) + count >= MAX_OF_USER:
+                    refused.append(receipt)
+                    continue
+                added[user_id] = count + 1
+            elif not last.may_move_to(receipt):
+                continue
+            moved[key] = receipt
+        return moved, refused
+
+    async def get_ready_to_move(self, rooms: Collection[int], user_ids: Collection[str]) -> None:
+        """Have in memory what receipts of these users in these rooms need to move.
+
+        Raises `Unavailable` while the database is unavailable.
+        """
+        await self._names.nids(user_ids)
+        await self.get_ready(rooms)
+
+    async def of_user(self, room: Room, user_id: str) -> list[Receipt]:
         """All receipts of one user in a room, private ones and those of threads included."""
         return (await self._rooms.get(room.room_nid)).of_user(user_id)
+
+    async def have_moved(self, room: Room, user_id: str, since: int) -> bool:
+        """Whether any receipt of a user in a room changed above a position of the log."""
+        return (await self._rooms.get(room.room_nid)).has_moved(user_id, since)
 
     async def events_since(self, room: Room, user_id: str, since: int | None) -> msgspec.Raw | None:
         """The `m.receipt` event with what changed for a reader above `since`; `None` for nothing.
@@ -146,19 +160,20 @@ class Receipts:
     def apply(self, entries: Sequence[Any]) -> None:
         """Publish the receipts of a batch (called by the log)."""
         for entry in entries:
-            if isinstance(entry, ReceiptChanged):
+            if isinstance(entry, ReceiptsChanged):
                 self._publish(entry)
         while len(self._changed) > MAX_CHANGED:
             self._floor = max(self._floor, self._changed.popitem(last=False)[1])
 
-    def _publish(self, receipt: ReceiptChanged) -> None:
-        room = receipt.room
-        key = (room, receipt.user_id, receipt.receipt_type, receipt.thread_id)
-        if self._queued.get(key) is receipt:
-            del self._queued[key]
-        self._changed[room] = receipt.position
+    def _publish(self, entry: ReceiptsChanged) -> None:
+        room, queued = entry.room, self._queued
+        for receipt in entry.receipts:
+            key = (room, receipt.user_id, receipt.receipt_type, receipt.thread_id)
+            if queued.get(key) == receipt:
+                del queued[key]
+        self._changed[room] = entry.position
         self._changed.move_to_end(room)
-        self._rooms.publish(room, receipt)
+        self._rooms.publish(room, entry)
 
     async def _load(self, room: int) -> RoomReceipts:
         return (await self._load_all([room]))[room]
@@ -168,38 +183,40 @@ class Receipts:
         names = await self._names.names({row.member for row in rows})
         entries = {room: RoomReceipts() for room in rooms}
         for row in rows:
-            entries[row.room].put(
-                ReceiptChanged(
-                    row.position,
-                    row.room,
-                    names[row.member],
-                    row.receipt_type,
-                    row.thread_id or None,
-                    row.event_id,
-                    row.event_position,
-                    row.ts,
-                )
+            receipt = Receipt(
+                names[row.member],
+                row.receipt_type,
+                row.thread_id or None,
+                row.event_id,
+                row.event_position,
+                row.ts,
             )
+            entries[row.room].put(row.position, receipt)
         return entries
 
 
 def check_thread_id(value: object) -> str | None:
-    """The thread that a client or a server named, `None` for `UNSET`; raises `InvalidParam`."""
+    """The thread that a client named, `None` for `UNSET`; raises `InvalidParam`."""
     if value is msgspec.UNSET:
         return None
-    if not isinstance(value, str) or not (value == MAIN or is_valid_event_id(value)):
+    if not is_thread_id(value):
         raise InvalidParam(f"thread_id must be {MAIN!r} or the id of an event")
     return value
 
 
-def _row(member: int, receipt: ReceiptChanged) -> Any:
+def is_thread_id(value: object) -> TypeGuard[str]:
+    """Whether a value names a thread, which need not exist."""
+    return isinstance(value, str) and (value == MAIN or is_valid_event_id(value))
+
+
+def _row(room: int, member: int, receipt: Receipt, position: int) -> Row:
     return UPSERT_RECEIPT.row(
-        receipt.room,
+        room,
         member,
         receipt.receipt_type,
         receipt.thread_id or "",
         receipt.event_id,
         receipt.event_position,
         receipt.ts,
-        receipt.position,
+        position,
     )

@@ -53,6 +53,7 @@ from homeserver.rooms.history_import.insertion import (
 )
 from homeserver.rooms.room.event_rows import check_names
 from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room_receipts import Receipt
 from homeserver.rooms.room.writer import RoomWriter
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.event_pages import first_at_depth, first_message
@@ -241,9 +242,9 @@ class HistoryImport:
         """Move a user's private receipt; other servers do not know the event."""
         position = stored.position or 0
         if position > 0:
-            await self._receipts.move(
-                writer.room, user_id, READ_PRIVATE, stored.event.event_id, position
-            )
+            now = self._rooms.local_server.now_ms()
+            receipt = Receipt(user_id, READ_PRIVATE, None, stored.event.event_id, position, now)
+            await self._receipts.move(writer.room, [receipt])
 
 
 def _events(

@@ -36,7 +36,7 @@ from homeserver.rooms.room.changes import (
     RoomUnPartialStated,
     StateChanged,
 )
-from homeserver.rooms.room.room_receipts import ReceiptChanged
+from homeserver.rooms.room.room_receipts import ReceiptsChanged
 from homeserver.rooms.room.user_rooms import RoomForgotten
 from homeserver.streams.entry_codec import EntryKind, plain_kind
 
@@ -305,5 +305,5 @@ ROOM_ENTRY_KINDS: Sequence[EntryKind[Any, Any]] = (
     plain_kind("room_alias", 1, RoomAliasChanged),
     plain_kind("room_aliases_moved", 1, RoomAliasesMoved),
     plain_kind("forgotten", 1, RoomForgotten),
-    plain_kind("receipt", 1, ReceiptChanged),
+    plain_kind("receipt", 2, ReceiptsChanged),
 )

@@ -60,7 +60,7 @@ class ImportTestCase(RoomsTestCase):
 
     def build(self, counters: Counters) -> None:
         super().build(counters)
-        self.receipts = Receipts(self.db, self.log, self.names, self.origin)
+        self.receipts = Receipts(self.db, self.log, self.names)
         self.log.subscribe(self.receipts.apply)
         self.imports = HistoryImport(self.db, self.rooms, self.receipts, find_importer)
 
