@@ -59,7 +59,12 @@ class ProfileExtension:
             draft.profiles |= self._updates.members_of(room)
         elif since < room.members_changed_at:
             changes = await self._history.since(room, since)
-            draft.profiles |= self._joined(room, changes.joined)
+            # The client dropped those of users who were away, and of all while the reader was.
+            joined = changes.joined | changes.renewed
+            if draft.reader.user_id in joined:
+                draft.profiles |= self._updates.members_of(room)
+            else:
+                draft.profiles |= self._joined(room, joined)
 
     async def add(self, draft: ResponseDraft, config: ProfilesConfig) -> None:
         """Add what is new of profiles, after all rooms were added."""

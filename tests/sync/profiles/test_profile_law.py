@@ -193,6 +193,12 @@ class ProfileLawTests(DatabaseTestCase):
         """Updates of sliding sync add up to the profiles, whatever its ranges were."""
         await self.check(SlidingReader, lazy=False)
 
+    async def test_members_who_were_away_while_the_room_was_out_of_the_window(self) -> None:
+        """The client has dropped their profiles, or all when the reader was away."""
+        for who in ("alice", "bob"):
+            plan = [("window", "alice", -1), ("set", "bob", "a", 0), ("return", who, 0)]
+            await self._play(plan, SlidingReader, lazy=False)
+
     async def test_sliding_sync_with_lazy_loading(self) -> None:
         """The same for a client that lazy-loads members."""
         await self.check(SlidingReader, lazy=True)
