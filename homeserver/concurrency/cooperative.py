@@ -56,13 +56,18 @@ async def run_maybe_in_thread(
     return rule(items)
 
 
-async def build_cooperatively(clock: Clock, items: Iterable[T]) -> list[T]:
-    """Build the items of a lazy iterable, a few at a time."""
+async def build_cooperatively(
+    clock: Clock, items: Iterable[T], every: int = CHECK_EVERY_ITEMS
+) -> list[T]:
+    """Build the items of a lazy iterable, a few at a time.
+
+    The clock is read after `every` so many items: 1 where a user can make one take milliseconds.
+    """
     time_slice = TimeSlice(clock)
     found: list[T] = []
     for number, item in enumerate(items, 1):
         found.append(item)
-        if number % CHECK_EVERY_ITEMS == 0 and time_slice.is_over:
+        if number % every == 0 and time_slice.is_over:
             await time_slice.next()
     return found
 

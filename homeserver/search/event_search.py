@@ -16,6 +16,7 @@ from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import build_cooperatively
+from homeserver.protocol.errors import Unavailable
 from homeserver.protocol.search.signatures import wanted_numbers
 from homeserver.search.found_events import FoundEvent, FoundEvents
 from homeserver.search.index_search import EntryQuery, IndexSearch, SearchEntry
@@ -96,7 +97,7 @@ class EventSearch:
         self._found_events = found_events
 
     async def page(self, caller: Requester, request: SearchRequest) -> SearchPage:
-        """A page of results."""
+        """A page of results. Raises `Unavailable` if nothing could be searched in time."""
         if request.term.is_empty or not request.wanted_keys or not request.limit:
             return SearchPage()
         ignored = await self._account_data.ignored_users(caller.user_id)
@@ -111,8 +112,15 @@ class EventSearch:
         walk = _Walk(caller, ignored, request, query, token)
         is_at_end = False
         deadline = self._clock.seconds() + MAX_SECONDS
-        while not is_at_end and not walk.is_over and self._clock.seconds() < deadline:
-            is_at_end = await self._search_block(walk)
+        while True:
+            try:
+                is_at_end = await self._search_block(walk)
+            except Unavailable:
+                if walk.token is token:
+                    raise
+                break  # the page ends with what was found
+            if is_at_end or walk.is_over or self._clock.seconds() >= deadline:
+                break
         shown = token.shown + len(walk.results)
         count = max(token.count, shown + walk.further)
         if is_at_end and not walk.further:
@@ -128,14 +136,18 @@ class EventSearch:
         found = await self._index.find(query, BLOCK)
         entries = list(found.entries)
         if token.by_rank:
-            if token.since == FIRST:
-                since = FIRST if found.is_all or not entries else entries[-1].place
-                token = msgspec.structs.replace(token, since=since, is_last=found.is_all)
+            if token.since == FIRST and not token.is_last:
+                since = FIRST if found.until is None else found.until
+                token = msgspec.structs.replace(token, since=since, is_last=found.until is None)
+            while found.until is not None and found.until > token.since:
+                # The block was found before: it is ranked as a whole again.
+                found = await self._index.find(replace(query, before=found.until), BLOCK)
+                entries += found.entries
             entries = await self._ranked(walk.request, entries)
             if token.after is not None:
                 after = _rank_order_of(*token.after)
                 entries = [entry for entry in entries if _rank_order(entry) > after]
-        is_last = token.is_last if token.by_rank else found.is_all
+        is_last = token.is_last if token.by_rank else found.until is None
         for start in range(0, len(entries), CHUNK):
             chunk = entries[start : start + CHUNK]
             await self._check(walk, token, chunk)
@@ -146,6 +158,8 @@ class EventSearch:
             walk.token = msgspec.structs.replace(
                 token, before=token.since, since=FIRST, after=None, is_last=False
             )
+        elif found.until is not None:
+            walk.token = msgspec.structs.replace(walk.token, before=found.until)
         return is_last
 
     async def _ranked(
@@ -158,7 +172,7 @@ class EventSearch:
             for entry in entries
             if entry.event in texts
         )
-        found = await build_cooperatively(self._clock, ranked)
+        found = await build_cooperatively(self._clock, ranked, every=1)
         return sorted((entry for entry in found if entry.rank), key=_rank_order)
 
     async def _check(self, walk: _Walk, token: SearchToken, entries: Sequence[SearchEntry]) -> None:

@@ -7,27 +7,34 @@ event is never written after its redaction was handled, which it would otherwise
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
 
-from twisted.internet.defer import DeferredLock
+from twisted.internet.defer import CancelledError, DeferredLock
 from twisted.logger import Logger
 
 from homeserver.concurrency.backoff import RetrySchedule
 from homeserver.concurrency.clock import Clock
-from homeserver.concurrency.cooperative import build_cooperatively
-from homeserver.concurrency.retry_pauses import RetryPauses
+from homeserver.concurrency.cooperative import TimeSlice, build_cooperatively
+from homeserver.concurrency.retry_pauses import RetryPauses, Stopped
 from homeserver.protocol.errors import Unavailable
 from homeserver.search.index_entries import IndexBlock, IndexEntry, blocks_of, unpack_entries
-from homeserver.search.indexed_events import IndexedEvent, IndexItem
+from homeserver.search.indexed_events import IndexedEvent, IndexItem, RemovedEvent
 from homeserver.storage.database.batch import Batch
-from homeserver.storage.database.database import Database, DatabaseError, DatabaseUnavailable
+from homeserver.storage.database.database import Database, DatabaseError
 from homeserver.storage.search import search_blocks as storage
 from homeserver.storage.search.search_blocks import DELETE_BLOCK, DELETE_REMOVAL, BlockKey
 
 RETRIES = RetrySchedule((0.1, 0.5, 1.0, 2.0, 5.0))
+ATTEMPTS = 3  # at all items together, where the database refuses them
+MAX_FAILURES = 100  # of one batch: then the parts that fail are not divided any more
 MAX_REMOVALS = 1_000  # purged events that one batch removes
+READ_EVENTS = 400  # of which is read together what the database has
+READ_BLOCKS = 50  # whose entries are read together
 log = Logger()
 
+T = TypeVar("T")
 Groups = dict[tuple[int, bool], list[IndexEntry]]
 """New entries of rooms: those that came in time, and those of their history before."""
 
@@ -42,22 +49,15 @@ class IndexWriter:
         self._pauses = RetryPauses(clock, RETRIES)
 
     async def write(self, items: Sequence[IndexItem]) -> None:
-        """Write items, and remove purged events, however long that takes. Raises `Stopped`."""
+        """Write items, and remove purged events, as soon as the database is available.
+
+        An item that can never be written is left out: it must not keep all others out of the index.
+        Raises `Stopped`.
+        """
         await self._lock.acquire()
         try:
-            failures = 0
-            while True:
-                self._pauses.check()
-                try:
-                    await self._write(items)
-                    return
-                except (Unavailable, DatabaseUnavailable) as error:
-                    if failures == 0:
-                        log.warn("the search index waits: {error}", error=error)
-                except DatabaseError:
-                    log.failure("the search index could not be written, and is tried again")
-                failures += 1
-                await self._pauses.wait(failures)
+            await self._write_parts(items)
+            await self._write_parts(await self._purged())
         finally:
             self._lock.release()
 
@@ -65,23 +65,76 @@ class IndexWriter:
         """End all attempts."""
         self._pauses.stop()
 
+    async def _purged(self) -> list[RemovedEvent]:
+        """Events that were purged, and may be in the index; those that fail come again later."""
+        try:
+            events = await self._when_available(
+                partial(self._db.run, storage.pending_removals, MAX_REMOVALS)
+            )
+        except DatabaseError:
+            log.failure("the events that are to leave the search index could not be read")
+            return []
+        return [RemovedEvent(0, event) for event in events]
+
+    async def _write_parts(self, items: Sequence[IndexItem]) -> None:
+        """Write items together, or in ever smaller parts where some of them cannot be written."""
+        failures = 0
+        parts = [items] if items else []
+        while parts:
+            part = parts.pop()
+            try:
+                await self._when_available(partial(self._write, part))
+            except (Stopped, CancelledError):
+                raise
+            except Exception:
+                failures += 1
+                if failures < ATTEMPTS:
+                    await self._pauses.wait(failures)
+                    parts.append(part)
+                elif len(part) > 1 and failures < MAX_FAILURES:
+                    middle = len(part) // 2
+                    parts += part[middle:], part[:middle]
+                else:
+                    log.failure(
+                        "{count} events are left out of the search index, the first of them {item}",
+                        count=len(part),
+                        item=part[0].event_nid,
+                    )
+
+    async def _when_available(self, action: Callable[[], Awaitable[T]]) -> T:
+        """Do something as soon as the database is available, however long that takes."""
+        failures = 0
+        while True:
+            self._pauses.check()
+            try:
+                return await action()
+            except Unavailable as error:
+                if failures == 0:
+                    log.warn("the search index waits: {error}", error=error)
+            failures += 1
+            await self._pauses.wait(failures)
+
     async def _write(self, items: Sequence[IndexItem]) -> None:
-        """Write the items, and remove what was purged."""
+        """Write the items that can still be found, and remove what there is of the others."""
         new = {item.event_nid: item for item in items if isinstance(item, IndexedEvent)}
-        gone = {item.event_nid for item in items} - new.keys()
-        gone.update(await self._db.run(storage.pending_removals, MAX_REMOVALS))
-        found = await self._db.run(storage.indexable_events, list(new)) if new else []
+        gone = {item.event_nid for item in items}
         groups: Groups = defaultdict(list)
+        written = []
+        wanted = sorted(new)
+        for start in range(0, len(wanted), READ_EVENTS):
+            page = wanted[start : start + READ_EVENTS]
+            for event in sorted(await self._db.run(storage.indexable_events, page)):
+                item = new[event.event]
+                if item.size == event.size:
+                    groups[event.room, event.is_live].append(item.entry(event.sender))
+                    written.append((event.room, event.event))
+                    gone.discard(event.event)
         places = await self._db.run(storage.rooms_of, list(gone)) if gone else []
-        for event in sorted(found):
-            item = new[event.event]
-            if item.size == event.size:
-                groups[event.room, event.is_live].append(item.entry(event.sender))
-                places.append((event.room, event.event))
+        places += written
         replaced = await self._blocks_with(places)
         batch = Batch()
         made = _new_blocks(groups, replaced, {event for _, event in places})
-        blocks = await build_cooperatively(self._clock, made)
+        blocks = await build_cooperatively(self._clock, made, every=1)
         for block in blocks:
             batch.add(block.row)
         for key in replaced.keys() - {block.key for block in blocks}:
@@ -97,13 +150,17 @@ class IndexWriter:
         """The blocks that have entries of some of these (room, event)."""
         events = {event for _, event in places}
         keys = await self._db.run(storage.blocks_around, places) if places else []
-        stored = await self._db.run(storage.load_entries, keys) if keys else []
-        blocks = {key: list(unpack_entries(packed)) for key, packed in stored}
-        return {
-            key: entries
-            for key, entries in blocks.items()
-            if any(entry.event in events for entry in entries)
-        }
+        blocks: dict[BlockKey, list[IndexEntry]] = {}
+        time_slice = TimeSlice(self._clock)
+        for start in range(0, len(keys), READ_BLOCKS):
+            stored = await self._db.run(storage.load_entries, keys[start : start + READ_BLOCKS])
+            for key, packed in stored:
+                entries = list(unpack_entries(packed))
+                if any(entry.event in events for entry in entries):
+                    blocks[key] = entries
+                if time_slice.is_over:
+                    await time_slice.next()
+        return blocks
 
 
 def _new_blocks(

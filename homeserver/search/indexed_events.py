@@ -31,6 +31,7 @@ from homeserver.rooms.room.changes import (
 )
 from homeserver.search.index_entries import IndexEntry
 from homeserver.storage.database.database import Database
+from homeserver.storage.rooms.event_json import unpack_json
 from homeserver.storage.rooms.names import Names
 from homeserver.storage.search import stored_texts as storage
 from homeserver.streams.durable_reader import ItemPage
@@ -109,11 +110,12 @@ class IndexSource:
         texts: list[storage.StoredText] = []
         for row in rows:
             if names[row.type] == REDACTION:
-                for target in _targets(row.json):
+                for target in _targets(unpack_json(row.json)):
                     targets[row.room, target] = row.logged_at
             else:
                 texts.append(row)
-        items = await build_cooperatively(self._clock, (_of_row(row, names) for row in texts))
+        found = (_of_row(row, names) for row in texts)
+        items = await build_cooperatively(self._clock, found, every=1)
         for room, event_id, event in await self._db.run(storage.redacted_among, list(targets)):
             items.append(RemovedEvent(targets[room, event_id], event))
         items.sort(key=lambda item: item.position)
@@ -127,14 +129,15 @@ class IndexSource:
         names = await self._type_names()
         rows = await self._db.run(storage.texts_of_room, room_nid, after, list(names), PAGE_EVENTS)
         texts = (_of_row(row, names) for row in rows if names[row.type] != REDACTION)
-        items = await build_cooperatively(self._clock, texts)
+        items = await build_cooperatively(self._clock, texts, every=1)
         return items, rows[-1].position if len(rows) == PAGE_EVENTS else None
 
     async def texts(self, event_nids: Sequence[int]) -> dict[int, SearchableText]:
         """The texts of those of the events that can be found, by their nids."""
         names = await self._type_names()
         rows = await self._db.run(storage.texts_of, event_nids, list(names))
-        texts = await build_cooperatively(self._clock, (_text_of_row(row, names) for row in rows))
+        found = (_text_of_row(row, names) for row in rows)
+        texts = await build_cooperatively(self._clock, found, every=1)
         return {row.event: text for row, text in zip(rows, texts, strict=True) if text is not None}
 
     async def _type_names(self) -> dict[int, str]:
@@ -163,7 +166,8 @@ def _of_stored(position: int, room_nid: int, stored: StoredEvent) -> Iterator[In
 
 
 def _of_row(row: storage.StoredText, names: dict[int, str]) -> IndexItem:
-    pdu = _decode(row.json)
+    json = unpack_json(row.json)
+    pdu = _decode(json)
     content = pdu["content"]
     text = searchable_text(names[row.type], pdu.get("state_key"), content)
     if row.is_redacted or text is None:
@@ -177,12 +181,12 @@ def _of_row(row: storage.StoredText, names: dict[int, str]) -> IndexItem:
         text.key,
         text_numbers(text.text),
         "url" in content,
-        len(row.json),
+        len(json),
     )
 
 
 def _text_of_row(row: storage.StoredText, names: dict[int, str]) -> SearchableText | None:
-    pdu = _decode(row.json)
+    pdu = _decode(unpack_json(row.json))
     return searchable_text(names[row.type], pdu.get("state_key"), pdu["content"])
 
 

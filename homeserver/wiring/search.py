@@ -64,7 +64,7 @@ class Search:
             names,
             account_data,
             RoomScope(names, registry, room_core.user_rooms),
-            IndexSearch(db, names, self.indexing),
+            IndexSearch(db, names, self.indexing, reactor),
             source,
             FoundEvents(registry, rooms.reader, room_core.visibility, rooms.relations),
         )

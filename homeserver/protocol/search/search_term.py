@@ -8,11 +8,12 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3search
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from math import log
 from typing import Final
 
 from homeserver.protocol.search.words import (
+    MAX_WORD,
     Run,
     normalised,
     pairs,
@@ -62,23 +63,17 @@ class SearchTerm:
         if not self._runs:
             return False
         text = normalised(text)
-        words = frozenset(tokens(text))
-        return all(
-            run.text in text
-            if run.is_unspaced
-            else run.text in words or (run.text == self._prefix and _has_prefix(words, run.text))
-            for run in self._runs
-        )
+        return self._is_in(text, frozenset(tokens(text)))
 
     def rank(self, text: str) -> float:
         """How well a text is found: by how often it has the words, and how short it is.
 
         It is 0 for a text that is not found.
         """
-        if not self.matches(text):
-            return 0.0
         text = normalised(text)
         words = Counter(tokens(text))
+        if not self._runs or not self._is_in(text, words):
+            return 0.0
         rank = 0.0
         for run in self._runs:
             if run.is_unspaced:
@@ -96,14 +91,25 @@ class SearchTerm:
         yield from (run for run in unspaced if run in text)
         wanted = frozenset(run.text for run in self._runs if not run.is_unspaced)
         for word in dict.fromkeys(surface_words(text)):
-            for run, is_unspaced in runs(normalised(word)):
+            # Most words are in ASCII, and one run each.
+            found = (Run(word.lower()[:MAX_WORD]),) if word.isascii() else runs(normalised(word))
+            for run, is_unspaced in found:
                 if not is_unspaced and (run in wanted or self._begins(run)):
                     yield word
                     break
+
+    def _is_in(self, text: str, words: Collection[str]) -> bool:
+        """Whether a normalised text is found, which has these words."""
+        return all(
+            run.text in text
+            if run.is_unspaced
+            else run.text in words or (run.text == self._prefix and _has_prefix(words, run.text))
+            for run in self._runs
+        )
 
     def _begins(self, word: str) -> bool:
         return self._prefix is not None and word.startswith(self._prefix)
 
 
-def _has_prefix(words: frozenset[str], prefix: str) -> bool:
+def _has_prefix(words: Collection[str], prefix: str) -> bool:
     return any(word.startswith(prefix) for word in words)

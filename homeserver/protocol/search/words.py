@@ -19,6 +19,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 MAX_TEXT: Final = 16_384  # characters of a text, before and after its normalisation
+MAX_PART: Final = 1_024  # characters that are normalised together
 MAX_WORD: Final = 64  # characters of a word; the rest is cut off
 MAX_TOKENS: Final = 4_000  # of a text
 
@@ -88,8 +89,26 @@ def normalised(text: str) -> str:
     if text.isascii():
         return text.lower().replace("_", " ")
     text = _TOO_MANY_MARKS.sub(r"\1", text.translate(_INVISIBLE))
-    folded = unicodedata.normalize("NFKC", text).casefold()[:MAX_TEXT]
+    folded = _compatible(text).casefold()[:MAX_TEXT]
     return unicodedata.normalize("NFKC", folded)[:MAX_TEXT].replace("_", " ")
+
+
+def _compatible(text: str) -> str:
+    """The first `MAX_TEXT` characters of NFKC, except that two parts are not composed here.
+
+    Some characters become eighteen: no more of them are normalised than count.
+    """
+    if len(text) <= MAX_PART:
+        return unicodedata.normalize("NFKC", text)[:MAX_TEXT]
+    parts: list[str] = []
+    size = 0
+    for start in range(0, len(text), MAX_PART):
+        part = unicodedata.normalize("NFKC", text[start : start + MAX_PART])
+        parts.append(part)
+        size += len(part)
+        if size >= MAX_TEXT:
+            break
+    return "".join(parts)[:MAX_TEXT]
 
 
 def runs(text: str) -> Iterator[Run]:

@@ -1,8 +1,9 @@
 """The index of the server-side search: in blocks of events which words may be there.
 
-Owns the tables `search_blocks` and `search_removals` (migrations/0045_search_blocks.sql). The index
-is derived from the events, and may be behind them: whether an event says what was searched, and who
-may see it, is for the caller to check. Rooms and senders are numbers of `names`.
+Owns the tables `search_blocks` and `search_removals` (migrations/0045_search_blocks.sql, and an
+index in 0046_search_times.sql). The index is derived from the events, and may be behind them:
+whether an event says what was searched, and who may see it, is for the caller to check. Rooms and
+senders are numbers of `names`.
 
 A search reads the signatures of all blocks of the rooms. They have some 30 bytes for a message, so
 that takes less time than to find a frequent word in an inverted index, and a new message costs next
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import psycopg
-from psycopg.rows import class_row
 
 from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
@@ -72,6 +72,10 @@ DELETE_REMOVAL = BatchStatement(
 Place = tuple[int, int]  # (sent_at, event)
 
 
+class TooSlow(Exception):
+    """A statement of a search took longer than `TIMEOUT_MS`."""
+
+
 class BlockKey(NamedTuple):
     """What identifies a block."""
 
@@ -120,43 +124,70 @@ class BlockQuery:
 
 
 async def find_blocks(db: Connection, query: BlockQuery, limit: int) -> list[FoundBlock]:
-    """The newest wanted blocks, `limit` at most.
-
-    What cannot be found within `TIMEOUT_MS` is left out, as if it did not exist.
-    """
+    """The newest wanted blocks, `limit` at most. Raises `TooSlow`."""
     bits = " AND ".join(
         f"get_bit(signature, {place:d} %% (8 * octet_length(signature))) = 1"
         for place in query.places
     )
     after = query.after
-    values: dict[str, Any] = {
+    values = {
         "rooms": list(query.rooms),
         "since": query.since,
         "before": query.before,
         "after": None if after is None else [after.last_at, after.room, after.last_event],
         "limit": limit,
     }
+    rows = await _in_time(
+        db,
+        f"""
+        SELECT room, last_event, last_at
+          FROM search_blocks
+         WHERE room = ANY(%(rooms)s) AND last_at >= %(since)s AND first_at <= %(before)s
+           AND (%(after)s::int8[] IS NULL
+                OR ARRAY[last_at, room, last_event] < %(after)s::int8[])
+           AND {bits}
+         ORDER BY last_at DESC, room DESC, last_event DESC
+         LIMIT %(limit)s
+        """,
+        values,
+    )
+    return [FoundBlock(*row) for row in rows]
+
+
+async def nth_newest_time(db: Connection, query: BlockQuery, number: int) -> int | None:
+    """The newest time in the block with this number, of those of `rooms` from `since` to `before`.
+
+    They are numbered from 1, for the one that ends last. `None` if there are fewer. Raises
+    `TooSlow`.
+    """
+    rows = await _in_time(
+        db,
+        """
+        SELECT last_at
+          FROM search_blocks
+         WHERE room = ANY(%(rooms)s) AND last_at BETWEEN %(since)s AND %(before)s
+         ORDER BY last_at DESC
+        OFFSET %(offset)s LIMIT 1
+        """,
+        {
+            "rooms": list(query.rooms),
+            "since": query.since,
+            "before": query.before,
+            "offset": number - 1,
+        },
+    )
+    return rows[0][0] if rows else None
+
+
+async def _in_time(db: Connection, statement: str, values: dict[str, Any]) -> list[Any]:
+    """The rows of a statement of a search. Raises `TooSlow`."""
     try:
         async with db.transaction():
             await db.execute(f"SET LOCAL statement_timeout = {TIMEOUT_MS}", prepare=False)
-            async with db.cursor(row_factory=class_row(FoundBlock)) as cursor:
-                await cursor.execute(
-                    f"""
-                    SELECT room, last_event, last_at
-                      FROM search_blocks
-                     WHERE room = ANY(%(rooms)s) AND last_at >= %(since)s AND first_at <= %(before)s
-                       AND (%(after)s::int8[] IS NULL
-                            OR ARRAY[last_at, room, last_event] < %(after)s::int8[])
-                       AND {bits}
-                     ORDER BY last_at DESC, room DESC, last_event DESC
-                     LIMIT %(limit)s
-                    """,
-                    values,
-                    prepare=False,
-                )
-                return await cursor.fetchall()
+            cursor = await db.execute(statement, values, prepare=False)
+            return await cursor.fetchall()
     except psycopg.errors.QueryCanceled:
-        return []
+        raise TooSlow from None
 
 
 async def load_entries(db: Connection, blocks: Sequence[BlockKey]) -> list[tuple[BlockKey, bytes]]:
@@ -177,13 +208,26 @@ async def load_entries(db: Connection, blocks: Sequence[BlockKey]) -> list[tuple
 
 async def blocks_around(db: Connection, events: Sequence[tuple[int, int]]) -> list[BlockKey]:
     """The blocks that may have entries of some of these (room, event)."""
+    # The events of a room are compared with the blocks near them, and not with all of the room's.
     cursor = await db.execute(
         """
-        SELECT DISTINCT search_blocks.room, search_blocks.last_event
-          FROM unnest(%s::int4[], %s::int8[]) AS wanted (room, event)
-          JOIN search_blocks
-            ON search_blocks.room = wanted.room AND search_blocks.last_event >= wanted.event
-           AND search_blocks.first_event <= wanted.event
+        WITH wanted AS MATERIALIZED
+             (SELECT * FROM unnest(%s::int4[], %s::int8[]) AS wanted (room, event)),
+             near AS MATERIALIZED
+             (SELECT found.*
+                FROM (SELECT room, min(event) AS first, max(event) AS last
+                        FROM wanted
+                       GROUP BY room) AS ends
+               CROSS JOIN LATERAL
+                     (SELECT room, first_event, last_event
+                        FROM search_blocks
+                       WHERE search_blocks.room = ends.room AND last_event >= ends.first
+                         AND first_event <= ends.last
+                      OFFSET 0) AS found)
+        SELECT DISTINCT near.room, near.last_event
+          FROM near
+          JOIN wanted ON wanted.room = near.room AND wanted.event <= near.last_event
+                     AND wanted.event >= near.first_event
         """,
         ([room for room, _ in events], [event for _, event in events]),
     )

@@ -6,17 +6,15 @@ position, a backfilled or imported one where it was stored.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from psycopg.rows import kwargs_row
+from psycopg.rows import class_row
 
 from homeserver.storage.database.database import Connection
-from homeserver.storage.rooms.event_json import unpack_json
 
 
 @dataclass(frozen=True, slots=True)
 class StoredText:
-    """An event of a wanted type: `logged_at` is its position in the log."""
+    """An event of a wanted type: `logged_at` is its position in the log, `json` is packed."""
 
     logged_at: int
     position: int
@@ -81,7 +79,7 @@ async def texts_between(
     db: Connection, after: int, upto: int, types: Sequence[int]
 ) -> list[StoredText]:
     """The events of these types with after < logged_at <= upto, in that order."""
-    async with db.cursor(row_factory=kwargs_row(_stored_text), binary=True) as cursor:
+    async with db.cursor(row_factory=class_row(StoredText), binary=True) as cursor:
         await cursor.execute(
             """
             SELECT position AS logged_at, position, room, event, type, state_key, json,
@@ -106,7 +104,7 @@ async def texts_of_room(
     db: Connection, room: int, after: int, types: Sequence[int], limit: int
 ) -> list[StoredText]:
     """The events of these types of a room's timeline with position > after, in that order."""
-    async with db.cursor(row_factory=kwargs_row(_stored_text), binary=True) as cursor:
+    async with db.cursor(row_factory=class_row(StoredText), binary=True) as cursor:
         await cursor.execute(
             """
             SELECT CASE WHEN position > 0 THEN position ELSE COALESCE(stored_at, event) END
@@ -125,7 +123,7 @@ async def texts_of_room(
 
 async def texts_of(db: Connection, events: Sequence[int], types: Sequence[int]) -> list[StoredText]:
     """Those of the events that are of these types, and not redacted."""
-    async with db.cursor(row_factory=kwargs_row(_stored_text), binary=True) as cursor:
+    async with db.cursor(row_factory=class_row(StoredText), binary=True) as cursor:
         await cursor.execute(
             """
             SELECT event AS logged_at, COALESCE(position, 0) AS position, room, event, type,
@@ -151,10 +149,6 @@ async def next_room(db: Connection, after: int) -> int | None:
     )
     row = await cursor.fetchone()
     return None if row is None else row[0]
-
-
-def _stored_text(*, json: bytes, **columns: Any) -> StoredText:
-    return StoredText(json=unpack_json(json), **columns)
 
 
 async def redacted_among(

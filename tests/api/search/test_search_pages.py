@@ -1,6 +1,13 @@
 """Pages of a search: nothing is lost or comes twice, whatever happens meanwhile."""
 
-from homeserver.search import event_search
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import psycopg
+
+from homeserver.search import event_search, index_entries, index_search, scan_width
+from homeserver.storage.search import search_blocks
+from homeserver.storage.search.search_blocks import BlockQuery, FoundBlock
 from tests.api.search.search_test_case import SearchTestCase, ids
 
 
@@ -99,3 +106,38 @@ class PageTests(SearchTestCase):
 
         for order in ("recent", "rank"):
             self.assertEqual(await self.all_pages(self.bob, "needle", order_by=order), [first])
+
+    async def test_more_messages_than_can_be_looked_at_in_time(self) -> None:
+        """A user of a large server gets to the oldest result, however little each page reaches."""
+        self.patch(index_entries, "MAX_BLOCK", 2)
+        sent = []
+        for number in range(30):
+            text = "needle" if number % 7 == 0 else "hay"
+            event_id = await self.alice.say(self.room, f"{text} {number}")
+            sent += [event_id] if text == "needle" else []
+        await self.server.parts.search.indexing.written()
+        self.patch(event_search, "MAX_SECONDS", 0.0)  # one look for each page
+        self.patch(index_search, "find_blocks", self.slow_above(3))
+        self.patch(scan_width, "FIRST_BLOCKS", 8)
+        self.patch(scan_width, "MIN_BLOCKS", 1)
+
+        for order in ("recent", "rank"):
+            for limit in (1, 2, 100):
+                criteria = {"order_by": order, "filter": {"limit": limit}}
+                found = await self.all_pages(self.bob, "needle", **criteria)
+                self.assertEqual(found, sent[::-1], criteria)
+
+    def slow_above(self, most: int) -> Callable[..., Awaitable[list[FoundBlock]]]:
+        """A statement of a search that is too slow for more than so many blocks."""
+
+        async def find_blocks(db: Any, query: BlockQuery, limit: int) -> list[FoundBlock]:
+            with psycopg.connect(self.dsn) as connection:
+                rows = connection.execute(
+                    "SELECT count(*) FROM search_blocks WHERE last_at >= %s AND first_at <= %s",
+                    (query.since, query.before),
+                ).fetchall()
+            if rows[0][0] > most:
+                raise search_blocks.TooSlow
+            return await search_blocks.find_blocks(db, query, limit)
+
+        return find_blocks

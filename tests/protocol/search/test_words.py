@@ -1,11 +1,14 @@
 """Words: what of a text is in the index, for any language and any garbage."""
 
 import string
+import unicodedata
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from homeserver.protocol.search import words
 from homeserver.protocol.search.search_term import SearchTerm
 from homeserver.protocol.search.words import (
     MAX_TEXT,
@@ -140,3 +143,31 @@ def test_highlights_are_as_in_the_text() -> None:
     assert list(SearchTerm("strasse").highlights("Große STRASSE, Straße")) == ["STRASSE", "Straße"]
     assert list(SearchTerm("the mart").highlights("The Martians")) == ["The", "Martians"]
     assert list(SearchTerm("タワー").highlights("東京タワーへ")) == ["タワー"]
+
+
+@given(st.text(min_size=1), st.integers(0, 30))
+def test_long_texts_are_normalised_in_parts(text: str, shift: int) -> None:
+    """A character and its marks are one, wherever a part ends between them."""
+    # Of an iota below, it depends on what is beside it when the case is folded.
+    assume("\u0345" not in unicodedata.normalize("NFKD", text))
+    text = "x" * shift + text
+    with pytest.MonkeyPatch.context() as patch:
+        whole = normalised(normalised(text))
+        patch.setattr(words, "MAX_PART", 8)
+        assert normalised(normalised(text)) == whole
+
+
+def test_characters_that_become_many() -> None:
+    """A text that would grow to eighteen times its size takes no longer than others."""
+    with pytest.MonkeyPatch.context() as patch:
+        sizes: list[int] = []
+        normalize = unicodedata.normalize
+
+        def watched(form: Any, text: str) -> str:
+            normal = normalize(form, text)
+            sizes.append(len(normal))
+            return normal
+
+        patch.setattr(words.unicodedata, "normalize", watched)
+        assert len(normalised("\ufdfa" * MAX_TEXT)) == MAX_TEXT
+    assert sum(sizes) <= 4 * MAX_TEXT
