@@ -26,6 +26,7 @@ class Deadlines:
         self._heap: list[tuple[float, str]] = []
         self._timer: DelayedCall | None = None
         self._timer_at = 0.0
+        self._is_stopped = False
 
     def __len__(self) -> int:
         return len(self._times)
@@ -33,7 +34,7 @@ class Deadlines:
     def set(self, key: str, at: float) -> None:
         """Make the key due at a time (seconds since the epoch), or earlier if that was set."""
         known = self._times.get(key)
-        if known is None or at < known:
+        if (known is None or at < known) and not self._is_stopped:
             self._times[key] = at
             heapq.heappush(self._heap, (at, key))
             self._wind(at)
@@ -44,7 +45,8 @@ class Deadlines:
         return known is not None and known <= at
 
     def stop(self) -> None:
-        """Forget all deadlines."""
+        """Forget all deadlines, and those that are set from now on."""
+        self._is_stopped = True
         self._times.clear()
         self._heap.clear()
         if self._timer is not None:

@@ -88,16 +88,21 @@ class RemotePresence:
         settling.addErrback(_log_failure)
 
     async def _publish_settled(self, user_id: str) -> None:
-        """Publish what the presence of a user is after it flapped."""
-        rooms = tuple(await self._user_rooms.joined(user_id))
+        """Publish what the presence of a user is after it flapped; later, if that is impossible."""
         try:
+            rooms = tuple(await self._user_rooms.joined(user_id))
             self._log.check_open()
         except Unavailable:
-            self._clock.callLater(RETRY_SECONDS, self._settle, user_id)
+            self._deadlines.set(user_id, self._clock.seconds() + RETRY_SECONDS)
             return
-        state, status_msg, active_ms = self._settling.pop(user_id)
-        if rooms and self._is_new(user_id, state, status_msg):
-            await self._publish(user_id, rooms, state, status_msg, active_ms)
+        except Exception:
+            # What comes later must not wait for this one.
+            self._settling.pop(user_id, None)
+            raise
+        settled = self._settling.pop(user_id, None)
+        if settled is not None and rooms and self._is_new(user_id, *settled[:2]):
+            self._deadlines.set(user_id, self._clock.seconds() + REMOTE_PRESENCE_TTL_SECONDS)
+            await self._publish(user_id, rooms, *settled)
 
     def _is_new(self, user_id: str, state: State, status_msg: str | None) -> bool:
         known = self._published.get(user_id)
@@ -174,8 +179,12 @@ class RemotePresence:
         return self._log.append(change)
 
     def _expire(self, user_id: str) -> None:
+        if user_id in self._settling:
+            self._settle(user_id)
         change, received_at = self._published.get(user_id), self._received_at.get(user_id)
         if change is None or received_at is None:
+            if user_id not in self._settling:
+                self._received_at.pop(user_id, None)
             return
         left = received_at + REMOTE_PRESENCE_TTL_SECONDS - self._clock.seconds()
         if left > 0:

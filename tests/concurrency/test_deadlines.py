@@ -87,6 +87,7 @@ def test_nothing_comes_up_after_the_stop() -> None:
     recorder.deadlines.set("alice", 5.0)
 
     recorder.deadlines.stop()
+    recorder.deadlines.set("bob", 5.0)
 
     recorder.run(10)
     assert recorder.due == []

@@ -391,6 +391,72 @@ class RemotePresenceTests(DatabaseTestCase):
         assert [change.state for change in self.published] == ["online", "offline"]
         assert self.remote.find(REMOTE) is None
 
+    async def test_last_change_survives_a_failure(self) -> None:
+        """A user is shown as they are, even if their rooms cannot be read for once."""
+        for error, states in ((Unavailable("down"), ["0", "2"]), (RuntimeError(), ["0"])):
+            self.published.clear()
+            await self.remote.receive(REMOTE, "online", "0", None)
+            await self.remote.receive(REMOTE, "online", "1", None)
+            await self.remote.receive(REMOTE, "online", "2", None)
+            self.rooms.error = error
+            self.clock.advance(1)
+            self.rooms.error = None
+            self.clock.advance(RETRY_SECONDS)
+            await self.server.log.flush()
+            assert [change.status_msg for change in self.published] == states
+
+            await self.remote.receive(REMOTE, "online", "3", None)
+            await self.server.log.flush()
+            assert self.published[-1].status_msg == "3"
+            await self.remote.receive(REMOTE, "online", None, None)
+            self.clock.pump([1, 1, 1])
+            await self.server.log.flush()
+        assert len(self.flushLoggedErrors(RuntimeError)) == 1
+
+    async def test_user_who_settles_later_goes_offline_without_updates(self) -> None:
+        """A user who comes online during an outage does not stay so permanently."""
+        await self.remote.receive(REMOTE, "online", None, None)
+        await self.remote.receive(REMOTE, "offline", None, None)
+        self.rooms.error = Unavailable("down")
+        self.clock.advance(1)
+        self.rooms.error = None
+        await self.remote.receive(REMOTE, "online", "back", None)
+        self.clock.advance(RETRY_SECONDS)
+        await self.server.log.flush()
+        assert self.published[-1].status_msg == "back"
+
+        self.clock.pump([60.0] * 40)
+        await self.server.log.flush()
+
+        assert self.published[-1].state == "offline"
+
+    async def test_flapping_users_leave_nothing_behind(self) -> None:
+        """A server cannot fill memory with users who come and go."""
+        for number in range(20):
+            user_id = f"@flapping{number}:remote.example"
+            await self.remote.receive(user_id, "online", None, None)
+            self.clock.advance(2)
+            await self.remote.receive(user_id, "offline", None, None)
+            await self.remote.receive(user_id, "online", None, None)
+            await self.remote.receive(user_id, "offline", None, None)
+            self.clock.advance(2)
+        self.clock.pump([60.0] * 40)
+        await self.server.log.flush()
+
+        assert list(self.remote.present()) == []
+        assert not self.remote._received_at
+        assert not self.remote._settling
+
+    async def test_stopping_in_an_outage(self) -> None:
+        """A server that stops tries nothing again."""
+        await self.remote.receive(REMOTE, "online", "1", None)
+        await self.remote.receive(REMOTE, "online", "2", None)
+        self.rooms.error = Unavailable("down")
+        self.remote.stop()
+        self.clock.advance(1)
+
+        assert self.clock.getDelayedCalls() == []
+
     async def test_remote_user_without_updates_goes_offline(self) -> None:
         """Users of a server that shut down do not stay online permanently."""
         await self.remote.receive(REMOTE, "online", None, None)
@@ -450,6 +516,9 @@ class OneRoom:
 
     def __init__(self) -> None:
         self.numbers = [1]
+        self.error: Exception | None = None
 
     async def joined(self, user_id: str) -> list[int]:
+        if self.error is not None:
+            raise self.error
         return self.numbers
