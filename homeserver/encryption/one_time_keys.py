@@ -95,7 +95,7 @@ class OneTimeKeys:
     async def _take(self, wanted: Sequence[WantedKey]) -> list[ClaimableKey | None]:
         found: list[ClaimableKey | None] = [None] * len(wanted)
         changed: dict[str, set[str]] = {}
-        for row in await self._db.run(take_one_time_keys, wanted):
+        for row in await self._db.run(take_one_time_keys, wanted, self._log.position):
             found[row.place - 1] = ClaimableKey(row.key_id, row.key)
             claimed = wanted[row.place - 1]
             self._claimed.put((*claimed, row.key_id), True)

@@ -84,10 +84,12 @@ class InsertTests(DatabaseTestCase):
         await self.check_refused(
             INSERT_CURRENT_STATE.row(ROOM, 7, HASH, None),
             INSERT_CURRENT_STATE.row(ROOM, 7, b"o" * 32, None),
+            "current_states_pkey",
         )
         await self.check_refused(
             INSERT_CURRENT_STATE.row(ROOM, 8, HASH, None),
             INSERT_CURRENT_STATE.row(ROOM, 8, HASH, '["$a"]'),
+            "current_states_pkey",
         )
 
     async def test_other_relation_of_a_taken_number_is_refused(self) -> None:
@@ -109,7 +111,7 @@ class InsertTests(DatabaseTestCase):
         assert not isinstance(caught.value, DatabaseUnavailable)
 
     async def test_rechecked_state_replaces_the_old_one(self) -> None:
-        """The re-check does this on purpose, even within one commit."""
+        """The re-check does this on purpose, even within one commit whose outcome is unknown."""
         old, new = b"o" * 32, b"n" * 32
         await self.write(INSERT_CURRENT_STATE.row(ROOM, 7, old, None))
 
@@ -117,6 +119,7 @@ class InsertTests(DatabaseTestCase):
             CORRECT_CURRENT_STATE.row(ROOM, 7, new, None),
             INSERT_CURRENT_STATE.row(ROOM, 8, old, None),
             CORRECT_CURRENT_STATE.row(ROOM, 8, new, None),
+            times=2,
         )
 
         async def read(db: Connection) -> list[tuple[int, bytes]]:

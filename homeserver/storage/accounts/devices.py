@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
 
+# Late: a device that is renamed in the commit that deletes it is deleted, with its tokens.
 DELETE_DEVICE = BatchStatement(
     "delete_device",
     """
@@ -21,6 +22,7 @@ DELETE_DEVICE = BatchStatement(
     """,
     columns=("text", "text"),
     key=(0, 1),
+    late=True,
 )
 
 RENAME_DEVICE = BatchStatement(

@@ -11,7 +11,8 @@ where PostgreSQL need not expect a conflict, it stores an event in four fifths o
 
 PostgreSQL gives all parts of a `WITH` the same snapshot, so no part sees the rows of another.
 Statements that change rows of the same batch, such as those of an event and of its redaction, are
-`late`: they run after all others, one by one, in the same transaction.
+`late`: they run after all others, one by one, in the same transaction. Of two that change the same
+row without being late, PostgreSQL ignores one.
 
 Values are encoded when a row is made, so that a value that PostgreSQL cannot store is an error of
 its writer and does not affect the rows of others. The arrays are sent in PostgreSQL's binary form,

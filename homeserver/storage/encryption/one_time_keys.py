@@ -124,10 +124,14 @@ async def key_counts(db: Connection, user_id: str, device_id: str) -> list[LeftK
     return [LeftKeys(*row) for row in await cursor.fetchall()]
 
 
-async def take_one_time_keys(db: Connection, wanted: Sequence[WantedKey]) -> list[ClaimedKey]:
+async def take_one_time_keys(
+    db: Connection, wanted: Sequence[WantedKey], upto: int
+) -> list[ClaimedKey]:
     """Delete the oldest key for each claim, and return it; claims without a key are left out.
 
     Several claims of one device get different keys. Two of these statements must not run at once.
+    Keys above the position `upto` are left: the outcome of their batch may still be unknown, and
+    its second attempt would bring them back.
     """
     cursor = await db.execute(
         """
@@ -146,6 +150,7 @@ async def take_one_time_keys(db: Connection, wanted: Sequence[WantedKey]) -> lis
                              WHERE one_time_keys.user_id = wanted.user_id
                                AND one_time_keys.device_id = wanted.device_id
                                AND one_time_keys.algorithm = wanted.algorithm
+                               AND position <= %s
                              ORDER BY position, key_id
                             OFFSET turn - 1 LIMIT 1) AS oldest)
         DELETE FROM one_time_keys USING chosen
@@ -156,7 +161,7 @@ async def take_one_time_keys(db: Connection, wanted: Sequence[WantedKey]) -> lis
            AND one_time_keys.key_id = chosen.key_id
         RETURNING place, one_time_keys.key_id, key
         """,
-        _columns(wanted),
+        [*_columns(wanted), upto],
     )
     return [ClaimedKey(*row) for row in await cursor.fetchall()]
 

@@ -123,10 +123,11 @@ INSERT_CURRENT_STATE = BatchStatement(
     """
     INSERT INTO current_states (room, position, root, extremities)
     SELECT * FROM unnest(%s::int4[], %s::int8[], %s::bytea[], %s::text[])
+    """,
+    # A correction in the same batch has changed it then, and does so again.
+    if_repeated="""
         ON CONFLICT (room, position) DO UPDATE
-       SET position = refuse_taken_key('current_states', current_states.position::text)
-     WHERE (current_states.root, current_states.extremities)
-           IS DISTINCT FROM (EXCLUDED.root, EXCLUDED.extremities)
+       SET root = EXCLUDED.root, extremities = EXCLUDED.extremities
     """,
     columns=("int4", "int8", "bytea", "text"),
 )
