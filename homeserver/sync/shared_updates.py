@@ -86,11 +86,9 @@ class SharedUpdates:
             return None
         room_id, section = found
         key = since.base, now.base, room_id, section, counts.members
-        update = self._updates.get(key)
-        if update is None:
-            update = Update(SyncSpan(since, now), joined={room_id: section}, key_counts=counts)
-            self._keep(key, update)
-        return update
+        return self._updates.get(key) or self._keep(
+            key, Update(SyncSpan(since, now), joined={room_id: section}, key_counts=counts)
+        )
 
     def _of_presence(
         self,
@@ -104,14 +102,13 @@ class SharedUpdates:
         if event is None:
             return None
         key = since.base, now.base, "", bytes(event), counts.members
-        update = self._updates.get(key)
-        if update is None:
-            update = Update(SyncSpan(since, now), presence=[event], key_counts=counts)
-            self._keep(key, update)
-        return update
+        return self._updates.get(key) or self._keep(
+            key, Update(SyncSpan(since, now), presence=[event], key_counts=counts)
+        )
 
-    def _keep(self, key: _Key, update: Update) -> None:
+    def _keep(self, key: _Key, update: Update) -> Update:
         if len(key[3]) <= MAX_CONTENT:
             if len(self._updates) >= MAX_UPDATES:
                 self._updates.clear()
             self._updates[key] = update
+        return update

@@ -1,0 +1,1 @@
+"""Updates that are shared by those who see a change alike."""
