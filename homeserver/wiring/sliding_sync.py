@@ -21,6 +21,7 @@ from homeserver.sync.sliding.room_filters import RoomFilters
 from homeserver.sync.sliding.room_lists import RoomLists
 from homeserver.sync.sliding.room_reading import Sections
 from homeserver.sync.sliding.room_results import RoomResults
+from homeserver.sync.sliding.shared_answers import SharedAnswers
 from homeserver.sync.sliding.sliding_sync import SlidingSync
 from homeserver.sync.sliding.sticky_extension import StickyExtension
 from homeserver.sync.sources import Sources
@@ -61,10 +62,11 @@ class SlidingSyncParts:
         extensions = Extensions(
             users.devices, sources.account_data, receipts, typing, active, subscriptions
         )
+        lists = RoomLists(registry, listed, filters, sources.account_data, core.visibility, reactor)
         responses = Responses(
             registry,
             SyncPoints(queues, sources.user_rooms, log),
-            RoomLists(registry, listed, filters, sources.account_data, core.visibility, reactor),
+            lists,
             filters,
             RoomResults(registry, sections, BumpStamps(db, names)),
             extensions,
@@ -76,7 +78,14 @@ class SlidingSyncParts:
         )
         self.connections = connections = SlidingConnections(db, reactor)
         self.sliding_sync = SlidingSync(
-            engine, connections, responses, extensions, queues, sections.lazy_members, reactor
+            engine,
+            connections,
+            responses,
+            SharedAnswers(log, sources.user_rooms, lists, sections),
+            extensions,
+            queues,
+            sections.lazy_members,
+            reactor,
         )
         self.api = SlidingSyncApi(self.sliding_sync, presence, settings.limits.max_sync_wait)
         for reader in (listed, connections):

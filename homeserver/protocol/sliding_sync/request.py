@@ -126,6 +126,17 @@ class ExtensionConfigs:
     profiles: ProfilesConfig | None = None
     sticky: StickyConfig | None = None
 
+    @property
+    def are_of_rooms(self) -> bool:
+        """Whether none is enabled but account data, receipts and typing."""
+        return not (
+            self.to_device is not None
+            or self.e2ee
+            or self.threads is not None
+            or self.profiles is not None
+            or self.sticky is not None
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class RequestBody:

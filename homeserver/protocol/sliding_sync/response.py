@@ -8,7 +8,8 @@ Spec: MSC4186
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -128,7 +129,7 @@ class ExtensionResults:
 
     def encode(self) -> bytes:
         """The member `extensions` as JSON."""
-        if self == _NO_RESULTS:
+        if self is NO_RESULTS or self == NO_RESULTS:
             return b"{}"
         members: dict[str, Any] = {}
         if self.to_device is not None:
@@ -153,7 +154,8 @@ class ExtensionResults:
         return _encode({"global": _json_list(self.account_data_global), "rooms": rooms})
 
 
-_NO_RESULTS = ExtensionResults()
+NO_RESULTS: Final = ExtensionResults()
+"""No extension has anything new; not to be changed."""
 
 
 @dataclass(slots=True)
@@ -167,13 +169,21 @@ class SlidingSyncResponse:
 
     def encode(self, form: Form) -> bytes:
         """The response as JSON."""
-        parts = [b'{"pos":"%s"' % self.pos.encode()]
-        lists = {name: {"count": count} for name, count in self.lists.items()}
-        parts.append(b',"lists":%s,"rooms":{' % _encode(lists))
-        rooms = [(_encode(room_id), room.encode(form)) for room_id, room in self.rooms.items()]
-        parts.append(b",".join(b"%s:%s" % pair for pair in rooms))
-        parts.append(b'},"extensions":%s}' % self.extensions.encode())
-        return b"".join(parts)
+        rooms = [
+            b"%s:%s" % (_encode(room_id), room.encode(form)) for room_id, room in self.rooms.items()
+        ]
+        return b'{"pos":"%s","lists":%s,"rooms":{%s},"extensions":%s}' % (
+            self.pos.encode(),
+            _lists_json(tuple(self.lists.items())),
+            b",".join(rooms),
+            self.extensions.encode(),
+        )
+
+
+@lru_cache(maxsize=1_000)
+def _lists_json(counts: tuple[tuple[str, int], ...]) -> bytes:
+    """The member `lists`: most responses have the one of the response before."""
+    return _encode({name: {"count": count} for name, count in counts})
 
 
 def _json_list(events: Sequence[bytes]) -> msgspec.Raw:

@@ -17,7 +17,7 @@ MAX_AGE_SECONDS = 0.1  # the ages of the events are written into what is shared
 
 
 @dataclass(frozen=True, slots=True)
-class _RoomNews:
+class RoomNews:
     """What is new in a room for all members: `span` is the room and both ends."""
 
     span: tuple[int, int, int]
@@ -45,7 +45,7 @@ class SharedSections:
         self._sticky = sticky
         self._rooms = rooms
         self._clock = rooms.local_server.clock
-        self._latest: _RoomNews | None = None  # most updates have the news of the update before
+        self._latest: RoomNews | None = None  # most updates have the news of the update before
 
     def find(
         self, room_nid: int, request: SyncRequest, since: int, now: int
@@ -54,10 +54,7 @@ class SharedSections:
 
         The user has been a member since before `since`, and nothing of theirs alone has changed.
         """
-        span = room_nid, since, now
-        news = self._latest
-        if news is None or news.span != span or self._clock.seconds() >= news.expires:
-            news = self._latest = self._find_news(span)
+        news = self.news(room_nid, since, now)
         if news is None:
             return None
         room, shared = news.room, news.timeline
@@ -70,8 +67,18 @@ class SharedSections:
             return None
         return room.room_id, shared_section(request, shared, count)
 
-    def _find_news(self, span: tuple[int, int, int]) -> _RoomNews | None:
-        """The new events of a room, if they are all that is new in it for all of its members."""
+    def news(self, room_nid: int, since: int, now: int) -> RoomNews | None:
+        """The new events of a room, if they are all that is new in it for all of its members.
+
+        Whether a reader sees them as the others do is for the caller to find out.
+        """
+        span = room_nid, since, now
+        news = self._latest
+        if news is None or news.span != span or self._clock.seconds() >= news.expires:
+            news = self._latest = self._find_news(span)
+        return news
+
+    def _find_news(self, span: tuple[int, int, int]) -> RoomNews | None:
         room_nid, since, now = span
         room = self._rooms.loaded(room_nid)
         if (
@@ -88,4 +95,4 @@ class SharedSections:
         if shared is None or not shared.events or shared.members_changed:
             return None
         expires = self._clock.seconds() + MAX_AGE_SECONDS
-        return _RoomNews(span, room, shared, expires)
+        return RoomNews(span, room, shared, expires)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from homeserver.accounts.sessions.requester import DELAYED_SCOPE
 from homeserver.concurrency.lru_cache import LruCache
-from homeserver.protocol.event_kinds import is_member_event
+from homeserver.protocol.event_kinds import is_member_event, is_plain_redaction
 from homeserver.protocol.sliding_sync.response import RoomResult
 from homeserver.rooms.events.local_server import LocalServer
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -62,7 +62,7 @@ class SharedTimelineSlice:
     them, by the name of their state, if any, and the unread counts of the main timeline:
     notifications and highlights; `results` the same of sliding sync, by what else is in them.
     `rendered` is the JSON list of the events. `changes_state` says whether anything in the state
-    changed, or may have.
+    changed, or may have; `redacts` whether an event removes the content of an earlier one.
     """
 
     events: Sequence[StoredEvent]
@@ -75,6 +75,7 @@ class SharedTimelineSlice:
     state_after: bytes
     rendered: bytes
     changes_state: bool
+    redacts: bool
     sections: dict[tuple[str | None, int, int], bytes] = field(default_factory=dict)
     results: dict[Hashable, RoomResult] = field(default_factory=dict)
 
@@ -265,4 +266,5 @@ def _share(
         % b",".join(stored.client_json(now_ms, room_id=False) for stored in changed or ()),
         rendered,
         changes is None or bool(changes),
+        any(is_plain_redaction(stored.event) for stored in events),
     )

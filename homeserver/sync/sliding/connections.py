@@ -115,6 +115,12 @@ class SlidingConnections:
             if is_new and request.caller.device_id is not None:
                 self._unsaved[key] = None
 
+    def has_news(self, request: SyncRequest, conn_id: str) -> None:
+        """Save a connection soon after a response with which it does not become larger."""
+        key = (*request.device, conn_id)
+        if request.caller.device_id is not None and key in self._connections:
+            self._unsaved[key] = None
+
     def apply(self, entries: Sequence[Any]) -> None:
         """Forget the connections of devices that were removed (called by the log)."""
         for entry in entries:

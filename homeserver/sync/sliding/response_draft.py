@@ -1,15 +1,15 @@
-"""A response while it is made, and what the connection has of rooms after it.
+"""A response while it is made, what the connection has of rooms after it, and the answer.
 
 Spec: MSC4186
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from homeserver.protocol.filters import Filter, RoomEventFilter, RoomFilter
 from homeserver.protocol.sliding_sync.request import MAX_TIMELINE_LIMIT, SlidingSyncRequest
-from homeserver.protocol.sliding_sync.response import RoomResult
+from homeserver.protocol.sliding_sync.response import ExtensionResults, RoomResult
 from homeserver.protocol.sliding_sync.room_config import RoomConfig
 from homeserver.rooms.room.user_rooms import MemberRooms
 from homeserver.sync.sliding.connection import (
@@ -18,6 +18,7 @@ from homeserver.sync.sliding.connection import (
     NOTHING_SENT,
     ConnectionState,
     ListedScope,
+    OfferedState,
     ScopedRoom,
     SentRoom,
 )
@@ -133,6 +134,21 @@ class ResponseDraft:
         if sent[:4] == now and sent.profiles == profiles:
             return sent
         return SentRoom(*now, sent.limit, sent.is_dm, sent.config, profiles)
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a response has, and the state after it. `is_new` if it has anything new.
+
+    A shared one (`SharedAnswers`) has news of a single room, which the client has already.
+    """
+
+    counts: Mapping[str, int]
+    rooms: Mapping[str, RoomResult]
+    extensions: ExtensionResults
+    offered: OfferedState
+    is_new: bool
+    is_shared: bool = False
 
 
 def _events_known(known: int, limit: int, result: RoomResult | None) -> int:

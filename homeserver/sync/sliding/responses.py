@@ -7,8 +7,7 @@ new: they changed, or the client does not have them, or not all that it wants of
 Spec: MSC4186
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
 from msgspec import UNSET
 
@@ -16,7 +15,7 @@ from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import TimeSlice
 from homeserver.concurrency.deferreds import gather_all
 from homeserver.protocol.sliding_sync.request import SlidingSyncRequest
-from homeserver.protocol.sliding_sync.response import ExtensionResults, RoomResult
+from homeserver.protocol.sliding_sync.response import RoomResult
 from homeserver.protocol.sliding_sync.room_config import RoomConfig
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
@@ -36,7 +35,7 @@ from homeserver.sync.sliding.connection import (
 )
 from homeserver.sync.sliding.extensions import Extensions
 from homeserver.sync.sliding.profile_extension import ProfileExtension
-from homeserver.sync.sliding.response_draft import ResponseDraft, is_settled
+from homeserver.sync.sliding.response_draft import Answer, ResponseDraft, is_settled
 from homeserver.sync.sliding.room_filters import RoomFilters
 from homeserver.sync.sliding.room_lists import ListReader, RoomLists
 from homeserver.sync.sliding.room_reading import RoomReading
@@ -49,17 +48,6 @@ from homeserver.sync.user_change_queues import USER_DATA, UserChangeQueue
 
 CONCURRENT_ROOMS = 16
 PREPARED_ROOMS = 6 * CONCURRENT_ROOMS  # that are read together
-
-
-@dataclass(slots=True)
-class Answer:
-    """What a response has, and the state after it. `is_new` if it has anything new."""
-
-    counts: Mapping[str, int]
-    rooms: Mapping[str, RoomResult]
-    extensions: ExtensionResults
-    offered: OfferedState
-    is_new: bool
 
 
 class Responses:

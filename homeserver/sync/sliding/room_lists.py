@@ -103,7 +103,7 @@ class RoomLists:
             room = self._listed.loaded(nid)
             if room is None or room.version > scope.version:
                 return None
-        if scope.is_whole:
+        if scope.is_whole or _is_first(scope.orders, changed):
             return scope
         activity = _Activity(self._listed.loaded, scope.outside)
         try:
@@ -183,6 +183,14 @@ class _Activity:
         if room is None:
             raise _NotLoaded
         return room.position
+
+
+def _is_first(orders: Mapping[str, Sequence[int]], changed: Collection[int]) -> bool:
+    """Whether one room has changed, and is already the first of each list."""
+    if len(changed) != 1:
+        return False
+    (nid,) = changed
+    return all(order and order[0] == nid for order in orders.values())
 
 
 def _moved(order: Sequence[int], changed: Collection[int], activity: _Activity) -> Sequence[int]:

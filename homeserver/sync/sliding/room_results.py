@@ -26,11 +26,11 @@ from homeserver.sync.sections.timelines import SharedTimelineSlice, TimelineSlic
 from homeserver.sync.sliding.bump_stamps import BumpStamps, bump_stamp_at, newest_bump
 from homeserver.sync.sliding.required_states import RequiredStates
 from homeserver.sync.sliding.room_reading import RoomReading, Sections
+from homeserver.sync.sliding.shared_results import shared_result
 from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.update import encode
 
 ALL_KEYS = (NAME_KEY, AVATAR_KEY)
-NOTHING_UNREAD = UnreadCount()
 
 
 class RoomResults:
@@ -123,8 +123,8 @@ class RoomResults:
             shared is None
             or shared.changes_state
             or not shared.events
+            or shared.redacts
             or not shared.is_alike_for(request)
-            or any(is_plain_redaction(stored.event) for stored in shared.events)
         ):
             return None
         return shared
@@ -141,26 +141,9 @@ class RoomResults:
             )
         if reading.shown is not None:
             _add_shown(reading, events)
-        count = NOTHING_UNREAD
-        if reading.has_counts:
-            count = self._unread.cached(room, reading.request.user_id) or await self._count(reading)
+        count = await self._count(reading) if reading.has_counts else None
         num_live = _count_live(events, reading.live_since)
-        key = count.notification, count.highlight, num_live, reading.has_counts, reading.lists
-        result = shared.results.get(key)
-        if result is None:
-            result = RoomResult("join", encoded={})
-            bump = newest_bump(reversed(events))
-            if bump is not None:
-                result.bump_stamp = bump_stamp_at(bump)
-            result.timeline = Raw(shared.rendered)
-            result.event_ids = frozenset(stored.event.event_id for stored in events)
-            result.prev_batch = stream_token((events[0].position or 1) - 1)
-            result.num_live = num_live
-            result.lists = reading.lists or UNSET
-            if reading.has_counts:
-                result.notification_count = count.notification
-                result.highlight_count = count.highlight
-            shared.results[key] = result
+        result = shared_result(shared, num_live, count, reading.lists)
         if state:
             result = msgspec.structs.replace(result, encoded=None)
             result.required_state = await self._state_json(reading, state)
@@ -294,9 +277,6 @@ class RoomResults:
             result.notification_count, result.highlight_count = count.notification, count.highlight
 
     async def _count(self, reading: RoomReading) -> UnreadCount:
-        """The unread counts, if the request has them in its response."""
-        if not reading.has_counts:
-            return NOTHING_UNREAD
         room, user_id = reading.room, reading.request.user_id
         return self._unread.cached(room, user_id) or await self._unread.counts(room, user_id)
 

@@ -22,7 +22,9 @@ from homeserver.sync.sections.lazy_members import LazyMembers
 from homeserver.sync.sliding.connection import SlidingConnection
 from homeserver.sync.sliding.connections import SlidingConnections
 from homeserver.sync.sliding.extensions import Extensions
-from homeserver.sync.sliding.responses import Answer, Responses
+from homeserver.sync.sliding.response_draft import Answer
+from homeserver.sync.sliding.responses import Responses
+from homeserver.sync.sliding.shared_answers import SharedAnswers
 from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.user_change_queues import UserChangeQueues
 
@@ -59,6 +61,7 @@ class SlidingSync:
         engine: SyncEngine,
         connections: SlidingConnections,
         responses: Responses,
+        shared: SharedAnswers,
         extensions: Extensions,
         change_queues: UserChangeQueues,
         lazy_members: LazyMembers,
@@ -67,6 +70,7 @@ class SlidingSync:
         self._engine = engine
         self._connections = connections
         self._responses = responses
+        self._shared = shared
         self._extensions = extensions
         self._change_queues = change_queues
         self._lazy_members = lazy_members
@@ -130,15 +134,20 @@ class SlidingSync:
     ) -> Answer | None:
         """What is new, or nothing new after `timeout` seconds; `None` if the turn is over."""
         deadline = self._clock.seconds() + timeout
-        is_returning = self._change_queues.loaded(reader.user_id) is None
-        queue = await self._change_queues.queue_of(reader.user_id)
+        queue = self._change_queues.loaded(reader.user_id)
+        is_returning = queue is None
+        if queue is None:
+            queue = await self._change_queues.queue_of(reader.user_id)
         while True:
+            if turn.is_over():
+                return None
+            shared = self._shared.find(request, reader, connection, queue)
+            if shared is not None:
+                return shared
             changed: Deferred[None] = Deferred()
             wake = turn.wake = fire_once(changed)
             queue.waiters.add(wake)
             try:
-                if turn.is_over():
-                    return None
                 left = deadline - self._clock.seconds()
                 may_wait = left > 0 and not self._stopping
                 if not may_wait or not self._responses.has_nothing(request, connection, queue):
@@ -191,5 +200,8 @@ class SlidingSync:
             pos = connection.offer(answer.offered)
         else:
             connection.advance(answer.offered)
-        self._connections.changed(reader, request.conn_id, is_new=is_new)
+        if answer.is_shared:
+            self._connections.has_news(reader, request.conn_id)
+        else:
+            self._connections.changed(reader, request.conn_id, is_new=is_new)
         return SlidingSyncResponse(pos, answer.counts, answer.rooms, answer.extensions)

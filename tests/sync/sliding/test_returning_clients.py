@@ -10,7 +10,7 @@ from homeserver.protocol.sliding_sync.request import RequestBody, SlidingSyncReq
 from homeserver.protocol.sliding_sync.response import ExtensionResults
 from homeserver.streams.sync_tokens import SyncToken
 from homeserver.sync.sliding.connection import OfferedState, SlidingConnection
-from homeserver.sync.sliding.responses import Answer
+from homeserver.sync.sliding.response_draft import Answer
 from homeserver.sync.sliding.sliding_sync import CONCURRENT_RETURNS, SlidingSync
 from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.user_change_queues import UserChangeQueue
@@ -28,7 +28,7 @@ class Server:
         self.loaded_queues: dict[str, UserChangeQueue] = {}
         anything = cast("Any", self)
         self.sliding_sync = SlidingSync(
-            anything, anything, anything, anything, anything, anything, Clock()
+            anything, anything, anything, anything, anything, anything, anything, Clock()
         )
 
     async def build_request(self, caller: Requester, *, connection: str) -> SyncRequest:
@@ -48,6 +48,9 @@ class Server:
 
     async def queue_of(self, user_id: str) -> UserChangeQueue:
         return self.loaded_queues.setdefault(user_id, UserChangeQueue(user_id, 1))
+
+    def find(self, *_: object) -> Answer | None:
+        return None
 
     def has_nothing(self, *_: object) -> bool:
         return False

@@ -27,6 +27,7 @@ from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.storage.database.database import Connection
 from tests.sync import test_sync_law, test_sync_law_with_forks
 from tests.sync.client_model import ClientModel
+from tests.sync.sliding.shared_answer_checks import compare_shared_answers
 from tests.sync.sliding.sliding_model import LazyModel, SlidingModel
 from tests.sync.sync_law import PEOPLE, Action, SyncLawTestCase, Users
 from tests.sync.sync_server import SyncServer
@@ -126,6 +127,8 @@ async def _sync(server: SyncServer, user: Requester, client: _Client, *, lose: b
 class SlidingLawTestCase(SyncLawTestCase):
     """Plays plans in which clients ask for more, for less, and for something else."""
 
+    starts = 0
+
     async def check_sliding_law(
         self,
         actions: st.SearchStrategy[Action],
@@ -147,11 +150,19 @@ class SlidingLawTestCase(SyncLawTestCase):
 
         await deferToThread(law)
 
+    async def _start(self) -> SyncServer:
+        """A server, of which every other one compares what is shared with what would be made."""
+        server = await SyncServer.start(self.db)
+        self.starts += 1
+        if self.starts % 2:
+            compare_shared_answers(server)
+        return server
+
     async def _play_sliding(
         self, plan: list[Action], model: type[SlidingModel], required_state: dict[str, Any]
     ) -> None:
         number = next(self.numbers)
-        server = await SyncServer.start(self.db)
+        server = await self._start()
         users = {name: await server.user(f"{name}{number}") for name in PEOPLE}
         for user in users.values():
             await _add_device(server, user)
@@ -161,7 +172,7 @@ class SlidingLawTestCase(SyncLawTestCase):
             if action[0] in ("restart", "crash"):
                 await server.log.flush()
                 await (server.stop() if action[0] == "restart" else _kill(server))
-                server = await SyncServer.start(self.db)
+                server = await self._start()
             elif action[0] == "sync":
                 for name, client in clients.items():
                     await _sync(server, users[name], client)
