@@ -7,8 +7,6 @@ from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
 from twisted.python.failure import Failure
 
 A = TypeVar("A")
-B = TypeVar("B")
-C = TypeVar("C")
 
 
 class TimedOut(Exception):
@@ -94,16 +92,3 @@ async def gather_all(coroutines: Iterable[Coroutine[Any, Any, A]]) -> list[A]:
             result.raiseException()
         results.append(result)
     return results
-
-
-async def gather3(
-    first: Coroutine[Any, Any, A],
-    second: Coroutine[Any, Any, B],
-    third: Coroutine[Any, Any, C],
-) -> tuple[A, B, C]:
-    """Run three coroutines concurrently and return their results.
-
-    Raises the error of the first of them that fails, once all have ended.
-    """
-    results: list[Any] = await gather_all((first, second, third))
-    return results[0], results[1], results[2]

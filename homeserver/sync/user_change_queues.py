@@ -9,7 +9,7 @@ of all users. They only wake the requests of users who have asked.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -169,8 +169,7 @@ class UserChangeQueues:
         if queue is None:
             # From here on it follows the log: what was published during the wait is not in it.
             queue = self._queues.put(user_id, UserChangeQueue(user_id, self._seen.highest))
-            for number in joined:
-                self._follow(queue, number)
+            self._follow_all(queue, joined)
         return queue
 
     def follow_profiles(self, user_id: str) -> None:
@@ -374,6 +373,15 @@ class UserChangeQueues:
     def _follow(self, queue: UserChangeQueue, room: int) -> None:
         queue.rooms.add(room)
         self._by_room.setdefault(room, set()).add(queue)
+
+    def _follow_all(self, queue: UserChangeQueue, rooms: Collection[int]) -> None:
+        queue.rooms.update(rooms)
+        by_room = self._by_room
+        for room in rooms:  # there may be thousands
+            if room in by_room:
+                by_room[room].add(queue)
+            else:
+                by_room[room] = {queue}
 
     def _unfollow(self, queue: UserChangeQueue, room: int) -> None:
         if room in queue.rooms:

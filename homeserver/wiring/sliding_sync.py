@@ -55,7 +55,7 @@ class SlidingSyncParts:
         engine: SyncEngine,
     ) -> None:
         db, log, registry, names = sources.db, sources.log, core.registry, core.names
-        listed = ListedRooms(db, names, rooms.summaries)
+        listed = ListedRooms(db, rooms.summaries)
         filters = RoomFilters(sources.account_data, registry, sections.invitations)
         active = ActiveRooms(db, registry, sources.ephemeral)
         users, receipts, typing, presence, subscriptions, sticky = extended

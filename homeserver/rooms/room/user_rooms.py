@@ -4,8 +4,8 @@ They are kept in memory for recently seen users, and only log entries change the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -22,8 +22,7 @@ from homeserver.streams.log_cache import LogCache
 TYPICAL_ROOMS = 20  # of a user; some are in thousands
 
 
-@dataclass(frozen=True, slots=True)
-class Membership:
+class Membership(NamedTuple):
     """A user's place in a room: the event, its position in the log, and its sender."""
 
     membership: str
@@ -108,12 +107,10 @@ class UserRooms:
         if nid is None:
             return {}
         rows = await self._db.run(storage.memberships_of, nid)
-        senders = await self._names.names({row.sender for row in rows})
+        senders = await self._names.names({sender for _, _, _, _, sender, _ in rows})
         return {
-            row.room: Membership(
-                row.membership, row.event, row.position, senders[row.sender], row.forgotten
-            )
-            for row in rows
+            room: Membership(membership, event, position, senders[sender], forgotten)
+            for room, membership, event, position, sender, forgotten in rows
         }
 
 
@@ -123,7 +120,7 @@ def _follow(rooms: MemberRooms, change: _MembershipChanged | RoomForgotten | Roo
         rooms.pop(change.room, None)
     elif isinstance(change, RoomForgotten):
         if place is not None and place.position < change.position:
-            rooms[change.room] = replace(place, forgotten=True)
+            rooms[change.room] = place._replace(forgotten=True)
     elif change.stored is not None:
         sender = change.stored.event.sender
         rooms[change.room] = Membership(
@@ -131,4 +128,4 @@ def _follow(rooms: MemberRooms, change: _MembershipChanged | RoomForgotten | Roo
         )
     elif place is not None and place.position < change.position:
         # The state was resolved to one without the user, who has thereby left.
-        rooms[change.room] = replace(place, membership=change.membership, position=change.position)
+        rooms[change.room] = place._replace(membership=change.membership, position=change.position)

@@ -92,30 +92,21 @@ class PendingTotals:
     size_of_both: int
 
 
-@dataclass(frozen=True, slots=True)
-class MembershipRow:
-    """One user's membership of one room; `sender` is the user who set it."""
+async def memberships_of(db: Connection, member: int) -> list[tuple[int, str, int, int, int, bool]]:
+    """All rooms that a user is or was in, or is invited to, of which there may be thousands.
 
-    room: int
-    membership: str
-    event: int
-    position: int
-    sender: int
-    forgotten: bool
-
-
-async def memberships_of(db: Connection, member: int) -> list[MembershipRow]:
-    """All rooms that a user is or was in, or is invited to."""
-    async with db.cursor(row_factory=class_row(MembershipRow)) as cursor:
-        await cursor.execute(
-            """
-            SELECT room, membership, event, position, sender, forgotten
-              FROM memberships
-             WHERE member = %s
-            """,
-            (member,),
-        )
-        return await cursor.fetchall()
+    (room, membership, event, position, the user who set it, whether it is forgotten).
+    """
+    cursor = await db.execute(
+        """
+        SELECT room, membership, event, position, sender, forgotten
+          FROM memberships
+         WHERE member = %s
+        """,
+        (member,),
+        binary=True,
+    )
+    return await cursor.fetchall()
 
 
 async def memberships_in(db: Connection, rooms: Sequence[int]) -> dict[int, str]:

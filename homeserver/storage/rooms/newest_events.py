@@ -1,6 +1,6 @@
 """The newest events of rooms: clients sort rooms by them, and rooms are loaded from them.
 
-Reads the tables that `homeserver/storage/rooms/events.py` owns.
+Reads the tables that `homeserver/storage/rooms/events.py` and `rooms.py` own.
 """
 
 from collections.abc import Sequence
@@ -9,22 +9,29 @@ from dataclasses import dataclass
 from homeserver.storage.database.database import Connection
 
 
-async def newest_positions(db: Connection, rooms: Sequence[int]) -> dict[int, int]:
-    """The position of the newest timeline event of each of the rooms that have any."""
+async def listed_rooms(
+    db: Connection, rooms: Sequence[int]
+) -> list[tuple[int, int, str | None, bool | None]]:
+    """(room, position, type, whether it is encrypted) of those of the rooms that have any events.
+
+    The position is that of the newest timeline event. The type is '' for none; it and the last
+    member are `None` where they are not known.
+    """
     cursor = await db.execute(
         """
-        SELECT wanted.room, newest.position
+        SELECT wanted.room, newest.position, rooms.room_type, rooms.is_encrypted
           FROM unnest(%s::int4[]) AS wanted (room)
          CROSS JOIN LATERAL (SELECT position
                                FROM events
                               WHERE events.room = wanted.room AND position > 0
                               ORDER BY position DESC
                               LIMIT 1) AS newest
+          LEFT JOIN rooms ON rooms.room = wanted.room
         """,
         (list(rooms),),
         binary=True,
     )
-    return dict(await cursor.fetchall())
+    return await cursor.fetchall()
 
 
 async def newest_event_of_types(

@@ -6,7 +6,6 @@ that of its id in `names`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
@@ -90,24 +89,6 @@ async def published_rooms(db: Connection) -> list[int]:
     """Numbers of all rooms in the public directory."""
     cursor = await db.execute("SELECT room FROM rooms WHERE published ORDER BY room")
     return [row[0] for row in await cursor.fetchall()]
-
-
-class RoomTraits(NamedTuple):
-    """What lists of rooms are filtered by: `None` where it is not known, '' for no type."""
-
-    room: int
-    room_type: str | None
-    is_encrypted: bool | None
-
-
-async def traits_of_rooms(db: Connection, rooms: Sequence[int]) -> list[RoomTraits]:
-    """The traits of those of the rooms that this server is or was in."""
-    cursor = await db.execute(
-        "SELECT room, room_type, is_encrypted FROM rooms WHERE room = ANY(%s::int4[])",
-        (list(rooms),),
-        binary=True,
-    )
-    return [RoomTraits(*row) for row in await cursor.fetchall()]
 
 
 async def complete_traits(db: Connection, room: int, room_type: str, is_encrypted: bool) -> None:

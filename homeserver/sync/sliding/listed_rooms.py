@@ -8,7 +8,6 @@ rooms of a list with one statement.
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from homeserver.concurrency.deferreds import gather3
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.event_types import (
     CREATE,
@@ -21,12 +20,11 @@ from homeserver.rooms.discovery.room_summaries import RoomSummaries
 from homeserver.rooms.room.changes import EventAppended, StateChanged
 from homeserver.rooms.room.event_rows import room_type_of
 from homeserver.storage.database.database import Database
-from homeserver.storage.rooms.names import Names
-from homeserver.storage.rooms.newest_events import newest_positions
-from homeserver.storage.rooms.rooms import RoomTraits, complete_traits, traits_of_rooms
+from homeserver.storage.rooms.newest_events import listed_rooms
+from homeserver.storage.rooms.rooms import complete_traits
 
 FILTERED_BY = (CREATE, ENCRYPTION, SPACE_CHILD)  # the types of state events
-MAX_ROOMS = 200_000  # about 150 bytes each
+MAX_ROOMS = 200_000  # about 100 bytes each
 
 
 class ListedRoom:
@@ -35,10 +33,9 @@ class ListedRoom:
     `version` is that of `ListedRooms` since which filters see the room as it is.
     """
 
-    __slots__ = ("is_encrypted", "position", "room_id", "room_type", "version")
+    __slots__ = ("is_encrypted", "position", "room_type", "version")
 
-    def __init__(self, room_id: str, position: int, room_type: str | None, is_encrypted: bool):
-        self.room_id = room_id
+    def __init__(self, position: int, room_type: str | None, is_encrypted: bool) -> None:
         self.position = position
         self.room_type = room_type
         self.is_encrypted = is_encrypted
@@ -48,9 +45,8 @@ class ListedRoom:
 class ListedRooms:
     """The listed rooms by their nids. Subscribe `apply` to the log."""
 
-    def __init__(self, db: Database, names: Names, summaries: RoomSummaries) -> None:
+    def __init__(self, db: Database, summaries: RoomSummaries) -> None:
         self._db = db
-        self._names = names
         self._summaries = summaries
         self._rooms: LruCache[int, ListedRoom] = LruCache("listed_rooms", MAX_ROOMS)
         # What was published while rooms are being read, which may not see it.
@@ -95,31 +91,22 @@ class ListedRooms:
             room = loaded.get(entry.room_nid)
             if room is not None:
                 _follow(room, entry)
-        for room in loaded.values():
+        for nid, room in loaded.items():
             room.version = self.version
-        return {nid: self._rooms.setdefault(nid, room) for nid, room in loaded.items()}
+            loaded[nid] = self._rooms.setdefault(nid, room)
+        return loaded
 
     async def _read(self, room_nids: Sequence[int]) -> dict[int, ListedRoom]:
-        positions, rows, ids = await gather3(
-            self._db.run(newest_positions, room_nids),
-            self._db.run(traits_of_rooms, room_nids),
-            self._names.names(room_nids),
-        )
-        traits = {row.room: row for row in rows}
-        read: dict[int, ListedRoom] = {}
-        for nid in room_nids:
-            position = positions.get(nid, 0)
-            known = traits.get(nid) if position else None
-            room_type, is_encrypted = await self._complete(known, nid)
-            read[nid] = ListedRoom(ids[nid], position, room_type or None, is_encrypted)
+        # Rooms that are not found have no events: the server was never in them.
+        read = {nid: ListedRoom(0, None, False) for nid in room_nids}
+        for nid, position, room_type, is_encrypted in await self._db.run(listed_rooms, room_nids):
+            if room_type is None or is_encrypted is None:
+                room_type, is_encrypted = await self._complete(nid)
+            read[nid] = ListedRoom(position, room_type or None, is_encrypted)
         return read
 
-    async def _complete(self, traits: RoomTraits | None, nid: int) -> tuple[str, bool]:
-        """The type of a room, and whether it is encrypted, also where no column says so yet."""
-        if traits is None:
-            return "", False  # the server was never in it
-        if traits.room_type is not None and traits.is_encrypted is not None:
-            return traits.room_type, traits.is_encrypted
+    async def _complete(self, nid: int) -> tuple[str, bool]:
+        """The type of a room, and whether it is encrypted, where no column says so yet."""
         summary = await self._summaries.of(nid)
         room_type = (summary.room_type if summary is not None else None) or ""
         is_encrypted = summary is not None and summary.encryption is not None

@@ -86,14 +86,13 @@ class RoomFilters:
             wanted = filters.is_invited
             tests.append(lambda nid: (places[nid].membership == "invite") is wanted)
         if filters.is_dm is not None:
-            direct, is_wanted = await self.direct_rooms(user_id), filters.is_dm
-            tests.append(lambda nid: (rooms[nid].room_id in direct) is is_wanted)
+            direct, is_wanted = await self.direct_nids(user_id), filters.is_dm
+            tests.append(lambda nid: (nid in direct) is is_wanted)
         if filters.tags is not None or filters.not_tags:
-            contents = await self._account_data.of_rooms(user_id, TAG)
-            tests.append(_tag_test(filters, rooms, contents))
+            tests.append(_tag_test(filters, await self._tags(user_id)))
         if filters.spaces is not None:
             children = await self._children_of(filters.spaces, places)
-            tests.append(lambda nid: rooms[nid].room_id in children)
+            tests.append(children.__contains__)
         if (
             filters.is_encrypted is not None
             or filters.room_types is not None
@@ -106,14 +105,20 @@ class RoomFilters:
             found = [nid for nid in found if test(nid)]
         return found
 
-    async def _children_of(self, spaces: Collection[str], places: MemberRooms) -> frozenset[str]:
-        """The ids of rooms that are in one of these spaces, of those that the user is in."""
+    async def _children_of(self, spaces: Collection[str], places: MemberRooms) -> frozenset[int]:
+        """The nids of rooms that are in one of these spaces, of those that the user is in."""
         found: set[str] = set()
         for nid in (await self._rooms.find_room_nids(spaces)).values():
             place = places.get(nid)
             if place is not None and place.membership == "join":
                 found |= await self._children_in(nid)
-        return frozenset(found)
+        return frozenset((await self._rooms.find_room_nids(found)).values())
+
+    async def _tags(self, user_id: str) -> Mapping[int, Collection[str]]:
+        """The tags of the user's rooms that have any, by nid."""
+        contents = await self._account_data.of_rooms(user_id, TAG)
+        nids = await self._rooms.find_room_nids(contents)
+        return {nid: _tags_in(contents[room_id]) for room_id, nid in nids.items()}
 
     async def _children_in(self, nid: int) -> frozenset[str]:
         room = await self._rooms.by_number(nid)
@@ -137,11 +142,8 @@ class RoomFilters:
         self, order: Sequence[int], places: MemberRooms
     ) -> Mapping[int, _Traits]:
         """What invites and knocks say of their rooms: the user may not know more."""
-        return {
-            nid: await self._traits_of(nid, places[nid])
-            for nid in order
-            if places[nid].membership in ("invite", "knock")
-        }
+        invited = [nid for nid in order if places[nid].membership in ("invite", "knock")]
+        return {nid: await self._traits_of(nid, places[nid]) for nid in invited}
 
     async def _traits_of(self, nid: int, place: Membership) -> _Traits:
         key = nid, place.event
@@ -158,15 +160,12 @@ class RoomFilters:
 
 
 def _tag_test(
-    filters: RoomListFilters,
-    rooms: Mapping[int, ListedRoom],
-    contents: Mapping[str, bytes],
+    filters: RoomListFilters, tags: Mapping[int, Collection[str]]
 ) -> Callable[[int], bool]:
     wanted, unwanted = filters.tags, filters.not_tags
 
     def test(nid: int) -> bool:
-        content = contents.get(rooms[nid].room_id)
-        own = () if content is None else _tags_in(content)
+        own = tags.get(nid, ())
         return unwanted.isdisjoint(own) and (wanted is None or not wanted.isdisjoint(own))
 
     return test

@@ -76,7 +76,8 @@ class RoomLists:
             shown = await self._shown(reader)
             rooms = await self._listed.of(shown)
             outside = {n: places[n].position for n in shown if places[n].membership != "join"}
-            order = sorted(shown, key=_Activity(rooms.__getitem__, outside), reverse=True)
+            activity = {nid: room.position for nid, room in rooms.items()} | outside
+            order = sorted(shown, key=activity.__getitem__, reverse=True)
             for name, config in body.lists.items():
                 if time_slice.is_over:
                     await time_slice.next()

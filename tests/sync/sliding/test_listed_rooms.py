@@ -6,8 +6,6 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred
 
 from homeserver.rooms.room.changes import EventAppended
-from homeserver.storage.rooms.newest_events import newest_positions
-from homeserver.storage.rooms.rooms import RoomTraits
 from homeserver.sync.sliding.listed_rooms import ListedRooms
 
 
@@ -18,14 +16,9 @@ class SlowDatabase:
         self.reads: list[Deferred[dict[int, int]]] = []
 
     async def run(self, function: Callable[..., Any], room_nids: Sequence[int]) -> Any:
-        if function is newest_positions:
-            read: Deferred[dict[int, int]] = Deferred()
-            self.reads.append(read)
-            return await read
-        return [RoomTraits(nid, "", False) for nid in room_nids]
-
-    async def names(self, nids: Sequence[int]) -> dict[int, str]:
-        return {nid: f"!{nid}:test" for nid in nids}
+        read: Deferred[dict[int, int]] = Deferred()
+        self.reads.append(read)
+        return [(nid, position, "", False) for nid, position in (await read).items()]
 
 
 def event(room_nid: int, position: int) -> EventAppended:
@@ -35,7 +28,7 @@ def event(room_nid: int, position: int) -> EventAppended:
 def test_concurrent_reads_each_follow_the_log() -> None:
     """A read that ends takes nothing from the others, though they missed the same so far."""
     db = SlowDatabase()
-    rooms = ListedRooms(cast("Any", db), cast("Any", db), cast("Any", None))
+    rooms = ListedRooms(cast("Any", db), cast("Any", None))
     first = Deferred.fromCoroutine(rooms.of([1]))
     second = Deferred.fromCoroutine(rooms.of([2]))
     found: dict[int, int] = {}
@@ -54,7 +47,7 @@ def test_concurrent_reads_each_follow_the_log() -> None:
 def test_room_that_is_read_again_may_have_changed() -> None:
     """What filters saw of a room before it was evicted is not known."""
     db = SlowDatabase()
-    rooms = ListedRooms(cast("Any", db), cast("Any", db), cast("Any", None))
+    rooms = ListedRooms(cast("Any", db), cast("Any", None))
     rooms.version = 7
     Deferred.fromCoroutine(rooms.of([1]))
     db.reads[0].callback({1: 10})

@@ -30,8 +30,7 @@ class Listed:
     def __init__(self) -> None:
         self.version = 0
         self.rooms = {
-            nid: ListedRoom(f"!{nid}", nid, "m.space" if nid % 3 == 0 else None, False)
-            for nid in ROOMS
+            nid: ListedRoom(nid, "m.space" if nid % 3 == 0 else None, False) for nid in ROOMS
         }
 
     def loaded(self, nid: int) -> ListedRoom | None:
