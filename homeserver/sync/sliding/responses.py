@@ -144,7 +144,8 @@ class Responses:
         ):
             scope = self._scope_after(state.settled, request, state, point)
         if scope is None:
-            point = await self._sync_points.take(reader.user_id, state.token, all_rooms=True)
+            if changed is not None:
+                point = await self._sync_points.take(reader.user_id, state.token, all_rooms=True)
             list_reader = ListReader(reader, point.rooms, state.rooms)
             scope = await self._lists.scope(request.body, list_reader)
             connection.use_scope(scope)

@@ -117,10 +117,12 @@ class RoomLists:
 
     async def _shown(self, reader: ListReader) -> Sequence[int]:
         """The rooms of all lists before they are filtered."""
-        found = []
-        for nid, place in reader.places.items():
-            if place.membership == "join" or await self._is_shown(reader, nid, place):
-                found.append(nid)
+        places = reader.places
+        found = [nid for nid, place in places.items() if place.membership == "join"]
+        if len(found) < len(places):
+            for nid, place in places.items():
+                if place.membership != "join" and await self._is_shown(reader, nid, place):
+                    found.append(nid)
         return found
 
     async def _is_shown(self, reader: ListReader, nid: int, place: Membership) -> bool:
