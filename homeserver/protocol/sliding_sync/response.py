@@ -180,7 +180,7 @@ class SlidingSyncResponse:
         )
 
 
-@lru_cache(maxsize=1_000)
+@lru_cache(maxsize=256)
 def _lists_json(counts: tuple[tuple[str, int], ...]) -> bytes:
     """The member `lists`: most responses have the one of the response before."""
     return _encode({name: {"count": count} for name, count in counts})

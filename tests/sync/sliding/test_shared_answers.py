@@ -368,7 +368,12 @@ class SharedAnswerTests(DatabaseTestCase):
         """The connection is saved, and goes on after what it got."""
         client = self.clients[1]
         await self.db.run(add_device, client.caller)
-        await self.answers_after(self.say)
+
+        async def save_and_say() -> None:
+            await self.server.sync.sliding.connections.save()
+            await self.say()
+
+        await self.answers_after(save_and_say)
         await self.sync(client)
         await self.server.stop()
         self.server = await SyncServer.start(self.db)
