@@ -169,7 +169,7 @@ class UserChangeQueues:
         if queue is None:
             # From here on it follows the log: what was published during the wait is not in it.
             queue = self._queues.put(user_id, UserChangeQueue(user_id, self._seen.highest))
-            self._follow_all(queue, joined)
+            self._follow(queue, joined)
         return queue
 
     def follow_profiles(self, user_id: str) -> None:
@@ -262,7 +262,7 @@ class UserChangeQueues:
             queue = self._queues.peek(user_id)
             if queue is not None:
                 if membership == "join":
-                    self._follow(queue, entry.room_nid)
+                    self._follow(queue, (entry.room_nid,))
                     # They now see the presence of the room's members, which did not change itself.
                     queue.add(entry.position, presence_in(shard_of(entry.room_nid)))
                 else:
@@ -370,11 +370,7 @@ class UserChangeQueues:
             seen.add(own)
         self._wake_soon(self._immediate(user_id, seen))
 
-    def _follow(self, queue: UserChangeQueue, room: int) -> None:
-        queue.rooms.add(room)
-        self._by_room.setdefault(room, set()).add(queue)
-
-    def _follow_all(self, queue: UserChangeQueue, rooms: Collection[int]) -> None:
+    def _follow(self, queue: UserChangeQueue, rooms: Collection[int]) -> None:
         queue.rooms.update(rooms)
         by_room = self._by_room
         for room in rooms:  # there may be thousands

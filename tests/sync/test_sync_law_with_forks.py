@@ -61,6 +61,14 @@ class SyncLawWithForksTests(SyncLawTestCase):
     timeout = 240
     max_examples = 30
     max_actions = 25
+    may_lose_state = True
+
+    async def test_members_whom_a_resolution_leaves_out(self) -> None:
+        """Of two joins on branches none may be left, where another branch closes the room."""
+        plan: list[Action] = [("sync",), ("they go", EVE, 4, "join")]
+        plan += [("they move", EVE, 0, "alice", "ban"), *[("say", "alice")] * 3] * 2
+        plan += [("they rename", EVE, 5, 0), ("they let in", MALLORY, 4, "invite")]
+        await self._play(plan, {"use_state_after": True})
 
     async def test_increments_add_up_with_state_after_whatever_the_branches_bring(self) -> None:
         """Members and settings that win or lose a resolution are shown as finally resolved."""

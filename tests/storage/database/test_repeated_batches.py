@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 
 from homeserver.storage.database.batch import Batch, BatchStatement, Row
-from tests.storage.test_batch import statements
+from tests.storage.database.test_batch import statements
 from tests.support.postgres import DatabaseTestCase
 
 TARGET = re.compile(r"^\s*(?:INSERT INTO|UPDATE|DELETE FROM)\s+(\w+)")

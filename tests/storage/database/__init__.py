@@ -1,0 +1,1 @@
+"""Tests of connections, and of batches of statements, against a real PostgreSQL."""
