@@ -69,9 +69,8 @@ class InvitesApi:
         """Sign and store an invite to a room of version 1 or 2."""
         unsigned = body.get("unsigned")
         stripped = unsigned.get("invite_room_state") if isinstance(unsigned, Mapping) else None
-        version = "1" if "event_id" in body else "3"
         stripped = stripped if isinstance(stripped, list) else []
-        return [200, await self._accept(origin, room_id, event_id, version, body, stripped)]
+        return [200, await self._accept(origin, room_id, event_id, "1", body, stripped)]
 
     async def send_invite_v2(
         self, origin: str, room_id: str, event_id: str, body: bytes
@@ -127,7 +126,7 @@ class InvitesApi:
         (outcome,) = await self._checks.check(version, room_id, [pdu], signers=[origin])
         if isinstance(outcome, str):
             _check_format(version, pdu)
-            raise Forbidden(f"The invite cannot be accepted: {outcome}")
+            raise InvalidParam(f"The invite cannot be accepted: {outcome}")
         event = outcome
         if (
             event.event_id != event_id
@@ -137,7 +136,7 @@ class InvitesApi:
         ):
             raise InvalidParam("The event is not an invite, or has another id")
         if event.sender_server != origin:
-            raise Forbidden("The inviting user does not belong to your server")
+            raise InvalidParam("The inviting user does not belong to your server")
         if not self._local_server.is_local(event.state_key):
             raise InvalidParam("The invited user does not belong to this server")
         return event

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from federation.paths import V1, path_of
 from federation.receiving.room_access import RoomAccess
-from federation.remote.membership_requests import for_users
+from federation.remote.client_errors import for_users
 from federation.transport.client import FederationClient
 from federation.transport.errors import FederationError
 from homeserver.protocol.errors import Forbidden, InvalidParam, MatrixError

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from federation.paths import V1, V2, path_of
 from federation.receiving.pdu_checks import PduChecks
+from federation.remote.client_errors import for_users
 from federation.remote.membership_responses import (
     InviteResponse,
     Joined,
@@ -28,7 +29,6 @@ from federation.remote.membership_responses import (
 from federation.remote.staggered_requests import StaggeredRequests
 from federation.transport.client import FederationClient
 from federation.transport.errors import (
-    FederationDenied,
     FederationError,
     InvalidResponse,
     RemoteError,
@@ -41,8 +41,7 @@ from homeserver.protocol.errors import (
     IncompatibleRoomVersion,
     MatrixError,
     NotFound,
-    RefusedByRemote,
-    RemoteServerFailed,
+    UnsupportedRoomVersion,
 )
 from homeserver.protocol.event_format import check_format
 from homeserver.protocol.event_kinds import is_state
@@ -57,9 +56,6 @@ from homeserver.rooms.events.stored_event import StoredEvent
 MAX_SERVERS = 20  # asked in turn
 MAX_SERVERS_IN_ROOM = 20_000  # that are kept of a response
 AUTHORISED_VIA = "join_authorised_via_users_server"
-
-# These codes make clients log out, or blame their own request.
-_NOT_FORWARDED = ("", "M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_USER_DEACTIVATED", "M_USER_LOCKED")
 
 ResponseT = TypeVar("ResponseT")
 log = Logger()
@@ -153,7 +149,10 @@ class MembershipRequests:
     async def invite(
         self, server: str, event: Event, stripped: Sequence[Mapping[str, Any]]
     ) -> Event:
-        """The invite with the signature of the invited user's server, which is asked for it."""
+        """The invite with the signature of the invited user's server, which is asked for it.
+
+        Raises `UnsupportedRoomVersion` if that server does not know the version of the room.
+        """
         content = {
             "event": event.pdu,
             "room_version": event.version.identifier,
@@ -168,7 +167,11 @@ class MembershipRequests:
             # client.
             raise BadJson(f"{server} returned an invalid event: {error}") from error
         except FederationError as error:
-            raise for_users(error) from error
+            failure = for_users(error)
+            if isinstance(failure, IncompatibleRoomVersion):
+                # The other code says that this user's own server lacks the version.
+                failure = UnsupportedRoomVersion(str(failure))
+            raise failure from error
 
     async def _put_invite(
         self, server: str, path: str, content: Mapping[str, Any]
@@ -178,11 +181,16 @@ class MembershipRequests:
         try:
             response = await put(f"{V2}/{path}", content, response_type=InviteResponse)
         except RemoteError as failure:
-            if not _lacks_endpoint(failure):
+            # The old endpoint is for the oldest room versions only, as its requests name none.
+            if content["room_version"] not in ("1", "2") or failure.status not in (400, 404):
                 raise
             unsigned = {"invite_room_state": content["invite_room_state"]}
             old = {**content["event"], "unsigned": unsigned}
-            _, response = await put(f"{V1}/{path}", old, response_type=tuple[int, InviteResponse])
+            kind = tuple[int, InviteResponse]
+            try:
+                _, response = await put(f"{V1}/{path}", old, response_type=kind)
+            except RemoteError as second:
+                raise failure if _lacks_endpoint(second) else second from None
         return response
 
     async def _put(
@@ -218,6 +226,8 @@ class MembershipRequests:
                 room_version=template.room_version,
             )
         draft = template.event
+        if not draft.is_for(kind, room_id, user_id):
+            raise InvalidResponse(server, "the template is that of another event")
         own: dict[str, Any] = {**content, "membership": kind}
         via = draft.content.get(AUTHORISED_VIA)
         if kind == "join" and isinstance(via, str):
@@ -234,6 +244,8 @@ class MembershipRequests:
                 auth_events=_references(version, draft.auth_events),
                 depth=draft.depth,
                 origin_server_ts=self._local_server.now_ms(),
+                # Other events have no such member; it is expected of these.
+                members={"origin": self._local_server.server_name},
                 server_name=self._local_server.server_name,
                 key=self._local_server.key,
             )
@@ -345,27 +357,6 @@ class MembershipRequests:
         finally:
             making.close()
         raise failure or NotFound("No server is known that is in the room")
-
-
-def for_users(error: FederationError) -> MatrixError:
-    """The error for a client that stands for a failed federation request."""
-    if isinstance(error, FederationDenied):
-        return Forbidden(f"This server may not talk with {error.server}")
-    if not isinstance(error, RemoteError):
-        return RemoteServerFailed(f"{error.server} is unavailable at the moment")
-    known: dict[str, type[MatrixError]] = {
-        "M_FORBIDDEN": Forbidden,
-        "M_NOT_FOUND": NotFound,
-    }
-    if error.errcode == "M_INCOMPATIBLE_ROOM_VERSION":
-        version = str(error.body.get("room_version", ""))
-        return IncompatibleRoomVersion(error.error, room_version=version)
-    kind = known.get(error.errcode)
-    if kind is not None:
-        return kind(error.error or "The other server refused")
-    if error.status in (400, 403, 404) and error.errcode not in _NOT_FORWARDED:
-        return RefusedByRemote(error.status, error.errcode, error.error[:500])
-    return RemoteServerFailed(f"{error.server} refused: {error.error}"[:500])
 
 
 def _lacks_endpoint(failure: RemoteError) -> bool:

@@ -10,16 +10,30 @@ from typing import Annotated, Any
 import msgspec
 
 from federation.transport.lenient_lists import FewElements, NameElements, StateElements
+from homeserver.protocol.event_types import MEMBER
 from homeserver.protocol.events import Event
 
 
 class TemplateEvent(msgspec.Struct):
-    """The members of a template's event that are used."""
+    """The members of a template's event that are used, or have to be as expected."""
 
+    type: str
+    room_id: str
+    sender: str
+    state_key: str
     prev_events: list[Any]
     auth_events: list[Any]
     depth: Annotated[int, msgspec.Meta(ge=0)]
-    content: dict[str, Any] = {}
+    content: dict[str, Any]
+
+    def is_for(self, membership: str, room_id: str, user_id: str) -> bool:
+        """Whether it is the template of this change.
+
+        Spec: https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1make_joinroomiduserid
+        """
+        subject = (self.type, self.room_id, self.sender, self.state_key)
+        is_subject = subject == (MEMBER, room_id, user_id, user_id)
+        return is_subject and self.content.get("membership") == membership
 
 
 class TemplateResponse(msgspec.Struct):

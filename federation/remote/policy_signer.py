@@ -3,7 +3,7 @@
 Spec: https://spec.matrix.org/v1.19/server-server-api/#asking-for-a-policy-server-signature-on-an-event
 """
 
-from federation.remote.membership_requests import for_users
+from federation.remote.client_errors import for_users
 from federation.transport.client import FederationClient
 from federation.transport.errors import FederationError, RemoteError
 from homeserver.protocol.errors import Forbidden, RefusedByRemote

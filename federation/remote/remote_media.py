@@ -9,7 +9,7 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#content-repository
 from twisted.web.iweb import IResponse
 
 from federation.paths import V1, path_of
-from federation.remote.membership_requests import for_users
+from federation.remote.client_errors import for_users
 from federation.transport.client import FederationClient
 from federation.transport.errors import (
     FederationDenied,

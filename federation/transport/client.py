@@ -35,6 +35,7 @@ from federation.transport.errors import (
 )
 from federation.transport.lenient_lists import decode_response
 from federation.transport.permitted_servers import PermittedServers
+from homeserver.concurrency.clock import wall_seconds
 from homeserver.concurrency.memory_budget import MemoryBudget, Reservation
 from homeserver.outbound.http_client import (
     USER_AGENT,
@@ -43,6 +44,7 @@ from homeserver.outbound.http_client import (
     read_body,
     reason_of,
 )
+from homeserver.outbound.retry_after import retry_after_ms
 from homeserver.protocol.errors import MatrixError
 from homeserver.protocol.signing.canonical_json import encode_canonical_loose
 from homeserver.protocol.signing.signatures import SigningKey
@@ -251,9 +253,9 @@ class FederationClient:
             raise Unreachable(server, "too many requests are waiting for this server")
         memory = self._memory.reservation()
         try:
-            status, body = await self._receive(server, peer, message, memory)
-            if status >= 300:
-                raise _error_in(server, status, body)
+            response, body = await self._receive(server, peer, message, memory)
+            if response.code >= 300:
+                raise _error_in(server, response, body, wall_seconds(self._reactor))
             return await decode_response(self._reactor, server, response_type, body)
         finally:
             memory.release()
@@ -267,19 +269,20 @@ class FederationClient:
         peer = self._connections.to(server, await self._discovery.find(server))
         response = await self._send(server, peer, message)
         if response.code >= 300:
-            raise _error_in(server, response.code, await read_body(response, MAX_ERROR))
+            body = await read_body(response, MAX_ERROR)
+            raise _error_in(server, response, body, wall_seconds(self._reactor))
         return await receive(response)
 
     async def _receive(
         self, server: str, peer: Peer, message: _Message, memory: Reservation
-    ) -> tuple[int, bytes]:
-        """Status and body of the response to a message, once a slot is free."""
+    ) -> tuple[IResponse, bytes]:
+        """The response to a message, and its body, once a slot is free."""
         await peer.slots.acquire()
         try:
             response = await self._send(server, peer, message)
             is_error = response.code >= 300
             max_body = min(MAX_ERROR, message.max_response) if is_error else message.max_response
-            return response.code, await read_body(response, max_body, memory.reserve)
+            return response, await read_body(response, max_body, memory.reserve)
         except OutboundTooBusy as error:
             raise TooBusy(server, str(error)) from error
         except OutboundError as error:
@@ -325,18 +328,20 @@ class FederationClient:
             self._destinations.failed(error.server)
 
 
-def _error_in(server: str, status: int, body: bytes) -> FederationError:
-    """The error in a response; if no homeserver wrote it, a proxy in front of one did."""
+def _error_in(server: str, response: IResponse, body: bytes, now: float) -> FederationError:
+    """The error in a response of `now`; if no homeserver wrote it, a proxy in front of one did."""
+    status = response.code
+    wait_ms = retry_after_ms(response.headers, now)
     try:
         content = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         content = None
     if isinstance(content, dict) and isinstance(content.get("errcode"), str) and status >= 400:
-        return RemoteError(server, status, content)
+        return RemoteError(server, status, content, wait_ms)
     if status in (404, 413):
         # Older servers respond like this where they do not have an endpoint, and proxies where a
         # body is too large for them.
-        return RemoteError(server, status, {})
+        return RemoteError(server, status, {}, wait_ms)
     return InvalidResponse(server, f"status {status} without an error code")
 
 

@@ -56,10 +56,16 @@ class TooBusy(FederationError):
 
 
 class RemoteError(FederationError):
-    """The server responded with an error: its HTTP `status`, `errcode` and the `body`."""
+    """The server responded with an error: its HTTP `status`, `errcode` and the `body`.
 
-    def __init__(self, server: str, status: int, body: dict[str, Any]) -> None:
+    `wait_ms` is the time of the header `Retry-After`, in ms.
+    """
+
+    def __init__(
+        self, server: str, status: int, body: dict[str, Any], wait_ms: int | None = None
+    ) -> None:
         self.status = status
+        self._wait_ms = wait_ms
         self.errcode = str(body.get("errcode", ""))
         self.error = str(body.get("error", ""))
         self.body = body
@@ -74,8 +80,15 @@ class RemoteError(FederationError):
 
     @property
     def retry_after_ms(self) -> int | None:
-        """The time after which to try again, if the server named one; an hour if it named more."""
-        value = self.body.get("retry_after_ms")
+        """The time after which to try again, if the server named one; an hour if it named more.
+
+        The member of the body is deprecated, and counts only without the header.
+
+        Spec: https://spec.matrix.org/v1.19/client-server-api/#rate-limiting
+        """
+        value = self._wait_ms
+        if value is None:
+            value = self.body.get("retry_after_ms")
         if not isinstance(value, int) or value < 0:
             return None
         return min(value, MAX_RETRY_AFTER_MS)

@@ -142,6 +142,8 @@ class AccountOverHttpTests(ApiTestCase):
 
         self.assertEqual(token["matrix_server_name"], SERVER)
         self.assertEqual((token["token_type"], token["expires_in"]), ("Bearer", 3600))
+        refused = await self.refusal("POST", path, [], self.token)
+        self.assertEqual(refused, (400, "M_BAD_JSON"))
 
     async def test_administrators_lock_and_suspend_others(self) -> None:
         """Only they, and not one another."""

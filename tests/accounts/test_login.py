@@ -1,6 +1,7 @@
 """Log-in: the credentials that open a session."""
 
 from types import SimpleNamespace
+from typing import Any
 
 from homeserver.accounts.login.login import LoginRequest
 from homeserver.storage.accounts.users import set_locked
@@ -45,12 +46,14 @@ class PasswordLoginTests(AccountsTestCase):
 
     async def test_addresses_without_an_account_are_refused(self) -> None:
         """An e-mail address that no account has is a wrong log-in, not a wrong request."""
-        for identifier in (
-            {"type": "m.id.thirdparty", "medium": "email", "address": "a@example.org"},
-            {"type": "m.id.phone", "country": "GB", "phone": "123"},
-            {"medium": "email", "address": "a@example.org"},
+        email: dict[str, Any] = {"medium": "email", "address": "a@example.org"}
+        phone = {"type": "m.id.phone", "country": "GB", "phone": "123"}
+        for named in (
+            {"identifier": {"type": "m.id.thirdparty", **email}},
+            {"identifier": phone},
+            email,  # the old form
         ):
-            request = LoginRequest("m.login.password", identifier=identifier, password=PASSWORD)
+            request = LoginRequest("m.login.password", **named, password=PASSWORD)
             await self.refused(self.login.log_in(request), "M_FORBIDDEN", 403)
 
     async def test_users_of_other_servers_are_refused(self) -> None:
@@ -67,6 +70,7 @@ class PasswordLoginTests(AccountsTestCase):
             LoginRequest("m.login.password", password=PASSWORD),
             LoginRequest("m.login.password", user="alice"),
             LoginRequest("m.login.password", identifier={"type": "org.what"}, password=PASSWORD),
+            LoginRequest("m.login.password", identifier={"user": "alice"}, password=PASSWORD),
         ):
             await self.refused(self.login.log_in(request), "M_BAD_JSON", 400)
 

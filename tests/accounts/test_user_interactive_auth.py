@@ -134,9 +134,11 @@ class ConfirmationTests(AccountsTestCase):
             {"type": "m.login.password"},
             {"type": "m.login.password", "password": 7},
             proof() | {"identifier": {"type": 7}},
+            proof() | {"identifier": {"user": "alice"}},
+            *({name: wrong} for name in ("type", "session") for wrong in (7, {}, [], False)),
         ):
             await self.refused(self.confirm(Delete(auth=auth)), "M_BAD_JSON", 400)
-        for session in (7, None, "", "\0", "unknown"):
+        for session in (None, "", "\0", "unknown"):
             await self.needed(Delete(auth={"session": session}))
 
     async def test_a_stage_can_be_completed_on_a_page(self) -> None:

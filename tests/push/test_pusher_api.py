@@ -57,6 +57,10 @@ class PusherApiTests(PushTestCase):
             (invalid, {"kind": "email"}),
             (invalid, {"data": {**good["data"], "more": "x" * 9000}}),
             *(
+                (invalid, {"data": {**good["data"], "format": wrong}})
+                for wrong in (7, True, {}, ["event_id_only"])
+            ),
+            *(
                 (invalid, {"data": {"url": url}})
                 for url in (
                     7,

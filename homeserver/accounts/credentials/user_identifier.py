@@ -23,7 +23,7 @@ MAX_UNKNOWN_USER_LENGTH = 300  # characters
 
 
 class UserIdentifier(msgspec.Struct, omit_defaults=True):
-    """A Matrix ID, a third-party ID or a phone number. The old form of log-in has no `type`."""
+    """A Matrix ID, a third-party ID or a phone number; without `type` in the old form of log-in."""
 
     type: str | None = None
     user: str | None = None
@@ -42,8 +42,14 @@ def parse_identifier(given: object, old_form: Mapping[str, Any]) -> UserIdentifi
     if given is None:
         names = ("user", "medium", "address")
         given = {name: old_form[name] for name in names if old_form.get(name) is not None}
-        if not given:
-            return None
+        return _convert(given) if given else None
+    identifier = _convert(given)
+    if identifier.type is None:
+        raise BadJson("identifier: the type is missing")
+    return identifier
+
+
+def _convert(given: object) -> UserIdentifier:
     try:
         return msgspec.convert(given, UserIdentifier)
     except msgspec.ValidationError as error:

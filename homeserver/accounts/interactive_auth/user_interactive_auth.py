@@ -18,7 +18,7 @@ from homeserver.accounts.interactive_auth.authentication_sessions import (
     SessionContent,
 )
 from homeserver.accounts.sessions.requester import Requester
-from homeserver.protocol.errors import Forbidden, MatrixError, NotFound, Unrecognized
+from homeserver.protocol.errors import BadJson, Forbidden, MatrixError, NotFound, Unrecognized
 
 Flows = Sequence[Sequence[str]]
 
@@ -109,13 +109,16 @@ class UserInteractiveAuth:
         """Continue the session of a request, or begin one; no stage is checked yet.
 
         `address` is that of the client; it identifies the party where there is no user.
-        Raises `Forbidden` for a session of another request.
+        Raises `BadJson`, and `Forbidden` for a session of another request.
         """
         auth = body.auth or {}
+        for name in ("type", "session"):
+            if not isinstance(auth.get(name), str | None):
+                raise BadJson(f"auth: `{name}` is a string")
         request = _without_auth(body)
         session_id = auth.get("session")
         content = None
-        if isinstance(session_id, str):
+        if session_id is not None:
             content = await self.sessions.find(session_id)
         if content is None:
             content = SessionContent(operation, user_id, request)
@@ -213,7 +216,7 @@ class Attempt(Generic[Body]):
         type_ = self._auth.get("type")
         if type_ is None or type_ in self._content.completed:
             return None
-        stage = self._uia.stages.get(type_) if isinstance(type_, str) else None
+        stage = self._uia.stages.get(type_)
         if stage is None:
             return Unrecognized("This server does not know the authentication type")
         # A stage that is in no flow may be completed, but has no effect.

@@ -99,6 +99,8 @@ def _checked(body: SetPusher, *, has_emails: bool) -> PusherRequest:
         if request.app_id == EMAIL_APP_ID:
             raise InvalidParam(f"The app_id {EMAIL_APP_ID} is that of pushers by e-mail")
         _check_url((body.data or {}).get("url"))
+        if not isinstance((body.data or {}).get("format"), str | None):
+            raise InvalidParam("The format of notifications is a string")
     else:
         kinds = "http or email" if has_emails else "http"
         raise InvalidParam(f"The kind of a pusher is {kinds}, or null to delete it")

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.protocol.errors import InvalidParam
 from homeserver.protocol.proposals.unstable_names import (
     MUTUAL_ROOMS,
     MUTUAL_ROOMS_FROM,
@@ -22,7 +23,7 @@ PATH = "/_matrix/client/v1/mutual_rooms"
 class MutualRoomsQuery(msgspec.Struct):
     """The other user, and the page; its token has another name in the proposal."""
 
-    user_id: str
+    user_id: str | None = None
     since: str | None = msgspec.field(name="from", default=None)
     unstable_since: str | None = msgspec.field(name=MUTUAL_ROOMS_FROM, default=None)
 
@@ -39,6 +40,9 @@ class MutualRoomsApi:
 
     async def get_mutual_rooms(self, caller: Requester, query: MutualRoomsQuery) -> dict[str, Any]:
         """The rooms that the caller shares with another user."""
+        if query.user_id is None:
+            # Not `MissingParam`, as elsewhere: the specification names this code.
+            raise InvalidParam("The query parameter `user_id` is missing")
         page = await self._mutual_rooms.page(
             caller.user_id, query.user_id, query.since or query.unstable_since
         )

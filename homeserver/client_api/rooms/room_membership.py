@@ -3,6 +3,8 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#room-membership
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -18,6 +20,7 @@ from homeserver.rooms.membership.third_party_invites import InvitedAddress, Thir
 from homeserver.web.routes import Auth, Route
 
 ROOM = "/_matrix/client/v3/rooms/{room_id}"
+NO_MEMBERS: Mapping[str, Any] = MappingProxyType({})  # the body of a request without one
 
 
 class MembershipReason(msgspec.Struct):
@@ -116,7 +119,7 @@ class RoomMembershipApi:
         ]
 
     async def join_room_by_id(
-        self, caller: Requester, room_id: str, body: dict[str, Any] | None = None
+        self, caller: Requester, room_id: str, body: Mapping[str, Any] = NO_MEMBERS
     ) -> dict[str, str]:
         """Join a room by its id."""
         return await self._join(caller, room_id, [], body)
@@ -126,7 +129,7 @@ class RoomMembershipApi:
         caller: Requester,
         room_id_or_alias: str,
         query: Via,
-        body: dict[str, Any] | None = None,
+        body: Mapping[str, Any] = NO_MEMBERS,
     ) -> dict[str, str]:
         """Join a room by its id or an alias."""
         room_id, servers = await self._find(caller, room_id_or_alias, query)
@@ -172,9 +175,9 @@ class RoomMembershipApi:
         return {"joined_rooms": await self._reader.joined_rooms(caller.user_id)}
 
     async def _join(
-        self, caller: Requester, room_id: str, servers: list[str], body: dict[str, Any] | None
+        self, caller: Requester, room_id: str, servers: list[str], body: Mapping[str, Any]
     ) -> dict[str, str]:
-        more = dict(body or {})
+        more = dict(body)
         try:
             join = msgspec.convert(more, Join)
         except msgspec.ValidationError as error:

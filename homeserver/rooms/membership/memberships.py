@@ -41,7 +41,7 @@ from homeserver.rooms.room.draft_senders import PolicyServerPort
 from homeserver.rooms.room.preview import build_preview
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room, StateKey
-from homeserver.rooms.room.user_rooms import RoomForgotten, UserRooms
+from homeserver.rooms.room.user_rooms import NotLeft, RoomForgotten, UserRooms
 from homeserver.storage.rooms.memberships import FORGET
 from homeserver.storage.rooms.names import Names
 from homeserver.streams.log import Log
@@ -291,13 +291,13 @@ class Memberships:
         return await self._send(room_id, caller, user_id, content)
 
     async def forget(self, caller: Requester, room_id: str) -> None:
-        """Forget a room that was left. Raises `InvalidParam` while the user is in it."""
+        """Forget a room that was left. Raises `NotLeft` while the user is in it."""
         room = await self._rooms.get(room_id)
         place = (await self._user_rooms.of(caller.user_id)).get(room.room_nid)
         if place is None:
             raise NotFound("You were never in the room")
         if place.membership not in ("leave", "ban"):
-            raise InvalidParam("Leave the room before you forget it")
+            raise NotLeft("Leave the room before you forget it")
         member = await self._names.nid(caller.user_id)
         self._log.check_open()
         entry = RoomForgotten(self._log.next_position(), caller.user_id, room.room_nid)
@@ -374,7 +374,8 @@ class Memberships:
     async def _room_of_other(self, caller: Requester, room_id: str, user_id: str) -> Room:
         """The room in which the caller acts on another user, whose membership is then known."""
         check_not_suspended(caller)
-        self._check_user_id(user_id)
+        if not is_valid_user_id(user_id):
+            raise InvalidParam(f"{user_id!r} is not a user id")
         room = await self._rooms.get(room_id)
         await room.wait_for_full_state(self._rooms.local_server.clock, user_id)
         return room
@@ -385,10 +386,6 @@ class Memberships:
         access = state.get(GUEST_ACCESS_KEY)
         if access is None or access.event.content.get("guest_access") != "can_join":
             raise GuestAccessForbidden("Guests may not join this room")
-
-    def _check_user_id(self, user_id: str) -> None:
-        if not is_valid_user_id(user_id):
-            raise InvalidParam(f"{user_id!r} is not a user id")
 
 
 def _with_reason(content: dict[str, Any], reason: str | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from homeserver.concurrency.lru_cache import LruCache
+from homeserver.protocol.errors import MatrixError
 from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.changes import (
     OutOfRoomMembershipChanged,
@@ -20,6 +21,15 @@ from homeserver.storage.rooms.names import Names
 from homeserver.streams.log_cache import LogCache
 
 TYPICAL_ROOMS = 20  # of a user; some are in thousands
+
+
+class NotLeft(MatrixError):
+    """The user has not left the room that they want to forget.
+
+    Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidforget
+    """
+
+    errcode, status = "M_UNKNOWN", 400
 
 
 class Membership(NamedTuple):

@@ -60,6 +60,15 @@ class MembershipEndpointTests(ServerTestCase):
             await self.assert_refused("M_FORBIDDEN", attempt, 403)
             self.assertIsNone(await self.membership(room, self.bob))
 
+    async def test_a_join_needs_no_body(self) -> None:
+        """It has no required members. A body that is none is an error of the client."""
+        room = await self.alice.create_room(public=True)
+        for path in (f"/join/{room}", f"/rooms/{room}/join"):
+            for body in (b"null", b"[]", b'"join"'):
+                await self.assert_refused("M_BAD_JSON", self.bob.post(path, body), 400)
+            for fine in (b"", b"{}"):
+                await self.bob.post(path, fine)
+
     async def test_no_route_lets_a_forged_join_in(self) -> None:
         """All routes of the client API are tried, those that are new tomorrow included."""
         room = await self.restricted_room()

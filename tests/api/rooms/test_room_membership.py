@@ -163,7 +163,7 @@ class MembershipTests(ServerTestCase):
         room = await self.alice.create_room(public=True)
         await self.bob.join(room)
 
-        await self.assert_refused("M_INVALID_PARAM", self.bob.forget(room), 400)
+        await self.assert_refused("M_UNKNOWN", self.bob.forget(room), 400)
         await self.bob.leave(room)
         await self.bob.messages(room)
         await self.bob.forget(room)

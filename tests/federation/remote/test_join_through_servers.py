@@ -59,6 +59,17 @@ class JoiningTests(FederationTestCase):
         assert error.body["error"] == "You are banned"
         assert self.operations_at(self.good) == []
 
+    async def test_a_client_is_not_to_blame_for_the_requests_of_its_server(self) -> None:
+        """The other server finds a fault in what this one has sent: the client sent none of it."""
+        for step in ("make_join", "send_join_v2"):
+            for errcode in ("M_INVALID_PARAM", "M_MISSING_PARAM", "M_BAD_JSON", "M_NOT_JSON"):
+                malformed = Answer(400, {"errcode": errcode, "error": "What is this?"})
+                self.other.answers = {step: always(malformed)}
+                self.other.rooms[self.room.room_id] = self.room
+                join = self.alice.join(self.room.room_id, via=[self.other.name])
+
+                await self.assert_refused("M_UNKNOWN", join, 502)
+
 
 class AnsweredJoinTests(FederationTestCase):
     async def test_an_auth_chain_is_sent_in_the_order_of_authority(self) -> None:

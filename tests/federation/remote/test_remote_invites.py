@@ -15,7 +15,7 @@ from homeserver.protocol.events import Event
 from homeserver.protocol.room_versions import ROOM_VERSIONS
 from homeserver.rooms.membership import out_of_room_memberships
 from tests.support.actors import Actor
-from tests.support.fake_server.fake_http import Answer
+from tests.support.fake_server.fake_http import Answer, Received, always
 from tests.support.fake_server.server import FakeServer
 from tests.support.organisations import FederationTestCase
 from tests.support.room_graph import RoomGraph
@@ -96,10 +96,10 @@ class RemoteInviteTests(FederationTestCase):
         for proof in ({}, "junk", {"signed": {"mxid": self.bob.user_id, "token": "t"}}, None):
             content = {} if proof is None else {"third_party_invite": proof}
             event = self.member(self.evil, "invite", sender=self.alice, **content)
-            self.assertEqual(await self.send_invite(self.evil, event), 403)
+            self.assertEqual(await self.send_invite(self.evil, event), 400)
             # Of its own user, but without its signature.
             event = self.member(self.good, "invite", sender=self.mallory, **content)
-            self.assertEqual(await self.send_invite(self.evil, event), 403)
+            self.assertEqual(await self.send_invite(self.evil, event), 400)
 
         self.assertEqual(await self.shown(self.bob), {})
 
@@ -269,3 +269,64 @@ class RemoteInviteTests(FederationTestCase):
         """An answer by which the user could still leave the room."""
         event = {"type": "m.room.member", "content": {"membership": "leave"}}
         return Answer(200, {"room_version": "11", "event": event})
+
+
+def sign_invite(there: FakeServer, request: Received) -> Answer:
+    """The response of an old server to an invite: it signs the event."""
+    pdu = {name: value for name, value in request.body.items() if name != "unsigned"}
+    event = Event.from_pdu(ROOM_VERSIONS["1"], pdu)
+    signature = there.key.sign(event.signing_bytes())
+    signed = event.with_signature(there.name, there.key.key_id, signature)
+    return Answer(200, [200, {"event": signed.pdu}])
+
+
+class RefusedInviteTests(FederationTestCase):
+    async def test_old_servers_are_asked_again_as_they_expect_it(self) -> None:
+        """About rooms of the oldest versions; they can know no others."""
+        there, here = await self.fake(), await self.organisation()
+        alice = await here.register("alice")
+        for status, errcode in ((400, "M_UNKNOWN"), (404, "M_UNRECOGNIZED")):
+            error = {"errcode": errcode, "error": "What is this?"}
+            there.answers["send_invite_v2"] = always(Answer(status, error))
+            for version, has_old in (("1", True), ("2", True), ("1", False), ("3", True)):
+                there.received.clear()
+                there.answers.pop("send_invite_v1", None)
+                if has_old:
+                    there.answers["send_invite_v1"] = lambda request: sign_invite(there, request)
+                room = await alice.create_room(room_version=version)
+                attempt = alice.post(f"/rooms/{quote(room)}/invite", {"user_id": there.user("m")})
+                asked = ["send_invite_v2"]
+                if version == "3" or not has_old:
+                    # Not that this server has no such endpoint, nor that the old one is missing.
+                    shown = 400 if status == 400 else 502
+                    await self.assert_refused("M_UNKNOWN", attempt, shown)
+                else:
+                    await attempt
+                if version != "3":
+                    asked.append("send_invite_v1")
+                invites = [one.operation for one in there.received if "invite" in one.operation]
+                self.assertEqual(invites, asked)
+
+    async def test_invites_without_a_room_version_are_to_old_rooms(self) -> None:
+        """The events of later versions have no id."""
+        there, here = await self.fake(), await self.organisation()
+        bob = await here.register("bob")
+        for version, expected in (("1", 200), ("3", 400)):
+            room = there.create_room(version, join_rule="invite")
+            event = room.member(bob.user_id, "invite", sender=there.user("alice"))
+            path = f"/_matrix/federation/v1/invite/{quote(room.room_id)}/{quote(event.event_id)}"
+            status, _ = await there.ask(here.name, "PUT", path, event.pdu)
+            self.assertEqual(status, expected)
+
+    async def test_a_client_learns_that_a_server_lacks_the_version_of_the_room(self) -> None:
+        """The code is not the one of a join, which would blame the client's own server."""
+        there, here = await self.fake(), await self.organisation()
+        alice = await here.register("alice")
+        room = await alice.create_room(room_version="11")
+        error = {"errcode": "M_INCOMPATIBLE_ROOM_VERSION", "error": "Too new", "room_version": "11"}
+        there.answers["send_invite_v2"] = always(Answer(400, error))
+
+        attempt = alice.post(f"/rooms/{room}/invite", {"user_id": there.user("mallory")})
+        refused = await self.assert_refused("M_UNSUPPORTED_ROOM_VERSION", attempt, 400)
+
+        self.assertEqual(refused.body["error"], "Too new")

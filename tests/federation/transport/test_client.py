@@ -193,6 +193,26 @@ class MisbehaviourTests(ClientTestCase):
         self.assertEqual(refused.retry_after_ms, 1_000)
         self.assertTrue(refused.is_alive)
 
+    async def test_the_header_says_when_to_try_again(self) -> None:
+        """The member of the body is deprecated: many servers leave it out."""
+        there = self.peer()
+        for header, member, wait_ms in (
+            ("3", {}, 3_000),
+            ("3", {"retry_after_ms": 1}, 3_000),
+            ("soon", {"retry_after_ms": 1}, 1),
+            ("-1", {}, None),
+            ("9" * 5_000, {}, 3_600_000),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", {}, 3_600_000),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", {}, 0),
+            ("Sun, 06 Nov 99999 08:49:37 GMT", {}, None),
+        ):
+            body = msgspec.json.encode({"errcode": "M_LIMIT_EXCEEDED", "error": "No", **member})
+            there.answers[PATH] = plain(429, body, **{"Retry-After": header})
+
+            refused = await self.fails(RemoteError, self.client.get(there.name, PATH))
+
+            self.assertEqual(refused.retry_after_ms, wait_ms, header)
+
     async def test_a_server_cannot_name_a_time_without_end(self) -> None:
         """Nothing would be sent to it any more, and clients would stop all their requests."""
         there = self.peer()

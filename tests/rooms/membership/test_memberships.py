@@ -12,6 +12,7 @@ from homeserver.protocol.errors import (
     UserSuspended,
 )
 from homeserver.rooms.lifecycle.first_events import StateDraft
+from homeserver.rooms.room.user_rooms import NotLeft
 from tests.rooms.support import ALICE, BOB, CAROL, RoomsTestCase
 
 GUEST = Requester("@12:example.org", "PUBLIC", is_guest=True)
@@ -104,7 +105,7 @@ class MembershipTests(RoomsTestCase):
         """Strangers have nothing to forget, and members would lose the room."""
         room_id = await self.create_room()
 
-        with pytest.raises(InvalidParam):
+        with pytest.raises(NotLeft):
             await self.memberships.forget(ALICE, room_id)
         with pytest.raises(NotFound):
             await self.memberships.forget(BOB, room_id)
