@@ -1,8 +1,8 @@
 """What application services say of their networks; what does not have its shape is dropped.
 
-Members that are missing are added, empty, where clients can do without them, since bridges leave
-many out and clients may require them; a member of a wrong type is not tolerated. Members that the
-specification does not know are kept: there are clients for some of them.
+Members that are missing are tolerated where clients can do without them, since bridges leave many
+out; a member of a wrong type is not. Members that the specification does not know are kept: there
+are clients for some of them.
 
 Spec: https://spec.matrix.org/v1.19/application-service-api/#third-party-networks
 """
@@ -38,10 +38,6 @@ ThirdPartyUser = defstruct(
 )
 
 
-_EMPTY_PROTOCOL = {"user_fields": [], "location_fields": [], "icon": "", "field_types": {}}
-_EMPTY_INSTANCE = {"desc": "", "fields": {}, "network_id": ""}
-
-
 def parse_protocol(body: bytes, appservice_id: str) -> dict[str, Any] | None:
     """A protocol, as clients see it; `None` for garbage.
 
@@ -53,12 +49,12 @@ def parse_protocol(body: bytes, appservice_id: str) -> dict[str, Any] | None:
     instances = content.get("instances", [])
     if not isinstance(instances, list):
         return None
-    kept = [_EMPTY_INSTANCE | each for each in instances if _fits(each, ThirdPartyInstance)]
+    kept = [dict(each) for each in instances if _fits(each, ThirdPartyInstance)]
     for instance in kept:
         instance.pop("instance_id", None)
         if network := instance.get("network_id"):
             instance["instance_id"] = instance_id(appservice_id, network)
-    return {**_EMPTY_PROTOCOL, **content, "instances": kept}
+    return {**content, "instances": kept}
 
 
 def merge_protocols(found: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -44,8 +44,8 @@ class BackfillQuery(msgspec.Struct):
 class MissingQuery(msgspec.Struct):
     """The events that the requesting server has, those that it was sent, and a limit."""
 
-    earliest_events: list[str]
-    latest_events: list[str]
+    earliest_events: list[str] = []
+    latest_events: list[str] = []
     limit: int = 10
     min_depth: int = 0
 

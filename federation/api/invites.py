@@ -126,7 +126,7 @@ class InvitesApi:
         (outcome,) = await self._checks.check(version, room_id, [pdu], signers=[origin])
         if isinstance(outcome, str):
             _check_format(version, pdu)
-            raise InvalidParam(f"The invite cannot be accepted: {outcome}")
+            raise Forbidden(f"The invite cannot be accepted: {outcome}")
         event = outcome
         if (
             event.event_id != event_id
@@ -136,7 +136,7 @@ class InvitesApi:
         ):
             raise InvalidParam("The event is not an invite, or has another id")
         if event.sender_server != origin:
-            raise InvalidParam("The inviting user does not belong to your server")
+            raise Forbidden("The inviting user does not belong to your server")
         if not self._local_server.is_local(event.state_key):
             raise InvalidParam("The invited user does not belong to this server")
         return event

@@ -184,11 +184,11 @@ class MembershipApi:
         """Check and receive the event of a membership request; it is sent to the other servers."""
         event = _parse(room, event_id, pdu, membership)
         if event.sender_server != origin:
-            raise InvalidParam("The user does not belong to your server")
+            raise Forbidden("The user does not belong to your server")
         event = await self._with_own_signature(room, event)
         (outcome,) = await self._checks.check(room.version, room.room_id, [event.pdu])
         if isinstance(outcome, str):
-            raise InvalidParam(f"The event cannot be accepted: {outcome}")
+            raise Forbidden(f"The event cannot be accepted: {outcome}")
         async with self._rooms.writing(room.room_id) as writer:
             try:
                 received = await self._receiver.receive(writer, outcome, should_send=True)
@@ -229,7 +229,7 @@ def _check_version(room: Room, known: list[str]) -> None:
 
 def _parse(room: Room, event_id: str, pdu: dict[str, Any], membership: str) -> Event:
     if not pdu.get("signatures") or not pdu.get("hashes"):
-        raise InvalidParam("The event is not signed")
+        raise Forbidden("The event is not signed")
     try:
         event = Event.from_pdu(room.version, pdu)
     except InvalidEvent as error:

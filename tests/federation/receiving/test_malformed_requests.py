@@ -84,18 +84,6 @@ class MalformedRequestTests(FederationTestCase):
 
         await alice.say(room_id, "still here")
 
-    async def test_events_that_are_missing_lie_between_others(self) -> None:
-        """A server that names no others is not told that there are none."""
-        evil, here = await self.fake(), await self.organisation()
-        alice = await here.register("alice")
-        room_id = await alice.create_room(public=True)
-        await evil.join(here.name, room_id, evil.user("mallory"))
-        path = f"/_matrix/federation/v1/get_missing_events/{quote(room_id)}"
-
-        for body in ({}, {"earliest_events": []}, {"latest_events": []}):
-            status, answer = await evil.ask(here.name, "POST", path, body)
-            self.assertEqual((status, answer["errcode"]), (400, "M_BAD_JSON"))
-
     async def is_refused(
         self,
         evil: Any,

@@ -96,10 +96,10 @@ class RemoteInviteTests(FederationTestCase):
         for proof in ({}, "junk", {"signed": {"mxid": self.bob.user_id, "token": "t"}}, None):
             content = {} if proof is None else {"third_party_invite": proof}
             event = self.member(self.evil, "invite", sender=self.alice, **content)
-            self.assertEqual(await self.send_invite(self.evil, event), 400)
+            self.assertEqual(await self.send_invite(self.evil, event), 403)
             # Of its own user, but without its signature.
             event = self.member(self.good, "invite", sender=self.mallory, **content)
-            self.assertEqual(await self.send_invite(self.evil, event), 400)
+            self.assertEqual(await self.send_invite(self.evil, event), 403)
 
         self.assertEqual(await self.shown(self.bob), {})
 
