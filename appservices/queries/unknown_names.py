@@ -8,9 +8,9 @@ Spec: https://spec.matrix.org/v1.19/application-service-api/#querying
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from urllib.parse import quote
 
+import msgspec
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -47,8 +47,7 @@ TRY_AGAIN = frozenset({408, 429})  # and all of 500 and above
 log = Logger()
 
 
-@dataclass(frozen=True, slots=True)
-class NameKind:
+class NameKind(msgspec.Struct, frozen=True):
     """Users or aliases: where they are asked for, and who can be asked.
 
     `owner_of` gives the application service to which a name is exclusive, `covering` all those in

@@ -4,8 +4,8 @@ An application service without a URL has them from the moment that it first open
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+import msgspec
 from twisted.logger import Logger
 
 from appservices.transactions.alias_interest import AliasInterest
@@ -26,8 +26,7 @@ log = Logger()
 MakeSource = Callable[[str], ItemSource[ItemGroup]]  # by id of the application service
 
 
-@dataclass(frozen=True, slots=True)
-class _Worker:
+class _Worker(msgspec.Struct, frozen=True):
     delivery: TransactionDelivery
     reader: DurableReader[ItemGroup]
 

@@ -13,10 +13,10 @@ Spec: https://spec.matrix.org/v1.19/application-service-api/#pushing-events
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
+import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -44,16 +44,14 @@ log = Logger()
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class AppserviceTransactionStored:
+class AppserviceTransactionStored(msgspec.Struct, frozen=True):
     """A transaction of an application service was made or acknowledged. No subscriber needs it."""
 
     position: int
     appservice_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class AppserviceTransaction:
+class AppserviceTransaction(msgspec.Struct, frozen=True):
     """A stored transaction: `body` is its JSON."""
 
     number: int
@@ -76,8 +74,7 @@ class Transport(Protocol):
         """Send a transaction; returns when it is acknowledged. Raises `NotDelivered`."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryContext:
+class DeliveryContext(msgspec.Struct, frozen=True):
     """What the deliveries of all application services share."""
 
     appservices: Appservices

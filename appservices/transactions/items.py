@@ -5,8 +5,9 @@ Those of one entry are a group, which is never divided.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import groupby
+
+import msgspec
 
 from homeserver.presence.presence_changed import PresenceChanged
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -15,8 +16,7 @@ from homeserver.rooms.room.room_receipts import Receipt
 SMALL = 200  # bytes, roughly
 
 
-@dataclass(frozen=True, slots=True)
-class EventItem:
+class EventItem(msgspec.Struct, frozen=True):
     """An event of a room, or an invite to a room that this server is not in."""
 
     position: int
@@ -27,8 +27,7 @@ class EventItem:
         return len(self.stored.event.json)
 
 
-@dataclass(frozen=True, slots=True)
-class TypingItem:
+class TypingItem(msgspec.Struct, frozen=True):
     """The list of the users who are typing in a room has changed."""
 
     position: int
@@ -37,8 +36,7 @@ class TypingItem:
     size: int = SMALL
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiptsItem:
+class ReceiptsItem(msgspec.Struct, frozen=True):
     """Users have read a room up to some events."""
 
     position: int
@@ -50,8 +48,7 @@ class ReceiptsItem:
         return SMALL * len(self.receipts)
 
 
-@dataclass(frozen=True, slots=True)
-class PresenceItem:
+class PresenceItem(msgspec.Struct, frozen=True):
     """The presence of a user changed.
 
     If `is_certain`, the application service shares a room with the user; otherwise that has to be
@@ -64,8 +61,7 @@ class PresenceItem:
     size: int = SMALL
 
 
-@dataclass(frozen=True, slots=True)
-class ToDeviceItem:
+class ToDeviceItem(msgspec.Struct, frozen=True):
     """A message to a device of one of the application service's users: an event as JSON."""
 
     position: int
@@ -78,8 +74,7 @@ class ToDeviceItem:
         return len(self.message)
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceListItem:
+class DeviceListItem(msgspec.Struct, frozen=True):
     """The devices of a user changed, who is joined to `rooms`, or who has just joined one.
 
     If `is_certain`, the application service follows the user; otherwise that has to be looked up.
@@ -92,8 +87,7 @@ class DeviceListItem:
     size: int = SMALL
 
 
-@dataclass(frozen=True, slots=True)
-class KeyCountsItem:
+class KeyCountsItem(msgspec.Struct, frozen=True):
     """One-time keys or fallback keys of one of its users' devices were uploaded or claimed."""
 
     position: int
@@ -113,8 +107,7 @@ TransactionItem = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ItemGroup:
+class ItemGroup(msgspec.Struct, frozen=True):
     """All items of one application service that come from one log entry."""
 
     position: int

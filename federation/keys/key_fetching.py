@@ -11,7 +11,6 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#retrieving-server-keys
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -53,8 +52,7 @@ class NotaryResponse(msgspec.Struct):
     server_keys: FewElements = []
 
 
-@dataclass(frozen=True, slots=True)
-class FetchRate:
+class FetchRate(msgspec.Struct, frozen=True):
     """The rate limit of key requests for one server."""
 
     per_second: float = 1 / 60

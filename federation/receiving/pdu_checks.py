@@ -7,7 +7,6 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-recei
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -102,8 +101,7 @@ def log_dropped(room_id: str, reasons: Sequence[str]) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedPdu:
+class ReceivedPdu(msgspec.Struct, frozen=True):
     """An element of a transaction; `fault` is the reason why it is not to be used."""
 
     value: Mapping[str, Any]

@@ -6,9 +6,10 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#receipts
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any
+
+import msgspec
 
 from federation.receiving.room_access import RoomAccess
 from federation.sending.sender import Sender
@@ -23,8 +24,7 @@ MAX_RECEIPTS = 1_000  # of an EDU that is received
 MAX_SENT = 100  # receipts of an EDU that is sent
 
 
-@dataclass(frozen=True, slots=True)
-class _SentReceipt:
+class _SentReceipt(msgspec.Struct, frozen=True):
     room_id: str
     user_id: str
     event_id: str

@@ -11,7 +11,6 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#send-to-device-messaging
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -39,8 +38,7 @@ LIMIT = "remote_to_device"
 log = Logger()
 
 
-@dataclass(frozen=True, slots=True)
-class _Edu:
+class _Edu(msgspec.Struct, frozen=True):
     sender: str
     event_type: str
     message_id: str

@@ -4,7 +4,6 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -65,8 +64,7 @@ class InviteResponse(msgspec.Struct):
     event: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(msgspec.Struct, frozen=True):
     """A join that a server in the room has accepted, with the state before it.
 
     If the members were omitted, `servers` are those in the room, the responding server first.
@@ -79,8 +77,7 @@ class Joined:
     servers: Sequence[str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Knocked:
+class Knocked(msgspec.Struct, frozen=True):
     """A knock that a server in the room has accepted, with the stripped state of the room."""
 
     event: Event

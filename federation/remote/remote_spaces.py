@@ -8,7 +8,6 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1hie
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any
 
@@ -73,14 +72,13 @@ class ChildState(msgspec.Struct):
     origin_server_ts: int
 
 
-@dataclass(frozen=True, slots=True)
-class _CachedResponse:
+class _CachedResponse(msgspec.Struct, frozen=True):
     """A cached response: a room, its children, and the time at which it expires."""
 
     until: float
     size: int = OVERHEAD
     room: RoomDescription | None = None
-    children: Mapping[str, RoomDescription] = field(default_factory=dict)
+    children: Mapping[str, RoomDescription] = msgspec.field(default_factory=dict)
     inaccessible: frozenset[str] = frozenset()
 
 

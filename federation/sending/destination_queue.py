@@ -10,7 +10,6 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
 
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -39,8 +38,7 @@ TIMEOUT_SECONDS = 60.0
 log = Logger()
 
 
-@dataclass(frozen=True, slots=True)
-class QueuedPdu:
+class QueuedPdu(msgspec.Struct, frozen=True):
     """An event in a queue, with its room and its position in the log.
 
     `sticky_position` is the place of a sticky event that is sent because the destination has joined
@@ -71,8 +69,7 @@ class CatchUpStore(Protocol):
         """Record where to resume in rooms of which these events are the last that were sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class SendContext:
+class SendContext(msgspec.Struct, frozen=True):
     """The collaborators of a `DestinationQueue`."""
 
     client: FederationClient

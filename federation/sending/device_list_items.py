@@ -8,8 +8,9 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#device-management
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from homeserver.encryption.changes import DeviceListChanged
 from homeserver.protocol.event_kinds import is_member_event
@@ -32,16 +33,14 @@ from homeserver.streams.durable_reader import ItemPage
 PAGE_ITEMS = 500  # events of all rooms, or changes of device lists
 
 
-@dataclass(frozen=True, slots=True)
-class OwnListChanged:
+class OwnListChanged(msgspec.Struct, frozen=True):
     """The device list of a local user changed."""
 
     position: int
     change: DeviceListRow
 
 
-@dataclass(frozen=True, slots=True)
-class UsersMet:
+class UsersMet(msgspec.Struct, frozen=True):
     """Users joined a room: local ones, and those that are the first of their servers."""
 
     position: int
@@ -50,8 +49,7 @@ class UsersMet:
     servers: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class MembersKnown:
+class MembersKnown(msgspec.Struct, frozen=True):
     """All members of a room that had partial state are known."""
 
     position: int
@@ -61,8 +59,7 @@ class MembersKnown:
 DeviceListItem = OwnListChanged | UsersMet | MembersKnown
 
 
-@dataclass(frozen=True, slots=True)
-class _Join:
+class _Join(msgspec.Struct, frozen=True):
     position: int
     room_nid: int
     user_id: str

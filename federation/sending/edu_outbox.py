@@ -10,8 +10,9 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#edus
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from federation.transport.errors import RemoteError
 from homeserver.protocol.signing.canonical_json import encode_canonical_loose
@@ -20,8 +21,7 @@ MAX_ITEMS = 40  # of one outbox in one transaction
 REFUSALS = frozenset({400, 413})  # statuses that may be due to what was sent
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxItem:
+class OutboxItem(msgspec.Struct, frozen=True):
     """What is stored, sent and deleted together: EDUs as canonical JSON; there may be none.
 
     `position` is that in the log, and unique in the outbox of a destination.
@@ -31,8 +31,7 @@ class OutboxItem:
     edus: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxPage:
+class OutboxPage(msgspec.Struct, frozen=True):
     """The oldest items for a destination, and whether others follow."""
 
     items: Sequence[OutboxItem]

@@ -5,7 +5,8 @@ before that all events of local users that stick: it need not ask for those.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from federation.sending.destination_queue import QueuedPdu
 from homeserver.rooms.events.imported_events import is_imported

@@ -11,10 +11,11 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
 
 import secrets
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
+import msgspec
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.logger import Logger
 
@@ -56,8 +57,7 @@ log = Logger()
 _Outgoing = EventAppended | RedactionPending  # other servers apply redactions by their own rules
 
 
-@dataclass(frozen=True, slots=True)
-class SendingRecorded:
+class SendingRecorded(msgspec.Struct, frozen=True):
     """The progress of sending was stored. No log subscriber uses it."""
 
     position: int

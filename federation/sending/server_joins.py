@@ -4,8 +4,9 @@ Spec: https://github.com/matrix-org/matrix-spec-proposals/pull/4354
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.events import Event
@@ -22,8 +23,7 @@ PAGE_EVENTS = 500  # of all rooms
 MAX_COMPARED = 20  # members of a server: with more, it was in the room before
 
 
-@dataclass(frozen=True, slots=True)
-class ServerJoined:
+class ServerJoined(msgspec.Struct, frozen=True):
     """A server joined a room at a position of the log."""
 
     position: int

@@ -9,7 +9,6 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#request-authentication
 """
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode
@@ -61,8 +60,7 @@ Query = Mapping[str, str | Sequence[str]]
 log = Logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Signer:
+class Signer(msgspec.Struct, frozen=True):
     """The server name and the key that sign requests."""
 
     server_name: str
@@ -80,8 +78,7 @@ class HealthPort(Protocol):
     def succeeded(self, server: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Message:
+class _Message(msgspec.Struct, frozen=True):
     """One request as it is sent."""
 
     method: str

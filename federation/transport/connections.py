@@ -7,9 +7,9 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#resolving-server-names
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
@@ -30,8 +30,7 @@ MAX_CONCURRENT_REQUESTS = 16  # requests to one server; others wait
 MAX_SERVERS = 200  # with connections that are kept open
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Peer:
+class Peer(msgspec.Struct, frozen=True, eq=False):
     """One server: the agent that sends requests there, and the slots for those in progress."""
 
     address: Address

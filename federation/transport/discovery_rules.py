@@ -8,7 +8,6 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#resolving-server-names
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -23,16 +22,14 @@ class NoAddress(Exception):
     """The name leads to no address; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """A host, or an IP address without brackets, and a port to connect to."""
 
     host: str
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(msgspec.Struct, frozen=True):
     """The address of a server: targets in the order in which to try them, and names for a request.
 
     `certificate_name` is the host name, or the IP address, that the certificate must be valid for.
@@ -43,15 +40,13 @@ class Address:
     certificate_name: str
 
 
-@dataclass(frozen=True, slots=True)
-class AskWellKnown:
+class AskWellKnown(msgspec.Struct, frozen=True):
     """A question for the server name in `https://HOST/.well-known/matrix/server`: `str | None`."""
 
     host: str
 
 
-@dataclass(frozen=True, slots=True)
-class AskService:
+class AskService(msgspec.Struct, frozen=True):
     """A question for the SRV records of a name.
 
     The answer is a list of `Service` in the order to try, or `None` where there is no such name.
@@ -60,8 +55,7 @@ class AskService:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(msgspec.Struct, frozen=True):
     """An SRV record; a `host` of "." says that the service is not offered."""
 
     priority: int

@@ -10,10 +10,10 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#resolving-server-names
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import CancelledError
 from twisted.internet.defer import TimeoutError as NoAnswerInTime
 from twisted.logger import Logger
@@ -52,8 +52,7 @@ NO_ANSWER = (
 log = Logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Records:
+class Records(msgspec.Struct, frozen=True):
     """The records of a name; `services` is `None` where there is no such name."""
 
     services: Sequence[Service] | None

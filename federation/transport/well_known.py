@@ -8,9 +8,9 @@ two days old: a web site that is down for a moment does not cut off its homeserv
 Spec: https://spec.matrix.org/v1.19/server-server-api/#getwell-knownmatrixserver
 """
 
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 
@@ -33,8 +33,7 @@ TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 log = Logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Delegation:
+class Delegation(msgspec.Struct, frozen=True):
     """The server name in the last response of a host; `failures` counts those since."""
 
     server_name: str | None

@@ -20,8 +20,9 @@ continues it. A job whose kind this version does not know waits.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from homeserver.concurrency.clock import Clock, now_ms
 from homeserver.protocol.errors import LimitExceeded
@@ -34,8 +35,7 @@ TransactionStep = Callable[[Connection, Job], Awaitable[Progress]]
 IdempotentStep = Callable[[Job], Awaitable[Progress]]
 
 
-@dataclass(frozen=True, slots=True)
-class JobKind:
+class JobKind(msgspec.Struct, frozen=True):
     """What the jobs of a kind do: exactly one of the two steps."""
 
     name: str

@@ -1,14 +1,14 @@
 """The context of commands that change accounts, and the type of their work."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.accounts.credentials.passwords import Passwords
 from homeserver.storage.database.database import Database
 
 
-@dataclass(frozen=True, slots=True)
-class CliContext:
+class CliContext(msgspec.Struct, frozen=True):
     """The objects that changes of accounts need."""
 
     db: Database

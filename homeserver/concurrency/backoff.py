@@ -6,11 +6,11 @@ at the same moment after it was unavailable.
 Spec: https://spec.matrix.org/v1.19/server-server-api/#transactions
 """
 
-from dataclasses import dataclass, replace
+import msgspec
+from msgspec.structs import replace
 
 
-@dataclass(frozen=True, slots=True)
-class RetrySchedule:
+class RetrySchedule(msgspec.Struct, frozen=True):
     """The pauses after the first failure, the second, and so on, in seconds; the last one repeats.
 
     Chance makes a pause longer or shorter by at most `jitter` of it.
@@ -39,8 +39,7 @@ PAUSE_WHEN_REACHED = 1.0  # seconds
 MAX_FAILURES_WHEN_REACHED = 2  # counted for a server that has sent something since
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(msgspec.Struct, frozen=True):
     """The recorded health of one server; each outcome gives the next value.
 
     Times are seconds since the epoch. `failures` counts those since the last success.

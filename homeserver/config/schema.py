@@ -5,7 +5,6 @@ of the classes (`msgspec.inspect`), in words for users: "a whole number, at leas
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -15,8 +14,7 @@ from homeserver.config.fields import Section
 from homeserver.config.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class SettingField:
+class SettingField(msgspec.Struct, frozen=True):
     """One documented setting. `default` is `msgspec.NODEFAULT` if the setting is required.
 
     `attribute` is its name in Python, which differs if its name in the file is a reserved word.

@@ -4,9 +4,9 @@ A duplicate key is an error, not a silent replacement, and every key must be tex
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import yaml
 
 Steps = tuple[str | int, ...]
@@ -16,14 +16,13 @@ _NULL_TAG = "tag:yaml.org,2002:null"
 _KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
 
-@dataclass(slots=True)
-class YamlFile:
+class YamlFile(msgspec.Struct):
     """A parsed file: its content, and its errors, as (line, text)."""
 
     content: Any = None
-    mistakes: list[tuple[int, str]] = field(default_factory=list)
-    _lines: dict[Steps, int] = field(default_factory=dict)
-    _empty: set[Steps] = field(default_factory=set)
+    mistakes: list[tuple[int, str]] = msgspec.field(default_factory=list)
+    _lines: dict[Steps, int] = msgspec.field(default_factory=dict)
+    _empty: set[Steps] = msgspec.field(default_factory=set)
 
     def line_of(self, place: Steps) -> int:
         """The line, from 1 on, of a place, or of the nearest place around it that exists."""

@@ -8,7 +8,8 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#server-side-key-backups
 """
 
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import build_cooperatively
@@ -58,8 +59,7 @@ PAGE_BYTES = 131_072
 Sessions = Mapping[str, KeyBackupData]
 
 
-@dataclass(frozen=True, slots=True)
-class KeyCount:
+class KeyCount(msgspec.Struct, frozen=True):
     """The state of a backup after a change: an opaque `etag`, and the number of keys."""
 
     etag: str

@@ -1,10 +1,9 @@
 """Log entries of end-to-end encryption."""
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceListChanged:
+class DeviceListChanged(msgspec.Struct, frozen=True):
     """The devices, or the cross-signing keys, of a local or remote user changed.
 
     `rooms` are the numeric ids of those that the user is joined to: their members have to know.
@@ -20,8 +19,7 @@ class DeviceListChanged:
     previous_id: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class UserSignaturesChanged:
+class UserSignaturesChanged(msgspec.Struct, frozen=True):
     """A user signed keys of other users, which only their own devices see.
 
     `user_ids` are those users, and the user themself where it is about their own keys.
@@ -32,8 +30,7 @@ class UserSignaturesChanged:
     user_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimableKeysChanged:
+class ClaimableKeysChanged(msgspec.Struct, frozen=True):
     """One-time or fallback keys of some devices of a local user were uploaded or claimed."""
 
     position: int
@@ -41,8 +38,7 @@ class ClaimableKeysChanged:
     device_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ToDeviceMessagesSent:
+class ToDeviceMessagesSent(msgspec.Struct, frozen=True):
     """Messages to devices of one local user: device id, and the event as JSON."""
 
     position: int
@@ -50,16 +46,14 @@ class ToDeviceMessagesSent:
     messages: tuple[tuple[str, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ToDeviceMessagesQueued:
+class ToDeviceMessagesQueued(msgspec.Struct, frozen=True):
     """Messages to devices of users of another server were stored, to be sent to it."""
 
     position: int
     destination: str
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceListsQueued:
+class DeviceListsQueued(msgspec.Struct, frozen=True):
     """Changes of local users' device lists were stored, to be sent to these servers."""
 
     position: int

@@ -7,7 +7,6 @@ Spec: https://github.com/matrix-org/matrix-spec-proposals/pull/3814
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -32,8 +31,7 @@ from homeserver.streams.log import Log
 MAX_DATA_BYTES = 65_536
 
 
-@dataclass(frozen=True, slots=True)
-class NewDehydratedDevice:
+class NewDehydratedDevice(msgspec.Struct, frozen=True):
     """A device to be stored: `device_data` is a JSON object, the keys are as in `KeyUploads`."""
 
     device_id: str

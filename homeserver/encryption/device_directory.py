@@ -4,8 +4,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#tracking-the-device-list-
 """
 
 from collections.abc import AsyncGenerator, Collection, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from homeserver.accounts.sessions.devices import DeviceAdded, DeviceRenamed, DevicesRemoved
 from homeserver.concurrency.lru_cache import LruCache
@@ -27,13 +28,12 @@ MAX_CACHED_BYTES = 64 * 1_048_576
 USERS_AT_ONCE = 100  # users who are read in one query
 
 
-@dataclass(slots=True)
-class _Rows:
+class _Rows(msgspec.Struct):
     """What is stored about one user."""
 
-    devices: list[DeviceRow] = field(default_factory=list)
-    cross_signing: list[CrossSigningRow] = field(default_factory=list)
-    signatures: list[SignatureRow] = field(default_factory=list)
+    devices: list[DeviceRow] = msgspec.field(default_factory=list)
+    cross_signing: list[CrossSigningRow] = msgspec.field(default_factory=list)
+    signatures: list[SignatureRow] = msgspec.field(default_factory=list)
     stream_id: int | None = None
     is_stale: bool = False
 

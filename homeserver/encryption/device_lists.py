@@ -9,7 +9,8 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#device-management
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.accounts.sessions.devices import DeviceChange, DevicesRemoved
 from homeserver.concurrency.lru_cache import LruCache
@@ -48,8 +49,7 @@ DELETED_WITH_DEVICE = (
 )
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(msgspec.Struct):
     rooms: MemberRooms
     last_stream_id: int | None
 

@@ -4,7 +4,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#e2e-extensions-to-sync
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -21,8 +20,7 @@ SIGNED_CURVE25519 = "signed_curve25519"
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class KeyCounts:
+class KeyCounts(msgspec.Struct, frozen=True):
     """The keys of a device: the number of one-time keys by algorithm, and unused fallback keys.
 
     `changed_at` is the position of the last change since the start, or 0. `members` is the JSON of

@@ -4,7 +4,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysqu
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
@@ -39,15 +38,14 @@ Wanted = TypeVar("Wanted")
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(slots=True)
-class QueriedKeys:
+class QueriedKeys(msgspec.Struct):
     """The answer to a query: JSON by user id. `size` is that of the identity keys, in bytes."""
 
-    device_keys: dict[str, bytes] = field(default_factory=dict)
-    master_keys: dict[str, bytes] = field(default_factory=dict)
-    self_signing_keys: dict[str, bytes] = field(default_factory=dict)
-    user_signing_keys: dict[str, bytes] = field(default_factory=dict)
-    failures: dict[str, Any] = field(default_factory=dict)
+    device_keys: dict[str, bytes] = msgspec.field(default_factory=dict)
+    master_keys: dict[str, bytes] = msgspec.field(default_factory=dict)
+    self_signing_keys: dict[str, bytes] = msgspec.field(default_factory=dict)
+    user_signing_keys: dict[str, bytes] = msgspec.field(default_factory=dict)
+    failures: dict[str, Any] = msgspec.field(default_factory=dict)
     size: int = 0
 
     def encode(self) -> bytes:
@@ -62,8 +60,7 @@ class QueriedKeys:
         return object_of(members)
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedKeys:
+class ClaimedKeys(msgspec.Struct, frozen=True):
     """The answer to claims: keys by user id, and the servers that gave none, with the reasons."""
 
     keys: Mapping[str, KeysByDevice]

@@ -4,7 +4,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#uploading-keys
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -43,8 +42,7 @@ MAX_ONE_TIME_KEYS = 10_000  # of one device
 MAX_FALLBACK_KEYS = 20  # algorithms of one device
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedKeys:
+class CheckedKeys(msgspec.Struct, frozen=True):
     """The keys of an upload, as they are stored; claimable keys by algorithm and key id."""
 
     device: tuple[str, str]

@@ -8,7 +8,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#send-to-device-messaging
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
@@ -59,8 +58,7 @@ _Decoded = dict[str, dict[str, Any]]
 log = Logger()
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedMessages:
+class ReceivedMessages(msgspec.Struct, frozen=True):
     """The messages of an EDU of another server; `rows` are stored if any of them is delivered."""
 
     sender: str

@@ -19,8 +19,7 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 MASTER, SELF_SIGNING, USER_SIGNING = "master", "self_signing", "user_signing"
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceInfo:
+class DeviceInfo(msgspec.Struct, frozen=True):
     """A device: the name that its user gave it, and its identity keys with all public signatures.
 
     `keys` is `None` for a device that does not encrypt.

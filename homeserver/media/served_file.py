@@ -6,8 +6,10 @@ is never guessed, only harmless types are inline, and a policy denies scripts to
 Spec: https://spec.matrix.org/v1.19/client-server-api/#content-repository
 """
 
-from dataclasses import dataclass, replace
 from typing import Self
+
+import msgspec
+from msgspec.structs import replace
 
 from homeserver.media.files.content_store import ContentStore
 from homeserver.protocol.media.byte_ranges import parse_range
@@ -25,8 +27,7 @@ SECURITY_HEADERS = {
 CACHE_SECONDS = 86_400  # the content of an address never changes, but it may be withdrawn
 
 
-@dataclass(frozen=True, slots=True)
-class ServedFile:
+class ServedFile(msgspec.Struct, frozen=True):
     """A stored content with the type and name under which it is served."""
 
     sha256: bytes
@@ -51,8 +52,7 @@ def file_headers(content_type: str, filename: str | None) -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Conditions:
+class Conditions(msgspec.Struct, frozen=True):
     """The headers of a request that decide which part of a file it gets."""
 
     byte_range: str | None = None

@@ -9,8 +9,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#content-repository
 
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
@@ -54,8 +55,7 @@ class Body(Protocol):
         """The next parts, of `at_least` so many bytes; none at the end."""
 
 
-@dataclass(frozen=True, slots=True)
-class CreatedMedia:
+class CreatedMedia(msgspec.Struct, frozen=True):
     """An address to which its creator can upload until `expires_at` (ms)."""
 
     name: MediaId

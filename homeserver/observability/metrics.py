@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
@@ -46,8 +47,7 @@ class Distribution:
         return result
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """A value that is read at a scrape, and may fall unless it is a counter."""
 
     name: str
@@ -56,8 +56,7 @@ class Reading:
     is_counter: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LabelledReadings:
+class LabelledReadings(msgspec.Struct, frozen=True):
     """Values, each with the value of a label, that are read at a scrape."""
 
     name: str

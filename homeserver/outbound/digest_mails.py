@@ -7,10 +7,11 @@ https://www.rfc-editor.org/rfc/rfc8058 (unsubscribing with one click)
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
+
+import msgspec
 
 if TYPE_CHECKING:
     from homeserver.outbound.mail import Mailer
@@ -20,8 +21,7 @@ UNSUBSCRIBE_PATH = "/_matrix/client/unstable/io.homeserver/pushers/unsubscribe"
 MATRIX_TO = "https://matrix.to/#/"
 
 
-@dataclass(frozen=True, slots=True)
-class DigestMessage:
+class DigestMessage(msgspec.Struct, frozen=True):
     """A message. `quotes` says that the text is the sender's; otherwise it is what they did."""
 
     sender: str
@@ -31,8 +31,7 @@ class DigestMessage:
     event_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class DigestRoom:
+class DigestRoom(msgspec.Struct, frozen=True):
     """A room with the newest of its unread messages; `count` is that of all of them."""
 
     room_id: str
@@ -42,8 +41,7 @@ class DigestRoom:
     is_invite: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(msgspec.Struct, frozen=True):
     """What a mail is about; `omitted_rooms` have unread messages too."""
 
     user_id: str
@@ -52,8 +50,7 @@ class Digest:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class RenderedMail:
+class RenderedMail(msgspec.Struct, frozen=True):
     """A mail in both forms."""
 
     subject: str

@@ -11,11 +11,11 @@ reads bodies: its readers do not close the connection when the time is over.
 """
 
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit, urlunsplit
 
+import msgspec
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
@@ -74,8 +74,7 @@ class OutboundTooBusy(OutboundError):
     """The response may be valid, but this server has no memory for it now."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutboundResponse:
+class OutboundResponse(msgspec.Struct, frozen=True):
     """The response from `url`, which differs from the requested URL after redirects."""
 
     status: int

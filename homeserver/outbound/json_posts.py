@@ -8,9 +8,9 @@ outgoing requests.
 Spec: https://www.rfc-editor.org/rfc/rfc9112.html
 """
 
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -40,16 +40,14 @@ MAX_URLS = 5_000
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class PostResponse:
+class PostResponse(msgspec.Struct, frozen=True):
     """A response: its status, and its body as it was sent."""
 
     status: int
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
+class _Target(msgspec.Struct, frozen=True):
     """Where a URL leads: the service, and the head of requests up to the length."""
 
     service: bytes

@@ -4,7 +4,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#presence
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,8 +14,7 @@ from homeserver.protocol.event_types import PRESENCE
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class PresenceChanged:
+class PresenceChanged(msgspec.Struct, frozen=True):
     """A change of a user's presence, shown to users joined to one of `rooms`, by numeric id.
 
     `last_active_ms` is milliseconds since the epoch.

@@ -10,10 +10,10 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#presence
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.cooperative import build_cooperatively

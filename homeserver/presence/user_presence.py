@@ -13,8 +13,9 @@ This module reads no clock: every `now` is seconds since the epoch.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#presence
 """
 
-from dataclasses import dataclass, field
 from typing import Final, Literal
+
+import msgspec
 
 State = Literal["online", "unavailable", "offline"]
 ONLINE: Final = "online"
@@ -24,16 +25,14 @@ OFFLINE: Final = "offline"
 _MOST_PRESENT_FIRST: tuple[State, ...] = (ONLINE, UNAVAILABLE)
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
+class Timeouts(msgspec.Struct, frozen=True):
     """The seconds after which a user is idle, and a device without connection offline."""
 
     idle_after: float
     offline_after: float
 
 
-@dataclass(slots=True)
-class _Device:
+class _Device(msgspec.Struct):
     """A device. `last_set_presence` is that of its last poll; `None` where it sent none."""
 
     state: State
@@ -42,13 +41,12 @@ class _Device:
     open_polls: int = 0
 
 
-@dataclass(slots=True)
-class UserPresence:
+class UserPresence(msgspec.Struct):
     """The presence of one user. `last_active` is the time of their last activity."""
 
     last_active: float = 0.0
     status_msg: str | None = None
-    _devices: dict[str, _Device] = field(default_factory=dict)
+    _devices: dict[str, _Device] = msgspec.field(default_factory=dict)
 
     @property
     def has_devices(self) -> bool:

@@ -7,8 +7,9 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#policy-servers
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from homeserver.protocol.event_types import POLICY_KEY
 from homeserver.protocol.events import Event
@@ -21,8 +22,7 @@ KEY_ID = "ed25519:policy_server"
 _TO_STANDARD_BASE64 = str.maketrans("-_", "+/")
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyServer:
+class PolicyServer(msgspec.Struct, frozen=True):
     """A policy server, and the public key of its signatures."""
 
     name: str

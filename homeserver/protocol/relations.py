@@ -8,8 +8,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#forming-relationships-bet
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
+
+import msgspec
 
 from homeserver.protocol.event_types import ENCRYPTED
 from homeserver.protocol.events import Event
@@ -22,8 +23,7 @@ ANNOTATION: Final = "m.annotation"
 MAX_BYTES: Final = 255  # of an event id, and of a namespaced identifier
 
 
-@dataclass(frozen=True, slots=True)
-class Relation:
+class Relation(msgspec.Struct, frozen=True):
     """A child's relation: its parent's event id, the relation type, and an annotation's key."""
 
     parent_id: str

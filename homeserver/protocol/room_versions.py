@@ -7,9 +7,11 @@ Spec: https://spec.matrix.org/v1.19/rooms/
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from enum import Enum
 from types import MappingProxyType
+
+import msgspec
+from msgspec.structs import replace
 
 
 class EventFormat(Enum):
@@ -43,8 +45,7 @@ class StateResolution(Enum):
     V2_1 = "v2.1"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RoomVersion:
+class RoomVersion(msgspec.Struct, frozen=True, eq=False):
     """The rules that differ between room versions. Compared by identity: one object each."""
 
     identifier: str

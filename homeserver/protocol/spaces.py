@@ -5,8 +5,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#spaces
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from homeserver.protocol.identifiers import is_valid_room_id, is_valid_server_name
 from homeserver.protocol.room_versions import RoomVersion
@@ -19,8 +20,7 @@ MAX_VIA = 10  # servers that are stored for each child
 _ORDER = re.compile(r"[\x20-\x7e]{1,50}")
 
 
-@dataclass(frozen=True, slots=True)
-class Child:
+class Child(msgspec.Struct, frozen=True):
     """A child room of a space, and the servers through which to reach it."""
 
     room_id: str

@@ -1,6 +1,6 @@
 """Members: users in a room, with the data that decides which of its events notify them."""
 
-from dataclasses import dataclass
+import msgspec
 
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.protocol.proposals.invite_filter import InviteAction
@@ -10,8 +10,7 @@ from homeserver.rooms.events.event_store import EventStore
 from homeserver.rooms.room.room import Room
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(msgspec.Struct, frozen=True):
     """A user in a room.
 
     `event` is the numeric id of their member event, `since` the position of their last join.

@@ -8,7 +8,8 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#listing-notifications
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.push_rules.rule_set import Action
@@ -24,8 +25,7 @@ BATCH_SIZE = 100  # events that are loaded together
 MAX_EXAMINED_EVENTS = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(msgspec.Struct, frozen=True):
     """An event that notified a user, and whether they have read it."""
 
     room_id: str
@@ -34,8 +34,7 @@ class Notification:
     read: bool
 
 
-@dataclass(frozen=True, slots=True)
-class NotificationPage:
+class NotificationPage(msgspec.Struct, frozen=True):
     """Notifications, newest first. More may be found at `next` and below, unless it is `None`."""
 
     notifications: Sequence[Notification]

@@ -4,7 +4,8 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.protocol.push_rules.evaluation import NOTHING, Outcome
 from homeserver.push.members import Member
@@ -17,8 +18,7 @@ from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.room.room import Room
 
 
-@dataclass(frozen=True, slots=True)
-class SharedPushActions:
+class SharedPushActions(msgspec.Struct, frozen=True):
     """The actions of successive events for all members but the `concerned`, newest first."""
 
     actions: list[PushAction]

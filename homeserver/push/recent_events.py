@@ -4,7 +4,8 @@ These are the events sent while they were in the room, and their invites.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -17,8 +18,7 @@ from homeserver.storage.rooms.events import events_after
 from homeserver.storage.rooms.newest_events import newest_events_in
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True):
     """Events with their rooms, newest first unless it says otherwise.
 
     `next` is the position to continue from, if any.

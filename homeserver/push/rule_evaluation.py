@@ -8,7 +8,8 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 """
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.not_in_memory import NotInMemory

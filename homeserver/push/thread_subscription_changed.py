@@ -1,10 +1,9 @@
 """The log entry of a changed subscription to a thread."""
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadSubscriptionChanged:
+class ThreadSubscriptionChanged(msgspec.Struct, frozen=True):
     """A user has begun, changed or ended a subscription to the thread with this root."""
 
     position: int

@@ -7,8 +7,9 @@ Spec: MSC4306, and MSC4308 for the pages of changes
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from homeserver.concurrency.keyed_locks import KeyedLocks
 from homeserver.concurrency.not_in_memory import NotInMemory
@@ -40,16 +41,14 @@ MAX_PAGE = 100
 MAX_CHANGED = 100_000  # users whose last change is in memory
 
 
-@dataclass(frozen=True, slots=True)
-class ChangedSubscription:
+class ChangedSubscription(msgspec.Struct, frozen=True):
     """The last change of a subscription, with the id of its room."""
 
     room_id: str
     row: SubscriptionRow
 
 
-@dataclass(frozen=True, slots=True)
-class SubscriptionPage:
+class SubscriptionPage(msgspec.Struct, frozen=True):
     """Changed subscriptions, the latest first. `end` is the position to continue below, if any."""
 
     changes: Sequence[ChangedSubscription]

@@ -14,8 +14,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.not_in_memory import NotInMemory
@@ -45,14 +46,12 @@ MAX_COUNTERS = 100_000  # in memory; about 1 KB each
 MAX_READ = 2_000  # events of several rooms that are read together
 
 
-@dataclass(frozen=True, slots=True)
-class _CachedCounter:
+class _CachedCounter(msgspec.Struct, frozen=True):
     member: Member
     counter: UnreadCounter
 
 
-@dataclass(frozen=True, slots=True)
-class _SharedStep:
+class _SharedStep(msgspec.Struct, frozen=True):
     """The snapshot after the newest events, for members with one snapshot but the `concerned`."""
 
     unread: UnreadSnapshot
@@ -91,8 +90,7 @@ class _RoomCounters:
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class _EventWindow:
+class _EventWindow(msgspec.Struct, frozen=True):
     """The newest events of a room, for one member: those in memory, up to the `number`th at `upto`.
 
     `newest` are newest first. The member may not have read events above the position `floor`, of
@@ -116,8 +114,7 @@ class _EventWindow:
         return Stretch(self.room.room_nid, self.floor, self.start, WINDOW - len(self.newest))
 
 
-@dataclass(frozen=True, slots=True)
-class _UnreadEvents:
+class _UnreadEvents(msgspec.Struct, frozen=True):
     """The events of a window, newest first.
 
     `mentioned` are older ones, oldest first, that mention the member.

@@ -8,9 +8,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#server-side-search
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 
 import msgspec
+from msgspec.structs import replace
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import AccountData
@@ -35,8 +35,7 @@ COUNTED = 100  # candidates that are checked for the count
 CHUNK = 50  # candidates that are checked together
 
 
-@dataclass(frozen=True, slots=True)
-class SearchPage:
+class SearchPage(msgspec.Struct, frozen=True):
     """A page of results, in their order; `count` is a lower bound of all of them.
 
     `next` is where the next page continues, `None` if there are no more results.
@@ -47,8 +46,7 @@ class SearchPage:
     next: SearchToken | None = None
 
 
-@dataclass(slots=True)
-class _Walk:
+class _Walk(msgspec.Struct):
     """A walk through the candidates, and what it has found so far.
 
     `token` is where it is, `end` where the page ends, once that is full. `further` results come
@@ -60,7 +58,7 @@ class _Walk:
     request: SearchRequest
     query: EntryQuery
     token: SearchToken
-    results: list[FoundEvent] = field(default_factory=list)
+    results: list[FoundEvent] = msgspec.field(default_factory=list)
     examined: int = 0
     further: int = 0
     end: SearchToken | None = None

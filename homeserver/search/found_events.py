@@ -8,7 +8,6 @@ text: its latest edit is found by the new one.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -28,8 +27,7 @@ from homeserver.search.index_search import SearchEntry
 from homeserver.search.search_request import SearchRequest
 
 
-@dataclass(frozen=True, slots=True)
-class FoundEvent:
+class FoundEvent(msgspec.Struct, frozen=True):
     """A result: what the user sees of the event, its text, and its entry of the index."""
 
     entry: SearchEntry

@@ -9,8 +9,9 @@ In a block each entry is a head and its numbers, two bytes each, in the order of
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from homeserver.protocol.search.signatures import signature, unpack_numbers
 from homeserver.storage.database.batch import Row
@@ -38,8 +39,7 @@ class IndexEntry(NamedTuple):
         return self.sent_at, self.event
 
 
-@dataclass(frozen=True, slots=True)
-class IndexBlock:
+class IndexBlock(msgspec.Struct, frozen=True):
     """Entries of a room as they are stored."""
 
     key: BlockKey

@@ -6,8 +6,10 @@ an entry counts once all blocks with newer ones have been read.
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from itertools import count, islice
+
+import msgspec
+from msgspec.structs import replace
 
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.cooperative import TimeSlice
@@ -36,8 +38,7 @@ MAX_FOUND = 2_000  # entries beside the newest ones
 FEW_NUMBERS = 200  # of a text, which are compared one by one
 
 
-@dataclass(frozen=True, slots=True)
-class SearchEntry:
+class SearchEntry(msgspec.Struct, frozen=True):
     """An event that seems to have the words that are searched; `rank` is 0 until it is read."""
 
     event: int
@@ -51,8 +52,7 @@ class SearchEntry:
         return self.sent_at, self.event
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EntryQuery:
+class EntryQuery(msgspec.Struct, frozen=True, kw_only=True):
     """The wanted entries: those with all `numbers`, in `rooms`, before a place in time.
 
     Entries of events with nids above `newest` are left out: they came after the search began.
@@ -71,8 +71,7 @@ class EntryQuery:
     has_url: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FoundEntries:
+class FoundEntries(msgspec.Struct, frozen=True):
     """The newest entries, newest first. Further ones are before the place `until`.
 
     It is `None` if there are none.

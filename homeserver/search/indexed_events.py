@@ -6,7 +6,6 @@ own: what it redacts is taken out of the index. So is what the database has with
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
@@ -67,8 +66,7 @@ class IndexedEvent(NamedTuple):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class RemovedEvent:
+class RemovedEvent(msgspec.Struct, frozen=True):
     """An event that was redacted or purged, and cannot be found any more."""
 
     position: int

@@ -6,7 +6,8 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3search
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Forbidden
@@ -26,8 +27,7 @@ MAX_MEMBERS = 1_000  # in the state of a room; if it has more, those who sent re
 MAX_STATE = 20_000  # state events of all rooms of a response
 
 
-@dataclass(frozen=True, slots=True)
-class ContextRequest:
+class ContextRequest(msgspec.Struct, frozen=True):
     """How much of the context of each result is wanted."""
 
     before_limit: int = DEFAULT_AROUND
@@ -35,8 +35,7 @@ class ContextRequest:
     include_profile: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ResultContext:
+class ResultContext(msgspec.Struct, frozen=True):
     """The context of a result, and the profiles of all senders in it, at that time."""
 
     around: Context

@@ -14,7 +14,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3search
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 import msgspec
@@ -69,8 +68,7 @@ def parse_search_token(text: str) -> SearchToken:
         raise InvalidParam("Not a token of this server's search") from None
 
 
-@dataclass(frozen=True, slots=True)
-class SearchRequest:
+class SearchRequest(msgspec.Struct, frozen=True):
     """The wanted results: events that the term finds by one of the keys, and that pass the filter.
 
     `token` is that of the page, `None` for the first one.

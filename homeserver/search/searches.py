@@ -6,7 +6,8 @@ connections to the database, which log-in needs too, and no user makes all other
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.user_data.account_data import AccountData
@@ -23,8 +24,7 @@ MAX_WAITING_IN_ALL = 200
 RETRY_AFTER_MS = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class SearchAnswer:
+class SearchAnswer(msgspec.Struct, frozen=True):
     """A page of results, the contexts of results by event nid, and the states of rooms by id."""
 
     page: SearchPage

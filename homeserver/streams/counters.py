@@ -9,8 +9,7 @@ therefore has a bound above all its positions, even where the clock is an hour s
 clocks are right, it goes on above the positions that were handed out after the dump, too.
 """
 
-from dataclasses import dataclass
-
+import msgspec
 from twisted.internet.defer import Deferred
 
 from homeserver.concurrency.clock import Clock, wall_seconds
@@ -30,8 +29,7 @@ NUMBER_COUNT = 2_000_000  # event numbers that are reserved at a time
 CHECK_SECONDS = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(msgspec.Struct, frozen=True):
     """The counters of one log."""
 
     positions: Positions

@@ -13,9 +13,9 @@ memory, and there is no difference between a crash and a backlog.
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, Protocol
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -33,8 +33,7 @@ STORE_IDLE_SECONDS = 60.0  # after which the position of a reader without items 
 log = Logger()
 
 
-@dataclass(frozen=True, slots=True)
-class ItemPage(Generic[Item]):
+class ItemPage(msgspec.Struct, Generic[Item], frozen=True):
     """Items from the database, in the order of the log: all those up to the position `upto`."""
 
     items: Sequence[Item]
@@ -53,8 +52,7 @@ class ItemSource(Protocol[Item]):
         """A page of bounded size of the items with `after < position <= upto`."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReaderMoved:
+class ReaderMoved(msgspec.Struct, frozen=True):
     """The log entry for new positions of readers. No subscriber needs it."""
 
     position: int

@@ -8,7 +8,6 @@ Spec: https://github.com/msgpack/msgpack/blob/master/spec.md
 """
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, Generic, TypeVar, get_type_hints
 
@@ -25,8 +24,7 @@ class UnknownEntry(ValueError):
     """The class of an entry, or its version and tag, is not registered; or bytes are malformed."""
 
 
-@dataclass(frozen=True, slots=True)
-class EntryKind(Generic[Entry, Wire]):
+class EntryKind(msgspec.Struct, Generic[Entry, Wire], frozen=True):
     """One kind of log entry and its wire form, which MessagePack must encode as an array.
 
     A `tag` is never used for another kind, and a `version` never for another format.
@@ -41,9 +39,9 @@ class EntryKind(Generic[Entry, Wire]):
 
 
 def plain_kind(tag: str, version: int, entry: Any) -> EntryKind[Any, tuple[Any, ...]]:
-    """The kind of an entry, a dataclass, whose fields are plain values: they are the wire form."""
+    """The kind of an entry, a struct, whose fields are plain values: they are the wire form."""
     types = get_type_hints(entry)
-    names = [field.name for field in fields(entry)]
+    names = entry.__struct_fields__
     values: Callable[[Any], Any] = attrgetter(*names)
     return EntryKind(
         tag,

@@ -12,7 +12,8 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#pagination
 """
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.protocol.errors import InvalidParam
 from homeserver.streams.positions import MAX_POSITION
@@ -26,8 +27,7 @@ _STREAM = re.compile(r"s(\d{1,19})", re.ASCII)
 _TOPOLOGICAL = re.compile(r"t(\d{1,18})_(-?\d{1,19})(?:_(a?)(\d{1,19}))?", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryToken:
+class HistoryToken(msgspec.Struct, frozen=True):
     """A position of the log, or a place in a room; two positions bound the events to show."""
 
     place: int | Place

@@ -4,7 +4,8 @@ Rooms in memory are cheap to check; of the others, only rooms with something new
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
@@ -15,8 +16,7 @@ from homeserver.streams.sync_tokens import SyncToken
 from homeserver.sync.sections.preparation import EphemeralEvents
 
 
-@dataclass(frozen=True, slots=True)
-class ActiveRooms:
+class ActiveRooms(msgspec.Struct, frozen=True):
     """Finds active rooms, and loads them."""
 
     db: Database

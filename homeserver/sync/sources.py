@@ -1,7 +1,6 @@
 """The sources of syncs: what the engine reads."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -37,8 +36,7 @@ class PresenceSource(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
+class Sources(msgspec.Struct, frozen=True):
     """The sources that the engine reads."""
 
     db: Database

@@ -7,7 +7,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3events
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -41,8 +40,7 @@ class RoomPresence(Protocol):
         """`m.presence` events of members as they are now."""
 
 
-@dataclass(frozen=True, slots=True)
-class EventSlice:
+class EventSlice(msgspec.Struct, frozen=True):
     """The events between two tokens."""
 
     start: SyncToken

@@ -4,7 +4,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -28,8 +27,7 @@ For an update with nothing but a change of presence: no room, and the event.
 """
 
 
-@dataclass(slots=True)
-class Update:
+class Update(msgspec.Struct):
     """The changes of a span. Values of the room sections are JSON bytes.
 
     `encoded_sections` is a cache: the members of a room often get the same update, and then it is
@@ -39,11 +37,11 @@ class Update:
     """
 
     span: SyncSpan
-    encoded_sections: EncodedSections = field(default_factory=dict)
-    joined: dict[str, bytes] = field(default_factory=dict)
-    invited: dict[str, bytes] = field(default_factory=dict)
-    knocked: dict[str, bytes] = field(default_factory=dict)
-    left: dict[str, bytes] = field(default_factory=dict)
+    encoded_sections: EncodedSections = msgspec.field(default_factory=dict)
+    joined: dict[str, bytes] = msgspec.field(default_factory=dict)
+    invited: dict[str, bytes] = msgspec.field(default_factory=dict)
+    knocked: dict[str, bytes] = msgspec.field(default_factory=dict)
+    left: dict[str, bytes] = msgspec.field(default_factory=dict)
     account_data: Sequence[msgspec.Raw] = ()
     presence: Sequence[msgspec.Raw] = ()
     to_device: Sequence[bytes] = ()

@@ -6,7 +6,6 @@ late.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -39,8 +38,7 @@ PROFILE_FIELDS = (DISPLAYNAME, AVATAR_URL)
 _SETTINGS = (JOIN_RULES_KEY, HISTORY_VISIBILITY_KEY)
 
 
-@dataclass(frozen=True, slots=True)
-class RoomUsersChanged:
+class RoomUsersChanged(msgspec.Struct, frozen=True):
     """Members of a room changed; `members` is `None` where they are many.
 
     `has_settings`: it may have changed who can see the members.
@@ -52,8 +50,7 @@ class RoomUsersChanged:
     has_settings: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LocalProfileChanged:
+class LocalProfileChanged(msgspec.Struct, frozen=True):
     """A user of this server changed their name or avatar."""
 
     position: int

@@ -9,7 +9,8 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#user-directory
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.concurrency.fair_slots import FairSlots, QueueFull
 from homeserver.protocol.errors import LimitExceeded
@@ -33,8 +34,7 @@ RANKED_BESIDE_LIMIT = 50  # users whose order is decided by more than the index 
 RETRY_AFTER_MS = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryResults:
+class DirectoryResults(msgspec.Struct, frozen=True):
     """The users who were found, best first; `is_limited` says that there are more."""
 
     users: Sequence[FoundUser]

@@ -8,11 +8,12 @@ The policy is described in https://www.w3.org/TR/CSP3/.
 
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from homeserver.protocol.errors import MatrixError
 from homeserver.web.routes import Response
@@ -28,8 +29,7 @@ _HEADERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Allowed:
+class Allowed(msgspec.Struct, frozen=True):
     """Permissions of a page: sources, in the syntax of a content security policy.
 
     `style` replaces the page's own style as the allowed one.

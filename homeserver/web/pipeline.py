@@ -1,7 +1,8 @@
 """What a request passes before its handler, and what its limits are: the settings of a listener."""
 
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from homeserver.concurrency.memory_budget import MemoryBudget
 from homeserver.web.addresses import TrustedProxies
@@ -16,8 +17,7 @@ class RequestObserver(Protocol):
     def request_finished(self, method: str, route: str, status: int, seconds: float) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class RequestLimits:
+class RequestLimits(msgspec.Struct, frozen=True):
     """The limits of a client's requests: bytes of a body, and seconds."""
 
     max_body: int = 1_048_576
@@ -30,8 +30,7 @@ def body_budget(size: int) -> MemoryBudget:
     return MemoryBudget(size, size // 4)
 
 
-@dataclass(frozen=True, slots=True)
-class RequestPipeline:
+class RequestPipeline(msgspec.Struct, frozen=True):
     """The collaborators that handle a request before its handler."""
 
     authenticator: Authenticator
@@ -41,6 +40,6 @@ class RequestPipeline:
     observer: RequestObserver | None = None
     servers: ServerAuthenticator | None = None  # if routes are served to other servers
     parties: KnownParties | None = None  # without them, addresses are counted
-    bodies: MemoryBudget = field(default_factory=lambda: body_budget(268_435_456))
+    bodies: MemoryBudget = msgspec.field(default_factory=lambda: body_budget(268_435_456))
     pages: Pages | None = None  # if users may see errors in a browser
     logs_requests: bool = True  # whether anybody reads the line of each request

@@ -13,9 +13,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 """
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 from twisted.internet.defer import Deferred
 
 from homeserver.accounts.sessions.requester import Requester
@@ -63,8 +63,7 @@ class RequestSink(Protocol):
         """The response was sent: record it."""
 
 
-@dataclass(frozen=True, slots=True)
-class BodyLimit:
+class BodyLimit(msgspec.Struct, frozen=True):
     """The maximum number of bytes of a body, and the error for larger ones if it is not `TooLarge`.
 
     With `is_streamed` the request is handled while its body arrives (`routes.py`).

@@ -22,9 +22,10 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+
+import msgspec
 
 
 class Auth(Enum):
@@ -38,8 +39,7 @@ class Auth(Enum):
     SERVER = "other servers, by their signature"
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """A response with its own status or headers.
 
     A `body` of type `bytes` is sent unchanged, and then `headers` should have a `Content-Type`;
@@ -48,11 +48,10 @@ class Response:
 
     status: int = 200
     body: object = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Streamed:
+class Streamed(msgspec.Struct, frozen=True):
     """A response that is sent part by part, as fast as the client reads (`Request.send_parts`).
 
     `parts` are JSON together, unless the `headers` have another `Content-Type`; `size` is the
@@ -63,12 +62,11 @@ class Streamed:
 
     parts: AsyncGenerator[bytes, None]
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     size: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """One method of one path.
 
     `path` names its variable segments in braces: `/_matrix/client/v3/rooms/{room_id}/leave`. A

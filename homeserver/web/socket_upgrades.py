@@ -10,8 +10,9 @@ Spec: https://www.rfc-editor.org/rfc/rfc6455#section-4.2
 import binascii
 from base64 import b64decode
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from homeserver.protocol.errors import InvalidParam, MatrixError
 from homeserver.web.request import Request
@@ -31,8 +32,7 @@ class UpgradeRequired(MatrixError):
         return {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
 
 
-@dataclass(frozen=True, slots=True)
-class Upgrade:
+class Upgrade(msgspec.Struct, frozen=True):
     """The result of a handler that hands the connection over to `socket`.
 
     `subprotocols` are those that the endpoint supports, best first; the client must offer one of

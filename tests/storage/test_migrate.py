@@ -1,10 +1,10 @@
 """Migrations: applied once, in order, and never to an incompatible database."""
 
-import dataclasses
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import psycopg
 import pytest
 
@@ -54,7 +54,7 @@ def test_edited_migration_is_refused(dsn: str) -> None:
     migrate(dsn, [FIRST])
 
     with pytest.raises(MigrationError, match="other content"):
-        migrate(dsn, [dataclasses.replace(FIRST, text=FIRST.text + " "), SECOND])
+        migrate(dsn, [msgspec.structs.replace(FIRST, text=FIRST.text + " "), SECOND])
 
 
 def test_database_of_a_newer_version_is_refused(dsn: str) -> None:

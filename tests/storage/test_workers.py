@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import psycopg
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -65,7 +66,9 @@ def batch_of(*numbers: int, late: bool = False) -> Batch:
 def _child_process() -> Iterator[ProcessIdentity]:
     """Another process on this machine, which is killed at the end of the block."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        yield dataclasses.replace(this_process(), pid=child.pid, pid_began=_began(child.pid) or 0)
+        yield msgspec.structs.replace(
+            this_process(), pid=child.pid, pid_began=_began(child.pid) or 0
+        )
         child.kill()
 
 
@@ -80,7 +83,7 @@ class WorkerTestCase(DatabaseTestCase):
 
     async def worker(self, process: ProcessIdentity = REMOTE) -> Database:
         """The connections of a process that has claimed the database."""
-        process = dataclasses.replace(process, run=this_process().run)
+        process = msgspec.structs.replace(process, run=this_process().run)
         number = await self.claim(process)
         db = Database(reactor, self.dsn, worker=number, application_name=process.application_name)
         await db.open()

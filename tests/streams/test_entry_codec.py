@@ -1,6 +1,5 @@
 """The codec of log entries: another process gets the entry that was appended, as its own value."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -23,8 +22,7 @@ from tests.streams.entry_strategies import (
 CODEC = entry_codec()
 
 
-@dataclass(frozen=True)
-class Counted:
+class Counted(msgspec.Struct, frozen=True):
     """A log entry of these tests."""
 
     position: int

@@ -7,7 +7,8 @@ Spec: https://spec.matrix.org/v1.19/application-service-api/#identity-assertion
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.appservices.appservice import Appservice
@@ -25,8 +26,7 @@ from homeserver.storage.database.database import Connection
 DEVICE_PARAMETERS = ("device_id", MASQUERADED_DEVICE)
 
 
-@dataclass(frozen=True, slots=True)
-class AssertedIdentity:
+class AssertedIdentity(msgspec.Struct, frozen=True):
     """The user and the device that an application service acts as in a request."""
 
     appservice: Appservice

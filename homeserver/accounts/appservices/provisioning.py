@@ -7,8 +7,9 @@ application service, which creates the user or the alias while it is being asked
 Spec: https://spec.matrix.org/v1.19/application-service-api/#querying
 """
 
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 
@@ -31,8 +32,7 @@ async def ask_nobody(name: str, party: Party) -> None:
     """A `Provision` without application services."""
 
 
-@dataclass(frozen=True, slots=True)
-class Provisioning:
+class Provisioning(msgspec.Struct, frozen=True):
     """The ports for both kinds of names."""
 
     user: Provision

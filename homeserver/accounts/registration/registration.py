@@ -7,7 +7,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#legacy-account-registrati
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from homeserver.accounts.credentials.passwords import Passwords
 from homeserver.accounts.interactive_auth.third_party_stage import ProvedAddress
@@ -41,8 +43,7 @@ from homeserver.storage.accounts.validation_sessions import delete_validation_se
 from homeserver.storage.database.database import Connection, Database
 
 
-@dataclass(frozen=True, slots=True)
-class NewUser:
+class NewUser(msgspec.Struct, frozen=True):
     """The initial data of an account. Without a `localpart` it gets a number for a name.
 
     `token` is a registration token to count, `policies` are accepted ones, id to version,

@@ -14,8 +14,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#using-access-tokens
 """
 
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from homeserver.accounts.appservices.appservices import Appservices
 from homeserver.accounts.appservices.masquerading import (
@@ -52,8 +53,7 @@ class AuthenticatedRequest(SeenRequest, Protocol):
         """The query parameters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """The account and device that one token gives access to."""
 
     caller: Requester

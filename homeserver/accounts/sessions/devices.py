@@ -8,9 +8,10 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#device-management
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Protocol
 
+import msgspec
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 
 from homeserver.accounts.sessions.last_seen import LastSeen
@@ -31,8 +32,7 @@ MAX_DEVICE_ID_BYTES = 255
 MAX_DISPLAY_NAME_BYTES = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceAdded:
+class DeviceAdded(msgspec.Struct, frozen=True):
     """A user logged in to a device that they did not have before."""
 
     position: int
@@ -40,8 +40,7 @@ class DeviceAdded:
     device_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class DevicesRemoved:
+class DevicesRemoved(msgspec.Struct, frozen=True):
     """A user logged out of these devices, or removed them."""
 
     position: int
@@ -49,8 +48,7 @@ class DevicesRemoved:
     device_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceRenamed:
+class DeviceRenamed(msgspec.Struct, frozen=True):
     """A user gave a device another display name."""
 
     position: int

@@ -7,9 +7,9 @@ minutes out of date.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3devices
 """
 
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -34,8 +34,7 @@ class SeenRequest(Protocol):
         """The value of a header, or `None`."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+class _Seen(msgspec.Struct, frozen=True):
     at: float  # seconds since the epoch
     address: str
     agent: str

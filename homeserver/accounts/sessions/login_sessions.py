@@ -8,8 +8,6 @@ Spec:
 https://spec.matrix.org/v1.19/client-server-api/#relationship-between-access-tokens-and-devices
 """
 
-from dataclasses import dataclass
-
 import msgspec
 
 from homeserver.accounts.sessions.access_tokens import AccessTokens
@@ -48,8 +46,7 @@ from homeserver.storage.encryption.cross_signing import cross_signing_keys_of
 MAX_DEVICES = 2_000  # of one user: programs that log in at each start have many
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceRequest:
+class DeviceRequest(msgspec.Struct, frozen=True):
     """The parameters of the device that a client logs in."""
 
     device_id: str | None = None
@@ -64,8 +61,7 @@ class DeviceRequest:
             check_display_name(self.display_name)
 
 
-@dataclass(frozen=True, slots=True)
-class TokenPair:
+class TokenPair(msgspec.Struct, frozen=True):
     """The tokens with which a client authenticates from now on."""
 
     access_token: str
@@ -73,8 +69,7 @@ class TokenPair:
     expires_in_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LoginSession:
+class LoginSession(msgspec.Struct, frozen=True):
     """A user who is logged in to a device; `is_new` if they did not have it before."""
 
     user_id: str

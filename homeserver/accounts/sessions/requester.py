@@ -1,6 +1,6 @@
 """The requester: the value that every authenticated handler receives."""
 
-from dataclasses import dataclass
+import msgspec
 
 APPSERVICE_SCOPE = "\x1f"
 """The first character of the scope of an application service; no device id contains it."""
@@ -9,8 +9,7 @@ DELAYED_SCOPE = "\x1e"
 """The scope of delayed events, which have their ids as transaction ids."""
 
 
-@dataclass(frozen=True, slots=True)
-class Requester:
+class Requester(msgspec.Struct, frozen=True):
     """The account and device behind an access token.
 
     `device_id` is `None` for tokens without a device (administrative ones), and for application

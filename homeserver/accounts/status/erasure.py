@@ -7,16 +7,16 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accoun
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from homeserver.storage.accounts.users import erased_users
 from homeserver.storage.database.database import Database
 from homeserver.streams.log import Log
 
 
-@dataclass(frozen=True, slots=True)
-class UserErased:
+class UserErased(msgspec.Struct, frozen=True):
     """A deactivated user requested erasure, which the database has recorded with the account."""
 
     position: int

@@ -13,10 +13,11 @@ Spec: https://spec.matrix.org/v1.19/identity-service-api/#establishing-associati
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from hmac import compare_digest
 from typing import Protocol
 from urllib.parse import urlsplit
+
+import msgspec
 
 from homeserver.accounts.sessions.secret_tokens import new_token, token_hash
 from homeserver.concurrency.clock import Clock, now_ms
@@ -54,8 +55,7 @@ LIFETIME_MS = 24 * 60 * 60 * 1000  # from the last change, as the specification 
 MAX_LINK = 2_048
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRequest:
+class TokenRequest(msgspec.Struct, frozen=True):
     """The parameters of a request for a token, except the address."""
 
     client_secret: str

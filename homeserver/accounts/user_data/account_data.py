@@ -11,7 +11,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#client-config
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -54,8 +53,7 @@ class ManagedByServer(BadJson):
     status = 405
 
 
-@dataclass(frozen=True, slots=True)
-class AccountDataChanged:
+class AccountDataChanged(msgspec.Struct, frozen=True):
     """Account data was set: `content` is JSON, `room_id` is `None` for global account data."""
 
     position: int
@@ -65,8 +63,7 @@ class AccountDataChanged:
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class AccountDataErased:
+class AccountDataErased(msgspec.Struct, frozen=True):
     """All account data of a user was deleted, and all subscriptions to threads."""
 
     position: int
@@ -77,8 +74,7 @@ Key = tuple[str | None, str]  # room id and type
 Change = tuple[str | None, str, bytes]  # room id, type and content
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(msgspec.Struct):
     """One user's account data, least recently changed first."""
 
     data: dict[Key, tuple[int, bytes]]

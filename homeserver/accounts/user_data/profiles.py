@@ -9,7 +9,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#profiles
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -49,8 +48,7 @@ FEW = 5  # profiles that are loaded one by one, and stay in memory
 PAGE_PROFILES = 500  # that are read at once
 
 
-@dataclass(frozen=True, slots=True)
-class ProfileChanged:
+class ProfileChanged(msgspec.Struct, frozen=True):
     """A local user set a field of their profile; a `value` of `None` removed it."""
 
     position: int

@@ -8,9 +8,9 @@ Spec: https://spec.matrix.org/v1.19/application-service-api/#pinging
 
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.error import DNSLookupError
@@ -43,8 +43,7 @@ NO_TLS = "use http:// in `url` if it has no TLS"
 ANOTHER_PROGRAM = "something else listens there: correct `url` in its registration"
 
 
-@dataclass(frozen=True, slots=True)
-class PingOutcome:
+class PingOutcome(msgspec.Struct, frozen=True):
     """Whether an application service was reached; `fix` says what to do if it was not."""
 
     is_reached: bool

@@ -1,7 +1,8 @@
 """Findings of `homeserver doctor`: one line each, with a suggested fix for errors."""
 
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 
 class Severity(Enum):
@@ -12,8 +13,7 @@ class Severity(Enum):
     PROBLEM = "problem"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """The result of one check; `fix` says what to do about it."""
 
     severity: Severity

@@ -6,7 +6,7 @@ of the event in the room is the same as without.
 Spec: https://spec.matrix.org/v1.19/application-service-api/#timestamp-massaging
 """
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import InvalidParam

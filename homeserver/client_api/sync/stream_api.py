@@ -4,9 +4,10 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.client_api.sync.stream_connections import StreamConnections
@@ -42,8 +43,7 @@ class StreamQuery(StateAfterQuery):
     updates: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class OpeningRequest:
+class OpeningRequest(msgspec.Struct, frozen=True):
     """The data of the opening request that later token checks need."""
 
     address: str

@@ -9,7 +9,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 """
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -52,8 +51,7 @@ class UpdateControl(Protocol):
         """Have an action called when the socket closes; the result undoes that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """The caller, the updates of its socket, and the `id` of the frame."""
 
     caller: Requester
@@ -61,8 +59,7 @@ class Call:
     updates: UpdateControl
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
+class Method(msgspec.Struct, frozen=True):
     """One method: `run(call, params)` is awaited, and `None` is sent as `{}`.
 
     `limit` names the rate limit that each call is counted against.

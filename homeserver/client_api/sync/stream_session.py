@@ -10,7 +10,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#standard-error-response
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -86,8 +85,7 @@ _FRAME_ID = msgspec.json.Decoder(FrameId)
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(msgspec.Struct, frozen=True):
     """The parameters with which a socket was opened.
 
     `sync_request` asks for updates above the token `since`, or for an initial sync where that is
@@ -105,8 +103,7 @@ class Opening:
     admit: Callable[[], Requester | Awaitable[Requester]]
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
+class Services(msgspec.Struct, frozen=True):
     """The objects that all sessions share. `ack_window` counts updates, `max_frame` bytes."""
 
     engine: SyncEngine

@@ -9,7 +9,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysqu
 """
 
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -34,13 +33,12 @@ MAX_WAITING = 20_000
 MAX_SECONDS = 30.0  # that a client may wait
 
 
-@dataclass(slots=True)
-class RemoteAnswer:
+class RemoteAnswer(msgspec.Struct):
     """What was found, by user id, and the servers that gave nothing, each with the reason."""
 
-    users: dict[str, UserDevices] = field(default_factory=dict)
-    keys: dict[str, Mapping[str, Mapping[str, msgspec.Raw]]] = field(default_factory=dict)
-    failures: dict[str, Any] = field(default_factory=dict)
+    users: dict[str, UserDevices] = msgspec.field(default_factory=dict)
+    keys: dict[str, Mapping[str, Mapping[str, msgspec.Raw]]] = msgspec.field(default_factory=dict)
+    failures: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class RemoteKeyQueries:

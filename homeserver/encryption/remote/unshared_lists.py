@@ -9,8 +9,9 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#device-management
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from homeserver.encryption.device_directory import DeviceDirectory
 from homeserver.encryption.remote.remote_list_updates import RemoteListUpdates
@@ -29,8 +30,7 @@ from homeserver.streams.log import Log
 PAGE_EVENTS = 500  # of all rooms
 
 
-@dataclass(frozen=True, slots=True)
-class MembershipEnded:
+class MembershipEnded(msgspec.Struct, frozen=True):
     """A user is not joined to a room, and may have been before; `None` if it may be any user."""
 
     position: int

@@ -26,11 +26,11 @@ import re
 import resource
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 from unicodedata import category
 from urllib.parse import urljoin, urlsplit
 
+import msgspec
 from lxml import etree
 from PIL import Image
 
@@ -78,8 +78,7 @@ UNSHOWN = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  #
 Preview = dict[str, str | int]
 
 
-@dataclass(frozen=True, slots=True)
-class ParserLimits:
+class ParserLimits(msgspec.Struct, frozen=True):
     """`pixels` of a picture, bytes of `memory`, and `cpu_seconds` of one job."""
 
     pixels: int
@@ -87,12 +86,12 @@ class ParserLimits:
     cpu_seconds: int
 
 
-@dataclass(slots=True)
-class _Page:
+class _Page(msgspec.Struct):
     """What was found in a page, the first of each."""
 
     base: str
-    properties: dict[str, str] = field(default_factory=dict)  # of `meta`, by lower-case name
+    # Those of `meta`, by lower-case name.
+    properties: dict[str, str] = msgspec.field(default_factory=dict)
     title: str = ""
     heading: str = ""
     paragraphs: str = ""

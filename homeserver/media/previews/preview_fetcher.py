@@ -10,11 +10,11 @@ Spec: https://ogp.me/, https://oembed.com/#section4
 """
 
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.web.iweb import IResponse
@@ -57,8 +57,7 @@ T = TypeVar("T")
 log = Logger()
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedPreview:
+class FetchedPreview(msgspec.Struct, frozen=True):
     """A preview without its picture, which may be used for `lifetime` seconds."""
 
     properties: Properties
@@ -66,8 +65,7 @@ class FetchedPreview:
     lifetime: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
+class _Target(msgspec.Struct, frozen=True):
     """What is at a URL: a page, a picture, or something whose `properties` the URL itself gives."""
 
     url: str
@@ -75,7 +73,7 @@ class _Target:
     charset: str = ""
     page: bytes = b""
     image: PreviewImage | None = None
-    properties: Properties = field(default_factory=dict)
+    properties: Properties = msgspec.field(default_factory=dict)
 
 
 def page_parsers(reactor: Any) -> WorkerProcesses:

@@ -6,8 +6,8 @@ preview leaves one that nobody uses, which is deleted like any unused file of th
 """
 
 import secrets
-from dataclasses import dataclass
 
+import msgspec
 from twisted.web.iweb import IResponse
 
 from homeserver.concurrency.clock import Clock, now_ms
@@ -23,8 +23,7 @@ from homeserver.storage.media.media import NewMedia, add_media
 BATCH = 65_536  # bytes that are written at a time
 
 
-@dataclass(frozen=True, slots=True)
-class PreviewImage:
+class PreviewImage(msgspec.Struct, frozen=True):
     """A stored picture; `size` is in bytes."""
 
     name: MediaId

@@ -8,7 +8,6 @@ of this server.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mediapreview_url
 """
 
-from dataclasses import dataclass
 from hashlib import sha256
 
 import msgspec
@@ -54,8 +53,7 @@ RETRY_AFTER_MS = 5_000
 log = Logger()
 
 
-@dataclass(slots=True)
-class PreviewCounts:
+class PreviewCounts(msgspec.Struct):
     """The outcomes of requests and fetches since the start."""
 
     cached: int = 0

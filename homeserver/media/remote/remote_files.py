@@ -7,9 +7,9 @@ in all and from one server.
 Spec: https://spec.matrix.org/v1.19/server-server-api/#content-repository
 """
 
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -50,8 +50,7 @@ RETRY_AFTER_MS = 5_000
 log = Logger()
 
 
-@dataclass(slots=True)
-class _Fetch:
+class _Fetch(msgspec.Struct):
     """A fetch in progress, or one that waits for a slot."""
 
     file: ArrivingFile
@@ -62,8 +61,7 @@ class _Fetch:
     stalls: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _FailedFetch:
+class _FailedFetch(msgspec.Struct, frozen=True):
     error: MatrixError
     until: float
 

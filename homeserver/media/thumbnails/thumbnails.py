@@ -8,11 +8,11 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#thumbnails
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+from msgspec.structs import replace
 from twisted.logger import Logger
 
 from homeserver.concurrency.clock import Clock
@@ -49,8 +49,7 @@ Pixels = Annotated[int, msgspec.Meta(ge=1, le=UNBOUNDED)]
 log = Logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True):
     """What a client requested."""
 
     width: int
@@ -59,15 +58,13 @@ class Wish:
     is_animated: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
+class _Key(msgspec.Struct, frozen=True):
     source: bytes
     size: ThumbnailSize
     is_animated: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Failed:
+class _Failed(msgspec.Struct, frozen=True):
     error: str
     until: float
 

@@ -21,11 +21,11 @@ import errno
 import json
 import resource
 import sys
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from PIL import Image, ImageOps, features
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP")
@@ -48,8 +48,7 @@ SPARE = 1.25  # the decoded picture is at least that much larger than its thumbn
 Box = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """`pixels` of a decoded picture, bytes of `memory`, and `cpu_seconds` of one job."""
 
     pixels: int
@@ -61,8 +60,7 @@ class PictureTooLarge(Exception):
     """The picture has more pixels than may be decoded."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """The part of a picture that is shown, and the size to which it is reduced."""
 
     box: Box

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 SPECIAL = frozenset(r"\.^$*+?{}[]|()")
 QUANTIFIERS = "*+?{"
 
@@ -31,8 +33,7 @@ class Namespace:
         return self.regex.match(name) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class NamespaceList:
+class NamespaceList(msgspec.Struct, frozen=True):
     """The namespaces of one kind (users, aliases or rooms) of an application service."""
 
     namespaces: Sequence[Namespace] = ()

@@ -10,8 +10,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#third-party-invites
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from homeserver.protocol.authorization.auth_state import AuthState
 from homeserver.protocol.authorization.rule_broken import rule_broken
@@ -62,8 +63,7 @@ def check_third_party_invite(event: Event, target: str, state: AuthState) -> Non
     raise rule_broken(version, "5.4.1.8", "no public key of the invite fits a signature")
 
 
-@dataclass(frozen=True, slots=True)
-class InviteKey:
+class InviteKey(msgspec.Struct, frozen=True):
     """A public key of an invite, in its original form, and the URL to check its validity."""
 
     public_key: str

@@ -9,7 +9,6 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#device-management
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -40,32 +39,28 @@ class InvalidKeys(ValueError):
     """The whole of a response or an EDU cannot be used."""
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteDevice:
+class RemoteDevice(msgspec.Struct, frozen=True):
     """A device of a remote user; `keys` is JSON, `None` if it does not encrypt."""
 
     display_name: str | None
     keys: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteKeys:
+class RemoteKeys(msgspec.Struct, frozen=True):
     """Devices of a remote user by id, and their cross-signing keys, as JSON, by usage."""
 
-    devices: Mapping[str, RemoteDevice] = field(default_factory=dict)
-    cross_signing: Mapping[str, bytes] = field(default_factory=dict)
+    devices: Mapping[str, RemoteDevice] = msgspec.field(default_factory=dict)
+    cross_signing: Mapping[str, bytes] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteDeviceList:
+class RemoteDeviceList(msgspec.Struct, frozen=True):
     """All devices of a remote user, and the version of the list among its updates."""
 
     stream_id: int
     keys: RemoteKeys
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceUpdate:
+class DeviceUpdate(msgspec.Struct, frozen=True):
     """A change of one device, which follows the updates `previous`; `device` is `None` if it is
     deleted.
     """

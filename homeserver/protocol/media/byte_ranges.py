@@ -5,15 +5,15 @@ allows: a response that repeats a file many times would be cheap to request.
 """
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.protocol.errors import MatrixError
 
 _RANGE = re.compile(r"bytes[ \t]*=[ \t]*(\d{0,19})-(\d{0,19})[ \t]*", re.IGNORECASE | re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class ByteRange:
+class ByteRange(msgspec.Struct, frozen=True):
     """The bytes from `start` up to, and without, `end` of a file of `size` bytes."""
 
     start: int

@@ -7,8 +7,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#matrix-content-mxc-uris
 """
 
 import re
-from dataclasses import dataclass
 from typing import Self
+
+import msgspec
 
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.identifiers import is_valid_server_name
@@ -17,8 +18,7 @@ _MEDIA_ID = re.compile(r"[A-Za-z0-9_-]{1,255}")
 _SCHEME = "mxc://"
 
 
-@dataclass(frozen=True, slots=True)
-class MediaId:
+class MediaId(msgspec.Struct, frozen=True):
     """The name of one file: the server that has it, and the ID that this server gave it."""
 
     server_name: str

@@ -7,15 +7,15 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#thumbnails
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 Method = Literal["crop", "scale"]
 UNBOUNDED = 65_535  # pixels; a size that no picture exceeds
 
 
-@dataclass(frozen=True, slots=True)
-class ThumbnailSize:
+class ThumbnailSize(msgspec.Struct, frozen=True):
     """Width and height in pixels.
 
     With "scale" the thumbnail fits into them and has the aspect ratio of the picture, with "crop"

@@ -7,7 +7,7 @@ what its user has ended; so a cause from before the unsubscription has no effect
 Spec: MSC4306
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from homeserver.protocol.errors import MatrixError
 from homeserver.protocol.proposals.unstable_names import THREAD_ERRORS
@@ -25,8 +25,7 @@ class ConflictingUnsubscription(MatrixError):
     errcode, status = f"{THREAD_ERRORS}M_CONFLICTING_UNSUBSCRIPTION", 409
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadSubscription:
+class ThreadSubscription(msgspec.Struct, frozen=True):
     """What a user last did with a thread, at a position of the log."""
 
     is_subscribed: bool

@@ -9,8 +9,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#api-versions
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from homeserver.protocol.event_types import INVITE_PERMISSION_CONFIG
 
@@ -71,8 +72,7 @@ STREAM_ERRORS: Final = "IO.HOMESERVER.STREAM."  # before an errcode
 IMPORT: Final = "com.beeper.batch_sending"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proposal:
+class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     """A proposal with names of its own. `msc` is its number; 0 if it is no numbered proposal.
 
     `flags` are shown in `/versions`, unless `is_conditional`: then only where the feature is on.
@@ -87,7 +87,7 @@ class Proposal:
     is_conditional: bool = False
     specified: str | None = None
     endpoints: tuple[str, ...] = ()
-    names: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 PROPOSALS: Final = (

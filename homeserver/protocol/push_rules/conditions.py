@@ -11,9 +11,10 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#conditions-1
 import operator
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
+
+import msgspec
 
 from homeserver.protocol.events import Event
 from homeserver.protocol.glob import Glob, WordText
@@ -53,8 +54,7 @@ class ThreadPlace(Enum):
     UNSUBSCRIBED = "in another thread"
 
 
-@dataclass(frozen=True, slots=True)
-class EvaluationContext:
+class EvaluationContext(msgspec.Struct, frozen=True):
     """An event, the number of joined members at that time, and the power levels if loaded."""
 
     event: Event

@@ -10,10 +10,10 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#push-rules
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from homeserver.protocol.push_rules.conditions import (
     BODY,
@@ -32,8 +32,7 @@ from homeserver.protocol.push_rules.rule_set import KINDS, Action, PushRule, Rul
 MAX_TYPES: Final = 50  # of events, for which the rules that can match are kept
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """The actions for one user and one event."""
 
     notify: bool
@@ -44,8 +43,7 @@ class Outcome:
 NOTHING: Final = Outcome(notify=False, highlight=False, actions=())
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(msgspec.Struct, frozen=True):
     """The result of rules for one event: the first of `branches` that a user passes counts.
 
     `of_subscribers` is that for the users who are subscribed to the event's thread, where the rules

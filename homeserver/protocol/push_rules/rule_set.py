@@ -13,10 +13,10 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#push-rules
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from homeserver.protocol.errors import InvalidParam, MatrixError, NotFound
 from homeserver.protocol.push_rules.predefined import MASTER, OWN_USER_ID, PREDEFINED
@@ -60,8 +60,7 @@ _PREDEFINED: Final[Mapping[str, tuple[PushRule, ...]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class RuleSet:
+class RuleSet(msgspec.Struct, frozen=True):
     """Push rules of one or many users. Every change returns a new set.
 
     `own` are the rules that the user made, by kind, the most important first; `changed` are the
@@ -69,8 +68,8 @@ class RuleSet:
     this server has the rules about threads.
     """
 
-    own: Mapping[str, tuple[PushRule, ...]] = field(default_factory=dict)
-    changed: Mapping[str, PushRule] = field(default_factory=dict)
+    own: Mapping[str, tuple[PushRule, ...]] = msgspec.field(default_factory=dict)
+    changed: Mapping[str, PushRule] = msgspec.field(default_factory=dict)
     has_thread_rules: bool = False
 
     def rules(self, kind: str) -> list[PushRule]:

@@ -5,12 +5,12 @@ Proposal: https://github.com/matrix-org/matrix-spec-proposals/pull/1763
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class LifetimeLimits:
+
+class LifetimeLimits(msgspec.Struct, frozen=True):
     """What a server allows; all in ms.
 
     `default` is the lifetime of messages in rooms that say nothing, `None` for no end. Of a room's

@@ -7,8 +7,9 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#publishing-keys
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from homeserver.protocol.identifiers import is_valid_key_version
 from homeserver.protocol.signing.signatures import (
@@ -29,8 +30,7 @@ class InvalidServerKeys(ValueError):
     """The response is not a valid key response of a server, or was tampered with."""
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyKey:
+class VerifyKey(msgspec.Struct, frozen=True):
     """A public key in Base64, valid for signatures up to `valid_until_ts` (milliseconds).
 
     An old key is valid for events alone, and will not become valid again.
@@ -46,8 +46,7 @@ class VerifyKey:
         return ts <= self.valid_until_ts
 
 
-@dataclass(frozen=True, slots=True)
-class ServerKeys:
+class ServerKeys(msgspec.Struct, frozen=True):
     """The keys of a server. `valid_until_ts` is that of the response itself, cut off."""
 
     server_name: str

@@ -7,8 +7,9 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#request-authentication
 """
 
 import re
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from homeserver.protocol.signing.canonical_json import encode_canonical
 from homeserver.protocol.signing.signatures import SigningKey
@@ -31,8 +32,7 @@ class InvalidAuthorization(ValueError):
     """The header is not one of the scheme `X-Matrix`, or lacks a parameter."""
 
 
-@dataclass(frozen=True, slots=True)
-class Authorization:
+class Authorization(msgspec.Struct, frozen=True):
     """The content of a header; old servers leave out `destination`."""
 
     origin: str

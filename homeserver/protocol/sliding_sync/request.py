@@ -4,8 +4,9 @@ Spec: MSC4186
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
 
 from homeserver.protocol.errors import InvalidParam, MatrixError
 from homeserver.protocol.sliding_sync.room_config import RoomConfig
@@ -39,8 +40,7 @@ class UnknownPos(MatrixError):
 Range = tuple[int, int]  # indexes of the first and the last room
 
 
-@dataclass(frozen=True, slots=True)
-class RoomListFilters:
+class RoomListFilters(msgspec.Struct, frozen=True):
     """The filters of a list; `None` filters nothing. `None` among room types is "no type"."""
 
     is_dm: bool | None = None
@@ -56,8 +56,7 @@ class RoomListFilters:
 NO_FILTERS = RoomListFilters()
 
 
-@dataclass(frozen=True, slots=True)
-class ListConfig:
+class ListConfig(msgspec.Struct, frozen=True):
     """One list: the rooms that pass the filters, at these ranges; `None` for all of them."""
 
     room: RoomConfig
@@ -65,8 +64,7 @@ class ListConfig:
     filters: RoomListFilters = NO_FILTERS
 
 
-@dataclass(frozen=True, slots=True)
-class ExtensionScope:
+class ExtensionScope(msgspec.Struct, frozen=True):
     """The rooms of an extension: those of some lists, and some of the subscriptions.
 
     `None` stands for all lists, or for all subscriptions.
@@ -84,16 +82,14 @@ class ExtensionScope:
         return self.rooms is None or ALL_SUBSCRIPTIONS in self.rooms or room_id in self.rooms
 
 
-@dataclass(frozen=True, slots=True)
-class ToDeviceConfig:
+class ToDeviceConfig(msgspec.Struct, frozen=True):
     """The extension for messages to the device: at most `limit`, above the token `since`."""
 
     since: str | None = None
     limit: int = DEFAULT_MESSAGES
 
 
-@dataclass(frozen=True, slots=True)
-class ProfilesConfig:
+class ProfilesConfig(msgspec.Struct, frozen=True):
     """The extension for profiles, called `name`: with these fields, `None` for all of them."""
 
     scope: ExtensionScope
@@ -101,8 +97,7 @@ class ProfilesConfig:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class StickyConfig:
+class StickyConfig(msgspec.Struct, frozen=True):
     """The extension for sticky events, by this name: about `limit`, above the token `since`."""
 
     name: str
@@ -110,8 +105,7 @@ class StickyConfig:
     limit: int = DEFAULT_STICKY_EVENTS
 
 
-@dataclass(frozen=True, slots=True)
-class ExtensionConfigs:
+class ExtensionConfigs(msgspec.Struct, frozen=True):
     """The extensions that are enabled; `None` for those that are not.
 
     `threads` is the number of changed subscriptions to threads at most.
@@ -138,15 +132,14 @@ class ExtensionConfigs:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class RequestBody:
+class RequestBody(msgspec.Struct, frozen=True):
     """What a request asks for; many clients ask for the same again and again.
 
     `has_counts` says that its form has unread counts. `size` is that of its JSON, in bytes.
     """
 
-    lists: Mapping[str, ListConfig] = field(default_factory=dict)
-    subscriptions: Mapping[str, RoomConfig] = field(default_factory=dict)
+    lists: Mapping[str, ListConfig] = msgspec.field(default_factory=dict)
+    subscriptions: Mapping[str, RoomConfig] = msgspec.field(default_factory=dict)
     extensions: ExtensionConfigs = ExtensionConfigs()
     has_counts: bool = False
     size: int = 0

@@ -6,7 +6,6 @@ Spec: MSC4186
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final
@@ -108,8 +107,7 @@ _MEMBERS = tuple(
 )
 
 
-@dataclass(slots=True)
-class ExtensionResults:
+class ExtensionResults(msgspec.Struct):
     """What the extensions add. Values are JSON; `None` is left out.
 
     `to_device_next` is the token in `to_device` from which the next request continues.
@@ -118,9 +116,9 @@ class ExtensionResults:
     to_device: bytes | None = None
     e2ee: bytes | None = None
     account_data_global: Sequence[bytes] = ()
-    account_data_rooms: dict[str, Sequence[bytes]] = field(default_factory=dict)
-    receipts: dict[str, bytes] = field(default_factory=dict)
-    typing: dict[str, bytes] = field(default_factory=dict)
+    account_data_rooms: dict[str, Sequence[bytes]] = msgspec.field(default_factory=dict)
+    receipts: dict[str, bytes] = msgspec.field(default_factory=dict)
+    typing: dict[str, bytes] = msgspec.field(default_factory=dict)
     threads: bytes | None = None
     profiles: bytes | None = None
     profiles_name: str = ""
@@ -158,14 +156,13 @@ NO_RESULTS: Final = ExtensionResults()
 """No extension has anything new; not to be changed."""
 
 
-@dataclass(slots=True)
-class SlidingSyncResponse:
+class SlidingSyncResponse(msgspec.Struct):
     """A response: the next `pos`, the number of rooms in each list, and what is new of rooms."""
 
     pos: str
-    lists: Mapping[str, int] = field(default_factory=dict)
-    rooms: Mapping[str, RoomResult] = field(default_factory=dict)
-    extensions: ExtensionResults = field(default_factory=ExtensionResults)
+    lists: Mapping[str, int] = msgspec.field(default_factory=dict)
+    rooms: Mapping[str, RoomResult] = msgspec.field(default_factory=dict)
+    extensions: ExtensionResults = msgspec.field(default_factory=ExtensionResults)
 
     def encode(self, form: Form) -> bytes:
         """The response as JSON."""

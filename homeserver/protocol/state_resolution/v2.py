@@ -13,7 +13,8 @@ https://spec.matrix.org/v1.19/rooms/v2/#state-resolution
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.protocol.event_kinds import is_member_event, is_state
 from homeserver.protocol.event_types import JOIN_RULES, POWER_LEVELS, POWER_LEVELS_KEY
@@ -33,8 +34,7 @@ from homeserver.protocol.state_resolution.ordering import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
+class Conflict(msgspec.Struct, frozen=True):
     """The full conflicted set, and the parts of the auth graph that determine its order.
 
     `auth_events` may leave out events that are not in the set. `cited_power_levels` is called for

@@ -4,8 +4,6 @@ theirs.
 Spec: https://spec.matrix.org/v1.19/identity-service-api/#establishing-associations
 """
 
-from dataclasses import dataclass
-
 import msgspec
 
 # The purposes of a validation session.
@@ -24,8 +22,7 @@ class ThreepidCredentials(msgspec.Struct):
     client_secret: str
 
 
-@dataclass(frozen=True, slots=True)
-class ValidationMessage:
+class ValidationMessage(msgspec.Struct, frozen=True):
     """A message to be sent to an address.
 
     Without a `token` it explains that the address already has an account or, for a new password,

@@ -3,7 +3,7 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3user_directorysearch
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from homeserver.protocol.user_directory.keys import fold
 
@@ -12,8 +12,7 @@ Rank = tuple[int, bool, bool, int, str]
 MAX_TERM = 64  # characters of a folded term, which is no longer than a key
 
 
-@dataclass(frozen=True, slots=True)
-class FoundUser:
+class FoundUser(msgspec.Struct, frozen=True):
     """A user whom a search found. `is_shared`: in a room that the searcher is in, too."""
 
     user_id: str
@@ -22,8 +21,7 @@ class FoundUser:
     is_shared: bool
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryTerm:
+class DirectoryTerm(msgspec.Struct, frozen=True):
     """A term, folded; `is_id` says that it was written as a user id, with `@`."""
 
     text: str

@@ -9,9 +9,9 @@ lost.
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -48,8 +48,7 @@ class UnreadEvents(Protocol):
         """The next events after a position, oldest first, and the position up to which they are."""
 
 
-@dataclass(frozen=True, slots=True)
-class DigestContext:
+class DigestContext(msgspec.Struct, frozen=True):
     """The collaborators of a `PendingDigest`.
 
     `current` gives the pusher as it is now; `record(pusher)` stores its progress, and fires when it

@@ -5,9 +5,10 @@ none.
 """
 
 from collections.abc import AsyncIterator, Collection, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
+
+import msgspec
 
 from homeserver.accounts.sessions.devices import DevicesRemoved
 from homeserver.concurrency.clock import Clock
@@ -29,8 +30,7 @@ FRESH_SECONDS = 300.0  # after which changes by other processes, such as command
 UserPushers = tuple[Pusher, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Cached:
+class _Cached(msgspec.Struct, frozen=True):
     pushers: UserPushers
     read_at: float
 

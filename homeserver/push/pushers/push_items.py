@@ -1,8 +1,9 @@
 """What is decided about: events of timelines, and invites to rooms that this server is not in."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from homeserver.push.pushers.directory import PusherDirectory
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -20,8 +21,7 @@ from homeserver.streams.durable_reader import ItemPage
 PAGE_EVENTS = 500  # of all rooms
 
 
-@dataclass(frozen=True, slots=True)
-class PushItem:
+class PushItem(msgspec.Struct, frozen=True):
     """An event that may have to be pushed.
 
     `invited` is the user who is invited by it to a room that this server is not in. `is_redaction`

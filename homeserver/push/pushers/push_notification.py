@@ -4,11 +4,11 @@ Spec: https://spec.matrix.org/v1.19/push-gateway-api/#post_matrixpushv1notify
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class PushNotification:
+class PushNotification(msgspec.Struct, frozen=True):
     """The parts of a request, as JSON, and the count of unread messages that it has.
 
     `fields` are those of the notification before `devices`, and `device` is the pusher's.

@@ -3,7 +3,6 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3pushers
 """
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,23 +24,20 @@ EMAIL = "email"
 EVENT_ID_ONLY = "event_id_only"
 
 
-@dataclass(frozen=True, slots=True)
-class PushersChanged:
+class PushersChanged(msgspec.Struct, frozen=True):
     """The pushers of these users were set, or deleted."""
 
     position: int
     user_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PushProgressStored:
+class PushProgressStored(msgspec.Struct, frozen=True):
     """How far pushers have sent was stored. No log subscriber uses it."""
 
     position: int
 
 
-@dataclass(slots=True)
-class PusherProgress:
+class PusherProgress(msgspec.Struct):
     """How far a pusher has sent; it changes with each push, and its row follows.
 
     Everything up to `sent_upto` was sent, or need not be. `behind_since` is the position of the

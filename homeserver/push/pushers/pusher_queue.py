@@ -9,9 +9,9 @@ Spec: https://spec.matrix.org/v1.19/push-gateway-api/#homeserver-behaviour
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -57,8 +57,7 @@ class MissedPushes(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class PushContext:
+class PushContext(msgspec.Struct, frozen=True):
     """The collaborators of a `PusherQueue`.
 
     `current` gives the pusher as it is now, if it is still there, mostly without waiting;

@@ -7,9 +7,10 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3pusher
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from secrets import token_urlsafe
 
+import msgspec
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 
 from homeserver.accounts.sessions.devices import DeviceChange, DevicesRemoved
@@ -39,8 +40,7 @@ MAX_PUSHERS = 100  # of one user
 TOKEN_BYTES = 32
 
 
-@dataclass(frozen=True, slots=True)
-class PusherRequest:
+class PusherRequest(msgspec.Struct, frozen=True):
     """What a client sets, checked. `data` is JSON."""
 
     kind: str

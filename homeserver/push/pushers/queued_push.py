@@ -1,7 +1,6 @@
 """A queued push: what a pusher has to send for one event."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -14,8 +13,7 @@ from homeserver.rooms.events.stored_event import StoredEvent
 MAX_TWEAKS_BYTES = 4_096
 
 
-@dataclass(frozen=True, slots=True)
-class QueuedPush:
+class QueuedPush(msgspec.Struct, frozen=True):
     """An event that notifies a user; all users with the same outcome share one object.
 
     `tweaks` is JSON. `is_urgent` says that a phone is to be woken for it. `is_out_of_room` is that

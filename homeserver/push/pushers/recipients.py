@@ -5,9 +5,10 @@ for all of them, as most users have the predefined rules.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 from weakref import ref
+
+import msgspec
 
 from homeserver.accounts.sessions.devices import DevicesRemoved
 from homeserver.accounts.user_data.account_data import AccountDataChanged, AccountDataErased
@@ -27,16 +28,14 @@ UNLOADED = ""  # in the place of a user who has changed
 MAX_CACHED = 100_000  # recipients of all rooms together
 
 
-@dataclass(frozen=True, slots=True)
-class Recipient:
+class Recipient(msgspec.Struct, frozen=True):
     """A member with the pushers that are enabled."""
 
     member: Member
     pushers: Sequence[Pusher]
 
 
-@dataclass(frozen=True, slots=True)
-class RecipientGroup:
+class RecipientGroup(msgspec.Struct, frozen=True):
     """Members with the same rules, who ignore the same users; `pushers` are those of all."""
 
     rules: CompiledRules
@@ -45,15 +44,14 @@ class RecipientGroup:
     pushers: Sequence[tuple[str, Pusher]]  # with the ids of their users
 
 
-@dataclass(frozen=True, slots=True)
-class RoomRecipients:
+class RoomRecipients(msgspec.Struct, frozen=True):
     """The recipients of one room, as of a change of its members."""
 
     room: "ref[Room]"  # so that nothing keeps a room in memory that is not used
     members_changed_at: int
     groups: Sequence[RecipientGroup]
     members: dict[str, Member]
-    changed: set[str] = field(default_factory=set)  # users who have changed since
+    changed: set[str] = msgspec.field(default_factory=set)  # users who have changed since
 
 
 class Recipients:

@@ -4,8 +4,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#calculating-the-display-n
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.event_types import CANONICAL_ALIAS_KEY, MEMBER, NAME_KEY
@@ -18,8 +19,7 @@ MAX_LENGTH = 255  # characters
 MAX_NAMED = 2  # members whom a title names
 
 
-@dataclass(frozen=True, slots=True)
-class RoomTitle:
+class RoomTitle(msgspec.Struct, frozen=True):
     """The name and canonical alias of a room; without both, its first members by name.
 
     `others` is the number of all other members.

@@ -8,8 +8,8 @@ Spec: https://spec.matrix.org/v1.19/push-gateway-api/#post_matrixpushv1notify
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -21,12 +21,11 @@ from homeserver.push.pushers.pusher import Pusher
 Key = tuple[str, str, bytes]  # the user, the URL of the gateway, and what is said
 
 
-@dataclass(slots=True)
-class _SharedRequest:
+class _SharedRequest(msgspec.Struct):
     """Devices, and who waits for the pushkeys that the gateway rejects."""
 
-    devices: list[bytes] = field(default_factory=list)
-    waiting: list[Deferred[Collection[str]]] = field(default_factory=list)
+    devices: list[bytes] = msgspec.field(default_factory=list)
+    waiting: list[Deferred[Collection[str]]] = msgspec.field(default_factory=list)
 
 
 class SharedRequests:

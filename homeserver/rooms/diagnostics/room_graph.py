@@ -4,10 +4,11 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
+
+import msgspec
 
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -24,8 +25,7 @@ class Mark(Enum):
     MISSING = "missing"
 
 
-@dataclass(frozen=True, slots=True)
-class GraphEvent:
+class GraphEvent(msgspec.Struct, frozen=True):
     """One event of a drawing. `reason` is the rule that it broke, if any.
 
     `is_backfilled` says that it was backfilled, `is_extremity` that it is a forward extremity.
@@ -47,8 +47,7 @@ class GraphEvent:
     is_extremity: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RoomGraph:
+class RoomGraph(msgspec.Struct, frozen=True):
     """Events in drawing order: each one before all that it follows, the newest first.
 
     `beyond` are ids of events that are here and precede the drawn ones, but are not drawn.

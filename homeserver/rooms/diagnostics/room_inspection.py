@@ -7,7 +7,8 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.protocol.event_types import MEMBER
 from homeserver.protocol.identifiers import server_name_of
@@ -33,8 +34,7 @@ MAX_EVENTS_OF_TYPE = 20  # state events of one type that a report lists
 MAX_RULES = 20
 
 
-@dataclass(frozen=True, slots=True)
-class RoomReport:
+class RoomReport(msgspec.Struct, frozen=True):
     """A report about a room.
 
     `state` has the current state events by type, of each type the first `MAX_EVENTS_OF_TYPE`;

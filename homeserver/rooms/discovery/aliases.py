@@ -7,9 +7,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#room-aliases
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from twisted.logger import Logger
 
 from homeserver.accounts.appservices.appservices import Appservices
@@ -46,8 +46,7 @@ MAX_OF_ROOM = 1_000
 log = Logger()
 
 
-@dataclass(frozen=True, slots=True)
-class AliasTarget:
+class AliasTarget(msgspec.Struct, frozen=True):
     """The target of an alias: the room, and servers through which it can be joined."""
 
     room_id: str

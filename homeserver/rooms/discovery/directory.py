@@ -11,8 +11,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#published-room-directory
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.concurrency.lru_cache import LruCache
@@ -39,8 +40,7 @@ _TOKEN = re.compile(r"([np])(\d{1,9})_(\d{1,9})")
 _Place = tuple[int, int]  # (members, negative; room nid): the order of the list
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryQuery:
+class DirectoryQuery(msgspec.Struct, frozen=True):
     """A page of the listed rooms that match a text and one of the types.
 
     `room_types` may hold `None`, for rooms without a type; as `None` itself it means all. `network`
@@ -55,8 +55,7 @@ class DirectoryQuery:
     network: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryPage:
+class DirectoryPage(msgspec.Struct, frozen=True):
     """Some listed rooms, and how many match in all."""
 
     rooms: Sequence[PublicRoom]
@@ -74,8 +73,7 @@ class DirectoryPage:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _List:
+class _List(msgspec.Struct, frozen=True):
     """The order of one list, and the time from which it has to be made again."""
 
     places: Sequence[_Place]

@@ -5,7 +5,8 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#mutual-rooms
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.protocol.errors import InvalidParam
 from homeserver.protocol.identifiers import is_compliant_user_id
@@ -17,8 +18,7 @@ PAGE = 100  # rooms
 _TOKEN = re.compile(r"r(\d{1,10})")
 
 
-@dataclass(frozen=True, slots=True)
-class MutualRoomsPage:
+class MutualRoomsPage(msgspec.Struct, frozen=True):
     """Ids of some rooms, how many there are in all, and the token to continue from."""
 
     room_ids: Sequence[str]

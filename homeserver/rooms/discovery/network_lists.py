@@ -6,7 +6,7 @@ of the network>`. It is separate from the list of the server.
 Spec: https://spec.matrix.org/v1.19/application-service-api/#published-room-directories
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from homeserver.accounts.appservices.appservices import Appservices
 from homeserver.accounts.sessions.requester import Requester
@@ -21,8 +21,7 @@ from homeserver.streams.log import Log
 MAX_NETWORK_BYTES = 255
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkListChanged:
+class NetworkListChanged(msgspec.Struct, frozen=True):
     """An application service listed a room in the directory of a network, or lists it no more."""
 
     position: int

@@ -4,9 +4,10 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#discovering-rooms-within-
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
+
+import msgspec
 
 from homeserver.protocol.event_types import SPACE_CHILD
 from homeserver.protocol.identifiers import (
@@ -31,16 +32,14 @@ class SpaceRoom(RoomSummary, frozen=True, kw_only=True, omit_defaults=True):
     children_state: Sequence[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class ChildEvent:
+class ChildEvent(msgspec.Struct, frozen=True):
     """A child, and the event that declares it in stripped form."""
 
     child: Child
     event: Any
 
 
-@dataclass(frozen=True, slots=True)
-class RoomDescription:
+class RoomDescription(msgspec.Struct, frozen=True):
     """A room with its children, in the order of the specification."""
 
     summary: RoomSummary

@@ -10,10 +10,10 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#discovering-rooms-within-
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Protocol
 
+import msgspec
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock
 
 from homeserver.concurrency.clock import Clock
@@ -46,8 +46,7 @@ class RemoteSpacesPort(Protocol):
         """Whether the cached response of a space says that a room cannot be entered from here."""
 
 
-@dataclass(frozen=True, slots=True)
-class HierarchyRequest:
+class HierarchyRequest(msgspec.Struct, frozen=True):
     """A requested part of a tree; `since` is a token."""
 
     room_id: str
@@ -67,16 +66,14 @@ class HierarchyRequest:
         return DEFAULT_LIMIT if self.limit is None else min(self.limit, MAX_LIMIT)
 
 
-@dataclass(frozen=True, slots=True)
-class HierarchyPage:
+class HierarchyPage(msgspec.Struct, frozen=True):
     """Rooms of a tree, and the token to continue from."""
 
     rooms: Sequence[SpaceRoom]
     next_batch: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
+class _Step(msgspec.Struct, frozen=True):
     """A room of the tree, the servers to ask for it, and the space that it was found in."""
 
     room_id: str
@@ -85,16 +82,15 @@ class _Step:
     parent: str | None = None
 
 
-@dataclass(slots=True)
-class _Walk:
+class _Walk(msgspec.Struct):
     """A walk of one user: rooms found, steps ahead (the next one last), rooms visited."""
 
     user_id: str
     request: HierarchyRequest
-    found: list[_Step] = field(default_factory=list)
-    ahead: list[_Step] = field(default_factory=list)
-    passed: set[str] = field(default_factory=set)
-    lock: DeferredLock = field(default_factory=DeferredLock)
+    found: list[_Step] = msgspec.field(default_factory=list)
+    ahead: list[_Step] = msgspec.field(default_factory=list)
+    passed: set[str] = msgspec.field(default_factory=set)
+    lock: DeferredLock = msgspec.field(default_factory=DeferredLock)
 
     def is_for(self, user_id: str, request: HierarchyRequest) -> bool:
         own = self.request

@@ -5,8 +5,8 @@ the second are stored in one commit, as one log entry for each room, and only th
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 from twisted.internet.defer import Deferred
 
 from homeserver.concurrency.bursts import Bursts, fire_all
@@ -22,8 +22,7 @@ BURST_SECONDS = 1.0  # after which further ones are stored together, and only th
 MAX_TOGETHER = 2_000  # requests in one commit: its entries are published without a pause
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Request:
+class _Request(msgspec.Struct, frozen=True, eq=False):
     """Receipts of one user of a room that wait.
 
     `stored` fires when they are stored, or with what refuses them.
@@ -32,7 +31,7 @@ class _Request:
     room_nid: int
     user_id: str
     receipts: Sequence[Receipt]
-    stored: Deferred[Exception | None] = field(default_factory=Deferred)
+    stored: Deferred[Exception | None] = msgspec.field(default_factory=Deferred)
 
 
 _Outcome = tuple[Deferred[Exception | None], Exception | None]

@@ -12,7 +12,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#typing-notifications
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -31,8 +30,7 @@ MAX_TIMEOUT_MS = 120_000
 MAX_CHANGED = 100_000  # rooms with a remembered last change
 
 
-@dataclass(frozen=True, slots=True)
-class TypingChanged:
+class TypingChanged(msgspec.Struct, frozen=True):
     """A user began or stopped typing. Nothing of it is stored."""
 
     position: int

@@ -9,9 +9,10 @@ No specification has this: docs/history-import.md describes it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
+
+import msgspec
 
 from homeserver.protocol.event_format import InvalidEvent, check_event_size, check_field_sizes
 from homeserver.protocol.events import Event
@@ -31,8 +32,7 @@ IMPORT_KEY: Final = "io.homeserver.import"
 _SILENT: Final = "silent"
 
 
-@dataclass(frozen=True, slots=True)
-class OldMessage:
+class OldMessage(msgspec.Struct, frozen=True):
     """A message as an application service describes it. `event_id` is the one that it chose."""
 
     type: str

@@ -1,7 +1,8 @@
 """This server as the author of events: its name, its signing key, and its clock."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.concurrency.clock import Clock, wall_seconds
 from homeserver.protocol.errors import BadJson, TooLarge
@@ -16,8 +17,7 @@ from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.rooms.events.event_draft import EventDraft
 
 
-@dataclass(frozen=True, slots=True)
-class LocalServer:
+class LocalServer(msgspec.Struct, frozen=True):
     """Makes the events of local users."""
 
     server_name: str

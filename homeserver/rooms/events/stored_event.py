@@ -7,7 +7,6 @@ A redaction is *pending* if its sender may not redact the event, or if that even
 it is accepted and part of the graph, but has no position, and clients do not see it.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -24,8 +23,7 @@ from homeserver.streams.positions import seconds_at
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class EventStatus:
+class EventStatus(msgspec.Struct, frozen=True):
     """The result of the checks performed on receipt of an event.
 
     An outlier is known because other events refer to it; its place in the graph is not known, and

@@ -9,7 +9,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#aggregations-of-child-eve
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -36,8 +35,7 @@ _NONE: frozenset[str] = frozenset()
 _Aggregations = dict[str, dict[str, Any]]  # event id -> relation type -> the aggregation
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
+class _Reader(msgspec.Struct, frozen=True):
     """A user who gets aggregations; `until` is the position up to which they see the room."""
 
     room: Room

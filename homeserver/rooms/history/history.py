@@ -11,8 +11,10 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#pagination
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from typing import Protocol
+
+import msgspec
+from msgspec.structs import replace
 
 from homeserver.protocol.errors import NotFound
 from homeserver.protocol.event_kinds import is_member_event
@@ -54,8 +56,7 @@ class BackfillPort(Protocol):
         """Fetch events before the backward extremities at these depths; return whether any came."""
 
 
-@dataclass(frozen=True, slots=True)
-class PageRequest:
+class PageRequest(msgspec.Struct, frozen=True):
     """A requested part of a room's history.
 
     `since` and `to` are tokens; without `since` the page starts at the end of the history, or with
@@ -66,7 +67,7 @@ class PageRequest:
     since: str | None = None
     to: str | None = None
     limit: int | None = None
-    event_filter: RoomEventFilter = field(default_factory=RoomEventFilter)
+    event_filter: RoomEventFilter = msgspec.field(default_factory=RoomEventFilter)
     ignored: frozenset[str] = frozenset()
 
     @property
@@ -77,8 +78,7 @@ class PageRequest:
         return min(self.limit, MAX_LIMIT)
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """A page: `end` is the token to continue from, `None` if nothing was found and nothing is left.
 
     A full page, or one at the end, has a token without looking further: the next page is empty
@@ -93,8 +93,7 @@ class Page:
     state: Sequence[StoredEvent]
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(msgspec.Struct, frozen=True):
     """An event with the events before it, newest first, and after it, oldest first."""
 
     event: VisibleEvent
@@ -105,8 +104,7 @@ class Context:
     state: Sequence[StoredEvent]
 
 
-@dataclass(frozen=True, slots=True)
-class _Walk:
+class _Walk(msgspec.Struct, frozen=True):
     """The events found, the place where the walk ended, and whether nothing is left after that."""
 
     seen: list[VisibleEvent]

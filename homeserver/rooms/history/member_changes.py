@@ -4,7 +4,8 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#e2e-extensions-to-sync
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.event_types import MEMBER
@@ -18,8 +19,7 @@ from homeserver.storage.rooms.events import state_root_at
 MAX_CACHED = 1_000  # ranges
 
 
-@dataclass(frozen=True, slots=True)
-class MemberChanges:
+class MemberChanges(msgspec.Struct, frozen=True):
     """Users who joined a room since a position, and users who were joined then and are not now.
 
     `renewed` are joined now as then, by another event: they may have been away in between.

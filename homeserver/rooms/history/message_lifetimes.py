@@ -7,7 +7,8 @@ Proposal: https://github.com/matrix-org/matrix-spec-proposals/pull/1763
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.event_types import RETENTION_KEY
@@ -24,8 +25,7 @@ DAY_SECONDS = 86_400
 FIRST_TIMED = position_at(EPOCH_SECONDS + DAY_SECONDS)
 
 
-@dataclass(frozen=True, slots=True)
-class Cutoff:
+class Cutoff(msgspec.Struct, frozen=True):
     """What is older has expired: messages sent before a time in ms, or stored up to a position."""
 
     sent_ms: int

@@ -6,7 +6,8 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#relationships-api
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.rooms.events.stored_event import StoredEvent
@@ -27,8 +28,7 @@ MAX_EXAMINED_EVENTS = 1_000  # events examined for one response
 LEVELS = 3  # of relations, with `recurse`
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChildrenRequest:
+class ChildrenRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The requested children, and the page of them. `since` and `to` are tokens."""
 
     rel_type: str | None = None
@@ -46,8 +46,7 @@ class ChildrenRequest:
         return min(max(self.limit or DEFAULT_LIMIT, 1), MAX_LIMIT)
 
 
-@dataclass(frozen=True, slots=True)
-class RelationPage:
+class RelationPage(msgspec.Struct, frozen=True):
     """Some events; `end` is the token to continue from, `None` if there are no more."""
 
     chunk: Sequence[VisibleEvent]

@@ -16,7 +16,8 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#getting-events-for-a-room
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.concurrency.cooperative import build_cooperatively
 from homeserver.protocol.errors import Forbidden, NotFound
@@ -34,8 +35,7 @@ from homeserver.streams.positions import MAX_POSITION
 from homeserver.streams.tokens import parse_room_token
 
 
-@dataclass(frozen=True, slots=True)
-class ReadAccess:
+class ReadAccess(msgspec.Struct, frozen=True):
     """A room that a user may read, up to and including a position of the log."""
 
     room: Room

@@ -9,7 +9,8 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrievin
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.protocol.event_kinds import is_state
 from homeserver.protocol.event_types import CREATE
@@ -21,8 +22,7 @@ from homeserver.streams.tokens import START, Place
 Depths = tuple[int, int]  # from the least to the greatest, both included
 
 
-@dataclass(frozen=True, slots=True)
-class TimelineSegment:
+class TimelineSegment(msgspec.Struct, frozen=True):
     """Part of a history: from one place to another, of events with above < position <= upto.
 
     The position of a backfilled event does not tell when it was seen; events deeper than

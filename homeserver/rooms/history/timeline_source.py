@@ -1,9 +1,9 @@
 """Timeline events for durable readers: from the log, or from the database if a reader is behind."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from twisted.logger import Logger
 
 from homeserver.protocol.errors import Unavailable
@@ -19,8 +19,7 @@ PAGE_EVENTS = 500  # of all rooms, whether a reader wants them or not
 log = Logger()
 
 
-@dataclass(frozen=True, slots=True)
-class TimelineEvent:
+class TimelineEvent(msgspec.Struct, frozen=True):
     """An event in the timeline of a room, at its position in the log."""
 
     position: int

@@ -9,8 +9,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsro
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from homeserver.protocol.errors import NotFound
 from homeserver.rooms.events.imported_events import is_imported
@@ -29,8 +30,7 @@ BATCH_SIZE = 100
 MAX_BATCHES = 10
 
 
-@dataclass(frozen=True, slots=True)
-class TimestampRequest:
+class TimestampRequest(msgspec.Struct, frozen=True):
     """A time in ms since the epoch, and the direction to search in."""
 
     timestamp: int
@@ -62,8 +62,7 @@ class RemoteTimestampsPort(Protocol):
         """An event, now stored here, that is closer to the requested time than `closer_than`."""
 
 
-@dataclass(frozen=True, slots=True)
-class _View:
+class _View(msgspec.Struct, frozen=True):
     """A room up to a position of the log, and a function for the visible ones of its events."""
 
     room: Room
@@ -71,8 +70,7 @@ class _View:
     seen: Callable[[Sequence[StoredEvent]], Awaitable[list[StoredEvent]]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(msgspec.Struct, frozen=True):
     """The event found here, and whether history is missing at the place."""
 
     event: StoredEvent | None

@@ -1,8 +1,9 @@
 """What an application service asks for when it imports history, and who may ask."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from homeserver.rooms.events.imported_events import OldMessage
 
@@ -20,8 +21,7 @@ class Importer(Protocol):
         """Whether it may act as this user: it is its own sender, or in one of its namespaces."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImportRequest:
+class ImportRequest(msgspec.Struct, frozen=True):
     """Old messages, oldest first, and where they are inserted.
 
     Without an option that is before the first message of the room. `before` is the id of another

@@ -13,8 +13,8 @@ The state at an imported event is the current one: who may read the room now may
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 from twisted.internet.defer import Deferred
 
 from homeserver.protocol.events import Event
@@ -27,8 +27,7 @@ from homeserver.rooms.room.writer import RoomWriter
 from homeserver.storage.rooms.graph_edges import INSERT_TIMELINE_GAP
 
 
-@dataclass(frozen=True, slots=True)
-class InsertionPoint:
+class InsertionPoint(msgspec.Struct, frozen=True):
     """A place in a room's history: before all events of a depth.
 
     `before` is the position of the first of them in the timeline, if any is.

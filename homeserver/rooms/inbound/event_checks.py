@@ -7,7 +7,8 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-recei
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.authorization.auth_state import AuthState
@@ -46,8 +47,7 @@ class EventsMissing(LookupError):
         self.prev = frozenset(prev)
 
 
-@dataclass(frozen=True, slots=True)
-class AuthEvents:
+class AuthEvents(msgspec.Struct, frozen=True):
     """The auth events of an event, or the reason why it is rejected without reading them.
 
     `numbers` are the nids of the auth events in this room: auth chains include them even if the
@@ -65,8 +65,7 @@ class AuthEvents:
         return self.refusal or check_by_auth_events(event, events, self.create, self.rejected)
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedEvent:
+class CheckedEvent(msgspec.Struct, frozen=True):
     """An event with the results of all checks that do not depend on the room's forward extremities.
 
     `replaced_extremities` are the events that stop being forward extremities when this event is
@@ -84,7 +83,7 @@ class CheckedEvent:
     is_after_gap: bool = False
     effect: RedactionEffect = NO_EFFECT
     pending_redactions: TargetRedactions | None = None
-    trusted_members: Mapping[StateKey, Event] = field(default_factory=dict)
+    trusted_members: Mapping[StateKey, Event] = msgspec.field(default_factory=dict)
 
     def among(self, state: AuthState) -> AuthState:
         """A state with the trusted members, where it does not have them."""
@@ -96,8 +95,7 @@ class CheckedEvent:
         return dict.fromkeys(self.missing, self.stored.topological_depth)
 
 
-@dataclass(frozen=True, slots=True)
-class _Ancestors:
+class _Ancestors(msgspec.Struct, frozen=True):
     """The nearest ancestors of an event, for `CheckedEvent`."""
 
     event_ids: frozenset[str]

@@ -10,8 +10,8 @@ checked again like the rest before the state is complete.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 
 from homeserver.concurrency.not_in_memory import NotInMemory

@@ -1,22 +1,19 @@
 """Values for the receipt of an event: the way in which it is received, and the result."""
 
-from dataclasses import dataclass
-
+import msgspec
 from twisted.internet.defer import Deferred
 
 from homeserver.rooms.events.stored_event import StoredEvent
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedEvent:
+class ReceivedEvent(msgspec.Struct, frozen=True):
     """A received event; `done` fires when it is durable, and is `None` if it was stored already."""
 
     stored: StoredEvent
     done: Deferred[None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reception:
+class Reception(msgspec.Struct, frozen=True):
     """The options of `PduReceiver.receive` for one event, and the policy server's decision."""
 
     is_remote_join: bool

@@ -8,8 +8,8 @@ Spec: https://spec.matrix.org/v1.19/rooms/v3/#handling-redactions
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 from twisted.internet.defer import Deferred
 
 from homeserver.protocol.authorization.auth_state import AuthState
@@ -31,8 +31,7 @@ from homeserver.storage.rooms.graph_edges import DELETE_PENDING_REDACTIONS, INSE
 _KEYS = (CREATE_KEY, POWER_LEVELS_KEY)
 
 
-@dataclass(frozen=True, slots=True)
-class EffectiveRedaction:
+class EffectiveRedaction(msgspec.Struct, frozen=True):
     """A redaction that takes effect now that its target has arrived.
 
     `is_backfilled` says that it was backfilled; `names` are the nids of its type and sender.
@@ -43,8 +42,7 @@ class EffectiveRedaction:
     names: tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class TargetRedactions:
+class TargetRedactions(msgspec.Struct, frozen=True):
     """The pending redactions of an event that take effect when it arrives, oldest first.
 
     `rows` redact the target, and delete all its pending redactions.

@@ -15,9 +15,9 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-recei
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 
 from homeserver.concurrency.not_in_memory import NotInMemory

@@ -4,8 +4,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3create
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.authorization.auth_types import is_user_id
@@ -46,8 +47,7 @@ PRESETS: dict[str, dict[str, dict[str, str]]] = {
 MAX_CREATORS = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class StateDraft:
+class StateDraft(msgspec.Struct, frozen=True):
     """A state event that the new room is to start with."""
 
     type: str
@@ -55,8 +55,7 @@ class StateDraft:
     state_key: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoomRequest:
+class RoomRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The properties of the new room that a user requests."""
 
     version: str
@@ -68,9 +67,9 @@ class RoomRequest:
     invite: Sequence[str] = ()
     invite_addresses: Sequence[InvitedAddress] = ()
     is_direct: bool = False
-    creation_content: dict[str, Any] = field(default_factory=dict)
+    creation_content: dict[str, Any] = msgspec.field(default_factory=dict)
     initial_state: Sequence[StateDraft] = ()
-    power_levels: dict[str, Any] = field(default_factory=dict)
+    power_levels: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 def create_content(caller: Requester, version: RoomVersion, request: RoomRequest) -> dict[str, Any]:

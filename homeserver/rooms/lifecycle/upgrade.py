@@ -12,7 +12,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -65,8 +64,7 @@ MAX_CARRIED = 2_000  # bans and space children: all are made in one reactor iter
 log = Logger()
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
+class _Plan(msgspec.Struct, frozen=True):
     """The inputs of an upgrade, collected before it is made."""
 
     caller: Requester

@@ -15,8 +15,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from homeserver.protocol.event_kinds import is_member_event
 from homeserver.protocol.event_types import CREATE_KEY, MEMBER, TOMBSTONE_KEY
@@ -42,8 +43,7 @@ Move = Callable[[Room, Room], Awaitable[None]]
 """Moves this server's data of a room to another one."""
 
 
-@dataclass(frozen=True, slots=True)
-class LocalJoin:
+class LocalJoin(msgspec.Struct, frozen=True):
     """A local user joined a room, in which they were not joined before."""
 
     position: int

@@ -8,8 +8,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#guest-access
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from homeserver.protocol.event_types import GUEST_ACCESS, GUEST_ACCESS_KEY
 from homeserver.rooms.membership.forced_leaves import ForcedLeaves
@@ -24,8 +25,7 @@ from homeserver.streams.durable_reader import ItemPage
 PAGE_EVENTS = 5_000  # of all rooms
 
 
-@dataclass(frozen=True, slots=True)
-class GuestAccessChanged:
+class GuestAccessChanged(msgspec.Struct, frozen=True):
     """The guest access of a room may have changed."""
 
     position: int

@@ -14,7 +14,6 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -57,8 +56,7 @@ MAX_STRIPPED_EVENT = 8_192  # bytes; a larger one is left out
 MAX_STRIPPED_BYTES = 32_768  # of all of them; events that do not fit are left out
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(msgspec.Struct, frozen=True):
     """A user and a room, by the nids of both."""
 
     room: int

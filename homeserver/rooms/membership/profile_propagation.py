@@ -12,9 +12,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#events-on-change-of-profi
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from twisted.logger import Logger
 
 from homeserver.accounts.user_data.profiles import AVATAR_URL, DISPLAYNAME, ProfileChanged
@@ -40,8 +40,7 @@ OF_THE_JOIN = SERVER_FIELDS | {"reason"}
 log = Logger()
 
 
-@dataclass(frozen=True, slots=True)
-class MemberProfileChanged:
+class MemberProfileChanged(msgspec.Struct, frozen=True):
     """A local user changed a field of their profile that is in their member events."""
 
     position: int

@@ -10,8 +10,9 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#third-party-invites
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.suspension import check_not_suspended
@@ -38,8 +39,7 @@ from homeserver.rooms.room.room import Room, StateKey
 MAX_INVITES = 20  # that one request makes or redeems
 
 
-@dataclass(frozen=True, slots=True)
-class InvitedAddress:
+class InvitedAddress(msgspec.Struct, frozen=True):
     """An address that a client wants to invite, and the identity server to ask."""
 
     id_server: str

@@ -15,9 +15,9 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
+import msgspec
 from twisted.internet.task import deferLater
 
 from homeserver.concurrency.lru_cache import LruCache
@@ -57,22 +57,20 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedState:
+class ResolvedState(msgspec.Struct, frozen=True):
     """The root of a resolved state, and the rows that make it durable, to be written with it."""
 
     root: bytes
     rows: Sequence[Row] = ()
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(msgspec.Struct):
     """The events of a conflict and their auth events, by id, and which were rejected."""
 
-    numbers: dict[str, int] = field(default_factory=dict)
-    ids: dict[int, str] = field(default_factory=dict)
-    events: dict[str, Event] = field(default_factory=dict)
-    rejected: set[str] = field(default_factory=set)
+    numbers: dict[str, int] = msgspec.field(default_factory=dict)
+    ids: dict[int, str] = msgspec.field(default_factory=dict)
+    events: dict[str, Event] = msgspec.field(default_factory=dict)
+    rejected: set[str] = msgspec.field(default_factory=set)
 
     def add(self, number: int, event: Event, is_rejected: bool) -> None:
         event_id = event.event_id

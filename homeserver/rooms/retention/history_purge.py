@@ -4,8 +4,9 @@ An administrator creates the job; state stays, and so does what local users have
 is to be deleted too: other servers may have no copy of it that its readers can still get.
 """
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from homeserver.protocol.events import Event
 from homeserver.rooms.events.event_store import EventStore
@@ -26,8 +27,7 @@ MAX_COUNTED = 1_000_000  # messages; how many more there are is not worth the ti
 BEGINNING = [-1, -MAX_POSITION]  # before all places of a history: (depth, position)
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryPurgeRequest:
+class HistoryPurgeRequest(msgspec.Struct, frozen=True):
     """Which messages of a room to delete.
 
     Those before a place in its history, (depth, position), or older than a time in ms; those of

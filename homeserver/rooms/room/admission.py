@@ -1,7 +1,6 @@
 """An accepted event on its way into a room's graph, and its effects on the room."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import msgspec
@@ -24,8 +23,7 @@ from homeserver.rooms.room.room import Room
 from homeserver.storage.database.batch import Row
 
 
-@dataclass(frozen=True, slots=True)
-class RedactionEffect:
+class RedactionEffect(msgspec.Struct, frozen=True):
     """The effect of an event as a redaction; none, if it is not one.
 
     `target` is the event that is redacted. Without one the redaction is pending, and clients do not

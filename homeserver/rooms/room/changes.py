@@ -9,7 +9,6 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -103,8 +102,7 @@ class RoomUnPartialStated(StateChanged, frozen=True, kw_only=True):
     removed: frozenset[int] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class PartialRoomJoined:
+class PartialRoomJoined(msgspec.Struct, frozen=True):
     """A local user joined a room with partial state, by the event `join_id`.
 
     `servers` are as in `PartialState`. An `EventAppended` of the same commit precedes it.
@@ -116,16 +114,14 @@ class PartialRoomJoined:
     servers: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PartialRoomReplaced:
+class PartialRoomReplaced(msgspec.Struct, frozen=True):
     """A local user joined a room with full state that had partial state, or was left with it."""
 
     position: int
     room: int
 
 
-@dataclass(frozen=True, slots=True)
-class PartialRoomLeft:
+class PartialRoomLeft(msgspec.Struct, frozen=True):
     """The last local user left a room with partial state."""
 
     position: int
@@ -133,8 +129,7 @@ class PartialRoomLeft:
     join_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryVisibilityChanged:
+class DirectoryVisibilityChanged(msgspec.Struct, frozen=True):
     """A room was listed in the room directory (`published`), or is no longer listed."""
 
     position: int
@@ -142,8 +137,7 @@ class DirectoryVisibilityChanged:
     published: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RoomAliasChanged:
+class RoomAliasChanged(msgspec.Struct, frozen=True):
     """An alias of this server points to a room now, or, where `room` is `None`, to none."""
 
     position: int
@@ -151,8 +145,7 @@ class RoomAliasChanged:
     room: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class RoomAliasesMoved:
+class RoomAliasesMoved(msgspec.Struct, frozen=True):
     """All aliases of this server that pointed to a room point to its `successor` now."""
 
     position: int
@@ -160,8 +153,7 @@ class RoomAliasesMoved:
     successor: int
 
 
-@dataclass(frozen=True, slots=True)
-class OutOfRoomMembershipChanged:
+class OutOfRoomMembershipChanged(msgspec.Struct, frozen=True):
     """A user's membership changed in a room that this server is not in."""
 
     position: int
@@ -187,8 +179,7 @@ class EventsStored(msgspec.Struct, frozen=True):
     redacts: RedactedEvent | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryImported:
+class HistoryImported(msgspec.Struct, frozen=True):
     """Old messages were imported: they come right before a place of the room's history.
 
     `before` is the position of the first event of the timeline after that place, if there is one:
@@ -201,8 +192,7 @@ class HistoryImported:
     before: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class EventsPurged:
+class EventsPurged(msgspec.Struct, frozen=True):
     """The content of events was deleted, as if they had been redacted, but by no redaction.
 
     `from_timeline` says that they also left the timeline: no client gets them any more.
@@ -214,8 +204,7 @@ class EventsPurged:
     from_timeline: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RoomDeleted:
+class RoomDeleted(msgspec.Struct, frozen=True):
     """A room was deleted from this server, which does not know it any more."""
 
     position: int

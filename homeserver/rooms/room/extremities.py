@@ -4,7 +4,6 @@ Spec: https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -17,8 +16,7 @@ MAX_BRANCHES = 100
 """The number of branches up to which none is pruned: see `Branches`."""
 
 
-@dataclass(frozen=True, slots=True)
-class ForwardExtremities:
+class ForwardExtremities(msgspec.Struct, frozen=True):
     """The forward extremities, and the root of the current state: their states, resolved."""
 
     events: tuple[StoredEvent, ...]

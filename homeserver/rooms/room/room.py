@@ -6,8 +6,9 @@ Only the room's writer knows what it has queued and the log has not yet publishe
 
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from itertools import pairwise, takewhile
+
+import msgspec
 
 from homeserver.concurrency.clock import Clock
 from homeserver.protocol.event_types import MEMBER
@@ -40,8 +41,7 @@ STATE_ENTRY_BYTES = 250
 MAX_UNDOABLE_CHANGES = 5_000  # state entries whose earlier values are kept
 
 
-@dataclass(frozen=True, slots=True)
-class StateChange:
+class StateChange(msgspec.Struct, frozen=True):
     """A change of the current state at a position: the event nid before it, and the event after it.
 
     Rooms have many of these, mostly of one key: tuples take a quarter of the memory of mappings.

@@ -5,7 +5,8 @@ them for its first answer. Read one by one, each would cost eight statements.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.concurrency.cooperative import TimeSlice
 from homeserver.protocol.room_versions import ROOM_VERSIONS
@@ -29,8 +30,7 @@ PART_ENTRIES = 20_000  # of states, from which on no more rooms are read with th
 MAX_ENTRIES = 100_000  # of the states of all rooms that are loaded together
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedRoom:
+class LoadedRoom(msgspec.Struct, frozen=True):
     """A room as the database has it, and what its writer needs beside it."""
 
     room: Room
@@ -38,8 +38,7 @@ class LoadedRoom:
     pending_redactions: PendingRedactions
 
 
-@dataclass(frozen=True, slots=True)
-class _StoredRooms:
+class _StoredRooms(msgspec.Struct, frozen=True):
     """What the tables have of some rooms, beside their members: by room nid."""
 
     rows: Sequence[RoomRow]

@@ -9,7 +9,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#mreceipt
 """
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -49,8 +48,7 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return self.event_position < other.event_position
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiptsChanged:
+class ReceiptsChanged(msgspec.Struct, frozen=True):
     """Receipts of one room moved together, at most one of each user, type and thread."""
 
     position: int

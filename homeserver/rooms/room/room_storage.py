@@ -6,8 +6,9 @@ from the start.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
+
+import msgspec
 
 from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.events import Event
@@ -49,8 +50,7 @@ def unplaced_event(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class RoomStorage:
+class RoomStorage(msgspec.Struct, frozen=True):
     """The storage of a writer."""
 
     log: Log

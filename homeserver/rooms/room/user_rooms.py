@@ -4,8 +4,9 @@ They are kept in memory for recently seen users, and only log entries change the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import msgspec
 
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import MatrixError
@@ -42,8 +43,7 @@ class Membership(NamedTuple):
     forgotten: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RoomForgotten:
+class RoomForgotten(msgspec.Struct, frozen=True):
     """A user has forgotten a room that they left."""
 
     position: int
@@ -51,8 +51,7 @@ class RoomForgotten:
     room: int
 
 
-@dataclass(frozen=True, slots=True)
-class _MembershipChanged:
+class _MembershipChanged(msgspec.Struct, frozen=True):
     """A user's current member event in a room changed, or was removed from the state."""
 
     position: int

@@ -8,7 +8,6 @@ Spec: https://github.com/matrix-org/matrix-spec-proposals/pull/4140
 """
 
 import secrets
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -80,8 +79,7 @@ class DelayTooLong(Forbidden):
         super().__init__(f"A delay is at most {max_delay_ms} ms", **extra)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DelayRequest:
+class DelayRequest(msgspec.Struct, frozen=True, kw_only=True):
     """An event to be sent after a delay; `path` is that of the request, without transaction id."""
 
     room_id: str

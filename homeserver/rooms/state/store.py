@@ -10,10 +10,11 @@ by the batch that holds the row, and is found there even after it has left the c
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
+
+import msgspec
 
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.not_in_memory import NotInMemory
@@ -197,8 +198,7 @@ class StateStore:
         return nodes
 
 
-@dataclass(frozen=True, slots=True)
-class _Step(Generic[T]):
+class _Step(msgspec.Struct, Generic[T], frozen=True):
     """The progress of a walk: the nodes that it needs next, or its result."""
 
     wanted: Collection[bytes] = ()

@@ -5,15 +5,13 @@ token, not the token. A token is deleted with its device, and with the refresh t
 with it.
 """
 
-from dataclasses import dataclass
-
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.database import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class AccessToken:
+class AccessToken(msgspec.Struct, frozen=True):
     """One access token. `refresh_token` is the number of the refresh token issued with it."""
 
     id: int

@@ -4,8 +4,7 @@ Owns the table `account_data` (migrations/0002_accounts.sql), which has one row 
 and type; the room of global account data is the empty string.
 """
 
-from dataclasses import dataclass
-
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.batch import BatchStatement
@@ -35,8 +34,7 @@ DELETE_ACCOUNT_DATA = BatchStatement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class AccountDatum:
+class AccountDatum(msgspec.Struct, frozen=True):
     """One piece of account data; `content` is JSON, `room_id` is empty for the whole account."""
 
     room_id: str

@@ -5,13 +5,12 @@ Owns the table `authentication_sessions` (migrations/0002_accounts.sql). The con
 the domain (`accounts/interactive_auth/authentication_sessions.py`); this module cannot read them.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from homeserver.storage.database.database import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class NewSession:
+class NewSession(msgspec.Struct, frozen=True):
     """A session to be stored under a name, which begins with the tag of its party."""
 
     name: bytes
@@ -19,8 +18,7 @@ class NewSession:
     expires_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
+class SessionLimits(msgspec.Struct, frozen=True):
     """The maximum number of sessions: of the party with a tag, and of all parties together.
 
     The tag is ASCII.

@@ -4,9 +4,9 @@ Owns the table `delayed_events` (migrations/0039_delayed_events.sql). Times are 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.database import Connection
@@ -17,8 +17,7 @@ COLUMNS = """delay_id, user_id, scope, txn_key, room_id, type, state_key, conten
              error, sticky_ms, sticky_name"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DelayedEvent:
+class DelayedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One delayed event; the migration describes its fields. `content` and `error` are JSON."""
 
     delay_id: str

@@ -5,8 +5,8 @@ with it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.batch import BatchStatement
@@ -38,8 +38,7 @@ RENAME_DEVICE = BatchStatement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(msgspec.Struct, frozen=True):
     """A device; the `last_seen` fields may be a few minutes old."""
 
     device_id: str
@@ -49,8 +48,7 @@ class Device:
     last_seen_agent: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
+class Sighting(msgspec.Struct, frozen=True):
     """The time, address and user agent of a device's latest request."""
 
     user_id: str

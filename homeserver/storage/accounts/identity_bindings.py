@@ -5,15 +5,13 @@ Owns the table `identity_bindings` (migrations/0014_third_party_ids.sql).
 Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3account3pidbind
 """
 
-from dataclasses import dataclass
-
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.database import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class IdentityBinding:
+class IdentityBinding(msgspec.Struct, frozen=True):
     """One address as one identity server publishes it."""
 
     user_id: str

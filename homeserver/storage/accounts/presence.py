@@ -5,8 +5,7 @@ ever online. A row is written when a change of presence is published, not at eve
 user.
 """
 
-from dataclasses import dataclass
-
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.batch import BatchStatement
@@ -28,8 +27,7 @@ UPSERT_PRESENCE = BatchStatement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PresenceRow:
+class PresenceRow(msgspec.Struct, frozen=True):
     """One user's last presence; `member` is the number of the user's name."""
 
     member: int

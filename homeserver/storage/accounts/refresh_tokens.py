@@ -7,15 +7,13 @@ leaves its successors without a predecessor.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#refreshing-access-tokens
 """
 
-from dataclasses import dataclass
-
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.database import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class RefreshToken:
+class RefreshToken(msgspec.Struct, frozen=True):
     """One refresh token. `predecessor` is the token that it replaced, until that one is revoked."""
 
     id: int

@@ -6,15 +6,13 @@ each belongs to one account at most.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#adding-account-administrative-contact-information
 """
 
-from dataclasses import dataclass
-
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.database import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class ThirdPartyId:
+class ThirdPartyId(msgspec.Struct, frozen=True):
     """One address of one user; times are milliseconds since the epoch."""
 
     medium: str

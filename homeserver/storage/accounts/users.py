@@ -5,9 +5,9 @@ is never deleted, so a user id is never given to a second user.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import psycopg
 from psycopg.rows import class_row
 
@@ -17,8 +17,7 @@ COLUMNS = """user_id, created_ms, password_hash, is_guest, is_admin, user_type, 
              is_deactivated, is_erased, is_locked, is_suspended"""
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(msgspec.Struct, frozen=True):
     """One account. `password_hash` is `None` if the user cannot log in with a password."""
 
     user_id: str

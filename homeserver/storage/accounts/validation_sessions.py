@@ -6,8 +6,7 @@ the client's secret, so that a repeated request does not begin a second one.
 Spec: https://spec.matrix.org/v1.19/identity-service-api/#establishing-associations
 """
 
-from dataclasses import dataclass
-
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.database import Connection
@@ -16,8 +15,7 @@ COLUMNS = """sid, secret_hash, purpose, medium, address, send_attempt, token_has
              validated_ms, expires_ms"""
 
 
-@dataclass(frozen=True, slots=True)
-class ValidationSession:
+class ValidationSession(msgspec.Struct, frozen=True):
     """One session. Without a `token_hash` it cannot be validated."""
 
     sid: str

@@ -4,7 +4,6 @@ Owns the table `background_jobs` (migrations/0036_background_jobs.sql), one row 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -17,8 +16,7 @@ COLUMNS = "job_id, kind, arguments, state, progress, done, total, error, created
 UNFINISHED = "state IN ('waiting', 'running')"
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """A job as it is stored; times are in ms.
 
     `state` is "waiting", "running", "done", "failed" or "cancelled". `progress` is where the next
@@ -37,8 +35,7 @@ class Job:
     updated_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True):
     """What a step has come to: `state` is the `Job.progress` of the next one.
 
     A job that waits for something else makes its next step after `pause` seconds.

@@ -27,6 +27,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from homeserver.storage.database.reactor_connection import BinaryStatement, ReactorConnection
 
 Buffer = bytes | memoryview
@@ -57,8 +59,7 @@ def _bool(value: bool) -> bytes:
     return b"\1" if value else b"\0"
 
 
-@dataclass(frozen=True, slots=True)
-class ColumnType:
+class ColumnType(msgspec.Struct, frozen=True):
     """A PostgreSQL type of columns: its OIDs, and how a value is encoded."""
 
     encode: Callable[[Any], Buffer]
@@ -127,11 +128,10 @@ class BatchStatement:
         return (self, tuple(encoded))
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(msgspec.Struct):
     """Rows that are written atomically."""
 
-    _rows: dict[BatchStatement, dict[Hashable, tuple[Buffer | None, ...]]] = field(
+    _rows: dict[BatchStatement, dict[Hashable, tuple[Buffer | None, ...]]] = msgspec.field(
         default_factory=dict
     )
     _may_be_written: bool = False

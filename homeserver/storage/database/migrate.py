@@ -11,10 +11,10 @@ one changes nothing.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 
 from homeserver.concurrency.thread_pools import run_in_own_thread
@@ -28,8 +28,7 @@ class MigrationError(Exception):
     """The schema cannot be brought up to date; the message says why and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Migration:
+class Migration(msgspec.Struct, frozen=True):
     """One file: `number` orders it, `checksum` shows whether it was edited."""
 
     number: int

@@ -10,16 +10,16 @@ Format of `/proc/<pid>/stat`: https://man7.org/linux/man-pages/man5/proc_pid_sta
 import os
 import secrets
 import socket
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from homeserver.version import VERSION
 
 _PROC = Path("/proc")
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessIdentity:
+class ProcessIdentity(msgspec.Struct, frozen=True):
     """A process: `pid_began` is in clock ticks since the boot, `machine` names boot and namespace.
 
     `run` is a random name for what one process does as one server. Several servers can run in one
@@ -31,7 +31,7 @@ class ProcessIdentity:
     pid: int
     pid_began: int
     version: str = VERSION
-    run: str = field(default_factory=lambda: secrets.token_hex(4))
+    run: str = msgspec.field(default_factory=lambda: secrets.token_hex(4))
 
     @property
     def application_name(self) -> str:

@@ -13,10 +13,10 @@ One process owns all shards; another one is refused while the first is alive.
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import psycopg
 from psycopg.rows import class_row
 
@@ -56,8 +56,7 @@ class AnotherProcess(Exception):
     """Another process uses the database; the message names it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Worker:
+class Worker(msgspec.Struct, frozen=True):
     """A worker that was not marked as ended; `until` is the end of its lease."""
 
     worker: int

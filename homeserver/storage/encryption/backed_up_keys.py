@@ -5,8 +5,8 @@ set, room and session. A key set is all that one version of a backup contains.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.database import Connection
@@ -16,8 +16,7 @@ FIRST = ("", "")  # a place before all keys
 Place = tuple[str, str]  # a room id and a session id: the order of the keys of a set
 
 
-@dataclass(frozen=True, slots=True)
-class BackedUpKey:
+class BackedUpKey(msgspec.Struct, frozen=True):
     """One key; `session_data` is JSON, as it was uploaded."""
 
     room_id: str
@@ -38,8 +37,7 @@ class BackedUpKey:
         return ids + len(self.session_data)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredMetadata:
+class StoredMetadata(msgspec.Struct, frozen=True):
     """All of a stored key but its data, of which `size` has the bytes, with those of the ids."""
 
     room_id: str

@@ -7,15 +7,13 @@ All writers of a user's backups lock the user's row first, so they come one afte
 what they read stays true until they commit.
 """
 
-from dataclasses import dataclass
-
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.database import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class KeyBackup:
+class KeyBackup(msgspec.Struct, frozen=True):
     """One version of a user's backup; `auth_data` is JSON, `etag` counts changes of its keys."""
 
     version: int

@@ -5,15 +5,14 @@ epoch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.database import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(msgspec.Struct, frozen=True):
     """One server: failures since the last success, end of its back-off, last response."""
 
     server_name: str

@@ -5,15 +5,14 @@ epoch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.database import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class StoredKey:
+class StoredKey(msgspec.Struct, frozen=True):
     """One key of a server, and the age of the response that contained it."""
 
     server_name: str
@@ -25,8 +24,7 @@ class StoredKey:
     fetched_ts: int
 
 
-@dataclass(frozen=True, slots=True)
-class StoredResponse:
+class StoredResponse(msgspec.Struct, frozen=True):
     """The latest signed response that contained a key."""
 
     key_id: str

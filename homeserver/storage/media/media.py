@@ -7,16 +7,15 @@ Each statement can be repeated: a file is added once, and counted once.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.protocol.media.media_ids import MediaId
 from homeserver.storage.database.database import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class NewMedia:
+class NewMedia(msgspec.Struct, frozen=True):
     """A file to add; times are in ms. `uploader` is `None` for one of another server."""
 
     name: MediaId
@@ -29,8 +28,7 @@ class NewMedia:
     is_public: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Media:
+class Media(msgspec.Struct, frozen=True):
     """A known file. Without a `sha256` it has not been uploaded (yet)."""
 
     uploader: str | None
@@ -45,8 +43,7 @@ class Media:
     is_quarantined: bool
 
 
-@dataclass(frozen=True, slots=True)
-class MediaUsage:
+class MediaUsage(msgspec.Struct, frozen=True):
     """The number and the bytes of files."""
 
     files: int

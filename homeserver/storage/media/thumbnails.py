@@ -5,15 +5,14 @@ two users who upload the same picture share them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.database import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class Thumbnail:
+class Thumbnail(msgspec.Struct, frozen=True):
     """The content of a thumbnail; `size` is in bytes."""
 
     sha256: bytes

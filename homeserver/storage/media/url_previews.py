@@ -4,15 +4,13 @@ Owns the table `url_previews` (migrations/0034_url_previews.sql). The pictures o
 of this server without an uploader, in the table `media`.
 """
 
-from dataclasses import dataclass
-
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.database import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class StoredPreview:
+class StoredPreview(msgspec.Struct, frozen=True):
     """A preview: a JSON object, and the media ID of the picture in it. Times are in ms."""
 
     fetched_at: int

@@ -6,8 +6,8 @@ there.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.batch import BatchStatement
@@ -133,8 +133,7 @@ _EXISTS = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class PusherRow:
+class PusherRow(msgspec.Struct, frozen=True):
     """One pusher. `is_locked` says that its user's account is, which is no column of the table."""
 
     pusher: int

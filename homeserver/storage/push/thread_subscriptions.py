@@ -4,8 +4,7 @@ Owns the table `thread_subscriptions` (migrations/0041_thread_subscriptions.sql)
 for each thread and user who has ever subscribed to it.
 """
 
-from dataclasses import dataclass
-
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.protocol.proposals.thread_subscriptions import ThreadSubscription
@@ -37,8 +36,7 @@ DELETE_THREAD_SUBSCRIPTIONS = BatchStatement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SubscriptionRow:
+class SubscriptionRow(msgspec.Struct, frozen=True):
     """One subscription of a user."""
 
     room: int

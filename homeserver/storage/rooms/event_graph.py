@@ -4,15 +4,15 @@ Reads the tables of `homeserver/storage/rooms/events.py`, which alone writes the
 """
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
 
+import msgspec
+from msgspec.structs import astuple
 from psycopg.rows import class_row
 
 from homeserver.storage.database.database import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class StatusCounts:
+class StatusCounts(msgspec.Struct, frozen=True):
     """The number of a room's events of each kind; every event is counted once."""
 
     timeline: int

@@ -7,7 +7,8 @@ whose targets are missing (migrations/0010_event_graph.sql, 0017_withheld_redact
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
@@ -80,8 +81,7 @@ async def backward_extremities(db: Connection, room: int) -> dict[str, int]:
     return dict(await cursor.fetchall())
 
 
-@dataclass(frozen=True, slots=True)
-class GraphEdges:
+class GraphEdges(msgspec.Struct, frozen=True):
     """The missing parts of a room's graph.
 
     `backward_extremities` are the missing events, with the depth of the events that follow them;

@@ -8,8 +8,8 @@ the user sees.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.batch import BatchStatement
@@ -68,8 +68,7 @@ DELETE_OUT_OF_ROOM_MEMBERSHIP = BatchStatement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PendingRow:
+class PendingRow(msgspec.Struct, frozen=True):
     """One server's invite of a user to a room, or the knock sent through it.
 
     `shown_membership` is the membership of the entry that the user sees.
@@ -81,8 +80,7 @@ class PendingRow:
     shown_membership: str
 
 
-@dataclass(frozen=True, slots=True)
-class PendingTotals:
+class PendingTotals(msgspec.Struct, frozen=True):
     """The number of pending memberships; sizes in bytes."""
 
     of_server: int

@@ -4,7 +4,8 @@ Reads the tables that `homeserver/storage/rooms/events.py` and `rooms.py` own.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.storage.database.database import Connection
 
@@ -105,8 +106,7 @@ async def rooms_of_newest_events(db: Connection, limit: int) -> list[int]:
     return [row[0] for row in await cursor.fetchall()]
 
 
-@dataclass(frozen=True, slots=True)
-class TimelineHead:
+class TimelineHead(msgspec.Struct, frozen=True):
     """The end of a room's timeline, and its current state.
 
     `newest` are (position, event) of the newest timeline events, newest first; `root` is that of

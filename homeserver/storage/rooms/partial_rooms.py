@@ -4,7 +4,6 @@ Owns the table `partial_rooms` (migrations/0018_partial_state.sql).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -59,8 +58,7 @@ DELETE_PARTIAL_ROOM = BatchStatement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PartialRoomRow:
+class PartialRoomRow(msgspec.Struct, frozen=True):
     """A room joined with partial state; `full_state_at` is `None` until its full state arrives.
 
     It is -1 if the room was left before the full state arrived.

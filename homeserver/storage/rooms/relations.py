@@ -7,8 +7,8 @@ relation, so every query names the room. `upto` is a log position: later events 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.batch import BatchStatement
@@ -72,8 +72,7 @@ _FORWARDS = """
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChildrenQuery:
+class ChildrenQuery(msgspec.Struct, frozen=True, kw_only=True):
     """The wanted children of an event: of a relation type, of an event type, or of any.
 
     With `levels` above 1 their children too, down to that level, as long as all on the way match.
@@ -87,8 +86,7 @@ class ChildrenQuery:
     backwards: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadPart:
+class ThreadPart(msgspec.Struct, frozen=True):
     """One user's events in a thread: how many, and (depth, position, event) of the last."""
 
     parent_id: str
@@ -97,8 +95,7 @@ class ThreadPart:
     latest: list[int]
 
 
-@dataclass(frozen=True, slots=True)
-class EditRow:
+class EditRow(msgspec.Struct, frozen=True):
     """The latest edit of an event by one sender with one event type."""
 
     parent_id: str
@@ -107,8 +104,7 @@ class EditRow:
     child: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReferenceRow:
+class ReferenceRow(msgspec.Struct, frozen=True):
     """One event that refers to another."""
 
     parent_id: str

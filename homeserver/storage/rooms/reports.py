@@ -3,15 +3,13 @@
 Owns the table `reports` (migrations/0007_reports.sql).
 """
 
-from dataclasses import dataclass
-
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.database import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """A report of an event (it has all three ids), of a room, or of a user.
 
     `id` is the number of its row, 0 for one that is not stored yet.

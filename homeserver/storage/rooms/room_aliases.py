@@ -4,8 +4,7 @@ Owns the table `room_aliases` (migrations/0004_rooms.sql). Rooms and creators ar
 `names`.
 """
 
-from dataclasses import dataclass
-
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.batch import BatchStatement
@@ -35,8 +34,7 @@ MOVE_ALIASES = BatchStatement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class AliasRow:
+class AliasRow(msgspec.Struct, frozen=True):
     """An alias: the room that it points to, and its creator."""
 
     alias: str

@@ -5,7 +5,8 @@ that of its id in `names`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.storage.database.batch import BatchStatement
 from homeserver.storage.database.database import Connection
@@ -60,8 +61,7 @@ SET_ENCRYPTED = BatchStatement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RoomRow:
+class RoomRow(msgspec.Struct, frozen=True):
     """A room's number, its version, and whether it is in the public directory."""
 
     room: int

@@ -7,8 +7,8 @@ node by it.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
+import msgspec
 from psycopg.errors import LockNotAvailable
 from psycopg.rows import class_row
 
@@ -35,8 +35,7 @@ INSERT_STATE_NODE = BatchStatement(
 )
 
 
-@dataclass(slots=True)
-class CollectionProgress:
+class CollectionProgress(msgspec.Struct):
     """The progress of the garbage collection of a generation; the fields are the columns of its
     row.
 

@@ -3,8 +3,7 @@
 Owns the table `unsent_invites` (migrations/0025_unsent_invites.sql).
 """
 
-from dataclasses import dataclass
-
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.batch import BatchStatement
@@ -23,8 +22,7 @@ INSERT_UNSENT_INVITE = BatchStatement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class UnsentInvite:
+class UnsentInvite(msgspec.Struct, frozen=True):
     """An invite of a user, or of an address through an identity server with its access token."""
 
     room: int

@@ -11,9 +11,9 @@ to nothing.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgspec
 import psycopg
 
 from homeserver.storage.database.batch import BatchStatement
@@ -83,8 +83,7 @@ class BlockKey(NamedTuple):
     last_event: int
 
 
-@dataclass(frozen=True, slots=True)
-class FoundBlock:
+class FoundBlock(msgspec.Struct, frozen=True):
     """A block that may have what is searched."""
 
     room: int
@@ -109,8 +108,7 @@ class IndexableEvent(NamedTuple):
     size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockQuery:
+class BlockQuery(msgspec.Struct, frozen=True, kw_only=True):
     """The wanted blocks: of `rooms`, with times in `since` to `before`, with bits of a signature.
 
     They are older than the block `after` in the order in which they are found.

@@ -5,15 +5,14 @@ position, a backfilled or imported one where it was stored.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.database import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class StoredText:
+class StoredText(msgspec.Struct, frozen=True):
     """An event of a wanted type: `logged_at` is its position in the log, `json` is packed."""
 
     logged_at: int

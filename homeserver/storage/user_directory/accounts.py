@@ -6,15 +6,14 @@ of them through the log.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.database import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(msgspec.Struct, frozen=True):
     """One entry of the queue. `is_listed`: everybody may find the user, if that is configured."""
 
     number: int

@@ -7,9 +7,9 @@ written through the log; one caller writes them at a time.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.database import Connection
@@ -19,8 +19,7 @@ LOCAL_USERS: Final = -1  # the scope of all users of this server
 LAST: Final = "\U0010ffff"  # it sorts after all characters of keys
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryEntry:
+class DirectoryEntry(msgspec.Struct, frozen=True):
     """What a user is called within a scope. `member` is their nid.
 
     `keys` has a line feed before each of them.
@@ -33,8 +32,7 @@ class DirectoryEntry:
     keys: str
 
 
-@dataclass(frozen=True, slots=True)
-class WantedKeys:
+class WantedKeys(msgspec.Struct, frozen=True):
     """The keys that begin with one of `starts`, at most `per_scope` for each scope and start.
 
     No more than `in_all` are read. Where `words` are given, each of them has to begin a key of the
@@ -47,8 +45,7 @@ class WantedKeys:
     words: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """An entry that a search found; `scope` is a room where the user is in one of those searched"""
 
     scope: int

@@ -4,9 +4,9 @@ Owns the table `user_directory_rooms` (migrations/0035_user_directory.sql). A ro
 was looked at; until it is complete, a restart begins with it again.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 from psycopg.rows import class_row
 
 from homeserver.storage.database.database import Connection
@@ -14,8 +14,7 @@ from homeserver.storage.database.database import Connection
 Visibility = Literal["nobody", "members", "everybody"]
 
 
-@dataclass(frozen=True, slots=True)
-class IndexedRoom:
+class IndexedRoom(msgspec.Struct, frozen=True):
     """A room as the directory has it."""
 
     visibility: Visibility

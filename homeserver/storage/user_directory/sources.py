@@ -5,16 +5,15 @@ Reads the tables that `memberships.py`, `events.py` and `names.py` of `homeserve
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 from psycopg.rows import class_row, kwargs_row
 
 from homeserver.storage.database.database import Connection
 from homeserver.storage.rooms.event_json import unpack_json
 
 
-@dataclass(frozen=True, slots=True)
-class MemberRow:
+class MemberRow(msgspec.Struct, frozen=True):
     """A joined member of a room: the user, and their member event unless it was redacted."""
 
     member: int
@@ -22,8 +21,7 @@ class MemberRow:
     json: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class ChangedMembers:
+class ChangedMembers(msgspec.Struct, frozen=True):
     """Users whose memberships of a room changed at a position; `None` where there are many."""
 
     position: int

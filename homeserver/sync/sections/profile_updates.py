@@ -12,8 +12,9 @@ Spec: MSC4262, MSC4429
 
 from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
 
 from homeserver.accounts.user_data.profile_changes import (
     FieldChange,
@@ -38,17 +39,16 @@ class ProfileDelta(NamedTuple):
     removed: Collection[str]
 
 
-@dataclass(slots=True)
-class ProfileNews:
+class ProfileNews(msgspec.Struct):
     """What happened since a token: changed fields by user, and who begins and ends to share rooms.
 
     `positions` are (user id, position) of the changes.
     """
 
-    changed: dict[str, set[str]] = field(default_factory=dict)
+    changed: dict[str, set[str]] = msgspec.field(default_factory=dict)
     joined: Collection[str] = ()
     left: Collection[str] = ()
-    positions: list[tuple[str, int]] = field(default_factory=list)
+    positions: list[tuple[str, int]] = msgspec.field(default_factory=list)
 
 
 class ProfileUpdates:

@@ -4,10 +4,10 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 import msgspec
+from msgspec.structs import replace
 
 from homeserver.protocol.event_kinds import is_member_event, is_state
 from homeserver.protocol.event_types import CREATE

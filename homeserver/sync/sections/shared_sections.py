@@ -1,7 +1,8 @@
 """Shared room sections: new events as all members see them, if the room has no other news."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.push.unread_counts import UnreadCounts
 from homeserver.rooms.room.registry import RoomRegistry
@@ -16,8 +17,7 @@ from homeserver.sync.sync_request import MAX_TIMELINE, SyncRequest
 MAX_AGE_SECONDS = 0.1  # the ages of the events are written into what is shared
 
 
-@dataclass(frozen=True, slots=True)
-class RoomNews:
+class RoomNews(msgspec.Struct, frozen=True):
     """What is new in a room for all members: `span` is the room and both ends."""
 
     span: tuple[int, int, int]

@@ -6,7 +6,8 @@ every further request gets the same bytes.
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from homeserver.accounts.sessions.requester import DELAYED_SCOPE
 from homeserver.concurrency.lru_cache import LruCache
@@ -33,8 +34,7 @@ CACHE_TTL_MS = 1_000  # how long an encoded slice may be sent: `age` is written 
 MAX_CACHED_SLICES = 2_000  # encoded slices
 
 
-@dataclass(frozen=True, slots=True)
-class TimelineSlice:
+class TimelineSlice(msgspec.Struct, frozen=True):
     """Part of a room's timeline for one user, oldest event first.
 
     `limited` says that there are more events between the client's token and the first of these, or
@@ -53,8 +53,7 @@ class TimelineSlice:
         return [event.stored for event in self.seen]
 
 
-@dataclass(frozen=True, slots=True)
-class SharedTimelineSlice:
+class SharedTimelineSlice(msgspec.Struct, frozen=True):
     """A slice that all members of the room see alike, with the JSON of its `timeline`.
 
     `changed` is the state that became current between its ends, `None` where memory does not reach
@@ -76,8 +75,8 @@ class SharedTimelineSlice:
     rendered: bytes
     changes_state: bool
     redacts: bool
-    sections: dict[tuple[str | None, int, int], bytes] = field(default_factory=dict)
-    results: dict[Hashable, RoomResult] = field(default_factory=dict)
+    sections: dict[tuple[str | None, int, int], bytes] = msgspec.field(default_factory=dict)
+    results: dict[Hashable, RoomResult] = msgspec.field(default_factory=dict)
 
     def is_alike_for(self, request: SyncRequest) -> bool:
         """Whether the reader sees no transaction ids of their own, and ignores no sender."""

@@ -9,8 +9,9 @@ Spec: MSC4186
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
+
+import msgspec
 
 from homeserver.protocol.sliding_sync.request import RequestBody
 from homeserver.protocol.sliding_sync.room_config import RoomConfig
@@ -83,8 +84,7 @@ class SentProfiles(NamedTuple):
         return self.fields is None or (fields is not None and fields <= self.fields)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ListedScope:
+class ListedScope(msgspec.Struct, frozen=True, eq=False):
     """The rooms that the body of a request asks for, by nid, and the number of rooms in each list.
 
     `version` is that of `ListedRooms` for which it was computed. With `is_whole` each list has all
@@ -98,13 +98,12 @@ class ListedScope:
     counts: Mapping[str, int]
     rooms: Mapping[int, ScopedRoom]
     is_whole: bool
-    orders: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    outside: Mapping[int, int] = field(default_factory=dict)
-    subscribed: Mapping[int, ScopedRoom] = field(default_factory=dict)
+    orders: Mapping[str, Sequence[int]] = msgspec.field(default_factory=dict)
+    outside: Mapping[int, int] = msgspec.field(default_factory=dict)
+    subscribed: Mapping[int, ScopedRoom] = msgspec.field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class ConnectionState:
+class ConnectionState(msgspec.Struct):
     """What a client has, up to `token`, which is `None` before the first response.
 
     `pos` is its name; the token may have gone beyond that of the name, where nothing was new.
@@ -115,13 +114,13 @@ class ConnectionState:
 
     pos: str | None = None
     token: SyncToken | None = None
-    rooms: dict[int, SentRoom] = field(default_factory=dict)
+    rooms: dict[int, SentRoom] = msgspec.field(default_factory=dict)
     e2ee: SyncToken | None = None
     account_data: SyncToken | None = None
     settled: ListedScope | None = None
     threads: SyncToken | None = None
     profiles: SentProfiles | None = None
-    profiled: set[str] = field(default_factory=set)
+    profiled: set[str] = msgspec.field(default_factory=set)
 
     def since(self, room_nid: int, upto: int) -> int | None:
         """The position that `upto` stands for in a room; `None` where nothing was sent."""
@@ -132,8 +131,7 @@ class ConnectionState:
         return None if self.token is None else self.token.of_room(room_nid)
 
 
-@dataclass(slots=True)
-class OfferedState:
+class OfferedState(msgspec.Struct):
     """The state that a response leads to, as what it changes; `rooms` are those that changed.
 
     `profiled` are the users whose whole profiles the response has, and those whom it drops: false.
@@ -146,7 +144,7 @@ class OfferedState:
     settled: ListedScope | None = None
     threads: SyncToken | None = None
     profiles: SentProfiles | None = None
-    profiled: Mapping[str, bool] = field(default_factory=dict)
+    profiled: Mapping[str, bool] = msgspec.field(default_factory=dict)
 
     def applied(self, state: ConnectionState, pos: str | None) -> ConnectionState:
         """The next state. The one before must not be used any more: both share their rooms."""

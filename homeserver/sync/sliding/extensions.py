@@ -4,7 +4,6 @@ Spec: MSC4186
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -30,16 +29,15 @@ from homeserver.sync.update import Update, encode
 _RawEvents = Sequence[msgspec.Raw]
 
 
-@dataclass(slots=True)
-class ExtensionUpdate:
+class ExtensionUpdate(msgspec.Struct):
     """The extensions of one response while it is made. `is_new` if they have anything new.
 
     `account_data` is the changed account data of rooms by room id, and `all_account_data` gives all
     of a room, once any room needs it.
     """
 
-    results: ExtensionResults = field(default_factory=ExtensionResults)
-    account_data: dict[str, list[msgspec.Raw]] = field(default_factory=dict)
+    results: ExtensionResults = msgspec.field(default_factory=ExtensionResults)
+    account_data: dict[str, list[msgspec.Raw]] = msgspec.field(default_factory=dict)
     all_account_data: Callable[[str], list[msgspec.Raw]] | None = None
     is_new: bool = False
 

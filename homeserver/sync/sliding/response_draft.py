@@ -4,8 +4,9 @@ Spec: MSC4186
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
+
+import msgspec
 
 from homeserver.protocol.filters import Filter, RoomEventFilter, RoomFilter
 from homeserver.protocol.sliding_sync.request import MAX_TIMELINE_LIMIT, SlidingSyncRequest
@@ -28,8 +29,7 @@ from homeserver.sync.sync_request import STATE_AFTER, SyncRequest
 from homeserver.sync.sync_span import SyncSpan
 
 
-@dataclass(slots=True)
-class ResponseDraft:
+class ResponseDraft(msgspec.Struct):
     """A response while it is made.
 
     `changed` is what changed for the user since the state, `None` where everything may have;
@@ -53,13 +53,13 @@ class ResponseDraft:
     requests: dict[tuple[int, bool], SyncRequest]
     entered: Collection[int] | None = None
     direct: frozenset[int] | None = None
-    with_data: set[int] = field(default_factory=set)
-    extensions: ExtensionUpdate = field(default_factory=ExtensionUpdate)
-    results: dict[str, RoomResult] = field(default_factory=dict)
-    sent: dict[int, SentRoom] = field(default_factory=dict)
+    with_data: set[int] = msgspec.field(default_factory=set)
+    extensions: ExtensionUpdate = msgspec.field(default_factory=ExtensionUpdate)
+    results: dict[str, RoomResult] = msgspec.field(default_factory=dict)
+    sent: dict[int, SentRoom] = msgspec.field(default_factory=dict)
     is_complete: bool = True
-    profiles: set[str] = field(default_factory=set)
-    profiled: dict[str, bool] = field(default_factory=dict)
+    profiles: set[str] = msgspec.field(default_factory=set)
+    profiled: dict[str, bool] = msgspec.field(default_factory=dict)
 
     def request_of(self, config: RoomConfig) -> SyncRequest:
         """The request to `/sync` for the rooms with a config."""
@@ -136,8 +136,7 @@ class ResponseDraft:
         return SentRoom(*now, sent.limit, sent.is_dm, sent.config, profiles)
 
 
-@dataclass(slots=True)
-class Answer:
+class Answer(msgspec.Struct):
     """What a response has, and the state after it. `is_new` if it has anything new.
 
     A shared one (`SharedAnswers`) has news of a single room, which the client has already.

@@ -8,7 +8,8 @@ Spec: MSC4186
 
 from bisect import insort
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.concurrency.clock import Clock
@@ -34,8 +35,7 @@ MAX_CACHED_MEMBERSHIPS = 20_000
 MAX_MOVED = 100  # rooms that change their places in a list; with more it is sorted again
 
 
-@dataclass(frozen=True, slots=True)
-class ListReader:
+class ListReader(msgspec.Struct, frozen=True):
     """Whose lists these are: their memberships, and the rooms that the connection was sent."""
 
     request: SyncRequest

@@ -1,6 +1,6 @@
 """One room for one response: what the client has of it, and what it wants."""
 
-from dataclasses import dataclass
+import msgspec
 
 from homeserver.protocol.sliding_sync.room_config import RoomConfig
 from homeserver.push.unread_counts import UnreadCounts
@@ -17,8 +17,7 @@ from homeserver.sync.sliding.connection import SentRoom
 from homeserver.sync.sync_request import SyncRequest
 
 
-@dataclass(slots=True)
-class RoomReading:
+class RoomReading(msgspec.Struct):
     """One room for one response: what the client has of it, and up to where it is read. A constant.
 
     `since` is the position up to which the client has the room, `None` if it has nothing of it, or
@@ -46,8 +45,7 @@ class RoomReading:
         return self.config.timeline_limit > self.sent.limit
 
 
-@dataclass(frozen=True, slots=True)
-class Sections:
+class Sections(msgspec.Struct, frozen=True):
     """The parts of `/sync` that make rooms, most of which sliding sync shares."""
 
     timelines: Timelines

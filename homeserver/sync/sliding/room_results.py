@@ -4,11 +4,11 @@ Spec: MSC4186
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 
 import msgspec
 from msgspec import UNSET, Raw
+from msgspec.structs import replace
 
 from homeserver.protocol.event_kinds import is_member_event, is_plain_redaction
 from homeserver.protocol.event_types import AVATAR_KEY, CANONICAL_ALIAS_KEY, MEMBER, NAME_KEY

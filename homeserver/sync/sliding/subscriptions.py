@@ -9,10 +9,10 @@ Spec: MSC4186
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Protocol
 
 import msgspec
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 

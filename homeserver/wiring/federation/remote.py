@@ -1,7 +1,8 @@
 """Requests to other servers on behalf of local users."""
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from federation.api.third_party_invites import ThirdPartyExchange
 from federation.receiving.event_fetcher import EventFetcher
@@ -34,8 +35,7 @@ from homeserver.wiring.federation.federation import Federation
 from homeserver.wiring.room_core import RoomCore
 
 
-@dataclass(frozen=True, slots=True)
-class RemotePorts:
+class RemotePorts(msgspec.Struct, frozen=True):
     """Ports for requests to other servers, each with the type that its user defines."""
 
     memberships: RemoteMembershipsPort

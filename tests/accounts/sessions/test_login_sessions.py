@@ -1,6 +1,6 @@
 """Logging in to devices, refreshing tokens, logging out."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from homeserver.accounts.sessions import login_sessions
 from homeserver.accounts.sessions.login_sessions import DeviceRequest, LoginSession

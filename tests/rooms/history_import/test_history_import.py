@@ -1,8 +1,7 @@
 """Importing old messages into a room."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from homeserver.protocol.errors import (

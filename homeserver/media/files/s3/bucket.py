@@ -12,12 +12,12 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
+import msgspec
 from twisted.logger import Logger
 
 from homeserver.concurrency.deferreds import TimedOut, gather_all, with_timeout
@@ -54,8 +54,7 @@ class NoSuchObject(BucketUnavailable):
     """There is no such object, or no such upload in parts."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredObject:
+class StoredObject(msgspec.Struct, frozen=True):
     """An object; `size` is in bytes, and the key is without the prefix."""
 
     key: str

@@ -8,8 +8,9 @@ says, and the service compares the MD5 of what arrives.
 import hashlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from homeserver.concurrency.deferreds import gather_all
 from homeserver.media.files.content_storage import CONTENT, hash_in
@@ -20,8 +21,7 @@ PARALLEL_FILES = 4
 HASHED_AT_ONCE = 1_048_576  # bytes
 
 
-@dataclass(slots=True)
-class CopyCount:
+class CopyCount(msgspec.Struct):
     """Numbers of files: `copied` now, or `present` before; `damaged` ones are not copied."""
 
     copied: int = 0
