@@ -80,6 +80,7 @@ def _bridging(loop: Loop, cpus: set[int], size: float) -> Iterator[Figure]:
                 note="in order, most of them from the database, after an outage",
             )
             yield from _sending(population, ghosts, size)
+            population.wait_until_idle()
             before = cpu_seconds(server.process_ids())
             time.sleep(IDLE_SECONDS)
             idle = (cpu_seconds(server.process_ids()) - before) / IDLE_SECONDS * 100
