@@ -183,9 +183,17 @@ class UserDirectoryIndex:
                     rows = await self._db.run(sources.joined_rows, room_nid, some)
                     entries += await self._entries(room_nid, rows)
                 if EVERYBODY in scopes:
-                    rows = await self._db.run(sources.public_rows, some)
-                    entries += await self._entries(EVERYBODY, rows)
+                    entries += await self._entries(EVERYBODY, await self._public_rows(some))
                 await self._replace(await self._db.run(entries_of, scopes, some), entries)
+
+    async def _public_rows(self, members: Sequence[int]) -> list[MemberRow]:
+        """Those of some users whom everybody may see, with what says how they are called."""
+        names = await self._names.names(members)
+        local = [member for member in members if self._is_local(names[member])]
+        others = [member for member in members if not self._is_local(names[member])]
+        # Users of this server are called as in their profile: any of their rooms will do.
+        rows = await self._db.run(sources.some_public_rows, local) if local else []
+        return rows + (await self._db.run(sources.public_rows, others) if others else [])
 
     async def _entries(self, scope: int, rows: Sequence[MemberRow]) -> list[DirectoryEntry]:
         local = [row.user_id for row in rows if self._is_local(row.user_id)]

@@ -67,6 +67,29 @@ async def public_rows(db: Connection, members: Sequence[int]) -> list[MemberRow]
         return await cursor.fetchall()
 
 
+async def some_public_rows(db: Connection, members: Sequence[int]) -> list[MemberRow]:
+    """Those of some users who are joined to a room that everybody may see, without any event.
+
+    The search ends with the first such room, as users may be in thousands of them.
+    """
+    async with db.cursor(row_factory=class_row(MemberRow)) as cursor:
+        await cursor.execute(
+            """
+            SELECT wanted.member, names.name AS user_id, NULL::bytea AS json
+              FROM unnest(%s::int4[]) AS wanted (member)
+              JOIN names ON names.nid = wanted.member
+             CROSS JOIN LATERAL (SELECT room
+                                   FROM memberships
+                                   JOIN user_directory_rooms USING (room)
+                                  WHERE memberships.member = wanted.member
+                                    AND membership = 'join' AND visibility = 'everybody'
+                                  LIMIT 1) AS found
+            """,
+            (list(members),),
+        )
+        return await cursor.fetchall()
+
+
 def _member_row(*, member: int, user_id: str, json: bytes | None) -> MemberRow:
     return MemberRow(member, user_id, None if json is None else unpack_json(json))
 
