@@ -314,7 +314,8 @@ class RefusedInviteTests(FederationTestCase):
         for version, expected in (("1", 200), ("3", 400)):
             room = there.create_room(version, join_rule="invite")
             event = room.member(bob.user_id, "invite", sender=there.user("alice"))
-            path = f"/_matrix/federation/v1/invite/{quote(room.room_id)}/{quote(event.event_id)}"
+            event_id = quote(event.event_id, safe="")  # those of version 3 may have a slash
+            path = f"/_matrix/federation/v1/invite/{quote(room.room_id)}/{event_id}"
             status, _ = await there.ask(here.name, "PUT", path, event.pdu)
             self.assertEqual(status, expected)
 
