@@ -133,15 +133,14 @@ class PresenceEdus:
                 self._send(servers, user.published)
 
     def _send(self, servers: set[str], presence: PresenceChanged) -> None:
-        # Other servers take a user for offline of whom they were sent nothing.
-        if servers and (presence.last_active_ms or presence.state != OFFLINE):
+        if servers:
             content = {"push": [self._update(presence)]}
             self._sender.send_edu(servers, PRESENCE, content, presence.user_id)
 
     def _update(self, presence: PresenceChanged) -> dict[str, Any]:
         content = presence.content(self._tracker.now_ms())
-        # It is required, unlike in events for clients. Who is there without having done anything
-        # has just connected.
+        # It is required, unlike in events for clients. Who was there without having done anything
+        # has just connected, or left.
         return {"user_id": presence.user_id, "last_active_ago": 0, **content}
 
 

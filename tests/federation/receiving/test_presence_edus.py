@@ -92,16 +92,16 @@ def test_presence_reaches_servers_of_rooms_that_are_not_in_memory() -> None:
 
 
 def test_updates_say_when_the_user_was_active() -> None:
-    """Other servers may require it. Of a user who was never there they are sent nothing."""
+    """Other servers may require it. Who was there without doing anything goes for them, too."""
     sent, unused = Sent(), None
     rooms: Any = SimpleNamespace(local_server=SimpleNamespace(is_local=lambda user_id: True))
     tracker: Any = SimpleNamespace(enabled=True, now_ms=lambda: 1_000)
     servers: Any = SimpleNamespace(known=lambda numbers: ({THERE}, []))
     edus = PresenceEdus(rooms, tracker, unused, sent, servers, Clock())  # type: ignore[arg-type]
 
-    for state, active in (("offline", 0), ("offline", 400), ("unavailable", 0), ("online", 900)):
+    for state, active in (("unavailable", 0), ("offline", 0), ("offline", 400), ("online", 900)):
         edus.apply([PresenceChanged(1, f"@alice:{HERE}", (1,), state, None, active)])  # type: ignore[arg-type]
 
     updates = [update for _, _, content in sent.edus for update in content["push"]]
     told = [(update["presence"], update["last_active_ago"]) for update in updates]
-    assert told == [("offline", 600), ("unavailable", 0), ("online", 100)]
+    assert told == [("unavailable", 0), ("offline", 0), ("offline", 600), ("online", 100)]
