@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from homeserver.concurrency.cooperative import TimeSlice
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.concurrency.not_in_memory import NotInMemory
 from homeserver.protocol.push_rules.evaluation import CompiledRules
@@ -193,7 +194,10 @@ class UnreadCounts:
         await self._registry.get_events_ready(
             {window.room: [nid for _, nid in older[window.room]] for window in windows}
         )
+        time_slice = TimeSlice(self._registry.local_server.clock)
         for window in windows:
+            if time_slice.is_over:
+                await time_slice.next()
             await self._make(window, older)
 
     async def _make(self, window: _EventWindow, older: _OlderEvents) -> UnreadCounter | None:
