@@ -83,7 +83,7 @@ class UserDirectoryIndex:
         async with self._locks.hold(room_nid):
             indexed = await self._db.run(indexed_room, room_nid)
             if indexed is None or not indexed.is_complete:
-                await self._index_all(room_nid, await self._visibility(room_nid))
+                await self._index_all(room_nid, await self._visibility(room_nid), indexed)
 
     async def update_user(self, user_id: str) -> None:
         """Let all entries of a user of this server be as the profile is."""
@@ -116,7 +116,7 @@ class UserDirectoryIndex:
             if indexed is None or not indexed.is_complete or self._may_change(change):
                 visibility = await self._visibility(change.room_nid)
                 if indexed != IndexedRoom(visibility, is_complete=True):
-                    await self._index_all(change.room_nid, visibility)
+                    await self._index_all(change.room_nid, visibility, indexed)
                     return
                 indexed = IndexedRoom(visibility, is_complete=True)
             if indexed.visibility == "nobody":
@@ -153,9 +153,12 @@ class UserDirectoryIndex:
             return "nobody"
         return "everybody" if summary.world_readable or summary.join_rule == "public" else "members"
 
-    async def _index_all(self, room_nid: int, visibility: Visibility) -> None:
+    async def _index_all(
+        self, room_nid: int, visibility: Visibility, before: IndexedRoom | None
+    ) -> None:
         await self._db.run(set_indexed_room, room_nid, IndexedRoom(visibility, is_complete=False))
-        await self._index_members(room_nid, visibility, None, is_new=True)
+        # Also after a crash: what the row says may not have been done.
+        await self._index_members(room_nid, visibility, None, was_indexed=before is not None)
         await self._db.run(set_indexed_room, room_nid, IndexedRoom(visibility, is_complete=True))
 
     async def _index_members(
@@ -164,17 +167,17 @@ class UserDirectoryIndex:
         visibility: Visibility,
         members: Iterable[int] | None,
         *,
-        is_new: bool = False,
+        was_indexed: bool = False,
     ) -> None:
         """Renew the entries of members of a room; `None`: of all who are or were in it.
 
-        `is_new` says that the visibility was another one, or unknown.
+        `was_indexed` says that there may be entries for another visibility.
         """
         if members is None:
             joined = await self._db.run(sources.joined_members, room_nid)
             members = {*joined, *await self._db.run(members_within, room_nid)}
         in_order = sorted(members)
-        scopes = [room_nid, EVERYBODY] if is_new or visibility == "everybody" else [room_nid]
+        scopes = [room_nid, EVERYBODY] if was_indexed or visibility == "everybody" else [room_nid]
         for start in range(0, len(in_order), CHUNK):
             some = in_order[start : start + CHUNK]
             async with self._step():
