@@ -44,6 +44,7 @@ from homeserver.sync.user_change_queues import (
 )
 
 PREPARED_ROOMS = 100  # rooms that are read together
+FEW_ROOMS = 5  # that have changed: with more, some may have to be read
 
 
 class SyncEngine:
@@ -187,9 +188,9 @@ class SyncEngine:
             return
         time_slice = TimeSlice(self._clock)
         for index, number in enumerate(candidates):
-            if not is_known and index % PREPARED_ROOMS == 0:
+            if index % PREPARED_ROOMS == 0 and (not is_known or len(candidates) > FEW_ROOMS):
                 some = candidates[index : index + PREPARED_ROOMS]
-                await self._prepare(request, update.span.since, rooms, some)
+                await self._prepare(request, update.span, rooms, some)
             place = rooms.get(number)
             if place is not None:
                 if time_slice.is_over:
@@ -233,20 +234,23 @@ class SyncEngine:
     async def _prepare(
         self,
         request: SyncRequest,
-        since: SyncToken | None,
+        span: SyncSpan,
         places: MemberRooms,
         room_nids: Iterable[int],
     ) -> None:
         """Read together what is missing of the rooms that the user is in."""
-        joined = [
-            nid
-            for nid in room_nids
-            if (place := places.get(nid)) is not None and place.membership == "join"
-        ]
-        if since is None or request.full_state:
-            await self._sections.preparation.prepare(request, joined)
-        else:
-            await self._rooms.load_many(joined)
+        whole: list[int] = []
+        known: list[int] = []
+        for nid in room_nids:
+            place = places.get(nid)
+            if place is not None and place.membership == "join":
+                since, _ = span.of_room(nid)
+                is_whole = since is None or request.full_state or place.position > since
+                (whole if is_whole else known).append(nid)
+        if whole:
+            await self._sections.preparation.prepare(request, whole)
+        if known:
+            await self._rooms.load_many(known)
 
     async def _numbers_of(self, room_ids: Iterable[str]) -> list[int]:
         rooms = [await self._rooms.find(room_id) for room_id in room_ids]

@@ -52,16 +52,15 @@ class DeviceListUpdates:
         left: set[str] = set()
         renewed: set[str] = set()
         invited: set[str] = set()
-        for room_nid in candidates:
-            place, since = memberships.get(room_nid), token.of_room(room_nid)
-            if place is None or place.membership in ("invite", "knock"):
+        differing = self._shared.differing(token, memberships, candidates)
+        async for room_nid, place, since in differing:
+            if place.membership in ("invite", "knock"):
                 continue
-            if self._shared.may_differ(room_nid, place, since):
-                # Who was away in between, the user or another, may have missed changes then.
-                lists_changed = True
-                changes = await self._shared.compare(user_id, room_nid, place, since, joined, left)
-                renewed |= changes.renewed
-                invited |= changes.invited
+            # Who was away in between, the user or another, may have missed changes then.
+            lists_changed = True
+            changes = await self._shared.compare(user_id, room_nid, place, since, joined, left)
+            renewed |= changes.renewed
+            invited |= changes.invited
         if not lists_changed:
             return NO_DEVICE_LIST_UPDATE
         own_rooms = await self._shared.joined_rooms(user_id)

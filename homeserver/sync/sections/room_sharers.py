@@ -1,6 +1,6 @@
 """Room sharers: those with whom a user shares a room, and who has begun or ended to do so."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from typing import NamedTuple
 
 from homeserver.rooms.history.member_changes import (
@@ -16,6 +16,8 @@ from homeserver.storage.rooms.names import Names
 from homeserver.streams.sync_tokens import SyncToken
 
 FEW = 20  # users whose rooms are looked up one by one, and stay in memory
+TOGETHER = 100  # rooms that are loaded together
+FEW_ROOMS = 5  # of which nearly always all are in memory
 
 
 class SharerChanges(NamedTuple):
@@ -63,17 +65,32 @@ class RoomSharers:
         """
         joined: set[str] = set()
         left: set[str] = set()
-        for room_nid in candidates:
-            place = memberships.get(room_nid)
-            since = token.of_room(room_nid)
-            if place is not None and self.may_differ(room_nid, place, since):
-                await self.compare(user_id, room_nid, place, since, joined, left)
+        async for room_nid, place, since in self.differing(token, memberships, candidates):
+            await self.compare(user_id, room_nid, place, since, joined, left)
         left.discard(user_id)
         if left:
             left -= await self.sharing(left, await self.joined_rooms(user_id))
         return SharerChanges(joined - left, left)
 
-    def may_differ(self, room_nid: int, place: Membership, since: int) -> bool:
+    async def differing(
+        self, token: SyncToken, memberships: MemberRooms, candidates: Iterable[int]
+    ) -> AsyncIterator[tuple[int, Membership, int]]:
+        """Those of the candidates whose members may have changed since a token.
+
+        They come with the user's place and the token's position for the room. There may be more of
+        them than rooms in memory: they are loaded some at a time, and looked at before the next.
+        """
+        rooms = list(candidates)
+        for start in range(0, len(rooms), TOGETHER):
+            some = rooms[start : start + TOGETHER]
+            if len(some) > FEW_ROOMS:
+                await self._rooms.load_many(some)
+            for room_nid in some:
+                place, since = memberships.get(room_nid), token.of_room(room_nid)
+                if place is not None and self._may_differ(room_nid, place, since):
+                    yield room_nid, place, since
+
+    def _may_differ(self, room_nid: int, place: Membership, since: int) -> bool:
         """Whether the members of a room may have changed, the user's own membership included."""
         room = self._rooms.loaded(room_nid)
         return room is None or since < room.members_changed_at or since < place.position
