@@ -5,6 +5,7 @@ Private receipts are not sent.
 Spec: https://spec.matrix.org/v1.19/server-server-api/#receipts
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from typing import Any
@@ -96,20 +97,23 @@ class ReceiptEdus:
             self._sender.send_edu(others, RECEIPT, {room.room_id: {READ: users}}, key)
 
 
-def _by_user(receipts: Iterable[Receipt]) -> list[dict[str, Any]]:
+def _by_user(receipts: Iterable[Receipt]) -> Iterator[dict[str, Any]]:
     """Receipts by user, of which each has one place in an EDU, for as many EDUs as needed."""
-    edus: list[dict[str, Any]] = []
+    counts: Counter[str] = Counter()
+    layers: list[dict[str, Any]] = []  # with the first receipt of each user, the second, and so on
     for receipt in receipts:
+        user_id = receipt.user_id
+        if counts[user_id] == len(layers):
+            layers.append({})
         data: dict[str, Any] = {"ts": receipt.ts}
         if receipt.thread_id is not None:
             data["thread_id"] = receipt.thread_id
-        user_id = receipt.user_id
-        users = next((each for each in edus if len(each) < MAX_SENT and user_id not in each), None)
-        if users is None:
-            users = {}
-            edus.append(users)
-        users[user_id] = {"event_ids": [receipt.event_id], "data": data}
-    return edus
+        layers[counts[user_id]][user_id] = {"event_ids": [receipt.event_id], "data": data}
+        counts[user_id] += 1
+    for layer in layers:
+        users = iter(layer.items())
+        while some := dict(islice(users, MAX_SENT)):
+            yield some
 
 
 def _parse(content: Mapping[str, Any]) -> Iterator[_SentReceipt]:

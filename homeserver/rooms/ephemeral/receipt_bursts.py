@@ -91,7 +91,7 @@ class ReceiptBursts:
             room = await self._rooms.by_number(room_nid)
             joined = [each for each in requests if is_joined(room, each.user_id)]
             receipts = [receipt for each in joined for receipt in each.receipts]
-            refused = await self._receipts.move(room, receipts) if room is not None else ()
+            refused = {*(await self._receipts.move(room, receipts) if room is not None else ())}
         except Exception as error:
             return [(request.stored, error) for request in requests]
         left = {*requests} - {*joined}
