@@ -3,7 +3,8 @@
 A full collection visits every object of the process, which takes a tenth of a second or more if the
 caches are full, and stops everything else. Nearly all garbage here is freed without it, by
 reference counts; a few cycles remain. So full collections are not left to Python, which starts them
-at the busiest moments: they run when the process is idle, and only rarely when it never is.
+at the busiest moments: they run when the process is idle, and only rarely when it never is; and not
+before there are enough new objects that some of them may be garbage.
 
 These are settings of the whole process, so a program has one of these, however many servers it
 runs.
@@ -16,13 +17,17 @@ from twisted.internet.interfaces import IReactorTime
 
 from homeserver.concurrency.periodic import PeriodicTask
 
-GC_THRESHOLD0 = 20_000  # new objects between two of the short collections
-GC_THRESHOLD1 = 50  # short collections between two that examine older objects
+# An object that stays takes about a microsecond to examine, and is examined twice: in a short
+# collection, and with those of the short ones before it. Neither may take over 20 ms where many
+# rooms are read, all of which stay.
+GC_THRESHOLD0 = 5_000  # new objects between two of the short collections
+GC_THRESHOLD1 = 2  # short collections between two that examine the objects left by them, too
 GC_THRESHOLD2 = 1_000_000
 TICK_SECONDS = 5.0
 IDLE_CPU_FRACTION = 0.1  # of a processor, over one tick
 AFTER_SECONDS = 60.0  # between two full collections, in a quiet process
 MAX_INTERVAL_SECONDS = 1_800.0  # in a process that is never idle
+WORTHWHILE = 10  # short collections since the last full one: so many new objects are there
 
 
 class GarbageCollection:
@@ -31,6 +36,7 @@ class GarbageCollection:
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._collected_at = 0.0
+        self._short_before = 0  # short collections, up to the last full one
         self._used = 0.0
         self._ticking = PeriodicTask(clock, TICK_SECONDS, self._tick, name="garbage collection")
 
@@ -42,6 +48,7 @@ class GarbageCollection:
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD0, GC_THRESHOLD1, GC_THRESHOLD2)
         self._collected_at = self._clock.seconds()
+        self._short_before = _short_collections()
         self._used = time.process_time()
         self._ticking.start()
 
@@ -50,6 +57,13 @@ class GarbageCollection:
         self._used = used
         waited = self._clock.seconds() - self._collected_at
         is_quiet = used - before < IDLE_CPU_FRACTION * TICK_SECONDS
-        if (is_quiet and waited >= AFTER_SECONDS) or waited >= MAX_INTERVAL_SECONDS:
+        is_time = (is_quiet and waited >= AFTER_SECONDS) or waited >= MAX_INTERVAL_SECONDS
+        if is_time and _short_collections() - self._short_before >= WORTHWHILE:
             gc.collect()
             self._collected_at = self._clock.seconds()
+            self._short_before = _short_collections()
+
+
+def _short_collections() -> int:
+    """The number of short collections since the process began."""
+    return int(gc.get_stats()[0]["collections"])

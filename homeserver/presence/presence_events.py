@@ -9,7 +9,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#presence
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from homeserver.presence.tracker import PresenceTracker, stored_presence
 from homeserver.presence.user_presence import OFFLINE
 from homeserver.protocol.errors import Forbidden
 from homeserver.rooms.events.stored_event import StoredEvent
+from homeserver.rooms.history.own_membership import was_joined
 from homeserver.rooms.room.changes import StateChanged
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
@@ -130,10 +131,12 @@ class PresenceEvents:
         else:
             self._add_changed(found, user_id, memberships, since)
             if changed is None or max(changed, default=0) > 0:  # else no room has changed
-                new = await self._newly_joined(user_id, memberships, since, changed)
+                new: set[int] = set()
+                async for room in self._newly_joined(user_id, memberships, since, changed):
+                    new.add(room.room_nid)
+                    self._add_offline(found, user_id, room)
                 if new:
                     self._add_online(found, user_id, new)
-                    await self._add_offline(found, user_id, new)
         encoded = (self._event(change) for change in found.values())
         events = (
             list(encoded)
@@ -174,7 +177,7 @@ class PresenceEvents:
         found: dict[str, PresenceChanged] = {}
         if self._tracker.enabled:
             self._add_online(found, "", {room.room_nid})
-            await self._add_offline(found, "", {room.room_nid})
+            self._add_offline(found, "", room)
         return [self._event(change) for change in found.values()]
 
     async def get(self, caller: Requester, user_id: str) -> dict[str, Any]:
@@ -214,20 +217,14 @@ class PresenceEvents:
             if not rooms.isdisjoint(change.rooms):
                 found[change.user_id] = change
 
-    async def _add_offline(
-        self, found: dict[str, PresenceChanged], observer: str, rooms: set[int]
-    ) -> None:
-        """Add local members who are offline, in small rooms."""
-        for room_nid in rooms:
-            room = await self._rooms.by_number(room_nid)
-            if room is None or room.joined_count > SMALL_ROOM:
-                continue
-            for user_id in room.joined_members():
-                if user_id not in found and user_id != observer and self._is_local(user_id):
-                    user = self._tracker.find(user_id)
-                    found[user_id] = (
-                        stored_presence(user_id, None) if user is None else user.published
-                    )
+    def _add_offline(self, found: dict[str, PresenceChanged], observer: str, room: Room) -> None:
+        """Add local members who are offline, in a small room."""
+        if room.joined_count > SMALL_ROOM:
+            return
+        for user_id in room.joined_members():
+            if user_id not in found and user_id != observer and self._is_local(user_id):
+                user = self._tracker.find(user_id)
+                found[user_id] = stored_presence(user_id, None) if user is None else user.published
 
     def _publish_newcomer(self, user_id: str, room: int, member: StoredEvent) -> None:
         """Publish the presence of an offline user who joins; the tracker publishes all others."""
@@ -283,36 +280,21 @@ class PresenceEvents:
         memberships: MemberRooms,
         since: SyncToken,
         changed: Collection[int] | None,
-    ) -> set[int]:
-        """The rooms that the user has joined since a token."""
-        touched = [
-            (room_nid, membership.event)
-            for room_nid in (list(memberships) if changed is None else changed)
+    ) -> AsyncIterator[Room]:
+        """The rooms that the user has joined since a token. A profile change is no join."""
+        touched = {
+            room_nid: membership.event
+            for room_nid in (memberships if changed is None else changed)
             if (membership := memberships.get(room_nid)) is not None
             and membership.membership == "join"
             and membership.position > since.of_room(room_nid)
-        ]
-        return {
-            room_nid
-            for room_nid, event in touched
-            if not await self._was_joined(user_id, room_nid, event, since.of_room(room_nid))
         }
-
-    async def _was_joined(self, user_id: str, room_nid: int, event: int, since: int) -> bool:
-        """Whether the user was joined at `since`, by the member events from `event` backwards.
-
-        A profile change also makes a member event.
-        """
-        room = await self._rooms.by_number(room_nid)
-        if room is not None and since < room.forked_at:
-            return await self._rooms.was_joined(room, user_id, since)
-        at: int | None = event
-        while room is not None and at is not None:
-            stored = (await self._rooms.load_events(room, [at]))[at]
-            if (stored.position or 0) <= since:
-                return stored.event.content.get("membership") == "join"
-            at = stored.replaces
-        return False
+        async for rooms in self._rooms.in_batches(touched):
+            await self._rooms.get_events_ready({room: [touched[room.room_nid]] for room in rooms})
+            for room in rooms:
+                at, event = since.of_room(room.room_nid), touched[room.room_nid]
+                if not await was_joined(self._rooms, room, user_id, event, at):
+                    yield room
 
     def _event(self, change: PresenceChanged) -> msgspec.Raw:
         """The event of a change, encoded once a second for all users who get it."""

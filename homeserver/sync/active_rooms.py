@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Sequence
 import msgspec
 
 from homeserver.rooms.room.registry import RoomRegistry
-from homeserver.rooms.room.room import Room
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.newest_events import rooms_with_events_after
 from homeserver.storage.rooms.partial_rooms import rooms_with_full_state_after
@@ -40,20 +39,3 @@ class ActiveRooms(msgspec.Struct, frozen=True):
         for source in self.ephemeral if silent else ():
             active.update(await source.changed_rooms(silent, since.base))
         return active
-
-
-async def was_joined(rooms: RoomRegistry, room: Room, user_id: str, event: int, since: int) -> bool:
-    """Whether a user was joined at `since`, by their member events from `event` backwards.
-
-    Where the graph forked meanwhile, that event may replace others than those current at `since`,
-    and only the state at `since` decides.
-    """
-    if since < room.forked_at:
-        return await rooms.was_joined(room, user_id, since)
-    number: int | None = event
-    while number is not None:
-        stored = (await rooms.load_events(room, [number]))[number]
-        if (stored.position or 0) <= since:
-            return stored.event.content.get("membership") == "join"
-        number = stored.replaces
-    return False

@@ -17,10 +17,11 @@ from homeserver.concurrency.cooperative import TimeSlice
 from homeserver.concurrency.deferreds import fire_once
 from homeserver.protocol import event_types
 from homeserver.protocol.proposals.invite_filter import InviteAction
+from homeserver.rooms.history.own_membership import was_joined
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import MemberRooms, Membership
 from homeserver.streams.sync_tokens import SyncToken
-from homeserver.sync.active_rooms import ActiveRooms, was_joined
+from homeserver.sync.active_rooms import ActiveRooms
 from homeserver.sync.sections.account_data_sections import AccountDataSections
 from homeserver.sync.sections.device_list_updates import DeviceListUpdate
 from homeserver.sync.sections.device_sections import DeviceSections

@@ -19,11 +19,15 @@ class Process:
         self.collections = 0
         monkeypatch.setattr(garbage.time, "process_time", lambda: self._used)
         monkeypatch.setattr(garbage.gc, "collect", self._collect)
+        monkeypatch.setattr(garbage.gc, "get_stats", lambda: [{"collections": self._short}])
         self._used = 0.0
+        self._short = 0
+        self.short_collections = 5  # in one tick
 
     def run(self, seconds: float) -> None:
         for _ in range(int(seconds / TICK_SECONDS)):
             self._used += self.busy * TICK_SECONDS
+            self._short += self.short_collections
             self.clock.advance(TICK_SECONDS)
 
     def _collect(self) -> int:
@@ -69,3 +73,12 @@ def test_process_that_is_never_idle_collects_in_the_end(process: Process) -> Non
     process.run(MAX_INTERVAL_SECONDS + TICK_SECONDS)
 
     assert process.collections == 1
+
+
+def test_process_that_makes_nothing_is_not_stopped(process: Process) -> None:
+    """A quiet server with full caches would stop once a minute for nothing."""
+    process.short_collections = 0
+
+    process.run(600)
+
+    assert process.collections == 0

@@ -1,11 +1,13 @@
 """Rooms that are loaded together, and what a room keeps in memory."""
 
+import gc
+import weakref
 from itertools import product
 from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
 
-from homeserver.rooms.room import room_loader
+from homeserver.rooms.room import registry, room_loader
 from homeserver.rooms.room.room import SHORT_TIMELINE, Room
 from tests.rooms.support import BOB, RoomsTestCase
 
@@ -91,6 +93,40 @@ class RoomLoadingTests(RoomsTestCase):
         await loading
 
         assert self.rooms.loads == 3
+
+    async def test_many_rooms_are_read_in_batches_even_if_memory_has_no_room_for_them(self) -> None:
+        """A user may be in more of them."""
+        nids = await self.make_rooms(10)
+        space_for_six = 6 * (await self.room(nids[0])).memory
+        runs = self.db.runs
+
+        with (
+            patch.object(self.rooms._loaded, "capacity", space_for_six),
+            patch.object(registry, "BATCH_SIZE", 5),
+        ):
+            found = [
+                room async for rooms in self.rooms.in_batches([*nids, 10**9]) for room in rooms
+            ]
+
+        assert [room.room_nid for room in found] == nids
+        assert self.rooms.loaded(nids[0]) is None
+        assert self.db.runs - runs < 20
+
+    async def test_a_room_that_leaves_memory_is_freed_at_once(self) -> None:
+        """Nothing is left to the garbage collector, which examines old objects rarely."""
+        (nid,) = await self.make_rooms(1)
+        room_id = (await self.room(nid)).room_id
+        await self.say(room_id, "a writer has written")
+        gone = [
+            weakref.ref(each) for each in (await self.room(nid), await self.rooms.writer(room_id))
+        ]
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+
+        self.rooms.drop(await self.room(nid))
+
+        assert [reference() for reference in gone] == [None, None]
 
 
 class LongTimelineTests(RoomsTestCase):

@@ -19,17 +19,15 @@ class QueuedState:
     `EventsNotInMemory`.
     """
 
-    __slots__ = ("_auth", "_events", "_queued", "_room")
+    __slots__ = ("_auth", "_current")
 
     def __init__(self, room: Room, events: EventStore) -> None:
-        self._room = room
-        self._events = events
-        self._queued: dict[StateKey, tuple[int, StoredEvent | None]] = {}
-        self._auth = AuthState(_CurrentEvents(self))
+        self._current = _CurrentEvents(room, events)
+        self._auth = AuthState(self._current)
 
     def __bool__(self) -> bool:
         """Whether changes are queued."""
-        return bool(self._queued)
+        return bool(self._current.queued)
 
     @property
     def auth(self) -> AuthState:
@@ -37,30 +35,30 @@ class QueuedState:
 
     def change(self, position: int, changes: Changes) -> None:
         """Queue changes that are in the log at a position."""
-        self._queued.update({key: (position, now) for key, now in changes.items()})
+        self._current.queued.update({key: (position, now) for key, now in changes.items()})
         if changes:
-            self._auth = AuthState(_CurrentEvents(self))
+            self._auth = AuthState(self._current)
 
     def published(self, position: int, changes: Changes) -> None:
         """Drop changes that the log has published at a position: the room itself shows them now."""
         for key in changes:
-            queued = self._queued.get(key)
+            queued = self._current.queued.get(key)
             if queued is not None and queued[0] == position:
-                del self._queued[key]
+                del self._current.queued[key]
 
     def snapshot(self) -> Snapshot:
         """A copy of the queued changes, for `restore`."""
-        return dict(self._queued), self._auth
+        return dict(self._current.queued), self._auth
 
     def restore(self, snapshot: Snapshot) -> None:
         """Undo all changes since a snapshot was made."""
-        self._queued, self._auth = snapshot
+        self._current.queued, self._auth = snapshot
 
     def current_nid(self, key: StateKey) -> int | None:
         """The numeric id of the current event of a type and state key."""
-        queued = self._queued.get(key)
+        queued = self._current.queued.get(key)
         if queued is None:
-            return self._room.number_of(key)
+            return self._current.room.number_of(key)
         return None if queued[1] is None else queued[1].event_nid
 
     def current(self, key: StateKey) -> StoredEvent | None:
@@ -68,36 +66,46 @@ class QueuedState:
 
         Raises `EventsNotInMemory` where it must be loaded.
         """
-        queued = self._queued.get(key)
-        if queued is not None:
-            return queued[1]
-        event_nid = self._room.number_of(key)
-        if event_nid is None:
-            return None
-        stored = self._events.cached(event_nid)
-        if stored is None:
-            raise EventsNotInMemory(self._events, self._room.version, [event_nid])
-        return stored
+        return self._current.stored(key)
 
     def membership(self, user_id: str) -> str | None:
         """The user's membership."""
-        queued = self._queued.get((MEMBER, user_id))
+        queued = self._current.queued.get((MEMBER, user_id))
         if queued is not None:
             membership: str | None = None
             if queued[1] is not None:
                 membership = queued[1].event.content.get("membership")
             return membership
-        return self._room.members.get(user_id)
+        return self._current.room.members.get(user_id)
 
 
 class _CurrentEvents:
-    """The events that are current when they are read, in the form of `AuthState`."""
+    """The events that are current when they are read, in the form of `AuthState`.
 
-    __slots__ = ("_state",)
+    Refers to nothing that refers to it: rooms that leave memory are no work for the garbage
+    collector.
+    """
 
-    def __init__(self, state: QueuedState) -> None:
-        self._state = state
+    __slots__ = ("_events", "queued", "room")
+
+    def __init__(self, room: Room, events: EventStore) -> None:
+        self.room = room
+        self.queued: dict[StateKey, tuple[int, StoredEvent | None]] = {}
+        self._events = events
 
     def get(self, key: StateKey) -> Event | None:
-        stored = self._state.current(key)
+        stored = self.stored(key)
         return None if stored is None else stored.event
+
+    def stored(self, key: StateKey) -> StoredEvent | None:
+        """The event with its place in the room. Raises `EventsNotInMemory`."""
+        queued = self.queued.get(key)
+        if queued is not None:
+            return queued[1]
+        event_nid = self.room.number_of(key)
+        if event_nid is None:
+            return None
+        stored = self._events.cached(event_nid)
+        if stored is None:
+            raise EventsNotInMemory(self._events, self.room.version, [event_nid])
+        return stored

@@ -37,6 +37,7 @@ from homeserver.storage.database.database import Database
 from homeserver.storage.rooms import events as events_storage
 
 MAX_STATE_ENTRIES = 400_000  # about 250 bytes each
+BATCH_SIZE = 100  # rooms that are read together
 LONG_TIMELINES_BYTES = 16 * 2**20
 """Of the timelines of rooms that have more than `SHORT_TIMELINE` events in memory."""
 
@@ -331,6 +332,19 @@ class RoomRegistry:
         missing = [nid for nid in room_nids if nid not in self._loaded and nid not in self._retired]
         if missing:
             await self._loads.join_many(missing, self._load)
+
+    async def in_batches(self, room_nids: Iterable[int]) -> AsyncIterator[list[Room]]:
+        """Those of the rooms that this server has, some at a time, each time read together.
+
+        There may be more of them than memory has room for: a caller that took one after the other
+        would read each for itself.
+        """
+        numbers = list(room_nids)
+        for start in range(0, len(numbers), BATCH_SIZE):
+            batch = numbers[start : start + BATCH_SIZE]
+            await self.load_many(batch)
+            rooms = [self.loaded(nid) or await self.by_number(nid) for nid in batch]
+            yield [room for room in rooms if room is not None]
 
     async def _load(self, numbers: Sequence[int]) -> dict[int, bool]:
         """Load rooms, at least the only one; returns whether there is each of them."""

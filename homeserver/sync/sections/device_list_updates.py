@@ -53,12 +53,12 @@ class DeviceListUpdates:
         renewed: set[str] = set()
         invited: set[str] = set()
         differing = self._shared.differing(token, memberships, candidates)
-        async for room_nid, place, since in differing:
+        async for room, place, since in differing:
             if place.membership in ("invite", "knock"):
                 continue
             # Who was away in between, the user or another, may have missed changes then.
             lists_changed = True
-            changes = await self._shared.compare(user_id, room_nid, place, since, joined, left)
+            changes = await self._shared.compare(user_id, room, place, since, joined, left)
             renewed |= changes.renewed
             invited |= changes.invited
         if not lists_changed:

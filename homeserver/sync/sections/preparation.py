@@ -17,6 +17,7 @@ from homeserver.rooms.events.stored_event import StoredEvent
 from homeserver.rooms.history.aggregations import BundledAggregations
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
+from homeserver.rooms.state.node_codec import EMPTY
 from homeserver.sync.sync_request import SyncRequest
 
 MAX_EVENTS = 10_000  # state events that are read together
@@ -73,6 +74,9 @@ class Preparation:
         await self._load(rooms[:prepared], first[:prepared])
         then = [self._then_needed(room, request) for room in rooms[:prepared]]
         await self._load(rooms[:prepared], then)
+        await self._rooms.get_states_ready(
+            {root for room in rooms[:prepared] for root in self._roots_needed(room, request)}
+        )
         await self._unread.get_ready(rooms[:prepared], request.user_id)
         await self._relations.get_ready(
             [
@@ -94,6 +98,15 @@ class Preparation:
         nid = room.member_events.get(request.user_id)
         own = None if nid is None else self._rooms.cached_event(nid)
         return () if own is None or own.replaces is None else (own.replaces,)
+
+    def _roots_needed(self, room: Room, request: SyncRequest) -> Iterator[bytes]:
+        """The states at events before the user's own: what they may see depends on them."""
+        nid = room.member_events.get(request.user_id)
+        own = None if nid is None else self._rooms.cached_event(nid)
+        if own is not None:
+            for stored in _shown(room, request):
+                if stored.visible_since <= own.log_position and stored.state_before != EMPTY:
+                    yield stored.state_before
 
 
 def _first_needed(room: Room, request: SyncRequest) -> list[int]:

@@ -9,6 +9,7 @@ from homeserver.rooms.history.member_changes import (
     MembershipHistory,
 )
 from homeserver.rooms.room.registry import RoomRegistry
+from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import MemberRooms, Membership, UserRooms
 from homeserver.storage.database.database import Database
 from homeserver.storage.rooms.memberships import joined_members_among
@@ -16,8 +17,6 @@ from homeserver.storage.rooms.names import Names
 from homeserver.streams.sync_tokens import SyncToken
 
 FEW = 20  # users whose rooms are looked up one by one, and stay in memory
-TOGETHER = 100  # rooms that are loaded together
-FEW_ROOMS = 5  # of which nearly always all are in memory
 
 
 class SharerChanges(NamedTuple):
@@ -65,8 +64,8 @@ class RoomSharers:
         """
         joined: set[str] = set()
         left: set[str] = set()
-        async for room_nid, place, since in self.differing(token, memberships, candidates):
-            await self.compare(user_id, room_nid, place, since, joined, left)
+        async for room, place, since in self.differing(token, memberships, candidates):
+            await self.compare(user_id, room, place, since, joined, left)
         left.discard(user_id)
         if left:
             left -= await self.sharing(left, await self.joined_rooms(user_id))
@@ -74,31 +73,22 @@ class RoomSharers:
 
     async def differing(
         self, token: SyncToken, memberships: MemberRooms, candidates: Iterable[int]
-    ) -> AsyncIterator[tuple[int, Membership, int]]:
+    ) -> AsyncIterator[tuple[Room, Membership, int]]:
         """Those of the candidates whose members may have changed since a token.
 
-        They come with the user's place and the token's position for the room. There may be more of
-        them than rooms in memory: they are loaded some at a time, and looked at before the next.
+        They come with the user's place and the token's position for the room.
         """
-        rooms = list(candidates)
-        for start in range(0, len(rooms), TOGETHER):
-            some = rooms[start : start + TOGETHER]
-            if len(some) > FEW_ROOMS:
-                await self._rooms.load_many(some)
-            for room_nid in some:
-                place, since = memberships.get(room_nid), token.of_room(room_nid)
-                if place is not None and self._may_differ(room_nid, place, since):
-                    yield room_nid, place, since
-
-    def _may_differ(self, room_nid: int, place: Membership, since: int) -> bool:
-        """Whether the members of a room may have changed, the user's own membership included."""
-        room = self._rooms.loaded(room_nid)
-        return room is None or since < room.members_changed_at or since < place.position
+        known = [room_nid for room_nid in candidates if room_nid in memberships]
+        async for rooms in self._rooms.in_batches(known):
+            for room in rooms:
+                place, since = memberships.get(room.room_nid), token.of_room(room.room_nid)
+                if place is not None and since < max(room.members_changed_at, place.position):
+                    yield room, place, since
 
     async def compare(
         self,
         user_id: str,
-        room_nid: int,
+        room: Room,
         place: Membership,
         since: int,
         joined: set[str],
@@ -108,9 +98,6 @@ class RoomSharers:
 
         Returns the other changes of a room that the user is in.
         """
-        room = await self._rooms.by_number(room_nid)
-        if room is None:
-            return NO_MEMBER_CHANGES
         is_joined = place.membership == "join"
         changes = await self._history.since(room, since)
         was_joined = user_id in changes.left or (is_joined and user_id not in changes.joined)

@@ -17,10 +17,11 @@ from homeserver.concurrency.deferreds import gather_all
 from homeserver.protocol.sliding_sync.request import SlidingSyncRequest
 from homeserver.protocol.sliding_sync.response import RoomResult
 from homeserver.protocol.sliding_sync.room_config import RoomConfig
+from homeserver.rooms.history.own_membership import was_joined
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import Membership
-from homeserver.sync.active_rooms import ActiveRooms, was_joined
+from homeserver.sync.active_rooms import ActiveRooms
 from homeserver.sync.sections.preparation import Preparation
 from homeserver.sync.sliding.connection import (
     LIVE,

@@ -12,11 +12,11 @@ import msgspec
 
 from homeserver.protocol.sliding_sync.request import StickyConfig
 from homeserver.protocol.sliding_sync.response import RoomResult
+from homeserver.rooms.history.own_membership import was_joined
 from homeserver.rooms.room.registry import RoomRegistry
 from homeserver.rooms.room.room import Room
 from homeserver.rooms.room.user_rooms import Membership, UserRooms
 from homeserver.streams.sync_tokens import PublishedPositions, SyncToken, parse_sync_token
-from homeserver.sync.active_rooms import was_joined
 from homeserver.sync.rendering import render_state
 from homeserver.sync.sections.sticky_sections import StickySections
 from homeserver.sync.sliding.extensions import ExtensionUpdate
