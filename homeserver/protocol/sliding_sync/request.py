@@ -131,6 +131,16 @@ class ExtensionConfigs(msgspec.Struct, frozen=True):
             or self.sticky is not None
         )
 
+    @property
+    def are_of_device(self) -> bool:
+        """Whether none is enabled but `to_device` and `e2ee`, or receipts and typing."""
+        return (
+            self.account_data is None
+            and self.threads is None
+            and self.profiles is None
+            and self.sticky is None
+        )
+
 
 class RequestBody(msgspec.Struct, frozen=True):
     """What a request asks for; many clients ask for the same again and again.
@@ -143,6 +153,14 @@ class RequestBody(msgspec.Struct, frozen=True):
     extensions: ExtensionConfigs = ExtensionConfigs()
     has_counts: bool = False
     size: int = 0
+
+    @property
+    def is_of_device(self) -> bool:
+        """Whether it asks for no room, but only for what concerns the device.
+
+        So do clients that have a connection of its own for encryption.
+        """
+        return not self.lists and not self.subscriptions and self.extensions.are_of_device
 
     def __post_init__(self) -> None:
         """Raises `InvalidParam` for more than a request may have."""

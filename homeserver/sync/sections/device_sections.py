@@ -68,9 +68,14 @@ class DeviceSections:
             if messages.more_above is not None:
                 update.span.has_messages(messages.more_above)
 
+    def has_no_messages(self, request: SyncRequest, after: int) -> bool:
+        """Whether it is known, without waiting, that a device has no message above a position."""
+        device_id = request.caller.device_id
+        return device_id is None or self._inboxes.has_none(request.device, after)
+
     async def messages(self, request: SyncRequest, after: int, upto: int, limit: int) -> Messages:
         """The messages to a device with `after < position <= upto`; at most `limit` of them."""
-        if request.caller.device_id is None or self._inboxes.has_none(request.device, after):
+        if self.has_no_messages(request, after):
             return Messages((), after, None)
         return await self._inboxes.messages(request.device, after, upto, limit)
 

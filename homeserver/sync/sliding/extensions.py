@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 import msgspec
 
 from homeserver.accounts.user_data.account_data import AccountData
-from homeserver.protocol.sliding_sync.request import ToDeviceConfig
+from homeserver.protocol.sliding_sync.request import ExtensionConfigs, ToDeviceConfig
 from homeserver.protocol.sliding_sync.response import ExtensionResults
 from homeserver.push.subscription_json import subscription_changes
 from homeserver.push.thread_subscriptions import ThreadSubscriptions
@@ -65,6 +65,35 @@ class Extensions:
         """The device has shown which messages it has. Raises `InvalidParam` for its token."""
         if config is not None and config.since is not None:
             self._devices.received_messages(request, parse_stream_token(config.since))
+
+    def have_no_device_news(
+        self,
+        request: SyncRequest,
+        wanted: ExtensionConfigs,
+        state: ConnectionState,
+        changed: Collection[int],
+    ) -> bool:
+        """Whether it is known, without waiting, that `to_device` and `e2ee` have nothing new.
+
+        `changed` are the rooms, by numeric id, in which anything changed above the token, and
+        nothing else did.
+        """
+        token = state.token
+        if wanted.to_device is not None:
+            since = wanted.to_device.since
+            if since is None or not self._devices.has_no_messages(
+                request, parse_stream_token(since)
+            ):
+                return False
+        if not wanted.e2ee:
+            return True
+        if token is None or state.e2ee != token or not self._devices.has_no_news(request, token):
+            return False
+        rooms = [(nid, self._active_rooms.rooms.loaded(nid)) for nid in changed]
+        return all(
+            room is not None and room.members_changed_at <= token.of_room(nid)
+            for nid, room in rooms
+        )
 
     async def add_account_data(
         self, update: ExtensionUpdate, request: SyncRequest, state: ConnectionState, span: SyncSpan

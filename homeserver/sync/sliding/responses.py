@@ -45,7 +45,7 @@ from homeserver.sync.sliding.sticky_extension import StickyExtension
 from homeserver.sync.sync_points import SyncPoint, SyncPoints
 from homeserver.sync.sync_request import SyncRequest
 from homeserver.sync.sync_span import SyncSpan
-from homeserver.sync.user_change_queues import USER_DATA, UserChangeQueue
+from homeserver.sync.user_change_queues import SUBSCRIPTIONS, USER_DATA, UserChangeQueue
 
 CONCURRENT_ROOMS = 16
 PREPARED_ROOMS = 6 * CONCURRENT_ROOMS  # that are read together
@@ -111,21 +111,31 @@ class Responses:
         return Answer(draft.scope.counts, draft.results, draft.extensions.results, offered, is_new)
 
     def has_nothing(
-        self, request: SlidingSyncRequest, connection: SlidingConnection, queue: UserChangeQueue
+        self,
+        request: SlidingSyncRequest,
+        reader: SyncRequest,
+        connection: SlidingConnection,
+        queue: UserChangeQueue,
     ) -> bool:
         """Whether it is clear, without making a response, that nothing is new for a connection.
 
-        It is if the client has everything that it asks for up to its token, and nothing is in the
-        user's queue after that.
+        It is if the client has everything that it asks for up to its token, and the user's queue
+        has nothing after that which concerns it. Presence never does.
         """
         state, wanted = connection.state, request.body.extensions
+        changed = None if state.token is None else queue.changed_since(state.token)
+        if changed is None:
+            return False
+        news = [what for what in changed if what >= USER_DATA]
+        if request.body.is_of_device:
+            only_rooms = all(USER_DATA < what < SUBSCRIPTIONS for what in news)
+            return only_rooms and self._extensions.have_no_device_news(reader, wanted, state, news)
         return (
-            state.settled is not None
-            and state.token is not None
+            not news
+            and state.settled is not None
             and state.settled.body is request.body
             and not (wanted.to_device or wanted.e2ee or wanted.threads)
             and not (wanted.sticky or wanted.profiles)
-            and queue.changed_since(state.token) == set()
         )
 
     async def _begin(

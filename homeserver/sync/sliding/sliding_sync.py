@@ -150,7 +150,9 @@ class SlidingSync:
             try:
                 left = deadline - self._clock.seconds()
                 may_wait = left > 0 and not self._stopping
-                if not may_wait or not self._responses.has_nothing(request, connection, queue):
+                if not may_wait or not self._responses.has_nothing(
+                    request, reader, connection, queue
+                ):
                     answer = await self._make(request, reader, connection, is_returning)
                     is_returning = False
                     if turn.is_over():

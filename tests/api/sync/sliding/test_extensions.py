@@ -1,15 +1,19 @@
 """The extensions: what a connection has beside rooms."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
 
+from homeserver.sync.sliding.responses import Responses
 from tests.api.sync.sliding.sliding_client import (
     SlidingClient,
     SlidingTestCase,
     window,
 )
 from tests.support.actors import Actor
+from tests.support.reactor import pause
 
 
 class ExtensionsTestCase(SlidingTestCase):
@@ -121,6 +125,83 @@ class E2eeTests(ExtensionsTestCase):
 
         lists = response["extensions"]["e2ee"]["device_lists"]
         self.assertEqual(lists["changed"], [self.bob.user_id])
+
+
+class ConnectionOfTheDeviceTests(ExtensionsTestCase):
+    """A client has a connection that asks for no room, and waits on it nearly all the time."""
+
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.room = await self.alice.create_room(public=True)
+        await self.bob.join(self.room)
+        self.waiting = self.client(self.alice, e2ee={}, to_device={})
+        self.waiting.body["lists"] = {}
+        first = await self.waiting.sync()
+        to_device = self.waiting.body["extensions"]["to_device"]
+        to_device["since"] = first["extensions"]["to_device"]["next_batch"]
+
+    async def extensions_after(self, action: Callable[[], Awaitable[Any]]) -> dict[str, Any]:
+        """What the client gets, which has waited through a message to the room."""
+        response = Deferred.fromCoroutine(self.waiting.sync(timeout_ms=30_000))
+        await self.alice.say(self.room, "hello")
+        await pause(0.05)
+        self.assertFalse(response.called)
+        await action()
+        extensions: dict[str, Any] = (await response)["extensions"]
+        return extensions
+
+    async def test_messages_to_rooms_do_not_concern_it(self) -> None:
+        """A hundred members have such connections: none of them is made a response."""
+        with patch.object(Responses, "make", side_effect=AssertionError("it is made")):
+            response = Deferred.fromCoroutine(self.waiting.sync(timeout_ms=30_000))
+            for _ in range(5):
+                await self.bob.say(self.room, "hello")
+            await pause(0.05)
+
+        self.assertFalse(response.called)
+        await self.bob.leave(self.room)
+        await response
+
+    async def test_message_to_the_device_does(self) -> None:
+        """A verification does not take half a minute."""
+        messages = {"messages": {self.alice.user_id: {"*": {"text": "hi"}}}}
+
+        got = await self.extensions_after(
+            lambda: self.bob.put("/sendToDevice/org.example.x/1", messages)
+        )
+
+        self.assertEqual(got["to_device"]["events"][0]["content"], {"text": "hi"})
+
+    async def test_members_who_come_and_go_do(self) -> None:
+        """Messages are encrypted for those who are there."""
+        carol = await self.register("carol")
+
+        joined = await self.extensions_after(lambda: carol.join(self.room))
+        left = await self.extensions_after(lambda: self.bob.leave(self.room))
+
+        self.assertEqual(joined["e2ee"]["device_lists"]["changed"], [carol.user_id])
+        self.assertEqual(left["e2ee"]["device_lists"]["left"], [self.bob.user_id])
+
+    async def test_rooms_that_the_user_joins_do(self) -> None:
+        """Their members are followed from then on."""
+        carol = await self.register("carol")
+        room = await carol.create_room(public=True)
+
+        got = await self.extensions_after(lambda: self.alice.join(room))
+
+        self.assertEqual(got["e2ee"]["device_lists"]["changed"], [carol.user_id])
+
+    async def test_keys_do(self) -> None:
+        """New keys of others, and what is left of the device's own."""
+        keys = {"one_time_keys": {"signed_curve25519:A": {"key": "a", "signatures": {}}}}
+
+        own = await self.extensions_after(lambda: self.alice.post("/keys/upload", keys))
+        others = await self.extensions_after(
+            lambda: self.bob.put(f"/devices/{self.bob.device_id}", {"display_name": "Phone"})
+        )
+
+        self.assertEqual(own["e2ee"]["device_one_time_keys_count"], {"signed_curve25519": 1})
+        self.assertEqual(others["e2ee"]["device_lists"]["changed"], [self.bob.user_id])
 
 
 class AccountDataTests(ExtensionsTestCase):
