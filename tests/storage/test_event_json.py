@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from homeserver.storage.database.database import Connection
@@ -86,6 +86,7 @@ def test_exact_bytes_come_back(content: dict[str, Any], repeat: int) -> None:
 
 
 @given(st.binary(max_size=200))
+@example(b"\x00\x00\x01\xf6" + bytes(9) + b"\x01")  # a frame that says it has exabytes
 def test_damage_is_an_error_of_its_own(noise: bytes) -> None:
     """What a defective disk returns is no JSON of any event, and fails no other way."""
     for stored in (noise, bytes([VERSION]) + noise, PACKED[: len(noise)] + noise):

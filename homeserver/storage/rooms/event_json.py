@@ -67,7 +67,8 @@ def unpack_json(stored: bytes) -> bytes:
         raise DamagedJson(f"an event was stored in an unknown form: {stored[:HEAD_BYTES]!r}")
     try:
         json = _decompressor.decompress(stored[HEAD_BYTES:], max_output_size=size)
-    except zstandard.ZstdError as error:
+    # Of more memory than there is, if a damaged frame says that it has so many bytes.
+    except (zstandard.ZstdError, MemoryError) as error:
         raise DamagedJson(f"the stored JSON of an event is damaged: {error}") from error
     if len(json) != size:
         raise DamagedJson(f"the stored JSON of an event has {len(json)} bytes instead of {size}")
