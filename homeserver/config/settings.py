@@ -32,6 +32,7 @@ from homeserver.config.sections.federation import FederationSettings
 from homeserver.config.sections.limits import LimitSettings, RateLimitSettings, WebSocketSettings
 from homeserver.config.sections.listeners import Listener
 from homeserver.config.sections.media import MediaSettings
+from homeserver.config.sections.oauth import OAuthSettings
 from homeserver.config.sections.push import PushSettings
 from homeserver.config.sections.retention import RetentionSettings
 from homeserver.config.sections.search import SearchSettings
@@ -237,6 +238,7 @@ class Settings(Section, frozen=True, kw_only=True):
     recaptcha: RecaptchaSettings = RecaptchaSettings()
     passwords: PasswordSettings = PasswordSettings()
     tokens: TokenSettings = TokenSettings()
+    oauth: OAuthSettings = OAuthSettings()
     email: EmailSettings = EmailSettings()
     third_party_ids: ThirdPartyIdSettings = ThirdPartyIdSettings()
     rooms: RoomSettings = RoomSettings()
@@ -298,6 +300,10 @@ class Settings(Section, frozen=True, kw_only=True):
             )
         if self.email.enabled and self.public_baseurl is None:
             yield Mistake("email: links in mails need public_baseurl", ("email", "public_baseurl"))
+        if self.oauth.enabled and self.public_baseurl is None:
+            yield Mistake(
+                "oauth.enabled: clients need the public_baseurl", ("oauth", "public_baseurl")
+            )
         for network in self.trusted_proxies:
             try:
                 ipaddress.ip_network(network, strict=False)

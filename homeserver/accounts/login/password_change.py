@@ -9,7 +9,8 @@ from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Forbidden
 from homeserver.storage.accounts.login_tokens import delete_login_tokens_of
 from homeserver.storage.accounts.users import set_password_hash
-from homeserver.storage.database.database import Database
+from homeserver.storage.browser_sessions.browser_sessions import delete_browser_sessions_of
+from homeserver.storage.database.database import Connection, Database
 
 
 class PasswordChange:
@@ -36,9 +37,17 @@ class PasswordChange:
     async def apply(
         self, user_id: str, password: str, *, logout_devices: bool, but: Requester | None = None
     ) -> None:
-        """Set a checked password; with `logout_devices` log out all devices `but` one."""
+        """Set a checked password; with `logout_devices` log out all devices `but` one.
+
+        The user has to sign in again in all browsers.
+        """
         password_hash = await self._passwords.hash(password)
-        await self._db.run(set_password_hash, user_id, password_hash)
-        await self._db.run(delete_login_tokens_of, user_id)
+        await self._db.transaction(_set_password, user_id, password_hash)
         if logout_devices:
             await self._sessions.close_all(user_id, but=but)
+
+
+async def _set_password(db: Connection, user_id: str, password_hash: str) -> None:
+    await set_password_hash(db, user_id, password_hash)
+    await delete_login_tokens_of(db, user_id)
+    await delete_browser_sessions_of(db, user_id)

@@ -39,6 +39,7 @@ from homeserver.storage.accounts.users import (
     insert_user,
     set_password_hash,
 )
+from homeserver.storage.browser_sessions.browser_sessions import delete_browser_sessions_of
 from homeserver.storage.database.database import Connection, Database
 
 
@@ -162,3 +163,4 @@ async def _revoke_tokens(db: Connection, user_id: str) -> None:
     await delete_access_tokens_of_user(db, user_id)
     await delete_refresh_tokens_of_user(db, user_id)
     await delete_login_tokens_of(db, user_id)
+    await delete_browser_sessions_of(db, user_id)

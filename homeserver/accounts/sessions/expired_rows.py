@@ -13,11 +13,17 @@ from homeserver.storage.accounts.delayed_events import delete_expired_delayed_ev
 from homeserver.storage.accounts.login_tokens import delete_expired_login_tokens
 from homeserver.storage.accounts.openid_tokens import delete_expired_openid_tokens
 from homeserver.storage.accounts.validation_sessions import delete_expired_validation_sessions
+from homeserver.storage.browser_sessions.browser_sessions import delete_expired_browser_sessions
+from homeserver.storage.browser_sessions.cross_signing_resets import (
+    delete_expired_cross_signing_resets,
+)
 from homeserver.storage.database.database import Database
 
 CLEANUP_SECONDS = 3600.0
 DELETIONS = (
     delete_expired_authentication_sessions,
+    delete_expired_browser_sessions,
+    delete_expired_cross_signing_resets,
     delete_expired_delayed_events,
     delete_expired_login_tokens,
     delete_expired_openid_tokens,

@@ -40,6 +40,7 @@ from homeserver.storage.accounts.refresh_tokens import (
     lock_refresh_token,
 )
 from homeserver.storage.accounts.users import find_user
+from homeserver.storage.browser_sessions.browser_sessions import delete_browser_sessions_of
 from homeserver.storage.database.database import Connection, Database
 from homeserver.storage.encryption.cross_signing import cross_signing_keys_of
 
@@ -185,7 +186,8 @@ class LoginSessions:
         self._access_tokens.forget_user(caller.user_id)
 
     async def close_all(self, user_id: str, *, but: Requester | None = None) -> None:
-        """Log out all sessions of a user, or all but that of `but`."""
+        """Log out all sessions of a user, or all but that of `but`; those of browsers, too."""
+        await self._db.run(delete_browser_sessions_of, user_id)
         await self._devices.remove_all(user_id, but=but.device_id if but else None)
         await self._db.run(
             delete_access_tokens_of_user,

@@ -29,6 +29,8 @@ from homeserver.storage.accounts.users import (
     find_user,
     unfinished_deactivations,
 )
+from homeserver.storage.browser_sessions.browser_sessions import delete_browser_sessions_of
+from homeserver.storage.browser_sessions.cross_signing_resets import delete_cross_signing_reset
 from homeserver.storage.database.database import Connection, Database
 
 FINISH_SECONDS = 60.0
@@ -111,4 +113,6 @@ async def _deactivate(db: Connection, user_id: str, erase: bool) -> None:
     await deactivate_user(db, user_id, erase)
     await delete_login_tokens_of(db, user_id)
     await delete_openid_tokens_of(db, user_id)
+    await delete_browser_sessions_of(db, user_id)
+    await delete_cross_signing_reset(db, user_id)
     await delete_third_party_ids_of(db, user_id)

@@ -186,8 +186,15 @@ class AccountServices:
             WhoIsApi(WhoIs(db, core.devices)),
             *third_party.apis(uia, sign_up, password_change),
         ]
-        apis += self._shared_secret_apis()
+        apis += [*self._shared_secret_apis(), *self._pages()]
         return [route for api in apis for route in api.routes()]
+
+    def _pages(self) -> list[Any]:
+        if not self._settings.oauth.enabled:
+            return []
+        from homeserver.wiring.accounts.account_pages import AccountPages
+
+        return AccountPages(self._reactor, self._settings, self._db).apis()
 
     def _shared_secret_apis(self) -> list[Any]:
         secret = self._settings.registration.shared_secret

@@ -1,0 +1,1 @@
+"""What browsers send besides the requests of clients."""

@@ -1,0 +1,1 @@
+"""Sessions of users in a browser."""

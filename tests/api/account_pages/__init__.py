@@ -1,0 +1,1 @@
+"""The web pages on which users sign in and manage their accounts."""
