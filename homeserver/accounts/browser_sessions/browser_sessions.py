@@ -22,6 +22,7 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.secret_tokens import new_token, token_hash
 from homeserver.concurrency.clock import Clock, now_ms
 from homeserver.protocol.errors import Forbidden, InvalidParam, UserLocked
@@ -108,6 +109,16 @@ class BrowserSessions:
         if secret is not None:
             await self._db.run(delete_browser_session, token_hash(secret))
         return self.cookies.removed(COOKIE)
+
+    async def get_requester(self, session: BrowserSession) -> Requester:
+        """The user of a session as the one who makes a change, without a device.
+
+        Raises `Forbidden` for an account that has gone meanwhile.
+        """
+        user = await self._db.run(find_user, session.user_id)
+        if user is None or not _may_sign_in(user):
+            raise Forbidden("This account cannot sign in with a browser")
+        return Requester(user.user_id, None, is_admin=user.is_admin, is_suspended=user.is_suspended)
 
     def check_form(self, session: BrowserSession, form: Mapping[str, str]) -> None:
         """Raise `Forbidden` unless the form was made for this session."""

@@ -2,19 +2,89 @@
 
 from typing import Any
 
+from homeserver.accounts.browser_sessions.anonymous_forms import AnonymousForms
 from homeserver.accounts.browser_sessions.browser_sessions import BrowserSessions
-from homeserver.client_api.account_pages.signing_out import SigningOutApi
+from homeserver.accounts.browser_sessions.cross_signing_reset import CrossSigningReset
+from homeserver.accounts.credentials.user_identifier import UserIdentifiers
+from homeserver.accounts.credentials.verification import PasswordAndTokenVerifier
+from homeserver.accounts.login.browser_login import BrowserLogin
+from homeserver.accounts.login.password_change import PasswordChange
+from homeserver.accounts.status.deactivation import Deactivation
+from homeserver.accounts.user_data.profiles import Profiles
+from homeserver.client_api.account_pages.account import OVERVIEW, AccountAction, AccountPagesApi
+from homeserver.client_api.account_pages.devices import (
+    DeviceDeleteAction,
+    DevicesListAction,
+    DeviceViewAction,
+)
+from homeserver.client_api.account_pages.overview import OverviewAction, ProfileAction
+from homeserver.client_api.account_pages.security import (
+    CrossSigningResetAction,
+    DeactivateAction,
+    PasswordAction,
+)
+from homeserver.client_api.account_pages.sign_in import SignInApi
+from homeserver.client_api.account_pages.sign_out import SignOutApi
+from homeserver.client_api.account_pages.visits import (
+    CROSS_SIGNING_RESET,
+    DEACTIVATE,
+    DEVICE_DELETE,
+    DEVICE_VIEW,
+    DEVICES_LIST,
+    PASSWORD,
+    PROFILE,
+    AccountPage,
+)
 from homeserver.config.settings import Settings
 from homeserver.storage.database.database import Database
+from homeserver.wiring.accounts.account_core import AccountCore
 
 
 class AccountPages:
     """The sessions of browsers, and the pages that need them."""
 
-    def __init__(self, reactor: Any, settings: Settings, db: Database) -> None:
+    def __init__(self, reactor: Any, settings: Settings, db: Database, core: AccountCore) -> None:
         assert settings.public_baseurl is not None, "as the settings have checked"
         self.sessions = BrowserSessions(db, reactor, settings.public_baseurl)
+        self.cross_signing_reset = CrossSigningReset(db, reactor)
+        self._forms = AnonymousForms(self.sessions.cookies)
+        self._reactor = reactor
+        self._core = core
+        self._with_password = settings.passwords.enabled
 
-    def apis(self) -> list[Any]:
-        """The pages."""
-        return [SigningOutApi(self.sessions)]
+    def entrance_apis(
+        self, identifiers: UserIdentifiers, credentials: PasswordAndTokenVerifier
+    ) -> list[Any]:
+        """The pages for signing in and out."""
+        login = BrowserLogin(
+            identifiers, credentials, self.sessions, with_password=self._with_password
+        )
+        pages = self._core.pages
+        return [
+            SignInApi(login, self.sessions, self._forms, pages, (), can_sign_up=False),
+            SignOutApi(self.sessions),
+        ]
+
+    def account_apis(
+        self,
+        profiles: Profiles,
+        credentials: PasswordAndTokenVerifier,
+        password_change: PasswordChange,
+        deactivation: Deactivation,
+    ) -> list[Any]:
+        """The pages of an account."""
+        sessions, core = self.sessions, self._core
+        page = AccountPage(core.pages, sessions.cookies.base_path)
+        local, addresses = core.local_profiles, core.third_party.ids
+        actions: dict[str, AccountAction] = {
+            OVERVIEW: OverviewAction(page, local, with_password=self._with_password),
+            PROFILE: ProfileAction(page, local, profiles, addresses, sessions),
+            DEVICES_LIST: DevicesListAction(page, core.devices),
+            DEVICE_VIEW: DeviceViewAction(page, core.devices),
+            DEVICE_DELETE: DeviceDeleteAction(page, core.devices),
+            DEACTIVATE: DeactivateAction(page, deactivation, sessions),
+            CROSS_SIGNING_RESET: CrossSigningResetAction(page, self.cross_signing_reset),
+        }
+        if self._with_password:
+            actions[PASSWORD] = PasswordAction(page, credentials, password_change, sessions)
+        return [AccountPagesApi(sessions, self._reactor, actions)]

@@ -186,15 +186,22 @@ class AccountServices:
             WhoIsApi(WhoIs(db, core.devices)),
             *third_party.apis(uia, sign_up, password_change),
         ]
-        apis += [*self._shared_secret_apis(), *self._pages()]
+        apis += [*self._shared_secret_apis(), *self._account_pages(password_change)]
         return [route for api in apis for route in api.routes()]
 
-    def _pages(self) -> list[Any]:
+    def _account_pages(self, password_change: PasswordChange) -> list[Any]:
         if not self._settings.oauth.enabled:
             return []
+        # Most servers have no such pages.
         from homeserver.wiring.accounts.account_pages import AccountPages
 
-        return AccountPages(self._reactor, self._settings, self._db).apis()
+        pages = AccountPages(self._reactor, self._settings, self._db, self._core)
+        return [
+            *pages.entrance_apis(self._identifiers, self._credentials),
+            *pages.account_apis(
+                self.profiles, self._credentials, password_change, self._deactivation
+            ),
+        ]
 
     def _shared_secret_apis(self) -> list[Any]:
         secret = self._settings.registration.shared_secret

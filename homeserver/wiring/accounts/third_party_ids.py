@@ -59,7 +59,7 @@ class ThirdParty:
             self._validation_senders(),
             lambda address: limits.check("mail", address),
         )
-        self._ids = ThirdPartyIds(
+        self.ids = ThirdPartyIds(
             db,
             reactor,
             self._validation,
@@ -88,15 +88,15 @@ class ThirdParty:
         self, uia: UserInteractiveAuth, password_change: PasswordChange
     ) -> PasswordReset:
         """The service that sets new passwords, given the old one or a validated address."""
-        return PasswordReset(uia, password_change, self._validation, self._ids)
+        return PasswordReset(uia, password_change, self._validation, self.ids)
 
     def apis(
         self, uia: UserInteractiveAuth, sign_up: RegistrationFlow, password_change: PasswordChange
     ) -> list[Any]:
         """The APIs of the area."""
         return [
-            AddressValidationApi(self._validation, sign_up, self._ids, password_change),
-            ThirdPartyIdsApi(self._ids, self.bindings, uia),
+            AddressValidationApi(self._validation, sign_up, self.ids, password_change),
+            ThirdPartyIdsApi(self.ids, self.bindings, uia),
             ValidationPageApi(self._validation, self._pages),
         ]
 

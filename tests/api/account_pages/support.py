@@ -2,11 +2,15 @@
 
 import re
 from html import unescape
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, ClassVar
 from urllib.parse import urlencode, urljoin
 
 import msgspec
 from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
+from twisted.internet import reactor
+from twisted.web.client import Agent
 
 from tests.support.server import ServerTestCase
 
@@ -119,4 +123,19 @@ class PagesTestCase(ServerTestCase):
 
     def new_browser(self) -> Browser:
         """Another browser."""
-        return Browser(self._http, self.url)
+        no_cookies = IndexableCookieJar(DefaultCookiePolicy(netscape=False, rfc2965=False))
+        http = HTTPClient(Agent(reactor, pool=self._pool), no_cookies)
+        return Browser(http, self.url)
+
+    async def sign_in(
+        self,
+        name: str,
+        browser: Browser,
+        *,
+        password: str | None = None,
+        as_name: str | None = None,
+    ) -> Page:
+        """The page after a registered user has filled in the form, as a browser shows it."""
+        page = await browser.get("/_matrix/account/sign_in")
+        password = password or f"the password of {name}"
+        return await browser.submit(page, user=as_name or name, password=password)

@@ -13,7 +13,7 @@ from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Response, Route
 
 
-class SigningOutApi:
+class SignOutApi:
     def __init__(self, sessions: BrowserSessions) -> None:
         self._sessions = sessions
 
