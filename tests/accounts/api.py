@@ -27,6 +27,7 @@ from homeserver.client_api.accounts.openid import OpenIdApi
 from homeserver.client_api.accounts.profile import ProfileApi
 from homeserver.client_api.accounts.registration import RegistrationApi
 from homeserver.client_api.accounts.shared_secret_registration import SharedSecretRegistrationApi
+from homeserver.client_api.accounts.stage_forms import StageForms
 from homeserver.client_api.accounts.tags import TagsApi
 from homeserver.client_api.accounts.third_party_ids import ThirdPartyIdsApi
 from homeserver.client_api.accounts.user_interactive_auth import FallbackApi
@@ -78,7 +79,7 @@ class ApiTestCase(AccountsTestCase):
             ),
             DevicesApi(self.devices, self.sessions, self.uia),
             DiscoveryApi(BASEURL, DELEGATED_TO, support),
-            FallbackApi(self.uia, Pages(SERVER)),
+            FallbackApi(self.uia, StageForms(self.uia, Pages(SERVER)), Pages(SERVER)),
             FiltersApi(Filters(self.db)),
             LoginApi(self.login, Appservices(), BASEURL),
             LoginTokenApi(self.uia, self.credentials, with_password=True),

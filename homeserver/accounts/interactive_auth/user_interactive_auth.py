@@ -49,12 +49,18 @@ class AuthenticationNeeded(MatrixError):
         super().__init__("Authentication is needed")
         self.session = session
         self.failure: MatrixError | None = None
+        self._flow, self._completed = flows[0], [*completed]
         self._response = {
             "flows": [{"stages": list(stages)} for stages in flows],
             "params": dict(params),
             "session": session,
-            "completed": list(completed),
+            "completed": self._completed,
         }
+
+    @property
+    def next_stage(self) -> str:
+        """The stage that comes next in the first flow."""
+        return next(type_ for type_ in self._flow if type_ not in self._completed)
 
     def body(self) -> dict[str, Any]:
         return self._response if self.failure is None else self.failure.body() | self._response

@@ -7,8 +7,10 @@ from homeserver.accounts.browser_sessions.browser_sessions import BrowserSession
 from homeserver.accounts.browser_sessions.cross_signing_reset import CrossSigningReset
 from homeserver.accounts.credentials.user_identifier import UserIdentifiers
 from homeserver.accounts.credentials.verification import PasswordAndTokenVerifier
+from homeserver.accounts.interactive_auth.user_interactive_auth import UserInteractiveAuth
 from homeserver.accounts.login.browser_login import BrowserLogin
 from homeserver.accounts.login.password_change import PasswordChange
+from homeserver.accounts.registration.registration_flow import RegistrationFlow
 from homeserver.accounts.status.deactivation import Deactivation
 from homeserver.accounts.user_data.profiles import Profiles
 from homeserver.client_api.account_pages.account import OVERVIEW, AccountAction, AccountPagesApi
@@ -25,6 +27,7 @@ from homeserver.client_api.account_pages.security import (
 )
 from homeserver.client_api.account_pages.sign_in import SignInApi
 from homeserver.client_api.account_pages.sign_out import SignOutApi
+from homeserver.client_api.account_pages.sign_up import SignUpApi
 from homeserver.client_api.account_pages.visits import (
     CROSS_SIGNING_RESET,
     DEACTIVATE,
@@ -35,6 +38,7 @@ from homeserver.client_api.account_pages.visits import (
     PROFILE,
     AccountPage,
 )
+from homeserver.client_api.accounts.stage_forms import StageForms
 from homeserver.config.settings import Settings
 from homeserver.storage.database.database import Database
 from homeserver.wiring.accounts.account_core import AccountCore
@@ -51,18 +55,28 @@ class AccountPages:
         self._reactor = reactor
         self._core = core
         self._with_password = settings.passwords.enabled
+        self._can_register = settings.registration.enabled
 
     def entrance_apis(
-        self, identifiers: UserIdentifiers, credentials: PasswordAndTokenVerifier
+        self,
+        identifiers: UserIdentifiers,
+        credentials: PasswordAndTokenVerifier,
+        registration: RegistrationFlow,
+        uia: UserInteractiveAuth,
     ) -> list[Any]:
-        """The pages for signing in and out."""
+        """The pages for signing in, up and out."""
         login = BrowserLogin(
             identifiers, credentials, self.sessions, with_password=self._with_password
         )
-        pages = self._core.pages
+        sessions, forms, pages = self.sessions, self._forms, self._core.pages
+        stages, with_password = StageForms(uia, pages), self._with_password
+        can_sign_up = self._can_register and with_password
         return [
-            SignInApi(login, self.sessions, self._forms, pages, (), can_sign_up=False),
-            SignOutApi(self.sessions),
+            SignInApi(login, sessions, forms, pages, (), can_sign_up=can_sign_up),
+            SignUpApi(
+                registration, uia, stages, sessions, forms, pages, with_password=with_password
+            ),
+            SignOutApi(sessions),
         ]
 
     def account_apis(

@@ -43,6 +43,7 @@ from homeserver.client_api.accounts.openid import OpenIdApi
 from homeserver.client_api.accounts.profile import ProfileApi
 from homeserver.client_api.accounts.registration import RegistrationApi
 from homeserver.client_api.accounts.shared_secret_registration import SharedSecretRegistrationApi
+from homeserver.client_api.accounts.stage_forms import StageForms
 from homeserver.client_api.accounts.tags import TagsApi
 from homeserver.client_api.accounts.user_interactive_auth import FallbackApi
 from homeserver.client_api.calls.matrix_rtc import MatrixRtcApi
@@ -171,7 +172,7 @@ class AccountServices:
                 settings.matrix_rtc.transports,
             ),
             FiltersApi(core.filters),
-            FallbackApi(uia, core.pages),
+            FallbackApi(uia, StageForms(uia, core.pages), core.pages),
             LoginApi(login, core.appservices, settings.public_baseurl),
             LoginFallbackApi(core.pages, with_password=settings.passwords.enabled),
             LoginTokenApi(uia, credentials, with_password=settings.passwords.enabled),
@@ -186,10 +187,12 @@ class AccountServices:
             WhoIsApi(WhoIs(db, core.devices)),
             *third_party.apis(uia, sign_up, password_change),
         ]
-        apis += [*self._shared_secret_apis(), *self._account_pages(password_change)]
+        apis += [*self._shared_secret_apis(), *self._account_pages(sign_up, password_change)]
         return [route for api in apis for route in api.routes()]
 
-    def _account_pages(self, password_change: PasswordChange) -> list[Any]:
+    def _account_pages(
+        self, sign_up: RegistrationFlow, password_change: PasswordChange
+    ) -> list[Any]:
         if not self._settings.oauth.enabled:
             return []
         # Most servers have no such pages.
@@ -197,7 +200,7 @@ class AccountServices:
 
         pages = AccountPages(self._reactor, self._settings, self._db, self._core)
         return [
-            *pages.entrance_apis(self._identifiers, self._credentials),
+            *pages.entrance_apis(self._identifiers, self._credentials, sign_up, self.uia),
             *pages.account_apis(
                 self.profiles, self._credentials, password_change, self._deactivation
             ),
