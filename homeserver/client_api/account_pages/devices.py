@@ -113,7 +113,9 @@ class DeviceDeleteAction:
 
 def _unknown(page: AccountPage, visit: Visit, error: NotFound) -> Response:
     """The page for a device that the user does not have: signed out already, or another user's."""
-    return page.page(visit, "device_unknown", error=error, device_id=visit.device_id)
+    return page.page(
+        visit, "device_unknown", error=error, show_error=False, device_id=visit.device_id
+    )
 
 
 def _shown(device: Device) -> ShownDevice:

@@ -48,15 +48,24 @@ class AccountPage:
         self._base_path = base_path
 
     def page(
-        self, visit: Visit, name: str, *, error: MatrixError | None = None, **values: Any
+        self,
+        visit: Visit,
+        name: str,
+        *,
+        error: MatrixError | None = None,
+        show_error: bool = True,
+        **values: Any,
     ) -> Response:
-        """Render the template `name` of this folder for a user."""
+        """Render the template `name` of this folder for a user.
+
+        Its status is that of the error, which it shows unless it says so in other words.
+        """
         return self._pages.page(
             f"account/{name}",
             status=200 if error is None else error.status,
             allowed=Allowed(form="'self'"),
             headers={} if error is None else error.headers(),
-            problem="" if error is None else problem_text(error),
+            problem=problem_text(error) if error is not None and show_error else "",
             user_id=visit.user_id,
             form_token=visit.session.form_token,
             account=self._base_path + ACCOUNT,
