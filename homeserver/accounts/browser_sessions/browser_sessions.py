@@ -42,6 +42,7 @@ COOKIE = "homeserver_session"
 FORM_TOKEN = "form_token"  # the field of a form
 SIGN_IN = "/_matrix/account/sign_in"
 SIGN_UP = "/_matrix/account/sign_up"
+RESET_PASSWORD = "/_matrix/account/reset_password"
 ACCOUNT = "/_matrix/account"
 
 MAX_SECRET = 100  # characters; those of this server are shorter
@@ -218,7 +219,12 @@ def sign_in_location(target: str, *, create: bool = False) -> str:
 
     It returns to `target`, a path on this server with a query (see `check_target`).
     """
-    return f"{SIGN_UP if create else SIGN_IN}?{urlencode({'target': target})}"
+    return location_of(SIGN_UP if create else SIGN_IN, target)
+
+
+def location_of(path: str, target: str) -> str:
+    """The path, with a query, of a page that leads to `target` in the end."""
+    return f"{path}?{urlencode({'target': target})}"
 
 
 def _may_sign_in(user: User) -> bool:

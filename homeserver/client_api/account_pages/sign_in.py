@@ -7,7 +7,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#oauth-20-api
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -15,9 +15,11 @@ import msgspec
 from homeserver.accounts.browser_sessions.anonymous_forms import AnonymousForms
 from homeserver.accounts.browser_sessions.browser_sessions import (
     ACCOUNT,
+    RESET_PASSWORD,
     SIGN_IN,
     BrowserSessions,
     check_target,
+    location_of,
     sign_in_location,
 )
 from homeserver.accounts.login.browser_login import BrowserLogin
@@ -31,11 +33,16 @@ from homeserver.web.routes import Auth, Response, Route
 SSO_REDIRECT = "/_matrix/sso/redirect"
 
 
-class SignInOption(msgspec.Struct, frozen=True):
+class SignInProvider(Protocol):
     """An identity provider with which users can sign in."""
 
-    id: str
-    name: str
+    @property
+    def id(self) -> str:
+        """What names it in an address."""
+
+    @property
+    def name(self) -> str:
+        """What its button says."""
 
 
 class SignInQuery(msgspec.Struct):
@@ -43,7 +50,7 @@ class SignInQuery(msgspec.Struct):
 
 
 class SignInApi:
-    """`providers` are offered besides the password."""
+    """`providers` are offered besides the password; users with an address may reset it."""
 
     def __init__(
         self,
@@ -51,9 +58,10 @@ class SignInApi:
         sessions: BrowserSessions,
         forms: AnonymousForms,
         pages: Pages,
-        providers: Sequence[SignInOption],
+        providers: Sequence[SignInProvider],
         *,
         can_sign_up: bool,
+        can_reset: bool,
     ) -> None:
         self._login = login
         self._sessions = sessions
@@ -61,6 +69,7 @@ class SignInApi:
         self._pages = pages
         self._providers = providers
         self._can_sign_up = can_sign_up
+        self._can_reset = can_reset
 
     def routes(self) -> list[Route]:
         return [
@@ -112,9 +121,10 @@ class SignInApi:
             with_password=self._login.with_password,
             providers=[self._button(base, each, target) for each in self._providers],
             sign_up=base + sign_in_location(target, create=True) if self._can_sign_up else "",
+            reset=base + location_of(RESET_PASSWORD, target) if self._can_reset else "",
         )
 
-    def _button(self, base: str, provider: SignInOption, target: str) -> dict[str, Any]:
+    def _button(self, base: str, provider: SignInProvider, target: str) -> dict[str, Any]:
         query = urlencode({"return_to": target})
         address = f"{base}{SSO_REDIRECT}/{quote(provider.id, safe='')}?{query}"
         return {"name": provider.name, "address": address}

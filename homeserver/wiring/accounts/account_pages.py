@@ -1,5 +1,6 @@
 """The pages on which users sign in and manage their accounts; loaded where they are enabled."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from homeserver.accounts.browser_sessions.anonymous_forms import AnonymousForms
@@ -7,6 +8,7 @@ from homeserver.accounts.browser_sessions.browser_sessions import BrowserSession
 from homeserver.accounts.browser_sessions.cross_signing_reset import CrossSigningReset
 from homeserver.accounts.credentials.user_identifier import UserIdentifiers
 from homeserver.accounts.credentials.verification import PasswordAndTokenVerifier
+from homeserver.accounts.interactive_auth.third_party_stage import EMAIL_IDENTITY
 from homeserver.accounts.interactive_auth.user_interactive_auth import UserInteractiveAuth
 from homeserver.accounts.login.browser_login import BrowserLogin
 from homeserver.accounts.login.password_change import PasswordChange
@@ -20,12 +22,13 @@ from homeserver.client_api.account_pages.devices import (
     DeviceViewAction,
 )
 from homeserver.client_api.account_pages.overview import OverviewAction, ProfileAction
+from homeserver.client_api.account_pages.reset_password import ResetPasswordApi
 from homeserver.client_api.account_pages.security import (
     CrossSigningResetAction,
     DeactivateAction,
     PasswordAction,
 )
-from homeserver.client_api.account_pages.sign_in import SignInApi
+from homeserver.client_api.account_pages.sign_in import SignInApi, SignInProvider
 from homeserver.client_api.account_pages.sign_out import SignOutApi
 from homeserver.client_api.account_pages.sign_up import SignUpApi
 from homeserver.client_api.account_pages.visits import (
@@ -63,16 +66,30 @@ class AccountPages:
         credentials: PasswordAndTokenVerifier,
         registration: RegistrationFlow,
         uia: UserInteractiveAuth,
+        password_change: PasswordChange,
+        providers: Sequence[SignInProvider] = (),
     ) -> list[Any]:
-        """The pages for signing in, up and out."""
+        """The pages for signing in, up and out, and for a forgotten password."""
         login = BrowserLogin(
             identifiers, credentials, self.sessions, with_password=self._with_password
         )
         sessions, forms, pages = self.sessions, self._forms, self._core.pages
         stages, with_password = StageForms(uia, pages), self._with_password
         can_sign_up = self._can_register and with_password
+        can_reset = EMAIL_IDENTITY in uia.stages and with_password
+        reset = self._core.third_party.password_reset(uia, password_change)
+        base_path = sessions.cookies.base_path
         return [
-            SignInApi(login, sessions, forms, pages, (), can_sign_up=can_sign_up),
+            SignInApi(
+                login,
+                sessions,
+                forms,
+                pages,
+                providers,
+                can_sign_up=can_sign_up,
+                can_reset=can_reset,
+            ),
+            *([ResetPasswordApi(reset, stages, forms, pages, base_path)] if can_reset else []),
             SignUpApi(
                 registration, uia, stages, sessions, forms, pages, with_password=with_password
             ),

@@ -200,7 +200,9 @@ class AccountServices:
 
         pages = AccountPages(self._reactor, self._settings, self._db, self._core)
         return [
-            *pages.entrance_apis(self._identifiers, self._credentials, sign_up, self.uia),
+            *pages.entrance_apis(
+                self._identifiers, self._credentials, sign_up, self.uia, password_change
+            ),
             *pages.account_apis(
                 self.profiles, self._credentials, password_change, self._deactivation
             ),

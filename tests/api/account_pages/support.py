@@ -43,7 +43,11 @@ class Page(msgspec.Struct, frozen=True):
         """Its forms: the attributes of each, and the fields with the values that they have."""
         forms = []
         for attributes, content in _FORM.findall(self.text):
-            inputs = [_attributes(each) for each in _INPUT.findall(content)]
+            inputs = [
+                _attributes(each)
+                for each in _INPUT.findall(content)
+                if "checkbox" not in each or " checked" in each
+            ]
             fields = {each["name"]: each.get("value", "") for each in inputs if "name" in each}
             forms.append((_attributes(attributes), fields))
         return forms
