@@ -86,7 +86,9 @@ class ResetPasswordTests(PagesTestCase, MailTestCase):
         self.assertEqual((await self.browser.submit(page, **weak)).status, 400)
         different = await self.browser.submit(page, **{**NEW, "repeated_password": "other"})
         self.assertEqual(different.status, 400)
-        self.assertEqual((await self.browser.post(f"{RESET}/new", NEW)).status, 403)
+        _, fields = page.forms()[0]
+        foreign = await self.browser.post(f"{RESET}/new", {**fields, **NEW, "form_token": "x"})
+        self.assertEqual(foreign.status, 403)
         await self.sign_in("bob", self.new_browser())
 
 
