@@ -17,6 +17,7 @@ FOR_ONE_FEATURE = {
     "PIL",
     "autobahn",
     "botocore",
+    "homeserver.client_api.account_pages",
     "http.server",
     "jinja2",
     "lxml",

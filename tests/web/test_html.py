@@ -4,11 +4,13 @@ import re
 from base64 import b64encode
 from collections.abc import Iterator
 from hashlib import sha256
+from typing import Any
 
 import pytest
 
+from homeserver.client_api.account_pages.devices import ShownDevice
 from homeserver.client_api.accounts.login_fallback import LoginFallbackApi
-from homeserver.client_api.accounts.user_interactive_auth import FIELDS
+from homeserver.client_api.accounts.stage_forms import FIELDS
 from homeserver.config.settings import Settings
 from homeserver.protocol.errors import LimitExceeded, MatrixError, NotFound, Unrecognized
 from homeserver.web.html import Pages, accepts_html
@@ -17,6 +19,8 @@ from homeserver.web.routes import Response
 
 NAME = "<b>example.org"  # not a possible server name, but nothing may be in a page unescaped
 UNUSED = {"problem": "", "documents": (), "hidden": {}, "fields": (), "public_key": ""}
+EVIL = '"><script>'
+ADDRESS = '/x?a="><script>&b'
 DOCUMENT = {"name": "<i>Privacy", "url": 'https://example.org/"><script>'}
 
 
@@ -24,6 +28,7 @@ def all_pages() -> Iterator[tuple[str, Response]]:
     """Each page in each of its states."""
     pages = Pages(NAME)
     yield "welcome", WelcomePage(pages, Settings()).welcome()
+    yield from pages_of_accounts(pages)
     yield "login", LoginFallbackApi(pages, with_password=True).show_login()
     yield "no login", LoginFallbackApi(pages, with_password=False).show_login()
     for stage, fields in FIELDS.items():
@@ -37,6 +42,52 @@ def all_pages() -> Iterator[tuple[str, Response]]:
         yield outcome, pages.page("validation", outcome=outcome)
     for error in (NotFound("<s>no"), Unrecognized("?"), LimitExceeded(1_000), MatrixError("oh")):
         yield f"error {error.status} {error.errcode}", pages.error_page(error)
+
+
+def pages_of_accounts(pages: Pages) -> Iterator[tuple[str, Response]]:
+    """Names come from users, clients and links."""
+    form = {"form_token": "x", "problem": "<u>wrong"}
+    more: dict[str, Any]
+    for user_id in ("", "@<b>:x"):
+        more = {"with_password": True, "providers": [{"name": "<i>Example", "address": ADDRESS}]}
+        more |= {"user_id": user_id, "user_name": EVIL, "sign_up": ADDRESS, "reset": ADDRESS}
+        yield f"sign in {user_id == ''}", pages.page("account/sign_in", **form, **more)
+    yield "sign up", pages.page("account/sign_up", **form, user_name=EVIL, sign_in=ADDRESS)
+    for step in ("address", "password", "done"):
+        more = {"step": step, "hidden": {"sid": EVIL}, "action": ADDRESS, "sign_in": ADDRESS}
+        yield f"reset {step}", pages.page("account/reset_password", **form, **more)
+    device = ShownDevice(EVIL, "<i>Phone", EVIL, "today", "127.0.0.1", "<s>App")
+    for name, more in {
+        "overview": {"display_name": "<i>Ann", "has_password": True},
+        "profile": {
+            "display_name": EVIL,
+            "has_picture": True,
+            "addresses": ["<b>a@example.org"],
+            "can_change_addresses": True,
+        },
+        "addresses": {"addresses": [{"medium": "email", "address": EVIL}], "can_add": True},
+        "address_mail": {"hidden": {"sid": EVIL}},
+        "devices": {"devices": [device]},
+        "device": {"device": device},
+        "device_delete": {"device": device},
+        "device_unknown": {"device_id": EVIL},
+        "password": {"logout_devices": True, "has_password": True},
+        "deactivate": {"erase": True},
+        "cross_signing": {},
+    }.items():
+        visit = {"user_id": "@<b>:x", "account": "/account", "address": ADDRESS}
+        yield f"account {name}", pages.page(f"account/{name}", **form, **visit, **more)
+    for outcome in (
+        "profile",
+        "address_added",
+        "address_removed",
+        "device_deleted",
+        "password",
+        "deactivated",
+        "cross_signing",
+    ):
+        more = {"user_id": "@<b>:x", "device_id": EVIL, "account": "/account"}
+        yield f"done {outcome}", pages.page("account/done", outcome=outcome, **more)
 
 
 @pytest.fixture(params=list(all_pages()), ids=lambda page: page[0])
@@ -88,7 +139,7 @@ def test_each_field_has_a_label_and_tells_browsers_what_it_is_for(answer: Respon
     page = text_of(answer)
 
     for field in re.findall(r"<input ([^>]*)>", page):
-        if 'type="hidden"' in field:
+        if 'type="hidden"' in field or field.endswith(" hidden"):
             continue
         [name] = re.findall(r'\bid="([^"]+)"', field)
         assert f'<label for="{name}">' in page
@@ -100,7 +151,7 @@ def test_the_style_is_for_day_and_night_and_for_fingers(answer: Response) -> Non
     page = text_of(answer)
 
     assert "prefers-color-scheme: dark" in page
-    assert page.count("min-height: 2.75rem") == 3  # fields, buttons, lists of links
+    assert page.count("min-height: 2.75rem") == 4  # fields, buttons, boxes, lists of links
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
 
 

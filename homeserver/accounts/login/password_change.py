@@ -8,7 +8,7 @@ from homeserver.accounts.sessions.login_sessions import LoginSessions
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import Forbidden
 from homeserver.storage.accounts.login_tokens import delete_login_tokens_of
-from homeserver.storage.accounts.users import set_password_hash
+from homeserver.storage.accounts.users import find_user, set_password_hash
 from homeserver.storage.browser_sessions.browser_sessions import delete_browser_sessions_of
 from homeserver.storage.database.database import Connection, Database
 
@@ -28,6 +28,11 @@ class PasswordChange:
         """Raise `Forbidden` where passwords cannot be changed."""
         if not self._allowed:
             raise Forbidden("Passwords cannot be changed on this server")
+
+    async def has_password(self, user_id: str) -> bool:
+        """Whether a user can log in with a password, and so change it."""
+        user = await self._db.run(find_user, user_id)
+        return self._allowed and user is not None and user.password_hash is not None
 
     def check(self, password: str) -> None:
         """Raise `WeakPassword`, or `Forbidden` where passwords cannot be changed."""

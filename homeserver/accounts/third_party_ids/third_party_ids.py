@@ -11,8 +11,9 @@ from twisted.logger import Logger
 
 from homeserver.accounts.appservices.account_management import check_may_manage_account
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.accounts.sessions.secret_tokens import new_token
 from homeserver.accounts.sessions.suspension import check_not_suspended
-from homeserver.accounts.third_party_ids.address_validation import AddressValidation
+from homeserver.accounts.third_party_ids.address_validation import AddressValidation, TokenRequest
 from homeserver.concurrency.clock import Clock, now_ms
 from homeserver.protocol.errors import Forbidden, InvalidParam, ThreepidInUse, ThreepidNotFound
 from homeserver.protocol.third_party_ids.address_validation import ADD, ThreepidCredentials
@@ -63,6 +64,16 @@ class ThirdPartyIds:
     async def all_of(self, user_id: str) -> list[ThirdPartyId]:
         """The addresses of a user, oldest first."""
         return await self._db.run(third_party_ids_of, user_id)
+
+    async def request_token(self, medium: str, address: str) -> ThreepidCredentials:
+        """Send a token to an address, for a page; returns the credentials with which to `add` it.
+
+        Raises `Forbidden`, and what `AddressValidation.request_token` raises.
+        """
+        self.check_allowed()
+        request = TokenRequest(client_secret=new_token(), send_attempt=1)
+        sid = await self._validation.request_token(ADD, medium, address, request)
+        return ThreepidCredentials(sid, request.client_secret)
 
     async def check_addable(self, caller: Requester, credentials: ThreepidCredentials) -> None:
         """Raise `Forbidden`, `ThreepidAuthFailed` or `ThreepidInUse` unless `add` would work."""

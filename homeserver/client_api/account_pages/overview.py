@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from homeserver.accounts.browser_sessions.browser_sessions import BrowserSessions
+from homeserver.accounts.login.password_change import PasswordChange
 from homeserver.accounts.user_data.profiles import (
     AVATAR_URL,
     DISPLAYNAME,
@@ -32,10 +33,12 @@ class OverviewAction:
 
     is_sensitive = False
 
-    def __init__(self, page: AccountPage, profiles: LocalProfiles, *, with_password: bool) -> None:
+    def __init__(
+        self, page: AccountPage, profiles: LocalProfiles, password_change: PasswordChange
+    ) -> None:
         self._page = page
         self._profiles = profiles
-        self._with_password = with_password
+        self._password_change = password_change
 
     async def show(self, visit: Visit) -> Response:
         """The overview."""
@@ -44,7 +47,7 @@ class OverviewAction:
             visit,
             "overview",
             display_name=profile.get(DISPLAYNAME, ""),
-            with_password=self._with_password,
+            has_password=await self._password_change.has_password(visit.user_id),
         )
 
     async def submit(self, visit: Visit, form: Mapping[str, str]) -> Response:
@@ -64,7 +67,10 @@ class ProfileAction:
         profiles: Profiles,
         addresses: AddressBook,
         sessions: BrowserSessions,
+        *,
+        can_change_addresses: bool,
     ) -> None:
+        self._can_change_addresses = can_change_addresses
         self._page = page
         self._local = local
         self._profiles = profiles
@@ -103,5 +109,6 @@ class ProfileAction:
             error=error,
             display_name=profile.get(DISPLAYNAME, "") if name is None else name,
             has_picture=AVATAR_URL in profile,
+            can_change_addresses=self._can_change_addresses,
             addresses=[each.address for each in await self._addresses.all_of(visit.user_id)],
         )

@@ -34,7 +34,7 @@ class PasswordAction:
 
     async def show(self, visit: Visit) -> Response:
         """The form."""
-        return self._page.page(visit, "password", logout_devices=True)
+        return await self._show(visit, logout_devices=True)
 
     async def submit(self, visit: Visit, form: Mapping[str, str]) -> Response:
         """Change the password; the user stays signed in in this browser, and in no other."""
@@ -45,10 +45,22 @@ class PasswordAction:
                 visit.user_id, form["new_password"], logout_devices=logout_devices
             )
         except MatrixError as error:
-            return self._page.page(visit, "password", error=error, logout_devices=logout_devices)
+            return await self._show(visit, error, logout_devices=logout_devices)
         cookie = await self._sessions.open(visit.user_id, visit.request)
         outcome = "password_and_devices" if logout_devices else "password"
         return self._page.done(visit, outcome, **{"Set-Cookie": cookie})
+
+    async def _show(
+        self, visit: Visit, error: MatrixError | None = None, *, logout_devices: bool
+    ) -> Response:
+        has_password = await self._password_change.has_password(visit.user_id)
+        return self._page.page(
+            visit,
+            "password",
+            error=error,
+            has_password=has_password,
+            logout_devices=logout_devices,
+        )
 
     async def _check(self, visit: Visit, form: Mapping[str, str]) -> None:
         new = form.get("new_password", "")

@@ -18,7 +18,8 @@ DEVICE_VIEW = "org.matrix.device_view"
 DEVICE_DELETE = "org.matrix.device_delete"
 DEACTIVATE = "org.matrix.account_deactivate"
 CROSS_SIGNING_RESET = "org.matrix.cross_signing_reset"
-PASSWORD = "io.homeserver.password"  # the specification names no action for it
+ADDRESSES = "io.homeserver.addresses"  # the specification names no action for these
+PASSWORD = "io.homeserver.password"
 
 
 class Visit(msgspec.Struct, frozen=True):

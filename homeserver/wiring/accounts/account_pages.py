@@ -16,6 +16,7 @@ from homeserver.accounts.registration.registration_flow import RegistrationFlow
 from homeserver.accounts.status.deactivation import Deactivation
 from homeserver.accounts.user_data.profiles import Profiles
 from homeserver.client_api.account_pages.account import OVERVIEW, AccountAction, AccountPagesApi
+from homeserver.client_api.account_pages.addresses import AddressesAction
 from homeserver.client_api.account_pages.devices import (
     DeviceDeleteAction,
     DevicesListAction,
@@ -32,6 +33,7 @@ from homeserver.client_api.account_pages.sign_in import SignInApi, SignInProvide
 from homeserver.client_api.account_pages.sign_out import SignOutApi
 from homeserver.client_api.account_pages.sign_up import SignUpApi
 from homeserver.client_api.account_pages.visits import (
+    ADDRESSES,
     CROSS_SIGNING_RESET,
     DEACTIVATE,
     DEVICE_DELETE,
@@ -106,16 +108,21 @@ class AccountPages:
         """The pages of an account."""
         sessions, core = self.sessions, self._core
         page = AccountPage(core.pages, sessions.cookies.base_path)
-        local, addresses = core.local_profiles, core.third_party.ids
+        local, third_party = core.local_profiles, core.third_party
+        can_add = third_party.can_be_changed
         actions: dict[str, AccountAction] = {
-            OVERVIEW: OverviewAction(page, local, with_password=self._with_password),
-            PROFILE: ProfileAction(page, local, profiles, addresses, sessions),
+            OVERVIEW: OverviewAction(page, local, password_change),
+            PROFILE: ProfileAction(
+                page, local, profiles, third_party.ids, sessions, can_change_addresses=can_add
+            ),
+            ADDRESSES: AddressesAction(
+                page, third_party.ids, third_party.bindings, sessions, can_add=can_add
+            ),
             DEVICES_LIST: DevicesListAction(page, core.devices),
             DEVICE_VIEW: DeviceViewAction(page, core.devices),
             DEVICE_DELETE: DeviceDeleteAction(page, core.devices),
             DEACTIVATE: DeactivateAction(page, deactivation, sessions),
             CROSS_SIGNING_RESET: CrossSigningResetAction(page, self.cross_signing_reset),
+            PASSWORD: PasswordAction(page, credentials, password_change, sessions),
         }
-        if self._with_password:
-            actions[PASSWORD] = PasswordAction(page, credentials, password_change, sessions)
         return [AccountPagesApi(sessions, self._reactor, actions)]

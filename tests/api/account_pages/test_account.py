@@ -92,7 +92,7 @@ class AccessTests(AccountTests):
             self.assertEqual(sent.location, sign_in_location(wanted), action)
 
             page = await self.browser.follow(shown)
-            self.assertEqual(page.heading, "Confirm that it is you")
+            self.assertEqual(page.heading, "Sign in again")
             page = await self.browser.submit(page, password=PASSWORD)
             self.assertEqual((page.path, page.status), (wanted, 200))
         self.assertEqual(await self.device_ids(self.alice), {self.alice.device_id})
@@ -311,3 +311,15 @@ class CrossSigningTests(AccountTests):
     def allowed(self) -> list[Any]:
         with psycopg.connect(self.dsn) as connection:
             return connection.execute("SELECT user_id FROM cross_signing_resets").fetchall()
+
+
+class NoPasswordTests(AccountTests):
+    async def test_user_without_a_password_is_not_asked_for_one(self) -> None:
+        """Users of single sign-on have none, and no form that cannot work."""
+        with psycopg.connect(self.dsn) as connection:
+            connection.execute("UPDATE users SET password_hash = NULL")
+
+        self.assertNotIn(CHANGE, (await self.open("")).text)
+        page = await self.open(CHANGE)
+        self.assertIn("Your account has no password", page.text)
+        self.assertEqual(page.forms(), [])
