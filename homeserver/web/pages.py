@@ -25,6 +25,12 @@ class WelcomeSettings(Protocol):
     def registration(self) -> Any: ...
 
     @property
+    def passwords(self) -> Any: ...
+
+    @property
+    def oauth(self) -> Any: ...
+
+    @property
     def support(self) -> Any: ...
 
 
@@ -54,6 +60,8 @@ class WelcomePage:
             is_public=True,
             public_baseurl=settings.public_baseurl,
             registration=settings.registration,
+            has_account_pages=settings.oauth.enabled,
+            can_sign_up=settings.oauth.enabled and settings.passwords.enabled,
             support=settings.support,
         )
 

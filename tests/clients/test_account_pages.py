@@ -70,7 +70,7 @@ class Person:
 @pytest.mark.parametrize("screen", SCREENS)
 async def test_user_lives_with_the_pages(server: ServerProcess, screen: str) -> None:
     """From signing up to the end of the account, with a keyboard, without a script."""
-    name = f"{screen}user"
+    name = f"{screen}.user.whose.name.is.longer.than.the.screen"
     async with open_browser() as tab:
         await tab.resize(*SCREENS[screen])
         person = Person(tab, server.url, screen)

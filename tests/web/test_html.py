@@ -74,6 +74,7 @@ def pages_of_accounts(pages: Pages) -> Iterator[tuple[str, Response]]:
         "password": {"logout_devices": True, "has_password": True},
         "deactivate": {"erase": True},
         "cross_signing": {},
+        "sign_out_everywhere": {},
     }.items():
         visit = {"user_id": "@<b>:x", "account": "/account", "address": ADDRESS}
         yield f"account {name}", pages.page(f"account/{name}", **form, **visit, **more)

@@ -55,6 +55,21 @@ class PageTests(ServerTestCase):
         self.assertIn("registration token", pages["token"])
         self.assertIn('href="mailto:a@example.org"', pages["closed"])
 
+    async def test_welcome_page_leads_to_the_pages_of_accounts(self) -> None:
+        """A user who lost the address of the pages finds them where they are enabled."""
+        shown = {}
+        for is_enabled in (True, False):
+            self.welcome(
+                registration={"enabled": True},
+                oauth={"enabled": is_enabled},
+                public_baseurl="https://matrix.example.org",
+            )
+            shown[is_enabled] = (await self.ask("GET", "/")).body.decode()
+
+        for address in ("_matrix/account", "_matrix/account/sign_up"):
+            self.assertIn(f'href="{address}"', shown[True])
+            self.assertNotIn(f'href="{address}"', shown[False])
+
     async def test_errors_are_pages_in_a_browser(self) -> None:
         """Browsers get a page, also for an unknown address; programs get JSON."""
 

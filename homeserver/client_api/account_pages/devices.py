@@ -1,4 +1,4 @@
-"""The devices of a user: the list, one of them, and signing one out.
+"""The devices of a user: the list, one of them, and signing one or all of them out.
 
 Device ids are known to other users, who can make links to these pages. So a link only shows what
 would happen; the user does it with the form of the page.
@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from homeserver.accounts.browser_sessions.browser_sessions import BrowserSessions
 from homeserver.accounts.sessions.devices import Devices
+from homeserver.accounts.sessions.login_sessions import LoginSessions
 from homeserver.client_api.account_pages.visits import AccountPage, Visit
 from homeserver.protocol.errors import MatrixError, NotFound
 from homeserver.storage.accounts.devices import Device
@@ -109,6 +111,29 @@ class DeviceDeleteAction:
             return _unknown(self._page, visit, error)
         await self._devices.remove(visit.user_id, [visit.device_id])
         return self._page.done(visit, "device_deleted")
+
+
+class SignOutEverywhereAction:
+    """Signing out of all devices and all browsers, after a question."""
+
+    is_sensitive = True
+
+    def __init__(
+        self, page: AccountPage, log_in_sessions: LoginSessions, sessions: BrowserSessions
+    ) -> None:
+        self._page = page
+        self._log_in_sessions = log_in_sessions
+        self._sessions = sessions
+
+    async def show(self, visit: Visit) -> Response:
+        """The question."""
+        return self._page.page(visit, "sign_out_everywhere")
+
+    async def submit(self, visit: Visit, form: Mapping[str, str]) -> Response:
+        """Sign out, in this browser, too."""
+        await self._log_in_sessions.close_all(visit.user_id)
+        cookie = await self._sessions.end(visit.request)
+        return self._page.done(visit, "signed_out_everywhere", **{"Set-Cookie": cookie})
 
 
 def _unknown(page: AccountPage, visit: Visit, error: NotFound) -> Response:

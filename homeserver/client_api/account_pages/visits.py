@@ -19,6 +19,7 @@ DEVICE_DELETE = "org.matrix.device_delete"
 DEACTIVATE = "org.matrix.account_deactivate"
 CROSS_SIGNING_RESET = "org.matrix.cross_signing_reset"
 ADDRESSES = "io.homeserver.addresses"  # the specification names no action for these
+SIGN_OUT_EVERYWHERE = "io.homeserver.sign_out_everywhere"
 PASSWORD = "io.homeserver.password"
 
 

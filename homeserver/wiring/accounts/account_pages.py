@@ -21,6 +21,7 @@ from homeserver.client_api.account_pages.devices import (
     DeviceDeleteAction,
     DevicesListAction,
     DeviceViewAction,
+    SignOutEverywhereAction,
 )
 from homeserver.client_api.account_pages.overview import OverviewAction, ProfileAction
 from homeserver.client_api.account_pages.reset_password import ResetPasswordApi
@@ -41,6 +42,7 @@ from homeserver.client_api.account_pages.visits import (
     DEVICES_LIST,
     PASSWORD,
     PROFILE,
+    SIGN_OUT_EVERYWHERE,
     AccountPage,
 )
 from homeserver.client_api.accounts.stage_forms import StageForms
@@ -123,6 +125,7 @@ class AccountPages:
             DEVICE_DELETE: DeviceDeleteAction(page, core.devices),
             DEACTIVATE: DeactivateAction(page, deactivation, sessions),
             CROSS_SIGNING_RESET: CrossSigningResetAction(page, self.cross_signing_reset),
+            SIGN_OUT_EVERYWHERE: SignOutEverywhereAction(page, core.sessions, sessions),
             PASSWORD: PasswordAction(page, credentials, password_change, sessions),
         }
         return [AccountPagesApi(sessions, self._reactor, actions)]

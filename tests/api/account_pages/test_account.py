@@ -12,6 +12,7 @@ from tests.support.actors import Actor
 ACCOUNT = "/_matrix/account"
 DELETE = "org.matrix.device_delete"
 DEACTIVATE = "org.matrix.account_deactivate"
+EVERYWHERE = "io.homeserver.sign_out_everywhere"
 CHANGE = "io.homeserver.password"
 PASSWORD = "the password of alice"
 
@@ -81,7 +82,7 @@ class AccessTests(AccountTests):
 
     async def test_sensitive_pages_need_a_user_who_has_just_signed_in(self) -> None:
         """A stranger at an open computer cannot do harm."""
-        for action in (DELETE, DEACTIVATE, "org.matrix.cross_signing_reset"):
+        for action in (DELETE, DEACTIVATE, EVERYWHERE, "org.matrix.cross_signing_reset"):
             wanted = address(action, self.alice.device_id)
             form = (await self.browser.get(wanted)).forms()[0][1]
             self.let_time_pass()
@@ -213,6 +214,19 @@ class DeviceTests(AccountTests):
                 )
                 self.assertEqual(page.status, 404)
         self.assertEqual(await self.device_ids(bob), {bob.device_id})
+
+    async def test_user_signs_out_everywhere(self) -> None:
+        """A user whose computer was stolen ends all that is open on it."""
+        other = self.new_browser()
+        await self.sign_in("alice", other)
+        self.assertIn(EVERYWHERE, (await self.open("org.matrix.devices_list")).text)
+
+        page = await self.browser.submit(await self.open(EVERYWHERE))
+
+        self.assertEqual(page.heading, "You are signed out everywhere")
+        await self.assert_refused("M_UNKNOWN_TOKEN", self.alice.get("/account/whoami"))
+        for browser in (self.browser, other):
+            self.assertEqual((await browser.get(ACCOUNT)).status, 303)
 
     async def test_user_renames_a_device(self) -> None:
         """A user tells their devices apart."""
