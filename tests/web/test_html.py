@@ -67,7 +67,7 @@ def pages_of_accounts(pages: Pages) -> Iterator[tuple[str, Response]]:
         },
         "addresses": {"addresses": [{"medium": "email", "address": EVIL}], "can_add": True},
         "address_mail": {"hidden": {"sid": EVIL}},
-        "devices": {"devices": [device]},
+        "devices": {"devices": [device], "others": 1},
         "device": {"device": device},
         "device_delete": {"device": device},
         "device_unknown": {"device_id": EVIL},

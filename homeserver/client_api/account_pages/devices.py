@@ -19,6 +19,8 @@ from homeserver.protocol.errors import MatrixError, NotFound
 from homeserver.storage.accounts.devices import Device
 from homeserver.web.routes import Response
 
+MAX_SHOWN = 200  # devices of a list: programs that log in at each start have many
+
 
 class ShownDevice(msgspec.Struct, frozen=True):
     """A device as its user reads of it.
@@ -47,7 +49,8 @@ class DevicesListAction:
         """The list."""
         devices = await self._devices.all_of(visit.user_id)
         devices.sort(key=lambda device: device.last_seen_ms or 0, reverse=True)
-        return self._page.page(visit, "devices", devices=[_shown(each) for each in devices])
+        shown = [_shown(each) for each in devices[:MAX_SHOWN]]
+        return self._page.page(visit, "devices", devices=shown, others=len(devices) - len(shown))
 
     async def submit(self, visit: Visit, form: Mapping[str, str]) -> Response:
         """It has no form: show it."""

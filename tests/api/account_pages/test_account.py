@@ -215,6 +215,21 @@ class DeviceTests(AccountTests):
                 self.assertEqual(page.status, 404)
         self.assertEqual(await self.device_ids(bob), {bob.device_id})
 
+    async def test_the_list_of_devices_has_a_bound(self) -> None:
+        """A program that logs in at each start costs others no time."""
+        with psycopg.connect(self.dsn) as connection:
+            connection.execute(
+                "INSERT INTO devices (user_id, device_id, created_ms, last_seen_ms)"
+                " SELECT %s, 'D' || n, n, n FROM generate_series(1, 300) AS n",
+                (self.alice.user_id,),
+            )
+
+        text = (await self.open("org.matrix.devices_list")).text
+
+        self.assertIn("device_id=D300", text)
+        self.assertNotIn('device_id=D50"', text)
+        self.assertIn("And 101 more", text)
+
     async def test_user_signs_out_everywhere(self) -> None:
         """A user whose computer was stolen ends all that is open on it."""
         other = self.new_browser()

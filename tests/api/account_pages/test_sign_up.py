@@ -1,10 +1,12 @@
 """The pages for signing up."""
 
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 import psycopg
 
-from homeserver.accounts.browser_sessions.browser_sessions import sign_in_location
+from homeserver.accounts.browser_sessions.browser_sessions import BrowserSessions, sign_in_location
+from homeserver.protocol.errors import Unavailable
 from tests.api.account_pages.support import PagesTestCase
 from tests.api.accounts.test_third_party_ids import MailTestCase
 
@@ -113,6 +115,26 @@ class RequiredStagesTests(SignUpTestCase):
 
         again = await self.browser.submit(terms)
         self.assertEqual(again.status, 404, "going back in the history signs nobody in")
+
+    async def test_a_user_whose_last_step_was_lost_repeats_it(self) -> None:
+        """The server is killed after it has made the account, before the user is signed in."""
+        with psycopg.connect(self.dsn) as connection:
+            connection.execute(
+                "INSERT INTO registration_tokens (token, uses_allowed) VALUES ('guest', 1)"
+            )
+        page = await self.browser.submit(await self.browser.get(SIGN_UP), **NEW)
+        page = await self.browser.submit(page, token="guest")
+
+        async def fail(*_: Any) -> str:
+            raise Unavailable("The server is shutting down")
+
+        with patch.object(BrowserSessions, "open", fail):
+            failed = await self.browser.submit(page)
+        done = await self.browser.submit(page)
+
+        self.assertEqual((failed.status, self.users()), (200, [("@alice:example.org",)]))
+        self.assertIn("shutting down", failed.text)
+        self.assertEqual((done.path, done.status), (ACCOUNT, 200))
 
     async def test_stages_are_completed_in_order_and_none_is_left_out(self) -> None:
         """A stranger without a token gets no account by other forms."""
