@@ -1,11 +1,17 @@
 """The page for signing in."""
 
 from typing import Any, ClassVar
+from unittest.mock import AsyncMock, Mock
 from urllib.parse import quote
 
+import msgspec
 import psycopg
+from twisted.trial.unittest import TestCase
 
-from homeserver.accounts.browser_sessions.browser_sessions import sign_in_location
+from homeserver.accounts.browser_sessions.anonymous_forms import AnonymousForms
+from homeserver.accounts.browser_sessions.browser_sessions import Cookies, sign_in_location
+from homeserver.client_api.account_pages.sign_in import SignInApi, SignInQuery
+from homeserver.web.html import Pages
 from tests.api.account_pages.support import BASE, PagesTestCase
 
 ACCOUNT = "/_matrix/account"
@@ -134,6 +140,38 @@ class SignInTests(PagesTestCase):
     async def change_user(self, change: str) -> None:
         with psycopg.connect(self.dsn) as connection:
             connection.execute(f"UPDATE users SET {change}")
+
+
+class Provider(msgspec.Struct):
+    """An identity provider."""
+
+    id: str
+    name: str
+
+
+class ProviderTests(TestCase):
+    async def test_each_provider_has_a_button_that_returns_to_the_target(self) -> None:
+        """Users of a company sign in with what they have there."""
+        sessions = Mock(cookies=Cookies(f"{BASE}/chat"), find=AsyncMock(return_value=None))
+        forms = AnonymousForms(sessions.cookies)
+        api = SignInApi(
+            Mock(with_password=False),
+            sessions,
+            forms,
+            Pages("example.org"),
+            [Provider("a/b?", "Example <b>Inc</b>")],
+            can_sign_up=False,
+            can_reset=False,
+        )
+
+        request = Mock(header=lambda name: None)
+        shown = await api.show_sign_in(SignInQuery(TARGET), request)
+
+        text = str(shown.body)
+        address = f"/chat/_matrix/sso/redirect/a%2Fb%3F?return_to={quote(TARGET, safe='')}"
+        self.assertIn(f'href="{address}"', text)
+        self.assertIn("Continue with Example &lt;b&gt;Inc", text)
+        self.assertNotIn("<form", text)
 
 
 class GuessingTests(PagesTestCase):
