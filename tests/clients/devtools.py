@@ -1,7 +1,8 @@
 """A real browser, Chromium without a window, that a test drives as its user would.
 
 It is driven by the DevTools protocol (https://chromedevtools.github.io/devtools-protocol/): fields
-are focused and typed into, buttons and links are clicked, and the page that follows is awaited.
+are focused and typed into, buttons and links are reached and pressed with the keyboard, and the
+page that follows is awaited.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from tests.clients.encryption.browser import CHROMIUM, OPTIONS
 
 START_SECONDS = 30.0
 LOAD_SECONDS = 20.0
+MAX_STOPS = 40  # of the tabulator on a page
 
 
 class Tab:
@@ -66,19 +68,26 @@ class Tab:
             await self.command("Input.insertText", text=value)
 
     async def check(self, *names: str) -> None:
-        """Tick the boxes with these names."""
+        """Tick the boxes with these names, with the space bar."""
         for name in names:
-            await self.evaluate(f"document.querySelector('[name={name}]').click()")
+            await self.evaluate(f"document.querySelector('[name={name}]').focus()")
+            await self._type_key(" ", "Space", 32)
 
     async def press(self, label: str) -> None:
-        """Press the button or link that is labelled so, and wait for the page that follows."""
-        found = await self.evaluate(
-            "(() => { const one = [...document.querySelectorAll('a, button')]"
-            f".find(each => each.innerText.trim().startsWith({json.dumps(label)}));"
-            " if (!one) return false; one.click(); return true; })()"
-        )
-        assert found, f"{label!r} is not in: {await self.text()}"
+        """Go to the button or link that is labelled so, press Enter, and wait for the next page."""
+        await self.tab_to(label)
+        await self._type_key("\r", "Enter", 13)
         await self._loaded()
+
+    async def tab_to(self, label: str) -> None:
+        """Move the focus by the tabulator, until it is on a button or link that is labelled so."""
+        for _ in range(MAX_STOPS):
+            await self._type_key("", "Tab", 9)
+            focused = str(await self.evaluate("document.activeElement.innerText"))
+            tag = await self.evaluate("document.activeElement.tagName")
+            if tag in ("A", "BUTTON") and focused.strip().startswith(label):
+                return
+        raise AssertionError(f"{label!r} cannot be reached in: {await self.text()}")
 
     async def resize(self, width: int, height: int) -> None:
         """Give the page the size of a screen, in pixels."""
@@ -94,6 +103,13 @@ class Tab:
         """What is visible, as PNG."""
         shot = await self.command("Page.captureScreenshot", format="png")
         return b64decode(shot["data"])
+
+    async def _type_key(self, text: str, code: str, number: int) -> None:
+        """Type one key."""
+        key = {"key": text if text == " " else code, "code": code, "windowsVirtualKeyCode": number}
+        down = "keyDown" if text else "rawKeyDown"
+        await self.command("Input.dispatchKeyEvent", type=down, text=text, **key)
+        await self.command("Input.dispatchKeyEvent", type="keyUp", **key)
 
     async def _loaded(self) -> None:
         async with asyncio.timeout(LOAD_SECONDS):
