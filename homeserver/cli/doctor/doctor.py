@@ -22,6 +22,7 @@ from homeserver.cli.doctor.mail_checks import check_mail
 from homeserver.cli.doctor.media_checks import check_bucket
 from homeserver.cli.doctor.memory_checks import check_memory
 from homeserver.cli.doctor.network_checks import check_listeners, check_well_known
+from homeserver.cli.doctor.page_checks import check_pages
 from homeserver.cli.doctor.turn_checks import check_turn
 from homeserver.cli.reactor import run_in_reactor
 from homeserver.config.errors import ConfigError
@@ -84,6 +85,7 @@ def examine(config: Path | None, *, repair: bool = False) -> Iterator[Finding]:
     yield from check_listeners(settings)
     yield from check_memory(settings)
     yield from check_well_known(settings)
+    yield from check_pages(settings)
     yield from check_mail(settings)
     yield from check_turn(settings)
     yield from check_bucket(settings)
