@@ -33,6 +33,7 @@ class Tab:
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self._numbers = count(1)
+        self._loads = 0  # pages that were loaded
         self.problems: list[str] = []  # what the browser complains of, such as a blocked style
 
     async def command(self, method: str, **parameters: Any) -> Any:
@@ -47,8 +48,9 @@ class Tab:
 
     async def open(self, address: str) -> None:
         """Go to an address."""
+        before = self._loads
         await self.command("Page.navigate", url=address)
-        await self._loaded()
+        await self._loaded(before)
 
     async def evaluate(self, expression: str) -> Any:
         """The value of an expression of JavaScript, in the page."""
@@ -76,8 +78,9 @@ class Tab:
     async def press(self, label: str) -> None:
         """Go to the button or link that is labelled so, press Enter, and wait for the next page."""
         await self.tab_to(label)
+        before = self._loads
         await self._type_key("\r", "Enter", 13)
-        await self._loaded()
+        await self._loaded(before)
 
     async def tab_to(self, label: str) -> None:
         """Move the focus by the tabulator, until it is on a button or link that is labelled so."""
@@ -111,14 +114,17 @@ class Tab:
         await self.command("Input.dispatchKeyEvent", type=down, text=text, **key)
         await self.command("Input.dispatchKeyEvent", type="keyUp", **key)
 
-    async def _loaded(self) -> None:
+    async def _loaded(self, before: int) -> None:
+        """A page more than `before` has been loaded, perhaps while a command was waited for."""
         async with asyncio.timeout(LOAD_SECONDS):
-            while (await self._next()).get("method") != "Page.loadEventFired":
-                pass
+            while self._loads == before:
+                await self._next()
 
     async def _next(self) -> Any:
         message = json.loads(await self._socket.recv())
-        if message.get("method") == "Log.entryAdded":
+        if message.get("method") == "Page.loadEventFired":
+            self._loads += 1
+        elif message.get("method") == "Log.entryAdded":
             entry = message["params"]["entry"]
             # A page that says what is wrong has the status of an error, and a test may type before
             # the browser has moved the focus.
