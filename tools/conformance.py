@@ -35,6 +35,8 @@ listeners: [{{port: 0, bind: 127.0.0.1, resources: [client, federation, health, 
 registration: {{shared_secret: a secret of this run}}
 federation: {{deny: ['*']}}
 url_previews: {{enabled: true}}
+public_baseurl: https://conformance.example
+oauth: {{enabled: true}}
 """
 
 INTRODUCTION = f"""# Conformance
@@ -99,6 +101,17 @@ REASONS = {
     r"(rooms/\{\}/thread/\{\}/subscription|thread_subscriptions)": (
         "[subscriptions to threads](sync.md#subscriptions-to-threads), if they are switched on"
         " ([MSC4306](https://github.com/matrix-org/matrix-spec-proposals/pull/4306))"
+    ),
+    r"GET /_matrix/client/unstable/org\.matrix\.msc2965/auth_metadata": (
+        "the metadata of the OAuth 2.0 API, at the path before it was released, which clients use"
+    ),
+    r"(GET|POST) /_matrix/oauth2/\w+": (
+        f"the [OAuth 2.0 API]({SPEC}client-server-api/#oauth-20-api), whose paths are in the"
+        " metadata"
+    ),
+    r"(GET|POST) /_matrix/account(/\w+)?": (
+        f"[pages]({SPEC}client-server-api/#oauth-20-account-management) on which users sign in"
+        " and manage their accounts"
     ),
     r"GET /": "the landing page, for people",
     r"GET /health": "tells a supervisor whether the server can do its work",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from homeserver.accounts.browser_sessions.cross_signing_reset import CrossSigningReset
 from homeserver.accounts.interactive_auth.user_interactive_auth import UserInteractiveAuth
 from homeserver.client_api.encryption.cross_signing import CrossSigningApi
 from homeserver.client_api.encryption.dehydrated_devices import DehydratedDevicesApi
@@ -107,11 +108,13 @@ class Encryption:
         await self._retention.stop()
         await self.inboxes.stop()
 
-    def routes(self, engine: SyncEngine, uia: UserInteractiveAuth) -> list[Route]:
+    def routes(
+        self, engine: SyncEngine, uia: UserInteractiveAuth, resets: CrossSigningReset | None
+    ) -> list[Route]:
         """The area's part of the client API."""
         apis: list[Any] = [
             EncryptionKeysApi(self.uploads, self.queries, engine),
-            CrossSigningApi(self.cross_signing, self._signatures, uia),
+            CrossSigningApi(self.cross_signing, self._signatures, uia, resets),
             ToDeviceApi(self.to_device),
             DehydratedDevicesApi(self.dehydrated_devices),
             KeyBackupApi(self.key_backups, self._backed_up_keys),

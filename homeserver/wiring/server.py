@@ -242,7 +242,9 @@ class ServerParts:
             *self.rooms.routes(),
             *self.user_directory.routes(),
             *moderation.routes(),
-            *self.encryption.routes(self.sync.engine, self.accounts.uia),
+            *self.encryption.routes(
+                self.sync.engine, self.accounts.uia, self.accounts.cross_signing_resets
+            ),
             *self.media.routes(),
             *self.url_previews.routes(),
             *self.search.routes(),

@@ -25,6 +25,8 @@ class ConformanceTests(ServerTestCase):
         ],
         "registration": {"shared_secret": "a secret of this test"},
         "url_previews": {"enabled": True},
+        "public_baseurl": "https://matrix.example.org",
+        "oauth": {"enabled": True},
     }
 
     async def setUp(self) -> None:

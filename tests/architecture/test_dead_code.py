@@ -53,8 +53,13 @@ SENT_TO_CLIENTS = {
     "heroes",
     "highlight_count",
     "invited_count",
+    "logo_uri",
     "notification_count",
     "num_live",
+    "policy_uri",
+    "response_types",
+    "token_endpoint_auth_method",
+    "tos_uri",
 }
 ALLOWED = {
     *CALLED_BY_TWISTED,

@@ -19,8 +19,11 @@ from homeserver.accounts.interactive_auth.authentication_sessions import (
 )
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import BadJson, Forbidden, MatrixError, NotFound, Unrecognized
+from homeserver.protocol.proposals.unstable_names import UNSTABLE_OAUTH_STAGE
 
 Flows = Sequence[Sequence[str]]
+OAUTH = "m.oauth"
+OAUTH_FLOWS = ((OAUTH,), (UNSTABLE_OAUTH_STAGE,))
 
 
 class Confirmable(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -99,14 +102,33 @@ class UserInteractiveAuth:
 
         `operation` names the operation and its target. An application service needs no
         confirmation, since its users have no password. Raises `AuthenticationNeeded`, and
-        `Forbidden` for a session of another request.
+        `Forbidden` for a session of another request, and for a client of the OAuth 2.0 API.
         """
         if caller.appservice is not None:
             return body
+        check_not_oauth(caller)
         attempt = await self.begin(operation, caller.user_id, body)
         await attempt.confirm(flows)
         if once:
             await attempt.end()
+        return attempt.body
+
+    async def confirm_on_page(self, operation: str, caller: Requester, body: Body) -> Body:
+        """The request of a client of the OAuth 2.0 API, which its user permits on a page.
+
+        The client repeats the request once the user has done so, and need not name a stage then.
+        Raises what `confirm` does.
+        """
+        is_repeated = bool((body.auth or {}).get("session"))
+        named = msgspec.structs.replace(body, auth={**(body.auth or {}), "type": OAUTH})
+        attempt = await self.begin(operation, caller.user_id, named)
+        try:
+            await attempt.confirm(OAUTH_FLOWS)
+        except AuthenticationNeeded as needed:
+            if not is_repeated:
+                needed.failure = None
+            raise
+        await attempt.end()
         return attempt.body
 
     async def begin(
@@ -241,6 +263,15 @@ class Attempt(Generic[Body]):
     def _completed_of(self, flows: Flows) -> list[str]:
         types = {type_ for flow in flows for type_ in flow}
         return [type_ for type_ in self._content.completed if type_ in types]
+
+
+def check_not_oauth(caller: Requester | None) -> None:
+    """Raise `Forbidden` for a client of the OAuth 2.0 API, whose user confirms nothing to it.
+
+    Spec: https://spec.matrix.org/v1.19/client-server-api/#oauth-20-api
+    """
+    if caller is not None and caller.is_oauth:
+        raise Forbidden("Clients of the OAuth 2.0 API send users to their account page for this")
 
 
 def _without_auth(body: Confirmable) -> str:

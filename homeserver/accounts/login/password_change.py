@@ -11,6 +11,7 @@ from homeserver.storage.accounts.login_tokens import delete_login_tokens_of
 from homeserver.storage.accounts.users import find_user, set_password_hash
 from homeserver.storage.browser_sessions.browser_sessions import delete_browser_sessions_of
 from homeserver.storage.database.database import Connection, Database
+from homeserver.storage.oauth.cleanup import delete_oauth_grants_of
 
 
 class PasswordChange:
@@ -56,3 +57,4 @@ async def _set_password(db: Connection, user_id: str, password_hash: str) -> Non
     await set_password_hash(db, user_id, password_hash)
     await delete_login_tokens_of(db, user_id)
     await delete_browser_sessions_of(db, user_id)
+    await delete_oauth_grants_of(db, user_id)

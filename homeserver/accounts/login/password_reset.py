@@ -15,6 +15,7 @@ from homeserver.accounts.interactive_auth.third_party_stage import STAGES, prove
 from homeserver.accounts.interactive_auth.user_interactive_auth import (
     Confirmable,
     UserInteractiveAuth,
+    check_not_oauth,
 )
 from homeserver.accounts.login.password_change import PasswordChange
 from homeserver.accounts.sessions.requester import Requester
@@ -60,6 +61,7 @@ class PasswordReset:
         if caller is not None and caller.appservice is not None:
             await self._set(caller, body)
             return
+        check_not_oauth(caller)
         user_id = None if caller is None else caller.user_id
         attempt = await self._uia.begin("changePassword", user_id, body, address)
         await attempt.confirm(self._flows)

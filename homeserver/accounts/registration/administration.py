@@ -41,6 +41,7 @@ from homeserver.storage.accounts.users import (
 )
 from homeserver.storage.browser_sessions.browser_sessions import delete_browser_sessions_of
 from homeserver.storage.database.database import Connection, Database
+from homeserver.storage.oauth.cleanup import delete_oauth_data_of
 
 
 def local_user_id(name: str, server_name: str) -> str:
@@ -164,3 +165,4 @@ async def _revoke_tokens(db: Connection, user_id: str) -> None:
     await delete_refresh_tokens_of_user(db, user_id)
     await delete_login_tokens_of(db, user_id)
     await delete_browser_sessions_of(db, user_id)
+    await delete_oauth_data_of(db, user_id)

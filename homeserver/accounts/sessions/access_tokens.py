@@ -196,6 +196,7 @@ def _grant_of(token: AccessToken, user: User, stale_at: float) -> Grant:
         is_guest=user.is_guest,
         is_admin=user.is_admin,
         is_suspended=user.is_suspended,
+        is_oauth=token.oauth_session is not None,
     )
     expires_at = float("inf") if token.expires_ms is None else token.expires_ms / 1000
     return Grant(caller, user.is_locked, expires_at, stale_at)

@@ -18,6 +18,7 @@ from homeserver.storage.browser_sessions.cross_signing_resets import (
     delete_expired_cross_signing_resets,
 )
 from homeserver.storage.database.database import Database
+from homeserver.storage.oauth.cleanup import delete_expired_oauth_rows
 
 CLEANUP_SECONDS = 3600.0
 DELETIONS = (
@@ -26,6 +27,7 @@ DELETIONS = (
     delete_expired_cross_signing_resets,
     delete_expired_delayed_events,
     delete_expired_login_tokens,
+    delete_expired_oauth_rows,
     delete_expired_openid_tokens,
     delete_expired_validation_sessions,
 )

@@ -14,6 +14,7 @@ from homeserver.accounts.sessions.access_tokens import AccessTokens
 from homeserver.accounts.sessions.devices import Devices, check_device_id, check_display_name
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.sessions.secret_tokens import new_device_id, new_token, token_hash
+from homeserver.accounts.sessions.token_issuer import TokenIssuer, TokenOwner, TokenPair
 from homeserver.concurrency.clock import Clock, now_ms
 from homeserver.config.sections.accounts import TokenSettings
 from homeserver.protocol.encryption.cross_signing_keys import is_public_key, public_key_of
@@ -36,13 +37,14 @@ from homeserver.storage.accounts.refresh_tokens import (
     delete_predecessor,
     delete_refresh_tokens_of_device,
     delete_successors,
-    insert_refresh_token,
     lock_refresh_token,
 )
 from homeserver.storage.accounts.users import find_user
 from homeserver.storage.browser_sessions.browser_sessions import delete_browser_sessions_of
 from homeserver.storage.database.database import Connection, Database
 from homeserver.storage.encryption.cross_signing import cross_signing_keys_of
+from homeserver.storage.oauth.cleanup import delete_oauth_grants_of
+from homeserver.storage.oauth.sessions import delete_oauth_session_of_device
 
 MAX_DEVICES = 2_000  # of one user: programs that log in at each start have many
 
@@ -60,14 +62,6 @@ class DeviceRequest(msgspec.Struct, frozen=True):
             check_device_id(self.device_id)
         if self.display_name is not None:
             check_display_name(self.display_name)
-
-
-class TokenPair(msgspec.Struct, frozen=True):
-    """The tokens with which a client authenticates from now on."""
-
-    access_token: str
-    refresh_token: str | None = None
-    expires_in_ms: int | None = None
 
 
 class LoginSession(msgspec.Struct, frozen=True):
@@ -92,9 +86,9 @@ class LoginSessions:
     ) -> None:
         self._db = db
         self._clock = clock
-        self._access_life_ms = settings.access_token_lifetime * 1000
-        refresh_life = settings.refresh_token_lifetime
-        self._refresh_life_ms = None if refresh_life is None else refresh_life * 1000
+        self._issuer = TokenIssuer(
+            clock, settings.access_token_lifetime, settings.refresh_token_lifetime
+        )
         self._devices = devices
         self._access_tokens = access_tokens
 
@@ -122,17 +116,28 @@ class LoginSessions:
         """`open` as part of the caller's transaction, for users who had no session before."""
         device_id = request.device_id or new_device_id()
         now = now_ms(self._clock)
-        is_new = await self.add_device_within(db, user_id, device_id, request.display_name)
-        if not is_new:
-            await delete_access_tokens_of_device(db, user_id, device_id)
-            await delete_refresh_tokens_of_device(db, user_id, device_id)
+        is_new = await self.claim_device_within(db, user_id, device_id, request.display_name)
         if request.wants_refresh_token:
-            tokens = await self._issue_pair(db, user_id, device_id, predecessor=None)
+            tokens = await self._issuer.issue(db, TokenOwner(user_id, device_id))
         else:
             tokens = TokenPair(new_token())
             hashed = token_hash(tokens.access_token)
             await insert_access_token(db, hashed, user_id, device_id, now_ms=now)
         return LoginSession(user_id, device_id, tokens, is_new)
+
+    async def claim_device_within(
+        self, db: Connection, user_id: str, device_id: str, display_name: str | None
+    ) -> bool:
+        """Add a device for a new session, or end the session of one that the user has.
+
+        True if it is new. Part of the caller's transaction; raises what `add_device_within` does.
+        """
+        if await self.add_device_within(db, user_id, device_id, display_name):
+            return True
+        await delete_access_tokens_of_device(db, user_id, device_id)
+        await delete_refresh_tokens_of_device(db, user_id, device_id)
+        await delete_oauth_session_of_device(db, user_id, device_id)
+        return False
 
     async def add_device(self, user_id: str, device_id: str, display_name: str | None) -> bool:
         """Add a device without tokens; false, and no change, if the user has it already.
@@ -180,14 +185,20 @@ class LoginSessions:
         if caller.device_id is None and caller.appservice is not None:
             raise MissingParam("An application service has no session; name the device to log out")
         if caller.device_id is not None:
-            await self._devices.remove(caller.user_id, [caller.device_id])
+            await self.close_device(caller.user_id, caller.device_id)
         else:
             await self._db.run(delete_access_token, caller.token)
-        self._access_tokens.forget_user(caller.user_id)
+            self._access_tokens.forget_user(caller.user_id)
+
+    async def close_device(self, user_id: str, device_id: str) -> None:
+        """Log out of one device."""
+        await self._devices.remove(user_id, [device_id])
+        self._access_tokens.forget_user(user_id)
 
     async def close_all(self, user_id: str, *, but: Requester | None = None) -> None:
         """Log out all sessions of a user, or all but that of `but`; those of browsers, too."""
         await self._db.run(delete_browser_sessions_of, user_id)
+        await self._db.run(delete_oauth_grants_of, user_id)
         await self._devices.remove_all(user_id, but=but.device_id if but else None)
         await self._db.run(
             delete_access_tokens_of_user,
@@ -199,7 +210,8 @@ class LoginSessions:
 
     async def _refresh(self, db: Connection, hashed: bytes) -> tuple[RefreshToken, TokenPair]:
         stored = await lock_refresh_token(db, hashed)
-        if stored is None:
+        # The two APIs are not compatible: each refreshes its own tokens.
+        if stored is None or stored.oauth_session is not None:
             raise UnknownToken("Unrecognised refresh token")
         if stored.expires_ms is not None and stored.expires_ms <= now_ms(self._clock):
             raise UnknownToken("The refresh token has expired", soft_logout=True)
@@ -208,34 +220,8 @@ class LoginSessions:
             raise UserLocked("This account has been locked")
         await delete_predecessor(db, stored.id)
         await delete_successors(db, stored.id)
-        return stored, await self._issue_pair(
-            db, stored.user_id, stored.device_id, predecessor=stored.id
-        )
-
-    async def _issue_pair(
-        self, db: Connection, user_id: str, device_id: str, *, predecessor: int | None
-    ) -> TokenPair:
-        now = now_ms(self._clock)
-        tokens = TokenPair(new_token(), new_token(), self._access_life_ms)
-        assert tokens.refresh_token is not None
-        number = await insert_refresh_token(
-            db,
-            token_hash(tokens.refresh_token),
-            user_id,
-            device_id,
-            predecessor=predecessor,
-            expires_ms=None if self._refresh_life_ms is None else now + self._refresh_life_ms,
-        )
-        await insert_access_token(
-            db,
-            token_hash(tokens.access_token),
-            user_id,
-            device_id,
-            refresh_token=number,
-            now_ms=now,
-            expires_ms=now + self._access_life_ms,
-        )
-        return tokens
+        owner = TokenOwner(stored.user_id, stored.device_id)
+        return stored, await self._issuer.issue(db, owner, predecessor=stored.id)
 
 
 async def _check_is_no_key(db: Connection, user_id: str, device_id: str) -> None:

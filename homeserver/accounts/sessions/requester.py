@@ -17,6 +17,7 @@ class Requester(msgspec.Struct, frozen=True):
     row, never the token itself. `appservice` is the id of the application service that acts as the
     user, if one does. `event_ts` is the time, in ms since the epoch, that it wants the event of its
     request to have.
+    `is_oauth`: the token is one of the OAuth 2.0 API.
     `is_owned` says that the user is a user of that application service only: it registered the
     user, or the name is exclusive to it.
     """
@@ -31,6 +32,7 @@ class Requester(msgspec.Struct, frozen=True):
     is_rate_limited: bool = True
     event_ts: int | None = None
     is_owned: bool = False
+    is_oauth: bool = False
 
     @property
     def transaction_scope(self) -> str:

@@ -32,6 +32,7 @@ from homeserver.storage.accounts.users import (
 from homeserver.storage.browser_sessions.browser_sessions import delete_browser_sessions_of
 from homeserver.storage.browser_sessions.cross_signing_resets import delete_cross_signing_reset
 from homeserver.storage.database.database import Connection, Database
+from homeserver.storage.oauth.cleanup import delete_oauth_grants_of
 
 FINISH_SECONDS = 60.0
 
@@ -114,5 +115,6 @@ async def _deactivate(db: Connection, user_id: str, erase: bool) -> None:
     await delete_login_tokens_of(db, user_id)
     await delete_openid_tokens_of(db, user_id)
     await delete_browser_sessions_of(db, user_id)
+    await delete_oauth_grants_of(db, user_id)
     await delete_cross_signing_reset(db, user_id)
     await delete_third_party_ids_of(db, user_id)

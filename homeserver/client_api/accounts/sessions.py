@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from homeserver.accounts.sessions.login_sessions import LoginSession, TokenPair
+from homeserver.accounts.sessions.login_sessions import LoginSession
+from homeserver.accounts.sessions.token_issuer import TokenPair
 
 
 def session_body(session: LoginSession) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#cross-signing
 
 from typing import Any
 
+from homeserver.accounts.browser_sessions.cross_signing_reset import CrossSigningReset
 from homeserver.accounts.interactive_auth.authentication_stages import PASSWORD_FLOWS
 from homeserver.accounts.interactive_auth.user_interactive_auth import (
     Confirmable,
@@ -16,6 +17,7 @@ from homeserver.encryption.key_signatures import KeySignatures
 from homeserver.encryption.user_devices import MASTER, SELF_SIGNING, USER_SIGNING
 from homeserver.web.routes import Route
 
+OPERATION = "uploadCrossSigningKeys"
 # Clients use the form from before the keys were specified, too.
 BASES = ("/_matrix/client/v3/keys", "/_matrix/client/unstable/keys")
 
@@ -38,10 +40,17 @@ class UploadCrossSigningKeys(Confirmable):
 
 
 class CrossSigningApi:
+    """`resets` are the permissions that users give on a page, where there is one."""
+
     def __init__(
-        self, cross_signing: CrossSigning, signatures: KeySignatures, uia: UserInteractiveAuth
+        self,
+        cross_signing: CrossSigning,
+        signatures: KeySignatures,
+        uia: UserInteractiveAuth,
+        resets: CrossSigningReset | None,
     ) -> None:
         self._cross_signing = cross_signing
+        self._resets = resets
         self._signatures = signatures
         self._uia = uia
 
@@ -79,10 +88,13 @@ class CrossSigningApi:
                 pass
             else:
                 return
-        confirmed = await self._uia.confirm(
-            "uploadCrossSigningKeys", caller, body, PASSWORD_FLOWS, once=True
-        )
+        if caller.is_oauth:
+            confirmed = await self._uia.confirm_on_page(OPERATION, caller, body)
+        else:
+            confirmed = await self._uia.confirm(OPERATION, caller, body, PASSWORD_FLOWS, once=True)
         await self._cross_signing.upload(user_id, confirmed.keys(), is_confirmed=True)
+        if caller.is_oauth and self._resets is not None:
+            await self._resets.end(user_id)
 
     async def upload_cross_signing_signatures(
         self, caller: Requester, body: dict[str, dict[str, dict[str, Any]]]

@@ -36,8 +36,10 @@ class CapabilitiesApi:
     def get_capabilities(self, caller: Requester) -> dict[str, Any]:
         """The capabilities of the caller."""
         may_change = {"enabled": not caller.is_guest}
+        # A client of the OAuth 2.0 API cannot authenticate its user for the rest.
+        may_confirm = not caller.is_guest and not caller.is_oauth
         capabilities: dict[str, Any] = {
-            "m.change_password": {"enabled": self._with_password and not caller.is_guest},
+            "m.change_password": {"enabled": self._with_password and may_confirm},
             "m.room_versions": {
                 "default": self._default_room_version,
                 "available": {
@@ -50,8 +52,8 @@ class CapabilitiesApi:
             else {"enabled": True},
             "m.set_displayname": {"enabled": True},
             "m.set_avatar_url": may_change,
-            "m.3pid_changes": {"enabled": self._with_third_party_ids and not caller.is_guest},
-            "m.get_login_token": {"enabled": self._with_password and not caller.is_guest},
+            "m.3pid_changes": {"enabled": self._with_third_party_ids and may_confirm},
+            "m.get_login_token": {"enabled": self._with_password and may_confirm},
             "m.forget_forced_upon_leave": {"enabled": False},
             "m.delayed_events": self._delayed_events,
             DELAYED_EVENTS_CAPABILITY: self._delayed_events,

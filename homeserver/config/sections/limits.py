@@ -62,6 +62,10 @@ class RateLimitSettings(Section, frozen=True, kw_only=True):
     password: Annotated[
         RateSettings, doc("Entering the password of one account, from all addresses together.")
     ] = RateSettings(per_second=0.1, burst=20)
+    oauth: Annotated[
+        RateSettings,
+        doc("Registering clients and requesting codes for devices, for each address."),
+    ] = RateSettings(per_second=1.0, burst=50)
     validation: Annotated[
         RateSettings,
         doc("Requesting a mail that validates an e-mail address, for each IP address."),

@@ -2,6 +2,8 @@
 
 from typing import Annotated
 
+import msgspec
+
 from homeserver.config.fields import Section, doc
 
 
@@ -15,3 +17,20 @@ class OAuthSettings(Section, frozen=True, kw_only=True):
             " Needs `public_baseurl`."
         ),
     ] = False
+    access_token_lifetime: Annotated[
+        int,
+        doc(
+            "Lifetime of an access token; the client refreshes it. Keep it short.",
+            unit="seconds",
+            ge=10,
+        ),
+    ] = 300
+    refresh_token_lifetime: Annotated[
+        Annotated[int, msgspec.Meta(ge=60)] | None,
+        doc(
+            "Lifetime of an unused refresh token; the client is signed out after it.",
+            unit="seconds",
+            default="unlimited",
+            example="7776000",
+        ),
+    ] = None

@@ -12,13 +12,18 @@ from homeserver.storage.database.database import Connection
 
 
 class AccessToken(msgspec.Struct, frozen=True):
-    """One access token. `refresh_token` is the number of the refresh token issued with it."""
+    """One access token.
+
+    `refresh_token` is the number of the refresh token issued with it, and `oauth_session` that of
+    its session, if that is one of the OAuth 2.0 API.
+    """
 
     id: int
     user_id: str
     device_id: str | None
     refresh_token: int | None
     expires_ms: int | None
+    oauth_session: int | None
 
 
 async def insert_access_token(
@@ -30,15 +35,17 @@ async def insert_access_token(
     refresh_token: int | None = None,
     now_ms: int,
     expires_ms: int | None = None,
+    oauth_session: int | None = None,
 ) -> None:
     """Add a token."""
     await db.execute(
         """
         INSERT INTO access_tokens
-               (token_hash, user_id, device_id, refresh_token, created_ms, expires_ms)
-        VALUES (%s, %s, %s, %s, %s, %s)
+               (token_hash, user_id, device_id, refresh_token, created_ms, expires_ms,
+                oauth_session)
+        VALUES (%s, %s, %s, %s, %s, %s, %s)
         """,
-        (token_hash, user_id, device_id, refresh_token, now_ms, expires_ms),
+        (token_hash, user_id, device_id, refresh_token, now_ms, expires_ms, oauth_session),
     )
 
 
@@ -47,7 +54,7 @@ async def find_access_token(db: Connection, token_hash: bytes) -> AccessToken | 
     async with db.cursor(row_factory=class_row(AccessToken)) as cursor:
         await cursor.execute(
             """
-            SELECT id, user_id, device_id, refresh_token, expires_ms
+            SELECT id, user_id, device_id, refresh_token, expires_ms, oauth_session
               FROM access_tokens
              WHERE token_hash = %s
             """,

@@ -14,13 +14,18 @@ from homeserver.storage.database.database import Connection
 
 
 class RefreshToken(msgspec.Struct, frozen=True):
-    """One refresh token. `predecessor` is the token that it replaced, until that one is revoked."""
+    """One refresh token.
+
+    `predecessor` is the token that it replaced, until that one is revoked. `oauth_session` is the
+    number of its session, if that is one of the OAuth 2.0 API.
+    """
 
     id: int
     user_id: str
     device_id: str
     predecessor: int | None
     expires_ms: int | None
+    oauth_session: int | None
 
 
 async def insert_refresh_token(
@@ -31,15 +36,17 @@ async def insert_refresh_token(
     *,
     predecessor: int | None = None,
     expires_ms: int | None = None,
+    oauth_session: int | None = None,
 ) -> int:
     """Add a token and return its number."""
     cursor = await db.execute(
         """
-        INSERT INTO refresh_tokens (token_hash, user_id, device_id, predecessor, expires_ms)
-        VALUES (%s, %s, %s, %s, %s)
+        INSERT INTO refresh_tokens
+               (token_hash, user_id, device_id, predecessor, expires_ms, oauth_session)
+        VALUES (%s, %s, %s, %s, %s, %s)
         RETURNING id
         """,
-        (token_hash, user_id, device_id, predecessor, expires_ms),
+        (token_hash, user_id, device_id, predecessor, expires_ms, oauth_session),
     )
     row = await cursor.fetchone()
     assert row is not None
@@ -51,7 +58,7 @@ async def lock_refresh_token(db: Connection, token_hash: bytes) -> RefreshToken 
     async with db.cursor(row_factory=class_row(RefreshToken)) as cursor:
         await cursor.execute(
             """
-            SELECT id, user_id, device_id, predecessor, expires_ms
+            SELECT id, user_id, device_id, predecessor, expires_ms, oauth_session
               FROM refresh_tokens
              WHERE token_hash = %s
                FOR UPDATE

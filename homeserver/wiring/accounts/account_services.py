@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from federation.api.openid import OpenIdUserInfoApi
+from homeserver.accounts.browser_sessions.cross_signing_reset import CrossSigningReset
 from homeserver.accounts.credentials.passwords import Passwords
 from homeserver.accounts.credentials.registration_tokens import RegistrationTokens
 from homeserver.accounts.credentials.shared_secret import SharedSecret
@@ -18,7 +19,11 @@ from homeserver.accounts.interactive_auth.authentication_stages import (
     RegistrationTokenStage,
     TermsStage,
 )
-from homeserver.accounts.interactive_auth.user_interactive_auth import Stage, UserInteractiveAuth
+from homeserver.accounts.interactive_auth.user_interactive_auth import (
+    OAUTH_FLOWS,
+    Stage,
+    UserInteractiveAuth,
+)
 from homeserver.accounts.login.login import Login
 from homeserver.accounts.login.password_change import PasswordChange
 from homeserver.accounts.registration.notices_account import NoticesAccount
@@ -62,7 +67,8 @@ from homeserver.wiring.accounts.account_core import AccountCore
 class AccountServices:
     """The objects of accounts that act in rooms, and the APIs of the area.
 
-    `uia` confirms the sensitive operations of all areas.
+    `uia` confirms the sensitive operations of all areas, `cross_signing_resets` one of them on a
+    page, where there are pages.
 
     `find_remote` gives profiles of users of other servers. `on_profile_changed` and
     `on_deactivated` are called after the accounts' own changes.
@@ -102,6 +108,9 @@ class AccountServices:
         self._credentials = self._verifier()
         self._identifiers = UserIdentifiers(db, settings.server_name)
         self._registration_tokens = RegistrationTokens(db, reactor)
+        self.cross_signing_resets = (
+            CrossSigningReset(db, reactor) if settings.oauth.enabled else None
+        )
         self.uia = UserInteractiveAuth(AuthenticationSessions(db, reactor), self._stages())
         self._registration = Registration(
             db,
@@ -187,7 +196,11 @@ class AccountServices:
             WhoIsApi(WhoIs(db, core.devices)),
             *third_party.apis(uia, sign_up, password_change),
         ]
-        apis += [*self._shared_secret_apis(), *self._account_pages(sign_up, password_change)]
+        apis += [
+            *self._shared_secret_apis(),
+            *self._account_pages(sign_up, password_change),
+            *self._oauth_apis(),
+        ]
         return [route for api in apis for route in api.routes()]
 
     def _account_pages(
@@ -207,6 +220,13 @@ class AccountServices:
                 self.profiles, self._credentials, password_change, self._deactivation
             ),
         ]
+
+    def _oauth_apis(self) -> list[Any]:
+        if not self._settings.oauth.enabled:
+            return []
+        from homeserver.wiring.accounts.oauth import OAuth
+
+        return OAuth(self._reactor, self._settings, self._db, self._core).apis()
 
     def _shared_secret_apis(self) -> list[Any]:
         secret = self._settings.registration.shared_secret
@@ -243,4 +263,12 @@ class AccountServices:
         if settings.recaptcha.public_key is not None:
             recaptcha = Recaptcha(self._core.outbound, settings.recaptcha)
             stages.append(RecaptchaStage(settings.recaptcha.public_key, recaptcha.is_solved))
+        if self.cross_signing_resets is not None:
+            stages += self._page_stages(self.cross_signing_resets)
         return [*stages, *self._core.third_party.stages()]
+
+    def _page_stages(self, resets: CrossSigningReset) -> list[Stage]:
+        from homeserver.accounts.interactive_auth.oauth_stage import OAuthStage
+
+        base = self._settings.public_baseurl or ""
+        return [OAuthStage(name, base, resets) for (name,) in OAUTH_FLOWS]

@@ -1,0 +1,1 @@
+"""Clients and sessions of the OAuth 2.0 API."""

@@ -1,0 +1,1 @@
+"""The rules of the OAuth 2.0 API."""
