@@ -11,6 +11,7 @@ from homeserver.accounts.interactive_auth.authentication_stages import PASSWORD_
 from homeserver.accounts.interactive_auth.user_interactive_auth import (
     Confirmable,
     UserInteractiveAuth,
+    check_not_oauth,
 )
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.accounts.third_party_ids.identity_bindings import IdentityBindings
@@ -85,10 +86,12 @@ class ThirdPartyIdsApi:
 
     async def post_3pids(self, caller: Requester, body: Post3PIDs) -> None:
         """Add a validated address; the old form, without confirmation."""
+        check_not_oauth(caller)
         await self._ids.add(caller, body.three_pid_creds)
 
     async def add_3pid(self, caller: Requester, body: Add3PID) -> None:
         """Add a validated address."""
+        check_not_oauth(caller)
         credentials = ThreepidCredentials(body.sid, body.client_secret)
         await self._ids.check_addable(caller, credentials)
         confirmed = await self._uia.confirm("add3PID", caller, body, PASSWORD_FLOWS)
