@@ -196,11 +196,7 @@ class AccountServices:
             WhoIsApi(WhoIs(db, core.devices)),
             *third_party.apis(uia, sign_up, password_change),
         ]
-        apis += [
-            *self._shared_secret_apis(),
-            *self._account_pages(sign_up, password_change),
-            *self._oauth_apis(),
-        ]
+        apis += [*self._shared_secret_apis(), *self._account_pages(sign_up, password_change)]
         return [route for api in apis for route in api.routes()]
 
     def _account_pages(
@@ -208,8 +204,9 @@ class AccountServices:
     ) -> list[Any]:
         if not self._settings.oauth.enabled:
             return []
-        # Most servers have no such pages.
+        # Most servers have neither such pages nor the API that leads to them.
         from homeserver.wiring.accounts.account_pages import AccountPages
+        from homeserver.wiring.accounts.oauth import OAuth
 
         pages = AccountPages(self._reactor, self._settings, self._db, self._core)
         return [
@@ -219,14 +216,8 @@ class AccountServices:
             *pages.account_apis(
                 self.profiles, self._credentials, password_change, self._deactivation
             ),
+            *OAuth(self._reactor, self._settings, self._db, self._core).apis(),
         ]
-
-    def _oauth_apis(self) -> list[Any]:
-        if not self._settings.oauth.enabled:
-            return []
-        from homeserver.wiring.accounts.oauth import OAuth
-
-        return OAuth(self._reactor, self._settings, self._db, self._core).apis()
 
     def _shared_secret_apis(self) -> list[Any]:
         secret = self._settings.registration.shared_secret
