@@ -28,6 +28,10 @@ CODE_LIFE_MS = 60_000
 MAX_OF_USER = 20  # unused codes; the oldest give way
 
 
+class CodeUsed(Exception):
+    """A code was used by another request at the same time."""
+
+
 class AuthorizationCodes:
     """Issues codes, and opens the sessions that they stand for."""
 
@@ -67,7 +71,7 @@ class AuthorizationCodes:
         if stored is None or stored.client_id != client.client_id:
             raise _invalid()
         if stored.oauth_session is not None:
-            await self._sessions.end_numbered(stored.oauth_session)
+            await self._end_session_of(hashed)
             raise _invalid()
         self._check(stored, redirect_uri, code_verifier)
         scope = parse_scope(stored.scope)
@@ -76,10 +80,20 @@ class AuthorizationCodes:
         async def redeem(db: Connection, session: int) -> None:
             unused = await lock_authorization_code(db, hashed)
             if unused is None or unused.oauth_session is not None:
-                raise _invalid()
+                raise CodeUsed
             await use_authorization_code(db, hashed, session)
 
-        return await self._sessions.open(grant, redeem)
+        try:
+            return await self._sessions.open(grant, redeem)
+        except CodeUsed:
+            await self._end_session_of(hashed)
+            raise _invalid() from None
+
+    async def _end_session_of(self, hashed: bytes) -> None:
+        """End the session that a code gave, since somebody used it again."""
+        used = await self._db.transaction(lock_authorization_code, hashed)
+        if used is not None and used.oauth_session is not None:
+            await self._sessions.end_numbered(used.oauth_session)
 
     def _check(self, stored: StoredCode, redirect_uri: str, code_verifier: str) -> None:
         if stored.expires_ms <= now_ms(self._clock):

@@ -32,6 +32,7 @@ from homeserver.storage.oauth.device_codes import (
     StoredDeviceCode,
     decide_device_code,
     delete_device_code,
+    delete_expired_device_codes,
     find_undecided_device_code,
     insert_device_code,
     lock_device_code,
@@ -73,7 +74,12 @@ class DeviceGrants:
         codes = DeviceCodes(new_token(), "".join(secrets.choice(ALPHABET) for _ in range(LENGTH)))
         waiting = StoredDeviceCode(client.client_id, scope.text, now_ms(self._clock) + CODE_LIFE_MS)
         hashes = token_hash(codes.device_code), token_hash(codes.user_code)
-        if not await self._db.run(insert_device_code, *hashes, waiting, MAX_WAITING):
+        # Expired codes stay until the clean-up, so that their clients learn why they are refused.
+        is_added = await self._db.run(insert_device_code, *hashes, waiting, MAX_WAITING)
+        if not is_added:
+            await self._db.run(delete_expired_device_codes, now_ms(self._clock))
+            is_added = await self._db.run(insert_device_code, *hashes, waiting, MAX_WAITING)
+        if not is_added:
             raise LimitExceeded(RETRY_AFTER_MS, "Too many clients wait for their users")
         return codes
 

@@ -3,6 +3,7 @@
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
+from twisted.internet.defer import Deferred, DeferredList
 
 from homeserver.accounts.oauth.authorization_codes import MAX_OF_USER
 from homeserver.protocol.oauth.code_challenges import challenge_of
@@ -196,6 +197,20 @@ class CodeTests(OAuthTestCase):
         await self.assert_refused("M_UNKNOWN_TOKEN", self.anybody.get("/account/whoami"))
         self.assertEqual(len((await self.alice.get("/devices"))["devices"]), 1)
         await self.assert_error("invalid_grant", self.exchange(code))
+
+    async def test_a_code_that_is_used_by_two_at_once_ends_its_session(self) -> None:
+        """A thief who is fast does not keep the session either, and nothing is half done."""
+        code = (await self.authorize())["code"]
+
+        attempts = [Deferred.fromCoroutine(self.exchange(code)) for _ in range(5)]
+        results = await DeferredList(attempts, consumeErrors=True)
+
+        tokens = [result["access_token"] for succeeded, result in results if succeeded]
+        self.assertEqual(len(tokens), 1)
+        self.anybody.token = tokens[0]
+        await self.assert_refused("M_UNKNOWN_TOKEN", self.anybody.get("/account/whoami"))
+        self.anybody.token = None
+        await self.exchange((await self.authorize())["code"])
 
     async def test_a_code_expires(self) -> None:
         """A code in the history of a browser opens nothing."""
