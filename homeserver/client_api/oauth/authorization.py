@@ -3,9 +3,10 @@
 The request of the client stays in the address of the page, and is checked again when the user has
 decided: so nothing is stored for a stranger.
 
-An error goes back to the client only when the user is signed in. Anybody can register a client with
-an address of their own; this server must not send everybody there who opens a link (RFC 9700,
-section 4.11.2). A client that asks for no page at all (`prompt=none`) gets its answer at once.
+An error goes back to the client by itself only when the user is signed in; others are shown it,
+with a link. Anybody can register a client with an address of their own, and this server must not send
+everybody there who opens a link (RFC 9700, section 4.11.2). A client that asks for no page at all
+(`prompt=none`) gets its answer at once.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#authorisation-code-flow
 """
@@ -76,14 +77,16 @@ class AuthorizationApi:
         client, callback = await self._begin(query)
         prompts = prompts_of(query)
         session = await self._browsers.find(request)
-        if PROMPT_NONE in prompts:
-            return self._answer_silently(query, client, callback, session)
-        if session is None or prompts & {PROMPT_CREATE, PROMPT_LOGIN}:
-            return self._to_sign_in(query, create=PROMPT_CREATE in prompts)
         try:
             parse_authorization_request(query, client.metadata)
+            if PROMPT_NONE in prompts:
+                raise _unasked(session)
         except OAuthError as error:
+            if session is None and PROMPT_NONE not in prompts:
+                return self._error_page(client, callback, error)
             return self._back(callback, _failure(error))
+        if session is None or prompts & {PROMPT_CREATE, PROMPT_LOGIN}:
+            return self._to_sign_in(query, create=PROMPT_CREATE in prompts)
         return self._page(query, client, callback, session)
 
     async def decide(self, request: Request, query: dict[str, list[str]]) -> Response:
@@ -115,20 +118,17 @@ class AuthorizationApi:
             raise OAuthError(INVALID_REQUEST, str(error)) from None
         return client, parse_callback(query, client.metadata)
 
-    def _answer_silently(
-        self,
-        query: Parameters,
-        client: RegisteredClient,
-        callback: Callback,
-        session: BrowserSession | None,
+    def _error_page(
+        self, client: RegisteredClient, callback: Callback, error: OAuthError
     ) -> Response:
-        try:
-            parse_authorization_request(query, client.metadata)
-            if session is None:
-                raise OAuthError(LOGIN_REQUIRED, "the user is not signed in")
-            raise OAuthError(CONSENT_REQUIRED, "the user has to be asked")
-        except OAuthError as error:
-            return self._back(callback, _failure(error))
+        return self._pages.page(
+            "oauth/failed",
+            status=error.status,
+            client=client.metadata,
+            message=str(error),
+            errcode=error.errcode,
+            address=callback.address(self._issuer, _failure(error)),
+        )
 
     def _page(
         self,
@@ -162,6 +162,13 @@ class AuthorizationApi:
 
     def _back(self, callback: Callback, outcome: Mapping[str, str]) -> Response:
         return _redirect(callback.address(self._issuer, outcome))
+
+
+def _unasked(session: BrowserSession | None) -> OAuthError:
+    """The answer to a client that wants nobody to be asked."""
+    if session is None:
+        return OAuthError(LOGIN_REQUIRED, "the user is not signed in")
+    return OAuthError(CONSENT_REQUIRED, "the user has to be asked")
 
 
 def _failure(error: OAuthError) -> dict[str, str]:

@@ -13,9 +13,10 @@ from typing import Final
 import msgspec
 
 from homeserver.protocol.oauth.errors import INVALID_SCOPE, OAuthError
+from homeserver.protocol.proposals.unstable_names import UNSTABLE_SCOPE
 
-API: Final = ("urn:matrix:client:api:*", "urn:matrix:org.matrix.msc2967.client:api:*")
-DEVICE: Final = ("urn:matrix:client:device:", "urn:matrix:org.matrix.msc2967.client:device:")
+API: Final = ("urn:matrix:client:api:*", f"{UNSTABLE_SCOPE}api:*")
+DEVICE: Final = ("urn:matrix:client:device:", f"{UNSTABLE_SCOPE}device:")
 MAX_SCOPE = 2_048  # characters
 MAX_DEVICE_ID = 255  # characters
 

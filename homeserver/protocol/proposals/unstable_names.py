@@ -50,6 +50,7 @@ THREAD_CONDITION: Final = "io.element.msc4306.thread_subscription"
 THREADS_EXTENSION: Final = "io.element.msc4308.thread_subscriptions"
 THREAD_SUBSCRIPTIONS: Final = "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions"
 AUTH_METADATA: Final = "/_matrix/client/unstable/org.matrix.msc2965/auth_metadata"
+UNSTABLE_SCOPE: Final = "urn:matrix:org.matrix.msc2967.client:"
 UNSTABLE_OAUTH_STAGE: Final = "org.matrix.cross_signing_reset"
 DEHYDRATED_DEVICE: Final = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
 MUTUAL_ROOMS: Final = "/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms"
@@ -127,6 +128,15 @@ PROPOSALS: Final = (
         subject="fallback keys",
         specified="v1.2",
         names={UNSTABLE_FALLBACK_KEYS: "fallback_keys"},
+    ),
+    Proposal(
+        msc=2967,
+        subject="scopes of the [OAuth 2.0 API](authentication.md#the-oauth-20-api)",
+        specified="v1.15",
+        names={
+            f"{UNSTABLE_SCOPE}api:*": "urn:matrix:client:api:*",
+            f"{UNSTABLE_SCOPE}device:ID": "urn:matrix:client:device:ID",
+        },
     ),
     Proposal(
         msc=3202,
@@ -278,6 +288,12 @@ PROPOSALS: Final = (
         subject="changes of these subscriptions, by sliding sync and page by page",
         endpoints=(f"GET {THREAD_SUBSCRIPTIONS}",),
         names={THREADS_EXTENSION: "thread_subscriptions"},
+    ),
+    Proposal(
+        msc=4312,
+        subject="replacing cross-signing keys with the OAuth 2.0 API",
+        specified="v1.17",
+        names={UNSTABLE_OAUTH_STAGE: "m.oauth"},
     ),
     Proposal(
         msc=4323,

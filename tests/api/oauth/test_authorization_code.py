@@ -120,7 +120,9 @@ class AuthorizationCodeTests(OAuthTestCase):
         """A link with an error does not send a stranger to the address of its author."""
         page = await self.new_browser().get(self.request(scope="openid"))
 
-        self.assertEqual(urlsplit(page.location or "").path, SIGN_IN)
+        self.assertEqual((page.status, page.location), (400, None))
+        self.assertIn("My App cannot sign you in", page.heading)
+        self.assertIn(f'href="{REDIRECT_URI}?error=invalid_scope&amp;', page.text)
 
     async def test_another_site_cannot_decide(self) -> None:
         """A form that this server has not made for this browser permits nothing."""
