@@ -29,10 +29,11 @@ from homeserver.protocol.errors import InvalidParam, UserLimitExceeded
 from homeserver.protocol.oauth.errors import INVALID_GRANT, INVALID_SCOPE, OAuthError
 from homeserver.protocol.oauth.scopes import Scope
 from homeserver.storage.accounts.access_tokens import find_access_token
+from homeserver.storage.accounts.devices import lock_device
 from homeserver.storage.accounts.refresh_tokens import (
     delete_predecessor,
     delete_successors,
-    lock_refresh_token,
+    find_refresh_token,
 )
 from homeserver.storage.accounts.users import find_user
 from homeserver.storage.database.database import Connection, Database
@@ -164,11 +165,12 @@ class OAuthSessions:
         self, db: Connection, client_id: str, parts: RefreshTokenParts, hashed: bytes
     ) -> tuple[StoredOAuthSession, TokenPair] | None:
         """The session and the next tokens, or `None` for a token that is not stored."""
-        stored = await lock_refresh_token(db, hashed)
-        if stored is None or stored.oauth_session is None:
+        session = await find_oauth_session_of_family(db, parts.family_hash)
+        if session is None or not await lock_device(db, session.user_id, session.device_id):
             return None
-        session = await find_oauth_session(db, stored.oauth_session)
-        assert session is not None, "it would have taken its tokens with it"
+        stored = await find_refresh_token(db, hashed)
+        if stored is None or stored.oauth_session != session.id:
+            return None
         if session.client_id != client_id:
             raise OAuthError(INVALID_GRANT, "the refresh token is that of another client")
         if stored.expires_ms is not None and stored.expires_ms <= now_ms(self._clock):

@@ -32,7 +32,8 @@ from homeserver.concurrency.clock import Clock, now_ms, wall_seconds
 from homeserver.concurrency.lru_cache import LruCache
 from homeserver.protocol.errors import MissingToken, UnknownToken, UserLocked
 from homeserver.storage.accounts.access_tokens import AccessToken, find_access_token
-from homeserver.storage.accounts.refresh_tokens import delete_predecessor
+from homeserver.storage.accounts.devices import lock_device
+from homeserver.storage.accounts.refresh_tokens import delete_predecessor, has_predecessor
 from homeserver.storage.accounts.users import User, find_user
 from homeserver.storage.database.database import Connection, Database
 
@@ -168,7 +169,8 @@ class AccessTokens:
             return None
         expired = stored.expires_ms is not None and stored.expires_ms <= now_ms(self._clock)
         refreshed = stored.refresh_token
-        if refreshed is not None and not expired and await delete_predecessor(db, refreshed):
+        if refreshed is not None and not expired and await has_predecessor(db, refreshed):
+            await _revoke_predecessor(db, stored, refreshed)
             self.forget_user(stored.user_id)
         return _grant_of(stored, user, self._clock.seconds() + GRANT_SECONDS)
 
@@ -186,6 +188,13 @@ class AccessTokens:
         tokens.discard(key)
         if not tokens:
             del self._tokens_of[grant.caller.user_id]
+
+
+async def _revoke_predecessor(db: Connection, token: AccessToken, refreshed: int) -> None:
+    assert token.device_id is not None, "tokens that can be refreshed belong to a device"
+    async with db.transaction():
+        if await lock_device(db, token.user_id, token.device_id):
+            await delete_predecessor(db, refreshed)
 
 
 def _grant_of(token: AccessToken, user: User, stale_at: float) -> Grant:

@@ -31,13 +31,13 @@ from homeserver.storage.accounts.access_tokens import (
     delete_access_tokens_of_user,
     insert_access_token,
 )
-from homeserver.storage.accounts.devices import count_devices, insert_device
+from homeserver.storage.accounts.devices import count_devices, insert_device, lock_device
 from homeserver.storage.accounts.refresh_tokens import (
     RefreshToken,
     delete_predecessor,
     delete_refresh_tokens_of_device,
     delete_successors,
-    lock_refresh_token,
+    find_refresh_token,
 )
 from homeserver.storage.accounts.users import find_user
 from homeserver.storage.browser_sessions.browser_sessions import delete_browser_sessions_of
@@ -132,7 +132,10 @@ class LoginSessions:
 
         True if it is new. Part of the caller's transaction; raises what `add_device_within` does.
         """
-        if await self.add_device_within(db, user_id, device_id, display_name):
+        while not await self.add_device_within(db, user_id, device_id, display_name):
+            if await lock_device(db, user_id, device_id):
+                break
+        else:
             return True
         await delete_access_tokens_of_device(db, user_id, device_id)
         await delete_refresh_tokens_of_device(db, user_id, device_id)
@@ -209,7 +212,11 @@ class LoginSessions:
         self._access_tokens.forget_user(user_id)
 
     async def _refresh(self, db: Connection, hashed: bytes) -> tuple[RefreshToken, TokenPair]:
-        stored = await lock_refresh_token(db, hashed)
+        stored = await find_refresh_token(db, hashed)
+        if stored is not None:
+            await lock_device(db, stored.user_id, stored.device_id)
+            # Another request may have changed it until now.
+            stored = await find_refresh_token(db, hashed)
         # The two APIs are not compatible: each refreshes its own tokens.
         if stored is None or stored.oauth_session is not None:
             raise UnknownToken("Unrecognised refresh token")

@@ -4,9 +4,9 @@ The request of the client stays in the address of the page, and is checked again
 decided: so nothing is stored for a stranger.
 
 An error goes back to the client by itself only when the user is signed in; others are shown it,
-with a link. Anybody can register a client with an address of their own, and this server must not send
-everybody there who opens a link (RFC 9700, section 4.11.2). A client that asks for no page at all
-(`prompt=none`) gets its answer at once.
+with a link. Anybody can register a client with an address of their own, and this server must not
+send everybody there who opens a link (RFC 9700, section 4.11.2). A client that asks for no page at
+all (`prompt=none`) gets its answer at once.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#authorisation-code-flow
 """

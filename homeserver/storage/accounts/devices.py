@@ -73,6 +73,19 @@ async def insert_device(
     return cursor.rowcount == 1
 
 
+async def lock_device(db: Connection, user_id: str, device_id: str) -> bool:
+    """Lock a device until the end of the transaction; false if it does not exist.
+
+    What changes tokens of a device that exist locks it first, one at a time. The deletion of a
+    device locks it, too, before its tokens: in another order two could wait for each other.
+    """
+    cursor = await db.execute(
+        "SELECT FROM devices WHERE user_id = %s AND device_id = %s FOR NO KEY UPDATE",
+        (user_id, device_id),
+    )
+    return await cursor.fetchone() is not None
+
+
 async def count_devices(db: Connection, user_id: str, most: int) -> int:
     """The number of a user's devices, counted up to `most`."""
     cursor = await db.execute(

@@ -53,31 +53,37 @@ async def insert_refresh_token(
     return int(row[0])
 
 
-async def lock_refresh_token(db: Connection, token_hash: bytes) -> RefreshToken | None:
-    """The token with this hash, locked until the end of the transaction."""
+async def find_refresh_token(db: Connection, token_hash: bytes) -> RefreshToken | None:
+    """The token with this hash."""
     async with db.cursor(row_factory=class_row(RefreshToken)) as cursor:
         await cursor.execute(
             """
             SELECT id, user_id, device_id, predecessor, expires_ms, oauth_session
               FROM refresh_tokens
              WHERE token_hash = %s
-               FOR UPDATE
             """,
             (token_hash,),
         )
         return await cursor.fetchone()
 
 
-async def delete_predecessor(db: Connection, token: int) -> bool:
-    """Revoke the token that this one replaced; true if there was one."""
+async def has_predecessor(db: Connection, token: int) -> bool:
+    """Whether the token that this one replaced is not revoked yet."""
     cursor = await db.execute(
+        "SELECT FROM refresh_tokens WHERE id = %s AND predecessor IS NOT NULL", (token,)
+    )
+    return await cursor.fetchone() is not None
+
+
+async def delete_predecessor(db: Connection, token: int) -> None:
+    """Revoke the token that this one replaced, if it is not revoked yet."""
+    await db.execute(
         """
         DELETE FROM refresh_tokens
          WHERE id = (SELECT predecessor FROM refresh_tokens WHERE id = %s)
         """,
         (token,),
     )
-    return cursor.rowcount == 1
 
 
 async def delete_successors(db: Connection, token: int) -> None:

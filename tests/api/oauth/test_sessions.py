@@ -3,7 +3,9 @@
 from typing import Any
 
 import psycopg
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
+from twisted.internet.task import deferLater
 
 from homeserver.protocol.signing.unpadded_base64 import encode_base64
 from tests.api.oauth.support import API, BASE, OAuthActor, OAuthTestCase
@@ -201,6 +203,37 @@ class EndTests(SessionTestCase):
 
         await self.assert_ended(self.phone)
         await self.refresh(other.refresh_token)
+
+
+class RaceTests(OAuthTestCase):
+    async def test_refreshing_races_with_the_end_of_the_session(self) -> None:
+        """A client that is being logged out learns it, and no request waits for another one."""
+        for number in range(12):
+            phone = await self.log_in_client(f"PHONE{number}")
+            attempts = [
+                self.refresh(phone.refresh_token),
+                self.refresh(phone.refresh_token),
+                self.form("revoke", token=phone.refresh_token),
+                self.refresh(phone.refresh_token),
+            ]
+            results = await DeferredList(
+                [Deferred.fromCoroutine(attempt) for attempt in attempts], consumeErrors=True
+            )
+            for succeeded, result in results:
+                if not succeeded:
+                    self.assertEqual(result.value.body.get("error"), "invalid_grant", result)
+        self.assertEqual(len((await self.alice.get("/devices"))["devices"]), 1)
+
+    async def test_the_first_use_of_a_token_races_with_the_next_refresh(self) -> None:
+        """A client that does several things at once has no error."""
+        phone = await self.log_in_client()
+        tokens = await self.refresh(phone.refresh_token)
+        for number in range(60):
+            phone.token = tokens["access_token"]
+            refreshing = Deferred.fromCoroutine(self.refresh(tokens["refresh_token"]))
+            await deferLater(reactor, number % 20 / 2_000, lambda: None)
+            used = Deferred.fromCoroutine(phone.get("/account/whoami"))
+            tokens, _ = await gatherResults([refreshing, used], consumeErrors=True)
 
 
 class ConfirmationTests(SessionTestCase):
