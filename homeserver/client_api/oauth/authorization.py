@@ -22,10 +22,13 @@ from homeserver.accounts.browser_sessions.browser_sessions import (
 )
 from homeserver.accounts.oauth.authorization_codes import AuthorizationCodes
 from homeserver.accounts.oauth.clients import OAuthClients, RegisteredClient
+from homeserver.accounts.sessions.devices import Devices
+from homeserver.protocol.errors import NotFound
 from homeserver.protocol.oauth.authorization_requests import (
     PROMPT_CREATE,
     PROMPT_LOGIN,
     PROMPT_NONE,
+    AuthorizationRequest,
     Callback,
     Parameters,
     parse_authorization_request,
@@ -41,6 +44,7 @@ from homeserver.protocol.oauth.errors import (
     OAuthError,
 )
 from homeserver.protocol.oauth.redirect_uris import is_loopback, origin_of
+from homeserver.protocol.oauth.scopes import Scope
 from homeserver.protocol.oauth.server_metadata import AUTHORIZE, issuer_of
 from homeserver.protocol.oauth.uris import https_host
 from homeserver.web.browser.forms import read_form
@@ -57,12 +61,14 @@ class AuthorizationApi:
         public_baseurl: str,
         pages: Pages,
         browsers: BrowserSessions,
+        devices: Devices,
         clients: OAuthClients,
         codes: AuthorizationCodes,
     ) -> None:
         self._issuer = issuer_of(public_baseurl)
         self._pages = pages
         self._browsers = browsers
+        self._devices = devices
         self._clients = clients
         self._codes = codes
 
@@ -78,7 +84,7 @@ class AuthorizationApi:
         prompts = prompts_of(query)
         session = await self._browsers.find(request)
         try:
-            parse_authorization_request(query, client.metadata)
+            wanted = parse_authorization_request(query, client.metadata)
             if PROMPT_NONE in prompts:
                 raise _unasked(session)
         except OAuthError as error:
@@ -87,7 +93,7 @@ class AuthorizationApi:
             return self._back(callback, _failure(error))
         if session is None or prompts & {PROMPT_CREATE, PROMPT_LOGIN}:
             return self._to_sign_in(query, create=PROMPT_CREATE in prompts)
-        return self._page(query, client, callback, session)
+        return await self._page(query, client, callback, wanted, session)
 
     async def decide(self, request: Request, query: dict[str, list[str]]) -> Response:
         """Take the decision of the user, and return to the client."""
@@ -130,11 +136,12 @@ class AuthorizationApi:
             address=callback.address(self._issuer, _failure(error)),
         )
 
-    def _page(
+    async def _page(
         self,
         query: Parameters,
         client: RegisteredClient,
         callback: Callback,
+        wanted: AuthorizationRequest,
         session: BrowserSession,
     ) -> Response:
         own, redirect_uri = self._own_address(query), callback.redirect_uri
@@ -144,6 +151,7 @@ class AuthorizationApi:
             allowed=Allowed(form=f"'self' {origin_of(redirect_uri)}"),
             client=client.metadata,
             user_id=session.user_id,
+            replaced=await replaced_device(self._devices, session, wanted.scope),
             form_token=session.form_token,
             action=self._browsers.cookies.base_path + own,
             other_account=self._browsers.cookies.base_path + sign_in_location(own),
@@ -162,6 +170,15 @@ class AuthorizationApi:
 
     def _back(self, callback: Callback, outcome: Mapping[str, str]) -> Response:
         return _redirect(callback.address(self._issuer, outcome))
+
+
+async def replaced_device(devices: Devices, session: BrowserSession, scope: Scope) -> str | None:
+    """The name of the user's device in whose place a client asks to be, if they have it."""
+    try:
+        device = await devices.get(session.user_id, scope.device_id)
+    except NotFound:
+        return None
+    return device.display_name or device.device_id
 
 
 def _unasked(session: BrowserSession | None) -> OAuthError:

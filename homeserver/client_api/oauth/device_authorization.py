@@ -23,7 +23,8 @@ from homeserver.accounts.oauth.device_codes import (
     DeviceGrants,
     WaitingClient,
 )
-from homeserver.client_api.oauth.authorization import ALLOW
+from homeserver.accounts.sessions.devices import Devices
+from homeserver.client_api.oauth.authorization import ALLOW, replaced_device
 from homeserver.client_api.oauth.parameters import body_parameters, required_parameter
 from homeserver.protocol.oauth.authorization_requests import single_parameter
 from homeserver.protocol.oauth.scopes import parse_scope
@@ -77,12 +78,14 @@ class DeviceLinkApi:
         self,
         pages: Pages,
         browsers: BrowserSessions,
+        devices: Devices,
         clients: OAuthClients,
         device_grants: DeviceGrants,
         check_limit: Callable[[str], None],
     ) -> None:
         self._pages = pages
         self._browsers = browsers
+        self._devices = devices
         self._clients = clients
         self._device_grants = device_grants
         self._check_limit = check_limit
@@ -110,6 +113,7 @@ class DeviceLinkApi:
             client=client.metadata,
             device_id=waiting.scope.device_id,
             user_id=session.user_id,
+            replaced=await replaced_device(self._devices, session, waiting.scope),
             form_token=session.form_token,
             user_code=show_user_code(parse_user_code(query.user_code) or ""),
             action=self._base + LINK,

@@ -24,7 +24,8 @@ class OAuth:
 
     def __init__(self, reactor: Any, settings: Settings, db: Database, core: AccountCore) -> None:
         assert settings.public_baseurl is not None, "as the settings have checked"
-        self._settings = settings
+        self._has_sign_up = settings.registration.enabled and settings.passwords.enabled
+        self._devices = core.devices
         self._pages = core.pages
         self._public_baseurl = settings.public_baseurl
         lifetimes = settings.oauth
@@ -46,12 +47,15 @@ class OAuth:
         """The endpoints and pages."""
         clients, device_grants = self._clients, self._device_grants
         return [
-            AuthMetadataApi(
-                self._public_baseurl, with_registration=self._settings.registration.enabled
-            ),
+            AuthMetadataApi(self._public_baseurl, with_registration=self._has_sign_up),
             ClientRegistrationApi(clients),
             AuthorizationApi(
-                self._public_baseurl, self._pages, self._browsers, clients, self._codes
+                self._public_baseurl,
+                self._pages,
+                self._browsers,
+                self._devices,
+                clients,
+                self._codes,
             ),
             TokenApi(
                 clients,
@@ -64,6 +68,7 @@ class OAuth:
             DeviceLinkApi(
                 self._pages,
                 self._browsers,
+                self._devices,
                 clients,
                 device_grants,
                 lambda user_id: self._limits.check("login", user_id),

@@ -84,6 +84,27 @@ class AuthorizationCodeTests(OAuthTestCase):
         page = await self.browser.get(self.request(prompt="consent unknown"))
         self.assertEqual(page.status, 200)
 
+    async def test_a_new_user_signs_up_on_the_way(self) -> None:
+        """A client can offer registration, though it knows nothing of how it is done here."""
+        browser = self.browser = self.new_browser()
+        page = await browser.follow(await browser.get(self.request(prompt="create")))
+        password = "a horse of bob"
+        page = await browser.submit(page, user="bob", password=password, repeated_password=password)
+
+        self.assertIn("@bob:example.org", page.text)
+        tokens = await self.exchange(outcome_of(await self.decide(page))["code"])
+
+        self.anybody.token = tokens["access_token"]
+        self.assertEqual((await self.anybody.get("/account/whoami"))["user_id"], "@bob:example.org")
+
+    async def test_a_user_sees_which_device_is_replaced(self) -> None:
+        """A client that asks for the place of another one does not get it unnoticed."""
+        await self.alice.put(f"/devices/{self.alice.device_id}", {"display_name": "My phone"})
+        scope = f"{API} urn:matrix:client:device:{self.alice.device_id}"
+
+        self.assertIn("My phone", (await self.browser.get(self.request(scope=scope))).text)
+        self.assertNotIn("signed out", (await self.browser.get(self.request())).text)
+
     async def test_a_client_can_ask_for_no_page(self) -> None:
         """A hidden request of a client shows nothing, and permits nothing."""
         signed_in = await self.browser.get(self.request(prompt="none"))
