@@ -63,10 +63,18 @@ class WaitingClient(msgspec.Struct, frozen=True):
 class DeviceGrants:
     """Gives clients codes, takes the decisions of users, and opens sessions."""
 
-    def __init__(self, db: Database, clock: Clock, sessions: OAuthSessions) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        sessions: OAuthSessions,
+        *,
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
         self._db = db
         self._clock = clock
         self._sessions = sessions
+        self._max_waiting = max_waiting
 
     async def begin(self, client: RegisteredClient, scope: Scope) -> DeviceCodes:
         """Codes for a client. Raises `OAuthError`, and `LimitExceeded` where too many wait."""
@@ -75,10 +83,10 @@ class DeviceGrants:
         waiting = StoredDeviceCode(client.client_id, scope.text, now_ms(self._clock) + CODE_LIFE_MS)
         hashes = token_hash(codes.device_code), token_hash(codes.user_code)
         # Expired codes stay until the clean-up, so that their clients learn why they are refused.
-        is_added = await self._db.run(insert_device_code, *hashes, waiting, MAX_WAITING)
+        is_added = await self._db.run(insert_device_code, *hashes, waiting, self._max_waiting)
         if not is_added:
             await self._db.run(delete_expired_device_codes, now_ms(self._clock))
-            is_added = await self._db.run(insert_device_code, *hashes, waiting, MAX_WAITING)
+            is_added = await self._db.run(insert_device_code, *hashes, waiting, self._max_waiting)
         if not is_added:
             raise LimitExceeded(RETRY_AFTER_MS, "Too many clients wait for their users")
         return codes
