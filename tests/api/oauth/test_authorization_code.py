@@ -6,6 +6,7 @@ import psycopg
 from twisted.internet.defer import Deferred, DeferredList
 
 from homeserver.accounts.oauth.authorization_codes import MAX_OF_USER
+from homeserver.protocol.oauth.client_metadata import DEVICE_CODE
 from homeserver.protocol.oauth.code_challenges import challenge_of
 from tests.api.oauth.support import API, OAUTH, REDIRECT_URI, OAuthTestCase, outcome_of
 
@@ -242,6 +243,32 @@ class CodeTests(OAuthTestCase):
             connection.execute("UPDATE oauth_authorization_codes SET expires_ms = 1")
 
         await self.assert_error("invalid_grant", self.exchange(code))
+
+    async def test_what_was_begun_survives_a_restart(self) -> None:
+        """An update of the server in the middle of a log-in is not noticed."""
+        code = (await self.authorize())["code"]
+        scope = f"{API} urn:matrix:client:device:TELEVISION"
+        waiting = await self.form("device", client_id=self.client_id, scope=scope)
+
+        await self.restart_server(self.alice)
+
+        tokens = await self.exchange(code)
+        await self.restart_server(self.alice)
+        await self.refresh(tokens["refresh_token"])
+        grant = {"grant_type": DEVICE_CODE, "device_code": waiting["device_code"]}
+        attempt = self.form("token", client_id=self.client_id, **grant)
+        await self.assert_error("authorization_pending", attempt)
+
+    async def test_a_suspended_user_is_let_in(self) -> None:
+        """A suspended user may read, and learns from the API what they may not do."""
+        with psycopg.connect(self.dsn) as connection:
+            connection.execute("UPDATE users SET is_suspended = true")
+
+        phone = await self.log_in_client()
+
+        await phone.get("/account/whoami")
+        attempt = phone.put(f"/profile/{self.alice.user_id}/displayname", {"displayname": "A"})
+        await self.assert_refused("M_USER_SUSPENDED", attempt, 403)
 
     async def test_codes_are_bounded(self) -> None:
         """A program with a stolen cookie cannot fill the database."""
