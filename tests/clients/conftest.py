@@ -3,12 +3,15 @@
 import asyncio
 import inspect
 import itertools
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.clients.plain_client import User, register
-from tests.support.process import SHARED_SECRET, ServerProcess, running_server
+from tests.support.process import SHARED_SECRET, ServerProcess, free_port, running_server
 
 NewUser = Callable[[str], User]
 
@@ -17,6 +20,21 @@ NewUser = Callable[[str], User]
 def server() -> Iterator[ServerProcess]:
     """A running server."""
     with running_server() as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def oauth_server() -> Iterator[ServerProcess]:
+    """A server with the API, at an address that browsers reach."""
+    port = free_port()
+    overrides: dict[str, Any] = {
+        "public_baseurl": f"http://localhost:{port}",
+        "oauth": {"enabled": True},
+    }
+    directory = Path(tempfile.mkdtemp(prefix="homeserver-"))
+    directory.chmod(0o755)
+    with ServerProcess(directory, overrides=overrides, port=port) as process:
+        process.start()
         yield process
 
 

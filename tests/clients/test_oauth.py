@@ -5,11 +5,9 @@ The client is `js/oauth_flows.mjs`.
 
 import asyncio
 import os
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +15,7 @@ from tests.clients.devtools import Tab, open_browser
 from tests.clients.encryption.browser import CHROMIUM
 from tests.clients.node import FOLDER, NEEDS_NODE
 from tests.clients.plain_client import password_of, register
-from tests.support.process import SHARED_SECRET, ServerProcess, free_port
+from tests.support.process import SHARED_SECRET, ServerProcess
 
 pytestmark = [
     pytest.mark.interop,
@@ -26,21 +24,6 @@ pytestmark = [
 ]
 LINE_SECONDS = 30.0
 SCREENS = {"desktop": (1280, 900), "phone": (360, 740)}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServerProcess]:
-    """A server with the API, at an address that browsers reach."""
-    port = free_port()
-    overrides: dict[str, Any] = {
-        "public_baseurl": f"http://localhost:{port}",
-        "oauth": {"enabled": True},
-    }
-    directory = Path(tempfile.mkdtemp(prefix="homeserver-"))
-    directory.chmod(0o755)
-    with ServerProcess(directory, overrides=overrides, port=port) as process:
-        process.start()
-        yield process
 
 
 class Client:
@@ -88,10 +71,10 @@ async def reads(tab: Tab, text: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("screen", SCREENS)
-async def test_user_signs_in_to_a_client(server: ServerProcess, screen: str) -> None:
+async def test_user_signs_in_to_a_client(oauth_server: ServerProcess, screen: str) -> None:
     """By a code in the browser, and by a code on another device; messages, refreshing, the end."""
-    user_id = register(server.url, SHARED_SECRET, f"{screen}user").user_id
-    async with open_browser() as tab, open_client(server) as client:
+    user_id = register(oauth_server.url, SHARED_SECRET, f"{screen}user").user_id
+    async with open_browser() as tab, open_client(oauth_server) as client:
         await tab.resize(*SCREENS[screen])
 
         await tab.open(await client.line())
