@@ -37,6 +37,7 @@ federation: {{deny: ['*']}}
 url_previews: {{enabled: true}}
 public_baseurl: https://conformance.example
 oauth: {{enabled: true}}
+single_sign_on: {{providers: [{{kind: cas, id: cas, name: CAS, server_url: 'http://cas.example'}}]}}
 """
 
 INTRODUCTION = f"""# Conformance
@@ -116,13 +117,18 @@ REASONS = {
     r"GET /": "the landing page, for people",
     r"GET /health": "tells a supervisor whether the server can do its work",
     r"GET /metrics": "figures for Prometheus",
-    r"(GET|POST) /_matrix/client/v3/auth/\{\}/fallback/web": (
+    r"(GET|POST) /_matrix/client/v3/auth/(\{\}|m\.login\.sso)/fallback/web": (
         f"[pages of user-interactive authentication]({SPEC}client-server-api/#fallback), which the "
         "text describes outside of the API definitions"
     ),
     r"GET /_matrix/static/client/login/": (
         f"the [log-in page]({SPEC}client-server-api/#login-fallback) for clients that know no "
         "flow, which the text describes outside of the API definitions"
+    ),
+    r"(GET|POST) /_matrix/sso/.*": "[single sign-on](single-sign-on.md), for browsers",
+    r"GET /_matrix/client/v3/login/cas/(redirect|ticket)": (
+        "the old name of the redirect, for clients that know `m.login.cas`; and tickets of CAS that"
+        " tests need, if they are accepted"
     ),
     r"(GET|POST) /_matrix/client/unstable/io\.homeserver/email/validate": (
         "the page behind the link of a mail that validates an address"

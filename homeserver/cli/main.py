@@ -108,6 +108,7 @@ def _add_user(commands: Any) -> None:
         "--erase", action="store_true", help="hide the user's messages from members who join later"
     )
     _add_threepids(actions)
+    _add_identities(actions)
     for name, action in actions.choices.items():
         if name != "list":
             action.add_argument("user", metavar="USER", help="localpart or whole user ID")
@@ -137,6 +138,17 @@ def _add_threepids(actions: Any) -> None:
         address.add_argument("--phone", metavar="NUMBER", help="with + and country code")
         action.add_argument(
             "--country", metavar="CC", help="the country of NUMBER in national form, such as GB"
+        )
+
+
+def _add_identities(actions: Any) -> None:
+    link = actions.add_parser("link-identity", help="have a user sign in at an identity provider")
+    unlink = actions.add_parser("unlink-identity", help="remove an identity from an account")
+    actions.add_parser("list-identities", help="list the identities of an account")
+    for action in (link, unlink):
+        action.add_argument("--provider", required=True, metavar="ID", help="id of the provider")
+        action.add_argument(
+            "--subject", required=True, help="the permanent id that the provider has of the user"
         )
 
 

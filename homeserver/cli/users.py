@@ -20,6 +20,7 @@ from homeserver.cli.cli_context import CliContext, Work
 from homeserver.cli.configuration import find_config, load_installed
 from homeserver.cli.database import open_database
 from homeserver.cli.errors import CommandError
+from homeserver.cli.identities import IDENTITY_ACTIONS, plan_identities
 from homeserver.cli.passwords import read_password
 from homeserver.cli.reactor import run_in_reactor
 from homeserver.cli.threepids import THREEPID_ACTIONS, plan_threepids
@@ -55,6 +56,8 @@ def _plan(options: argparse.Namespace, settings: Settings) -> Work:
         return _deactivation(user_id, erase=options.erase)
     if options.action in THREEPID_ACTIONS:
         return plan_threepids(options, user_id)
+    if options.action in IDENTITY_ACTIONS:
+        return plan_identities(options, settings, user_id)
     password = read_password(options.password, from_stdin=options.password_stdin)
     if options.action == "add":
         return _addition(user_id, password, settings, is_admin=options.admin)

@@ -36,6 +36,7 @@ from homeserver.config.sections.oauth import OAuthSettings
 from homeserver.config.sections.push import PushSettings
 from homeserver.config.sections.retention import RetentionSettings
 from homeserver.config.sections.search import SearchSettings
+from homeserver.config.sections.single_sign_on import SingleSignOnSettings
 from homeserver.config.sections.support import Support
 from homeserver.config.sections.threads import ThreadSettings
 from homeserver.config.sections.url_previews import UrlPreviewSettings
@@ -238,6 +239,7 @@ class Settings(Section, frozen=True, kw_only=True):
     recaptcha: RecaptchaSettings = RecaptchaSettings()
     passwords: PasswordSettings = PasswordSettings()
     tokens: TokenSettings = TokenSettings()
+    single_sign_on: SingleSignOnSettings = SingleSignOnSettings()
     oauth: OAuthSettings = OAuthSettings()
     email: EmailSettings = EmailSettings()
     third_party_ids: ThirdPartyIdSettings = ThirdPartyIdSettings()
@@ -300,6 +302,11 @@ class Settings(Section, frozen=True, kw_only=True):
             )
         if self.email.enabled and self.public_baseurl is None:
             yield Mistake("email: links in mails need public_baseurl", ("email", "public_baseurl"))
+        if self.single_sign_on.providers and self.public_baseurl is None:
+            yield Mistake(
+                "single_sign_on: identity providers need public_baseurl",
+                ("single_sign_on", "public_baseurl"),
+            )
         if self.oauth.enabled and self.public_baseurl is None:
             yield Mistake(
                 "oauth.enabled: clients need the public_baseurl", ("oauth", "public_baseurl")

@@ -7,7 +7,6 @@ from homeserver.accounts.interactive_auth.authentication_sessions import (
     AuthenticationSessions,
     SessionContent,
 )
-from homeserver.accounts.interactive_auth.authentication_stages import PASSWORD_FLOWS
 from homeserver.accounts.interactive_auth.user_interactive_auth import (
     AuthenticationNeeded,
     Confirmable,
@@ -38,7 +37,7 @@ class ConfirmationTests(AccountsTestCase):
 
     async def confirm(self, body: Delete, operation: str = "delete", **how: Any) -> Delete:
         """Alice asks for something."""
-        return await self.uia.confirm(operation, Requester(ALICE, "A"), body, PASSWORD_FLOWS, **how)
+        return await self.uia.confirm(operation, Requester(ALICE, "A"), body, **how)
 
     async def needed(self, body: Delete) -> dict[str, Any]:
         """The error that Alice gets until she has confirmed."""
@@ -90,7 +89,7 @@ class ConfirmationTests(AccountsTestCase):
         body = Delete(auth=proof("bob", session=session))
 
         await self.refused(
-            self.uia.confirm("delete", Requester("@bob:example.org", "B"), body, PASSWORD_FLOWS),
+            self.uia.confirm("delete", Requester("@bob:example.org", "B"), body),
             "M_FORBIDDEN",
             403,
         )

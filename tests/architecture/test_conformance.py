@@ -27,6 +27,11 @@ class ConformanceTests(ServerTestCase):
         "url_previews": {"enabled": True},
         "public_baseurl": "https://matrix.example.org",
         "oauth": {"enabled": True},
+        "single_sign_on": {
+            "providers": [
+                {"kind": "cas", "id": "cas", "name": "CAS", "server_url": "http://cas.example"}
+            ]
+        },
     }
 
     async def setUp(self) -> None:

@@ -167,3 +167,58 @@ def test_an_invalid_address_is_reported(
     assert status == 1
     assert reported in said
     assert "Traceback" not in said
+
+
+PROVIDER = {"kind": "cas", "id": "campus", "name": "Campus", "server_url": "http://cas.example.org"}
+
+
+@pytest.fixture
+def campus_user(tmp_path: Path) -> Iterator[CommandLine]:
+    dsn = fresh_database()
+    yield CommandLine(
+        tmp_path / "homeserver.yaml",
+        database={"dsn": dsn},
+        public_baseurl="http://matrix.example.org",
+        single_sign_on={"providers": [PROVIDER]},
+    )
+    drop_database(dsn)
+
+
+def test_an_identity_is_linked_listed_and_removed(campus_user: CommandLine) -> None:
+    """An administrator moves existing accounts to single sign-on, each identity to one account."""
+    identity = ("--provider", "campus", "--subject", "al1ce")
+    for name in ("alice", "bob"):
+        campus_user("add", name, "--password", "correct horse")
+
+    linked = campus_user("link-identity", "alice", *identity)
+    taken = campus_user("link-identity", "bob", *identity)
+    _, listed = campus_user("list-identities", "alice")
+    campus_user("link-identity", "bob", "--provider", "campus", "--subject", "b\x1b[31mob")
+    _, strange = campus_user("list-identities", "bob")
+    removed = campus_user("unlink-identity", "alice", *identity)
+    _, empty = campus_user("list-identities", "alice")
+
+    assert linked == (0, "@alice:example.org can sign in as al1ce at campus\n")
+    assert taken == (1, "The identity is linked with an account already\n")
+    assert listed.split()[:2] == ["campus", "al1ce"]
+    assert "\x1b" not in strange
+    assert removed == (0, "@alice:example.org can no longer sign in as al1ce at campus\n")
+    assert empty == "@alice:example.org has no identities\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "reported"),
+    [
+        (("link-identity", "nobody", "--provider", "campus"), "There is no user"),
+        (("link-identity", "nobody", "--provider", "google"), "no identity provider 'google'"),
+        (("unlink-identity", "nobody", "--provider", "campus"), "does not have this identity"),
+    ],
+)
+def test_an_invalid_identity_is_reported(
+    campus_user: CommandLine, words: tuple[str, ...], reported: str
+) -> None:
+    """A typing error ends in a sentence."""
+    status, said = campus_user(*words, "--subject", "al1ce")
+
+    assert status == 1
+    assert reported in said

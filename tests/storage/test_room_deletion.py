@@ -31,6 +31,7 @@ NOT_OF_ROOMS = {
     "device_list_outbox",
     "device_lists",
     "devices",
+    "external_ids",
     "fallback_keys",
     "filters",
     "identity_bindings",

@@ -40,8 +40,58 @@ def all_pages() -> Iterator[tuple[str, Response]]:
     yield "done", pages.page("authentication_done", script="authentication_done.js")
     for outcome in ("asked", "done", "invalid"):
         yield outcome, pages.page("validation", outcome=outcome)
+    yield from pages_of_single_sign_on(pages)
     for error in (NotFound("<s>no"), Unrecognized("?"), LimitExceeded(1_000), MatrixError("oh")):
         yield f"error {error.status} {error.errcode}", pages.error_page(error)
+
+
+def pages_of_single_sign_on(pages: Pages) -> Iterator[tuple[str, Response]]:
+    """Names come from providers and clients."""
+    provider = '<i>Example"><script>'
+    address = '/x?a="><script>&b'
+    yield (
+        "login by provider",
+        LoginFallbackApi(pages, with_password=True, providers=[(provider, address)]).show_login(),
+    )
+    yield "providers", pages.page("sso/choose_provider", choices=[(provider, address)])
+    for is_web in (True, False):
+        yield (
+            f"client {is_web}",
+            pages.page(
+                "sso/continue", url=address, client="app:<b>", is_web=is_web, user_id="@<u>:x"
+            ),
+        )
+    yield "forward", pages.page("sso/forward", url=address)
+    new = {"action": "/x", "state": '"><script>', "localpart": '"><script>', "provider": provider}
+    for documents in ([], [DOCUMENT]):
+        yield (
+            f"new account {len(documents)}",
+            pages.page(
+                "sso/new_account",
+                problem="<u>taken",
+                display_name="<b>Ann",
+                email="<i>a@example.org",
+                documents=documents,
+                **new,
+            ),
+        )
+    option = {"id": '"><script>', "name": provider}
+    yield (
+        "confirm",
+        pages.page(
+            "sso/confirm",
+            action="/x",
+            state='"><script>',
+            user_id="@<u>:x",
+            operation="remove a device",
+            options=[option],
+        ),
+    )
+    for user_id in (None, "@<u>:x"):
+        yield (
+            f"other user {user_id is None}",
+            pages.page("sso/other_user", user_id=user_id, wanted="@<b>:x", again=address),
+        )
 
 
 def pages_of_accounts(pages: Pages) -> Iterator[tuple[str, Response]]:

@@ -9,17 +9,15 @@ from typing import Any
 from homeserver.accounts.credentials.registration_tokens import RegistrationTokens
 from homeserver.accounts.credentials.user_identifier import UserIdentifiers, parse_identifier
 from homeserver.accounts.credentials.verification import PasswordAndTokenVerifier
+from homeserver.accounts.interactive_auth.owner_flows import PASSWORD, SSO
 from homeserver.accounts.interactive_auth.user_interactive_auth import StageFailed
 from homeserver.config.sections.accounts import PolicySettings
 from homeserver.protocol.errors import BadJson, CaptchaInvalid, Forbidden
 
 DUMMY = "m.login.dummy"
 RECAPTCHA = "m.login.recaptcha"
-PASSWORD = "m.login.password"
 REGISTRATION_TOKEN = "m.login.registration_token"
 TERMS = "m.login.terms"
-
-PASSWORD_FLOWS = ((PASSWORD,),)  # for operations that only the owner of an account may do
 
 
 class DummyStage:
@@ -138,3 +136,18 @@ class TermsStage:
 
     async def check(self, auth: dict[str, Any], user_id: str | None, operation: str) -> object:
         return {policy.id: policy.version for policy in self._policies}
+
+
+class SsoStage:
+    """Single sign-on. Proves the user id, when the user has signed in on the stage's page.
+
+    Spec: https://spec.matrix.org/v1.19/client-server-api/#sso-during-user-interactive-authentication
+    """
+
+    type = SSO
+
+    def params(self) -> None:
+        return None
+
+    async def check(self, auth: dict[str, Any], user_id: str | None, operation: str) -> object:
+        raise StageFailed("Sign in on the page of this stage, in a browser")

@@ -8,7 +8,7 @@ get another. A request that repeats only `auth` stands for the body that the ses
 Spec: https://spec.matrix.org/v1.19/client-server-api/#user-interactive-authentication-api
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -17,13 +17,14 @@ from homeserver.accounts.interactive_auth.authentication_sessions import (
     AuthenticationSessions,
     SessionContent,
 )
+from homeserver.accounts.interactive_auth.owner_flows import SSO, Flows, password_flows
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.protocol.errors import BadJson, Forbidden, MatrixError, NotFound, Unrecognized
 from homeserver.protocol.proposals.unstable_names import UNSTABLE_OAUTH_STAGE
 
-Flows = Sequence[Sequence[str]]
 OAUTH = "m.oauth"
 OAUTH_FLOWS = ((OAUTH,), (UNSTABLE_OAUTH_STAGE,))
+FindFlows = Callable[[str], Awaitable[Flows]]
 
 
 class Confirmable(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -89,16 +90,25 @@ class Stage(Protocol):
 
 
 class UserInteractiveAuth:
-    """Confirms operations that need more than an access token."""
+    """Confirms operations that need more than an access token.
 
-    def __init__(self, sessions: AuthenticationSessions, stages: Iterable[Stage]) -> None:
+    `find_flows` gives the flows with which the owner of an account confirms an operation.
+    """
+
+    def __init__(
+        self,
+        sessions: AuthenticationSessions,
+        stages: Iterable[Stage],
+        find_flows: FindFlows = password_flows,
+    ) -> None:
         self.sessions = sessions
         self.stages = {stage.type: stage for stage in stages}
+        self.find_flows = find_flows
 
     async def confirm(
-        self, operation: str, caller: Requester, body: Body, flows: Flows, *, once: bool = False
+        self, operation: str, caller: Requester, body: Body, *, once: bool = False
     ) -> Body:
-        """The confirmed request; with `once` a repetition has to be confirmed again.
+        """The request, confirmed by the caller; with `once` a repetition is confirmed again.
 
         `operation` names the operation and its target. An application service needs no
         confirmation, since its users have no password. Raises `AuthenticationNeeded`, and
@@ -108,7 +118,7 @@ class UserInteractiveAuth:
             return body
         check_not_oauth(caller)
         attempt = await self.begin(operation, caller.user_id, body)
-        await attempt.confirm(flows)
+        await attempt.confirm(await self.find_flows(caller.user_id))
         if once:
             await attempt.end()
         return attempt.body
@@ -181,6 +191,15 @@ class UserInteractiveAuth:
             content.completed[type_] = await stage.check(auth, content.user_id, content.operation)
             await self.sessions.save(session_id, content)
 
+    async def record(self, session_id: str, type_: str, proof: object) -> None:
+        """Record the proof of a stage that was completed by other means, such as in a browser.
+
+        It replaces a former proof. Raises `NotFound` for an unknown session.
+        """
+        content = await self.get_session(session_id)
+        content.completed[type_] = proof
+        await self.sessions.save(session_id, content)
+
 
 class Attempt(Generic[Body]):
     """One request that is being authenticated. `body` is its body, without `auth`."""
@@ -212,7 +231,12 @@ class Attempt(Generic[Body]):
         return self._content.completed
 
     async def confirm(self, flows: Flows) -> None:
-        """Try the stage in the request. Raises `AuthenticationNeeded` if stages remain."""
+        """Try the stage in the request. Raises `AuthenticationNeeded` if stages remain.
+
+        Raises `Forbidden` if another user than that of the session has signed in for it.
+        """
+        if self._content.completed.get(SSO) not in (None, self._content.user_id):
+            raise Forbidden("The user who has signed in is not the one of this request")
         failure = await self._try_stage(flows)
         completed = self._completed_of(flows)
         if failure is None and any(completed == list(flow) for flow in flows):

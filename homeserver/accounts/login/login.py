@@ -3,6 +3,7 @@
 Spec: https://spec.matrix.org/v1.19/client-server-api/#legacy-login
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -60,7 +61,7 @@ class LoginRequest(msgspec.Struct):
 
 
 class Login:
-    """Opens sessions for authenticated users."""
+    """Opens sessions for authenticated users. `sso_flows` are the flows of single sign-on."""
 
     def __init__(
         self,
@@ -70,7 +71,9 @@ class Login:
         sessions: LoginSessions,
         *,
         with_password: bool,
+        sso_flows: Sequence[dict[str, Any]] = (),
     ) -> None:
+        self._sso_flows = sso_flows
         self._db = db
         self._identifiers = identifiers
         self._credentials = credentials
@@ -80,8 +83,14 @@ class Login:
     def flows(self, *, with_appservices: bool) -> list[dict[str, Any]]:
         """The ways to log in that this server offers, also to application services if any."""
         password = [{"type": PASSWORD}] if self._with_password else []
-        token = {"type": TOKEN, "get_login_token": self._with_password}
-        return [*password, token, *([{"type": APPSERVICE}] if with_appservices else [])]
+        can_confirm = self._with_password or bool(self._sso_flows)
+        token = {"type": TOKEN, "get_login_token": can_confirm}
+        return [
+            *password,
+            *self._sso_flows,
+            token,
+            *([{"type": APPSERVICE}] if with_appservices else []),
+        ]
 
     async def log_in(self, request: LoginRequest) -> LoginSession:
         """Open a session by password or login token.

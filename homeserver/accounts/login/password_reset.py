@@ -1,7 +1,8 @@
 """The change of a password, with the authentication that it needs.
 
-A logged-in user gives the old password, or proves an address of the account. A client without an
-access token does the same, and the proof identifies the account.
+A logged-in user gives the old password, signs in at an identity provider, or proves an address of
+the account. A client without an
+access token gives a password or proves an address, and the proof identifies the account.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountpassword
 """
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from homeserver.accounts.appservices.account_management import check_may_manage_account
-from homeserver.accounts.interactive_auth.authentication_stages import PASSWORD
+from homeserver.accounts.interactive_auth.owner_flows import PASSWORD, PASSWORD_FLOWS, SSO
 from homeserver.accounts.interactive_auth.third_party_stage import STAGES, proved_addresses
 from homeserver.accounts.interactive_auth.user_interactive_auth import (
     Confirmable,
@@ -45,7 +46,7 @@ class PasswordReset:
         self._password_change = password_change
         self._validation = validation
         self._ids = ids
-        self._flows = [[PASSWORD], *([type_] for type_ in STAGES.values() if type_ in uia.stages)]
+        self._address_flows = [[type_] for type_ in STAGES.values() if type_ in uia.stages]
 
     async def change(
         self, caller: Requester | None, body: ChangePassword, address: str = ""
@@ -64,7 +65,8 @@ class PasswordReset:
         check_not_oauth(caller)
         user_id = None if caller is None else caller.user_id
         attempt = await self._uia.begin("changePassword", user_id, body, address)
-        await attempt.confirm(self._flows)
+        flows = PASSWORD_FLOWS if user_id is None else await self._uia.find_flows(user_id)
+        await attempt.confirm([*flows, *self._address_flows])
         proved = await self._proved_user(attempt.proofs)
         if user_id not in (None, proved):
             raise Forbidden("The address is that of another user")
@@ -88,7 +90,7 @@ class PasswordReset:
 
     async def _proved_user(self, proofs: Mapping[str, Any]) -> str:
         """The user that the proofs identify. An address does so once, and while the user has it."""
-        user_id: str | None = proofs.get(PASSWORD)
+        user_id: str | None = proofs.get(PASSWORD) or proofs.get(SSO)
         for address in proved_addresses(proofs):
             if not await self._validation.end(address.sid):
                 raise Forbidden("The address was used for a new password already")

@@ -22,6 +22,7 @@ from homeserver.protocol.identifiers import (
     server_name_of,
 )
 from homeserver.storage.accounts.access_tokens import delete_access_tokens_of_user
+from homeserver.storage.accounts.external_ids import delete_external_ids_of
 from homeserver.storage.accounts.login_tokens import delete_login_tokens_of
 from homeserver.storage.accounts.refresh_tokens import delete_refresh_tokens_of_user
 from homeserver.storage.accounts.third_party_ids import (
@@ -106,7 +107,7 @@ async def list_users(db: Database) -> list[User]:
 async def set_password(db: Database, passwords: Passwords, user_id: str, password: str) -> None:
     """Replace a password and log out all sessions. Raises `WeakPassword`, `NotFound`."""
     passwords.check_strength(password)
-    await _check_active(db, user_id)
+    await check_active(db, user_id)
     await db.transaction(_set_password, user_id, await passwords.hash(password))
 
 
@@ -117,7 +118,7 @@ async def add_third_party_id(
 
     Raises `NotFound`, and `ThreepidInUse` where it belongs to another account.
     """
-    await _check_active(db, user_id)
+    await check_active(db, user_id)
     new = ThirdPartyId(medium, address, user_id, validated_ms=now_ms, added_ms=now_ms)
     if not await db.run(insert_third_party_id, new):
         raise ThreepidInUse(f"{address} belongs to another account")
@@ -131,17 +132,18 @@ async def remove_third_party_id(db: Database, user_id: str, medium: str, address
 
 async def list_third_party_ids(db: Database, user_id: str) -> list[ThirdPartyId]:
     """The addresses of a user, oldest first. Raises `NotFound`."""
-    await _check_active(db, user_id)
+    await check_active(db, user_id)
     return await db.run(third_party_ids_of, user_id)
 
 
 async def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
     """Deactivate an account permanently. Raises `NotFound`."""
-    await _check_active(db, user_id)
+    await check_active(db, user_id)
     await db.transaction(_deactivate, user_id, erase)
 
 
-async def _check_active(db: Database, user_id: str) -> None:
+async def check_active(db: Database, user_id: str) -> None:
+    """Raise `NotFound` for a user who does not exist, or was deactivated."""
     user = await db.run(find_user, user_id)
     if user is None:
         raise NotFound(f"There is no user {user_id}")
@@ -157,6 +159,7 @@ async def _set_password(db: Connection, user_id: str, password_hash: str) -> Non
 async def _deactivate(db: Connection, user_id: str, erase: bool) -> None:
     await deactivate_user(db, user_id, erase)
     await delete_third_party_ids_of(db, user_id)
+    await delete_external_ids_of(db, user_id)
     await _revoke_tokens(db, user_id)
 
 

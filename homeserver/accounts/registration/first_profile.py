@@ -14,5 +14,9 @@ from homeserver.storage.database.database import Connection
 
 async def name_by_localpart(db: Connection, user_id: str) -> None:
     """Set the localpart of a new account as its display name, unless it has one."""
-    localpart = parse_user_id(user_id).localpart
-    await insert_profile_field(db, user_id, DISPLAYNAME, msgspec.json.encode(localpart))
+    await set_first_name(db, user_id, parse_user_id(user_id).localpart)
+
+
+async def set_first_name(db: Connection, user_id: str, name: str) -> None:
+    """Set the display name of a new account, unless it has one."""
+    await insert_profile_field(db, user_id, DISPLAYNAME, msgspec.json.encode(name))

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from homeserver.accounts.credentials.passwords import Passwords
 from homeserver.accounts.interactive_auth.third_party_stage import ProvedAddress
-from homeserver.accounts.registration.first_profile import name_by_localpart
+from homeserver.accounts.registration.first_profile import name_by_localpart, set_first_name
 from homeserver.accounts.sessions.access_tokens import AccessTokens
 from homeserver.accounts.sessions.login_sessions import DeviceRequest, LoginSession, LoginSessions
 from homeserver.concurrency.clock import Clock, now_ms
@@ -21,6 +21,7 @@ from homeserver.protocol.errors import (
     Exclusive,
     Forbidden,
     InvalidUsername,
+    MatrixError,
     ThreepidInUse,
     UserInUse,
 )
@@ -30,6 +31,7 @@ from homeserver.protocol.identifiers import (
     check_localpart,
 )
 from homeserver.storage.accounts.accepted_policies import insert_accepted_policies
+from homeserver.storage.accounts.external_ids import ExternalId, insert_external_id
 from homeserver.storage.accounts.registration_tokens import use_registration_token
 from homeserver.storage.accounts.third_party_ids import ThirdPartyId, insert_third_party_id
 from homeserver.storage.accounts.users import (
@@ -47,7 +49,8 @@ class NewUser(msgspec.Struct, frozen=True):
     """The initial data of an account. Without a `localpart` it gets a number for a name.
 
     `token` is a registration token to count, `policies` are accepted ones, id to version,
-    `addresses` are validated ones.
+    `addresses` are validated ones. `external_id` is the identity with which the user signs in, as
+    the id of its provider and the subject.
     """
 
     localpart: str | None = None
@@ -58,6 +61,14 @@ class NewUser(msgspec.Struct, frozen=True):
     token: str | None = None
     policies: Mapping[str, str] | None = None
     addresses: Sequence[ProvedAddress] = ()
+    display_name: str | None = None
+    external_id: tuple[str, str] | None = None
+
+
+class IdentityInUse(MatrixError):
+    """The identity is linked with another account."""
+
+    errcode, status = "M_UNKNOWN", 409
 
 
 def _nothing_is_reserved(_user_id: str) -> bool:
@@ -130,8 +141,8 @@ class Registration:
     ) -> tuple[str, LoginSession | None]:
         """Create an account, and log it in unless `device` is `None`; returns the user id.
 
-        Raises `InvalidUsername`, `UserInUse`, `InvalidParam`, `ThreepidInUse`, and `Forbidden` for
-        a registration token that has been used up meanwhile.
+        Raises `InvalidUsername`, `UserInUse`, `InvalidParam`, `ThreepidInUse`, `IdentityInUse`, and
+        `Forbidden` for a registration token that has been used up meanwhile.
         """
         if device is not None:
             device.check()
@@ -188,9 +199,15 @@ class Registration:
                 raise UserInUse("This user ID is taken")
         else:
             user = await self._insert_numbered(db, user)
-        if not user.is_guest and self._localpart_as_display_name:
+        if new.display_name is not None:
+            await set_first_name(db, user.user_id, new.display_name)
+        elif not user.is_guest and self._localpart_as_display_name:
             await name_by_localpart(db, user.user_id)
         now = now_ms(self._clock)
+        if new.external_id is not None:
+            linked = ExternalId(*new.external_id, user.user_id, now)
+            if not await insert_external_id(db, linked):
+                raise IdentityInUse("This identity is linked with another account")
         if new.token is not None and not await use_registration_token(db, new.token, now):
             raise Forbidden("The registration token is no longer valid")
         if new.policies:

@@ -19,6 +19,7 @@ from homeserver.accounts.user_data.account_data import AccountData
 from homeserver.accounts.user_data.profiles import LocalProfiles
 from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.protocol.errors import NotFound
+from homeserver.storage.accounts.external_ids import delete_external_ids_of
 from homeserver.storage.accounts.login_tokens import delete_login_tokens_of
 from homeserver.storage.accounts.openid_tokens import delete_openid_tokens_of
 from homeserver.storage.accounts.third_party_ids import delete_third_party_ids_of
@@ -118,3 +119,4 @@ async def _deactivate(db: Connection, user_id: str, erase: bool) -> None:
     await delete_oauth_grants_of(db, user_id)
     await delete_cross_signing_reset(db, user_id)
     await delete_third_party_ids_of(db, user_id)
+    await delete_external_ids_of(db, user_id)

@@ -6,7 +6,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#legacy-account-management
 from typing import Any
 
 from homeserver.accounts.appservices.account_management import check_may_manage_account
-from homeserver.accounts.interactive_auth.authentication_stages import PASSWORD_FLOWS
 from homeserver.accounts.interactive_auth.user_interactive_auth import (
     Confirmable,
     UserInteractiveAuth,
@@ -72,7 +71,7 @@ class AccountApi:
     ) -> dict[str, str]:
         """Deactivate the caller's account permanently."""
         check_may_manage_account(caller)
-        confirmed = await self._uia.confirm("deactivateAccount", caller, body, PASSWORD_FLOWS)
+        confirmed = await self._uia.confirm("deactivateAccount", caller, body)
         unbound = await self._bindings.unbind_all(caller.user_id, confirmed.id_server)
         await self._deactivation.deactivate(caller.user_id, erase=confirmed.erase)
         return unbind_result(unbound)

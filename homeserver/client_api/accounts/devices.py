@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import msgspec
 
-from homeserver.accounts.interactive_auth.authentication_stages import PASSWORD_FLOWS
 from homeserver.accounts.interactive_auth.user_interactive_auth import (
     Confirmable,
     UserInteractiveAuth,
@@ -74,12 +73,12 @@ class DevicesApi:
 
     async def delete_device(self, caller: Requester, device_id: str, body: Confirmable) -> None:
         """Remove one of the caller's devices, and log it out."""
-        await self._uia.confirm(f"deleteDevice {device_id}", caller, body, PASSWORD_FLOWS)
+        await self._uia.confirm(f"deleteDevice {device_id}", caller, body)
         await self._devices.remove(caller.user_id, [device_id])
 
     async def delete_devices(self, caller: Requester, body: DeleteDevices) -> None:
         """Remove several of the caller's devices, and log them out."""
-        confirmed = await self._uia.confirm("deleteDevices", caller, body, PASSWORD_FLOWS)
+        confirmed = await self._uia.confirm("deleteDevices", caller, body)
         await self._devices.remove(caller.user_id, confirmed.devices)
 
 

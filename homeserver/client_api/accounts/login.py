@@ -9,7 +9,6 @@ import msgspec
 
 from homeserver.accounts.appservices.appservices import Appservices
 from homeserver.accounts.credentials.verification import PasswordAndTokenVerifier
-from homeserver.accounts.interactive_auth.authentication_stages import PASSWORD_FLOWS
 from homeserver.accounts.interactive_auth.user_interactive_auth import (
     Confirmable,
     UserInteractiveAuth,
@@ -74,16 +73,18 @@ class CannotConfirm(MatrixError):
 
 
 class LoginTokenApi:
+    """`can_confirm`: users have passwords, or sign in at an identity provider."""
+
     def __init__(
         self,
         uia: UserInteractiveAuth,
         credentials: PasswordAndTokenVerifier,
         *,
-        with_password: bool,
+        can_confirm: bool,
     ) -> None:
         self._uia = uia
         self._credentials = credentials
-        self._with_password = with_password
+        self._can_confirm = can_confirm
 
     def routes(self) -> list[Route]:
         path = "/_matrix/client/v1/login/get_token"
@@ -91,9 +92,9 @@ class LoginTokenApi:
 
     async def generate_login_token(self, caller: Requester, body: Confirmable) -> dict[str, Any]:
         """A token that logs in another client of the same user, once."""
-        if not self._with_password:
+        if not self._can_confirm:
             raise CannotConfirm("There is no way to confirm this without a password")
-        await self._uia.confirm("generateLoginToken", caller, body, PASSWORD_FLOWS, once=True)
+        await self._uia.confirm("generateLoginToken", caller, body, once=True)
         token = await self._credentials.issue_token(caller.user_id)
         return {"login_token": token, "expires_in_ms": self._credentials.token_life_ms}
 

@@ -10,11 +10,11 @@ import msgspec
 
 from homeserver.accounts.interactive_auth.authentication_stages import (
     DUMMY,
-    PASSWORD,
     RECAPTCHA,
     REGISTRATION_TOKEN,
     TERMS,
 )
+from homeserver.accounts.interactive_auth.owner_flows import PASSWORD
 from homeserver.accounts.interactive_auth.third_party_stage import EMAIL_IDENTITY, ThirdPartyIdStage
 from homeserver.accounts.interactive_auth.user_interactive_auth import UserInteractiveAuth
 from homeserver.protocol.errors import NotFound

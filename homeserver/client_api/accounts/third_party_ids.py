@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from homeserver.accounts.interactive_auth.authentication_stages import PASSWORD_FLOWS
 from homeserver.accounts.interactive_auth.user_interactive_auth import (
     Confirmable,
     UserInteractiveAuth,
@@ -94,7 +93,7 @@ class ThirdPartyIdsApi:
         check_not_oauth(caller)
         credentials = ThreepidCredentials(body.sid, body.client_secret)
         await self._ids.check_addable(caller, credentials)
-        confirmed = await self._uia.confirm("add3PID", caller, body, PASSWORD_FLOWS)
+        confirmed = await self._uia.confirm("add3PID", caller, body)
         await self._ids.add(caller, ThreepidCredentials(confirmed.sid, confirmed.client_secret))
 
     async def bind_3pid(self, caller: Requester, body: Bind3PID) -> None:

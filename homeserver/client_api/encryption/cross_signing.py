@@ -6,7 +6,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#cross-signing
 from typing import Any
 
 from homeserver.accounts.browser_sessions.cross_signing_reset import CrossSigningReset
-from homeserver.accounts.interactive_auth.authentication_stages import PASSWORD_FLOWS
 from homeserver.accounts.interactive_auth.user_interactive_auth import (
     Confirmable,
     UserInteractiveAuth,
@@ -91,7 +90,7 @@ class CrossSigningApi:
         if caller.is_oauth:
             confirmed = await self._uia.confirm_on_page(OPERATION, caller, body)
         else:
-            confirmed = await self._uia.confirm(OPERATION, caller, body, PASSWORD_FLOWS, once=True)
+            confirmed = await self._uia.confirm(OPERATION, caller, body, once=True)
         await self._cross_signing.upload(user_id, confirmed.keys(), is_confirmed=True)
         if caller.is_oauth and self._resets is not None:
             await self._resets.end(user_id)

@@ -13,12 +13,15 @@ from homeserver.web.routes import Auth, Route
 
 
 class CapabilitiesApi:
+    """`can_confirm`: users have passwords, or sign in at an identity provider."""
+
     def __init__(
         self,
         default_room_version: str,
         delayed_events: DelayedEventSettings,
         *,
         with_password: bool,
+        can_confirm: bool,
         with_third_party_ids: bool,
     ) -> None:
         self._delayed_events = {
@@ -27,6 +30,7 @@ class CapabilitiesApi:
         }
         self._default_room_version = default_room_version
         self._with_password = with_password
+        self._can_confirm = can_confirm
         self._with_third_party_ids = with_third_party_ids
 
     def routes(self) -> list[Route]:
@@ -53,7 +57,7 @@ class CapabilitiesApi:
             "m.set_displayname": {"enabled": True},
             "m.set_avatar_url": may_change,
             "m.3pid_changes": {"enabled": self._with_third_party_ids and may_confirm},
-            "m.get_login_token": {"enabled": self._with_password and may_confirm},
+            "m.get_login_token": {"enabled": self._can_confirm and may_confirm},
             "m.forget_forced_upon_leave": {"enabled": False},
             "m.delayed_events": self._delayed_events,
             DELAYED_EVENTS_CAPABILITY: self._delayed_events,

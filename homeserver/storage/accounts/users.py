@@ -62,6 +62,15 @@ async def find_user(db: Connection, user_id: str) -> User | None:
         return await cursor.fetchone()
 
 
+async def lock_user(db: Connection, user_id: str) -> User | None:
+    """One user, whom no other transaction changes or locks until the end of this one."""
+    async with db.cursor(row_factory=class_row(User)) as cursor:
+        await cursor.execute(
+            f"SELECT {COLUMNS} FROM users WHERE user_id = %s FOR UPDATE", (user_id,)
+        )
+        return await cursor.fetchone()
+
+
 async def all_users(db: Connection, after: str = "", limit: int = 1000) -> list[User]:
     """A page of users, sorted by id, starting after `after`."""
     async with db.cursor(row_factory=class_row(User)) as cursor:

@@ -42,6 +42,7 @@ class AccountCore:
         provisioning: Provisioning = NO_PROVISIONING,
     ) -> None:
         self.provisioning = provisioning
+        self.signing_key = key
         self.appservices = appservices
         self.pages = Pages(settings.server_name)
         self.last_seen = LastSeen(db, reactor)

@@ -1,7 +1,7 @@
 """Accounts: registration, log-in, profiles, deactivation, and their part of the client API."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from federation.api.openid import OpenIdUserInfoApi
 from homeserver.accounts.browser_sessions.cross_signing_reset import CrossSigningReset
@@ -17,6 +17,7 @@ from homeserver.accounts.interactive_auth.authentication_stages import (
     PasswordStage,
     RecaptchaStage,
     RegistrationTokenStage,
+    SsoStage,
     TermsStage,
 )
 from homeserver.accounts.interactive_auth.user_interactive_auth import (
@@ -62,6 +63,15 @@ from homeserver.storage.database.database import Database
 from homeserver.web.rate_limits import RateLimits
 from homeserver.web.routes import Route
 from homeserver.wiring.accounts.account_core import AccountCore
+from homeserver.wiring.accounts.single_sign_on import (
+    SingleSignOnServices,
+    flows_of_owners,
+    links_from_login_page,
+    login_flows,
+)
+
+if TYPE_CHECKING:
+    from homeserver.wiring.accounts.account_pages import AccountPages
 
 
 class AccountServices:
@@ -111,7 +121,9 @@ class AccountServices:
         self.cross_signing_resets = (
             CrossSigningReset(db, reactor) if settings.oauth.enabled else None
         )
-        self.uia = UserInteractiveAuth(AuthenticationSessions(db, reactor), self._stages())
+        self.uia = UserInteractiveAuth(
+            AuthenticationSessions(db, reactor), self._stages(), flows_of_owners(settings, db)
+        )
         self._registration = Registration(
             db,
             reactor,
@@ -122,6 +134,8 @@ class AccountServices:
             localpart_as_display_name=settings.registration.localpart_as_display_name,
             is_reserved=lambda user_id: core.appservices.owner_of_user(user_id) is not None,
         )
+        self._pages = self._make_pages()
+        self._single_sign_on = self._make_single_sign_on()
         self.notices_account = NoticesAccount(
             settings.server_notices, settings.server_name, db, self._registration, self.profiles
         )
@@ -136,6 +150,7 @@ class AccountServices:
         """Stop background work, and write what is not stored yet."""
         await self._expiry.stop()
         await self._deactivation.stop()
+        await self._single_sign_on.stop()
         await self._core.stop()
 
     def routes(self, conditional_features: Mapping[str, bool]) -> list[Route]:
@@ -145,13 +160,7 @@ class AccountServices:
         sign_up = RegistrationFlow(
             settings.registration, uia, self._registration, core.sessions, self._passwords
         )
-        login = Login(
-            db,
-            self._identifiers,
-            credentials,
-            core.sessions,
-            with_password=settings.passwords.enabled,
-        )
+        can_confirm = settings.passwords.enabled or bool(settings.single_sign_on.providers)
         password_change = PasswordChange(
             db, self._passwords, core.sessions, allowed=settings.passwords.enabled
         )
@@ -171,6 +180,7 @@ class AccountServices:
                 settings.rooms.default_version,
                 settings.delayed_events,
                 with_password=settings.passwords.enabled,
+                can_confirm=can_confirm,
                 with_third_party_ids=third_party.can_be_changed,
             ),
             DevicesApi(core.devices, core.sessions, uia),
@@ -182,9 +192,13 @@ class AccountServices:
             ),
             FiltersApi(core.filters),
             FallbackApi(uia, StageForms(uia, core.pages), core.pages),
-            LoginApi(login, core.appservices, settings.public_baseurl),
-            LoginFallbackApi(core.pages, with_password=settings.passwords.enabled),
-            LoginTokenApi(uia, credentials, with_password=settings.passwords.enabled),
+            LoginApi(self._login(), core.appservices, settings.public_baseurl),
+            LoginFallbackApi(
+                core.pages,
+                with_password=settings.passwords.enabled,
+                providers=links_from_login_page(settings),
+            ),
+            LoginTokenApi(uia, credentials, can_confirm=can_confirm),
             MatrixRtcApi(settings.matrix_rtc.transports),
             OpenIdApi(OpenIdTokens(db, clock), settings.server_name),
             ProfileApi(self.profiles),
@@ -197,21 +211,56 @@ class AccountServices:
             *third_party.apis(uia, sign_up, password_change),
         ]
         apis += [*self._shared_secret_apis(), *self._account_pages(sign_up, password_change)]
-        return [route for api in apis for route in api.routes()]
+        routes = [route for api in apis for route in api.routes()]
+        return [*routes, *self._single_sign_on.routes(uia, credentials)]
+
+    def _login(self) -> Login:
+        return Login(
+            self._db,
+            self._identifiers,
+            self._credentials,
+            self._core.sessions,
+            with_password=self._settings.passwords.enabled,
+            sso_flows=login_flows(self._settings),
+        )
+
+    def _make_single_sign_on(self) -> SingleSignOnServices:
+        return SingleSignOnServices(
+            self._reactor,
+            self._settings,
+            self._core.signing_key,
+            self._db,
+            self._registration,
+            self._core.pages,
+            None if self._pages is None else self._pages.sessions.open,
+        )
+
+    def _make_pages(self) -> "AccountPages | None":
+        """The sessions of browsers, and the pages that need them."""
+        if not self._settings.oauth.enabled:
+            return None
+        # Most servers have neither such pages nor the API that leads to them.
+        from homeserver.wiring.accounts.account_pages import AccountPages
+
+        return AccountPages(self._reactor, self._settings, self._db, self._core)
 
     def _account_pages(
         self, sign_up: RegistrationFlow, password_change: PasswordChange
     ) -> list[Any]:
-        if not self._settings.oauth.enabled:
+        pages = self._pages
+        if pages is None:
             return []
-        # Most servers have neither such pages nor the API that leads to them.
-        from homeserver.wiring.accounts.account_pages import AccountPages
         from homeserver.wiring.accounts.oauth import OAuth
 
-        pages = AccountPages(self._reactor, self._settings, self._db, self._core)
+        sso = self._single_sign_on.single_sign_on
         return [
             *pages.entrance_apis(
-                self._identifiers, self._credentials, sign_up, self.uia, password_change
+                self._identifiers,
+                self._credentials,
+                sign_up,
+                self.uia,
+                password_change,
+                () if sso is None else sso.options,
             ),
             *pages.account_apis(
                 self.profiles, self._credentials, password_change, self._deactivation
@@ -254,6 +303,8 @@ class AccountServices:
         if settings.recaptcha.public_key is not None:
             recaptcha = Recaptcha(self._core.outbound, settings.recaptcha)
             stages.append(RecaptchaStage(settings.recaptcha.public_key, recaptcha.is_solved))
+        if settings.single_sign_on.providers:
+            stages.append(SsoStage())
         if self.cross_signing_resets is not None:
             stages += self._page_stages(self.cross_signing_resets)
         return [*stages, *self._core.third_party.stages()]

@@ -22,7 +22,7 @@ const window = {
 };
 vm.runInNewContext(script, {
     URLSearchParams,
-    document: { getElementById: (id) => ({ login: form, message })[id] },
+    document: { getElementById: (id) => ({ login: form, message })[id], querySelectorAll: () => [] },
     fetch: (path, options) => fetch(new URL(path, baseUrl), options),
     window,
 });

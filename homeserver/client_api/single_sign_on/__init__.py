@@ -1,0 +1,1 @@
+"""Single sign-on over the API, and its pages."""

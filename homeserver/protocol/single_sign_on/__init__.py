@@ -1,0 +1,1 @@
+"""Rules of single sign-on: claims, names of new accounts, and addresses to return to."""

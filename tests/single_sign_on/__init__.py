@@ -1,0 +1,1 @@
+"""Tests of single sign-on: whole sign-ins with scripted identity providers."""
