@@ -60,10 +60,15 @@ def doctor(config: Path | None, server: str | None = None, *, repair: bool = Fal
     async def check_connections(reactor: Any) -> None:
         for finding in await check_reachable(reactor, settings, appservices):
             report(finding)
+        if settings.single_sign_on.providers:
+            from homeserver.cli.doctor.single_sign_on_checks import check_identity_providers
+
+            for finding in await check_identity_providers(reactor, settings):
+                report(finding)
         if subject is not None:
             await check_federation(reactor, settings, subject, report)
 
-    if appservices or subject is not None:
+    if appservices or subject is not None or settings.single_sign_on.providers:
         run_in_reactor(check_connections)
     return worst
 
