@@ -38,7 +38,12 @@ class Response:
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
     """The server that all requests go to, with what is off by default."""
-    overrides = {"public_baseurl": "http://localhost", "oauth": {"enabled": True}}
+    provider = {"kind": "cas", "id": "cas", "name": "CAS", "server_url": "http://127.0.0.1:9"}
+    overrides = {
+        "public_baseurl": "http://localhost",
+        "oauth": {"enabled": True},
+        "single_sign_on": {"providers": [provider]},
+    }
     with running_server(overrides) as process:
         yield process
 
@@ -149,7 +154,7 @@ def assert_is_matrix_response(response: Response) -> None:
     if response.content_type.startswith("text/html"):
         # A page for users: of a stage that a client cannot do itself, or behind a link in a mail.
         return
-    if response.status == http.client.SEE_OTHER:
+    if response.status in (http.client.FOUND, http.client.SEE_OTHER):
         assert response.body == b"", response
         return
     assert response.content_type.startswith("application/json"), response
