@@ -12,22 +12,16 @@ import msgspec
 from homeserver.accounts.browser_sessions.browser_sessions import check_target
 from homeserver.accounts.single_sign_on.sign_in_attempts import Purpose
 from homeserver.accounts.single_sign_on.single_sign_on import Begun, SingleSignOn
-from homeserver.protocol.errors import InvalidParam, NotFound
-from homeserver.protocol.single_sign_on.client_urls import (
-    MAX_LENGTH,
-    InvalidClientUrl,
-    check_client_url,
+from homeserver.client_api.single_sign_on.redirect_query import (
+    LOGIN,
+    REDIRECT,
+    REGISTER,
+    RedirectQuery,
 )
+from homeserver.protocol.errors import InvalidParam, NotFound
+from homeserver.protocol.single_sign_on.client_urls import MAX_LENGTH
 from homeserver.web.html import Pages
 from homeserver.web.routes import Auth, Response, Route
-
-LOGIN = "/_matrix/client/v3/login"
-REGISTER = "register"
-
-
-class RedirectQuery(msgspec.Struct):
-    redirect_url: str = msgspec.field(name="redirectUrl")
-    action: str = "login"
 
 
 class BrowserQuery(msgspec.Struct):
@@ -49,7 +43,10 @@ def redirect(begun: Begun) -> Response:
 
 
 class SsoRedirectApi:
-    """`with_browser_sessions`: pages of this server send browsers to providers, too."""
+    """`with_browser_sessions`: pages of this server send browsers to providers, too.
+
+    Then clients that name no provider send browsers to these pages.
+    """
 
     def __init__(
         self,
@@ -64,10 +61,11 @@ class SsoRedirectApi:
 
     def routes(self) -> list[Route]:
         handlers: dict[str, Callable[..., Any]] = {
-            f"{LOGIN}/sso/redirect": self.redirect_to_sso,
-            f"{LOGIN}/sso/redirect/{{idp_id}}": self.redirect_to_idp,
+            f"{REDIRECT}/{{idp_id}}": self.redirect_to_idp,
             "/_matrix/sso/redirect/{idp_id}": self.redirect_browser,
         }
+        if not self._with_browser_sessions:
+            handlers[REDIRECT] = self.redirect_to_sso
         if self._cas_provider is not None:
             handlers[f"{LOGIN}/cas/redirect"] = self.redirect_to_cas
         return [
@@ -82,14 +80,14 @@ class SsoRedirectApi:
 
     async def redirect_to_sso(self, query: RedirectQuery) -> Response:
         """Send the browser to the provider, or to the choice of one if there are several."""
-        _check(query)
+        query.check()
         options = self._sso.options
         if len(options) == 1:
             return await self._begin(options[0].id, query)
         parameters = {"redirectUrl": query.redirect_url}
-        if query.action == REGISTER:
+        if query.registers:
             parameters["action"] = REGISTER
-        path = f"{self._sso.attempts.base_path}{LOGIN}/sso/redirect"
+        path = f"{self._sso.attempts.base_path}{REDIRECT}"
         choices = [
             (each.name, f"{path}/{quote(each.id)}?{urlencode(parameters)}") for each in options
         ]
@@ -97,12 +95,12 @@ class SsoRedirectApi:
 
     async def redirect_to_idp(self, idp_id: str, query: RedirectQuery) -> Response:
         """Send the browser to a provider."""
-        _check(query)
+        query.check()
         return await self._begin(idp_id, query)
 
     async def redirect_to_cas(self, query: RedirectQuery) -> Response:
         """Send the browser to the CAS server: the old name of `redirect_to_sso`."""
-        _check(query)
+        query.check()
         if self._cas_provider is None:
             raise NotFound("This server has no CAS server")
         return await self._begin(self._cas_provider, query)
@@ -117,14 +115,8 @@ class SsoRedirectApi:
         return redirect(await self._sso.begin(idp_id, Purpose.BROWSER, target))
 
     async def _begin(self, provider: str, query: RedirectQuery) -> Response:
-        registers = query.action == REGISTER
         return redirect(
-            await self._sso.begin(provider, Purpose.LOGIN, query.redirect_url, registers=registers)
+            await self._sso.begin(
+                provider, Purpose.LOGIN, query.redirect_url, registers=query.registers
+            )
         )
-
-
-def _check(query: RedirectQuery) -> None:
-    try:
-        check_client_url(query.redirect_url)
-    except InvalidClientUrl as error:
-        raise InvalidParam(str(error)) from None

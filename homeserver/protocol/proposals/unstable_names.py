@@ -52,6 +52,8 @@ THREAD_SUBSCRIPTIONS: Final = "/_matrix/client/unstable/io.element.msc4308/threa
 AUTH_METADATA: Final = "/_matrix/client/unstable/org.matrix.msc2965/auth_metadata"
 UNSTABLE_SCOPE: Final = "urn:matrix:org.matrix.msc2967.client:"
 UNSTABLE_OAUTH_STAGE: Final = "org.matrix.cross_signing_reset"
+UNSTABLE_OAUTH_AWARE: Final = "org.matrix.msc3824.delegated_oidc_compatibility"
+UNSTABLE_SSO_ACTION: Final = "org.matrix.msc3824.action"
 DEHYDRATED_DEVICE: Final = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
 MUTUAL_ROOMS: Final = "/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms"
 PROFILES_EXTENSION: Final = "org.matrix.msc4262.profiles"
@@ -168,6 +170,12 @@ PROPOSALS: Final = (
         subject="dehydrated devices",
         flags=("org.matrix.msc3814",),
         endpoints=tuple(f"{method} {DEHYDRATED_DEVICE}" for method in ("GET", "PUT", "DELETE")),
+    ),
+    Proposal(
+        msc=3824,
+        subject="clients that know of the OAuth 2.0 API, but log in by the legacy one",
+        specified="v1.18",
+        names={UNSTABLE_OAUTH_AWARE: "oauth_aware_preferred", UNSTABLE_SSO_ACTION: "action"},
     ),
     Proposal(
         msc=3856,

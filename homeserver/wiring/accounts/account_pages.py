@@ -17,6 +17,7 @@ from homeserver.accounts.status.deactivation import Deactivation
 from homeserver.accounts.user_data.profiles import Profiles
 from homeserver.client_api.account_pages.account import OVERVIEW, AccountAction, AccountPagesApi
 from homeserver.client_api.account_pages.addresses import AddressesAction
+from homeserver.client_api.account_pages.client_login import ClientLoginApi
 from homeserver.client_api.account_pages.devices import (
     DeviceDeleteAction,
     DevicesListAction,
@@ -63,6 +64,7 @@ class AccountPages:
         self._core = core
         self._with_password = settings.passwords.enabled
         self._can_register = settings.registration.enabled
+        self._trusted_clients = settings.single_sign_on.trusted_clients
 
     def entrance_apis(
         self,
@@ -98,6 +100,7 @@ class AccountPages:
                 registration, uia, stages, sessions, forms, pages, with_password=with_password
             ),
             SignOutApi(sessions),
+            ClientLoginApi(sessions, credentials, pages, self._trusted_clients),
         ]
 
     def account_apis(

@@ -14,6 +14,7 @@ from homeserver.accounts.registration.registration import Registration
 from homeserver.client_api.accounts.login_fallback import PATH as LOGIN_PAGE
 from homeserver.config.settings import Settings
 from homeserver.outbound.http_client import OutboundClient
+from homeserver.protocol.proposals.unstable_names import UNSTABLE_OAUTH_AWARE
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.storage.database.database import Database
 from homeserver.web.html import Pages
@@ -34,9 +35,10 @@ def flows_of_owners(settings: Settings, db: Database) -> FindFlows:
 
 
 def login_flows(settings: Settings) -> list[dict[str, Any]]:
-    """The flows of `GET /login` that single sign-on adds."""
+    """The flows of `GET /login` that single sign-on and the pages for signing in add."""
     providers = settings.single_sign_on.providers
-    if not providers:
+    with_pages = settings.oauth.enabled
+    if not providers and not with_pages:
         return []
     described = [
         {
@@ -46,7 +48,12 @@ def login_flows(settings: Settings) -> list[dict[str, Any]]:
         }
         for provider in providers
     ]
-    flows: list[dict[str, Any]] = [{"type": "m.login.sso", "identity_providers": described}]
+    sso: dict[str, Any] = {"type": "m.login.sso"}
+    if described:
+        sso["identity_providers"] = described
+    if with_pages:
+        sso |= {"oauth_aware_preferred": True, UNSTABLE_OAUTH_AWARE: True}
+    flows = [sso]
     if any(provider.kind == "cas" for provider in providers):
         flows.append({"type": "m.login.cas"})
     return flows
