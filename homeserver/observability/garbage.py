@@ -17,12 +17,10 @@ from twisted.internet.interfaces import IReactorTime
 
 from homeserver.concurrency.periodic import PeriodicTask
 
-# An object that stays takes about a microsecond to examine, and is examined twice: in a short
-# collection, and with those of the short ones before it. Neither may take over 20 ms where many
-# rooms are read, all of which stay.
-GC_THRESHOLD0 = 5_000  # new objects between two of the short collections
-GC_THRESHOLD1 = 2  # short collections between two that examine the objects left by them, too
-GC_THRESHOLD2 = 1_000_000
+# The objects that stay are examined once while they are young, a microsecond each where many rooms
+# are read: less than 20 ms together. After that only a full collection examines them.
+GC_THRESHOLD0 = 10_000  # new objects between two of the short collections
+GC_THRESHOLD1 = GC_THRESHOLD2 = 1_000_000
 TICK_SECONDS = 5.0
 IDLE_CPU_FRACTION = 0.1  # of a processor, over one tick
 AFTER_SECONDS = 60.0  # between two full collections, in a quiet process
