@@ -8,7 +8,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 Spec: https://spec.matrix.org/v1.19/client-server-api/#web-browser-clients
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from http import HTTPStatus
 
@@ -26,7 +26,7 @@ CORS_HEADERS = (
 )
 """Header lines of every response, for cross-origin resource sharing."""
 
-_PREFLIGHT = Response(204, b"", {"Access-Control-Max-Age": "86400"})
+_PREFLIGHT = {"Access-Control-Max-Age": "86400"}
 
 
 class BodyEnd(Enum):
@@ -41,9 +41,16 @@ NO_HEADERS: Mapping[str, str] = {}
 _ENCODER = msgspec.json.Encoder()
 
 
-def preflight() -> Response:
-    """The response to OPTIONS, for all paths: browsers may cache it for a day."""
-    return _PREFLIGHT
+def preflight(request_headers: Sequence[str] = ()) -> Response:
+    """The response to OPTIONS, for all paths: browsers may cache it for a day.
+
+    `request_headers` are those that the route allows besides the usual ones.
+    """
+    if not request_headers:
+        return Response(204, b"", _PREFLIGHT)
+    # Browsers join this line and that of all responses to one list.
+    more = {"Access-Control-Allow-Headers": ", ".join(request_headers)}
+    return Response(204, b"", _PREFLIGHT | more)
 
 
 def error_response(error: MatrixError) -> Response:

@@ -79,6 +79,7 @@ class Route(msgspec.Struct, frozen=True):
     are pages too (`html.py`). `websocket`: requests that do not ask for a WebSocket are refused
     with 426. `hides_path`: the path has a secret, so the log has the pattern in its place. `varies`
     is the query parameter, a text, that changes when a client repeats the request.
+    `request_headers` are those that web clients of any origin may send besides the usual ones.
     """
 
     method: str
@@ -92,3 +93,4 @@ class Route(msgspec.Struct, frozen=True):
     websocket: bool = False
     hides_path: bool = False
     varies: str | None = None
+    request_headers: tuple[str, ...] = ()

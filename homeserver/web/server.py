@@ -132,7 +132,7 @@ class HttpServer(ServerFactory):
     def body_received(self, request: Request) -> None:
         """Handle a complete request, synchronously if nothing has to be awaited."""
         if request.method == b"OPTIONS":
-            self._send(request, preflight())
+            self._send(request, preflight(self._request_headers(request)))
             return
         try:
             result = self._begin(request)
@@ -205,6 +205,15 @@ class HttpServer(ServerFactory):
             connection.abort()
         for socket in list(self.sockets):
             socket.dropConnection(abort=True)
+
+    def _request_headers(self, request: Request) -> tuple[str, ...]:
+        """The headers that the route allows to which a preflight request belongs."""
+        method = request.header(b"Access-Control-Request-Method") or ""
+        try:
+            endpoint, _ = self._router.match(method, request.path)
+        except MatrixError:
+            return ()
+        return endpoint.route.request_headers
 
     def _make_request(self, connection: Channel, head: RequestHead) -> Request:
         number = f"{self._id_prefix}-{next(self._numbers):x}"

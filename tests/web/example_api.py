@@ -42,7 +42,7 @@ class Notes:
             Route("GET", "/_matrix/client/v3/whoami", self.whoami, Auth.GUEST),
             Route("GET", "/_matrix/client/v3/notes", self.list_notes),
             Route("PUT", note, self.put_note),
-            Route("GET", note, self.get_note, Auth.NONE),
+            Route("GET", note, self.get_note, Auth.NONE, request_headers=("If-None-Match",)),
             Route("POST", "/upload", self.upload, Auth.NONE, max_body=5000),
             Route("GET", "/maybe", self.maybe, Auth.OPTIONAL),
             Route("GET", "/admin", self.admin, Auth.ADMIN),

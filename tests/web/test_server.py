@@ -42,6 +42,16 @@ class AnswerTests(NotesTestCase):
             self.assertNotIn("content-length", response.headers)
         self.assertEqual(self.notes.calls, [])
 
+    async def test_preflight_names_the_headers_of_the_route(self) -> None:
+        """A browser sends a web client's other headers only where the server allows them."""
+        path, asks = "/_matrix/client/v3/notes/a", "Access-Control-Request-Method"
+        usual = CORS["access-control-allow-headers"]
+        for method, allowed in (("GET", "If-None-Match"), ("PUT", usual), ("X", usual)):
+            response = await self.ask("OPTIONS", path, headers=[(asks, method)])
+
+            self.assertEqual(response.status, 204)
+            self.assertEqual(response.headers["access-control-allow-headers"], allowed)
+
     async def test_no_result_is_an_empty_object(self) -> None:
         """The specification requires a JSON object even without a result."""
         response = await self.ask("GET", "/admin", token="admin")
