@@ -1,0 +1,1 @@
+"""Rendezvous sessions, and what strangers can do with them."""
