@@ -106,6 +106,12 @@ REASONS = {
     r"GET /_matrix/client/unstable/org\.matrix\.msc2965/auth_metadata": (
         "the metadata of the OAuth 2.0 API, at the path before it was released, which clients use"
     ),
+    r"\w+ /_matrix/client/unstable/(io\.element\.msc4388|org\.matrix\.msc4108)/"
+    r"rendezvous(/\{\})?": (
+        "[signing in by a QR code](authentication.md#signing-in-by-a-qr-code)"
+        " ([MSC4388](https://github.com/matrix-org/matrix-spec-proposals/pull/4388),"
+        " [MSC4108](https://github.com/matrix-org/matrix-spec-proposals/pull/4108))"
+    ),
     r"(GET|POST) /_matrix/oauth2/\w+": (
         f"the [OAuth 2.0 API]({SPEC}client-server-api/#oauth-20-api), whose paths are in the"
         " metadata"

@@ -16,7 +16,7 @@ from homeserver.config.settings import Settings
 from homeserver.config.signing_key import load_signing_keys
 from homeserver.observability.caches import caches_and_tasks_of
 from homeserver.observability.metrics import Metrics
-from homeserver.protocol.proposals.unstable_names import DELAYED_EVENTS, STREAM, THREADS
+from homeserver.protocol.proposals.unstable_names import DELAYED_EVENTS, QR_LOGIN, STREAM, THREADS
 from homeserver.protocol.signing.signatures import SigningKey
 from homeserver.storage.database.database import Database
 from homeserver.streams.durable_readers import DurableReaders
@@ -262,4 +262,6 @@ def _conditional_features(settings: Settings) -> dict[str, bool]:
         features |= dict.fromkeys(DELAYED_EVENTS, True)
     if settings.threads.subscriptions:
         features[THREADS] = True
+    if settings.oauth.enabled:
+        features[QR_LOGIN] = True
     return features

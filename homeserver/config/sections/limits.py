@@ -64,7 +64,10 @@ class RateLimitSettings(Section, frozen=True, kw_only=True):
     ] = RateSettings(per_second=0.1, burst=20)
     oauth: Annotated[
         RateSettings,
-        doc("Registering clients and requesting codes for devices, for each address."),
+        doc(
+            "Registering clients, requesting codes for devices and making rendezvous sessions, for"
+            " each address."
+        ),
     ] = RateSettings(per_second=1.0, burst=50)
     validation: Annotated[
         RateSettings,

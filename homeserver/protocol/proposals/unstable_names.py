@@ -54,6 +54,9 @@ UNSTABLE_SCOPE: Final = "urn:matrix:org.matrix.msc2967.client:"
 UNSTABLE_OAUTH_STAGE: Final = "org.matrix.cross_signing_reset"
 UNSTABLE_OAUTH_AWARE: Final = "org.matrix.msc3824.delegated_oidc_compatibility"
 UNSTABLE_SSO_ACTION: Final = "org.matrix.msc3824.action"
+RENDEZVOUS: Final = "/_matrix/client/unstable/io.element.msc4388/rendezvous"
+CONCURRENT_WRITE: Final = "IO_ELEMENT_MSC4388_CONCURRENT_WRITE"  # an errcode
+ENTITY_TAG_RENDEZVOUS: Final = "/_matrix/client/unstable/org.matrix.msc4108/rendezvous"
 DEHYDRATED_DEVICE: Final = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
 MUTUAL_ROOMS: Final = "/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms"
 PROFILES_EXTENSION: Final = "org.matrix.msc4262.profiles"
@@ -72,6 +75,7 @@ MUTUAL_ROOMS_NEXT: Final = "next_batch_token"
 DELAYED_EVENTS: Final = ("org.matrix.msc4140", "org.matrix.msc4140.stable")
 SLIDING_SYNC: Final = "org.matrix.simplified_msc3575"
 THREADS: Final = "org.matrix.msc4306"
+QR_LOGIN: Final = "org.matrix.msc4108"
 STREAM: Final = "io.homeserver.stream"
 STREAM_ERRORS: Final = "IO.HOMESERVER.STREAM."  # before an errcode
 IMPORT: Final = "com.beeper.batch_sending"
@@ -207,6 +211,20 @@ PROPOSALS: Final = (
         specified="v1.11",
     ),
     Proposal(
+        msc=4108,
+        subject="[signing in by a QR code](authentication.md#signing-in-by-a-qr-code), in the form"
+        " that deployed clients speak, with the OAuth 2.0 API",
+        flags=(QR_LOGIN,),
+        is_conditional=True,
+        endpoints=(
+            f"POST {ENTITY_TAG_RENDEZVOUS}",
+            *(
+                f"{method} {ENTITY_TAG_RENDEZVOUS}/{{rendezvous_id}}"
+                for method in ("GET", "PUT", "DELETE")
+            ),
+        ),
+    ),
+    Proposal(
         msc=4133,
         subject="fields of profiles",
         flags=("uk.tcpip.msc4133", "uk.tcpip.msc4133.stable"),
@@ -325,6 +343,15 @@ PROPOSALS: Final = (
         flags=("org.matrix.msc4380", "org.matrix.msc4380.stable"),
         specified="v1.18",
         names={UNSTABLE_INVITE_PERMISSIONS[1]: INVITE_PERMISSION_CONFIG},
+    ),
+    Proposal(
+        msc=4388,
+        subject="the same in the form that is proposed now",
+        endpoints=(
+            *(f"{method} {RENDEZVOUS}" for method in ("GET", "POST")),
+            *(f"{method} {RENDEZVOUS}/{{rendezvous_id}}" for method in ("GET", "PUT", "DELETE")),
+        ),
+        names={CONCURRENT_WRITE: "M_CONCURRENT_WRITE"},
     ),
     Proposal(
         msc=4429,

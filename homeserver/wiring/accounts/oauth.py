@@ -7,11 +7,14 @@ from homeserver.accounts.oauth.authorization_codes import AuthorizationCodes
 from homeserver.accounts.oauth.clients import OAuthClients
 from homeserver.accounts.oauth.device_codes import DeviceGrants
 from homeserver.accounts.oauth.sessions import OAuthSessions
+from homeserver.accounts.rendezvous.rendezvous_sessions import RendezvousSessions
 from homeserver.accounts.sessions.token_issuer import TokenIssuer
 from homeserver.client_api.oauth.authorization import AuthorizationApi
 from homeserver.client_api.oauth.device_authorization import DeviceAuthorizationApi, DeviceLinkApi
+from homeserver.client_api.oauth.entity_tag_rendezvous import EntityTagRendezvousApi
 from homeserver.client_api.oauth.metadata import AuthMetadataApi
 from homeserver.client_api.oauth.registration import ClientRegistrationApi
+from homeserver.client_api.oauth.rendezvous import RendezvousApi
 from homeserver.client_api.oauth.tokens import TokenApi
 from homeserver.config.settings import Settings
 from homeserver.storage.database.database import Database
@@ -39,6 +42,7 @@ class OAuth:
         )
         self._codes = AuthorizationCodes(db, reactor, self._sessions)
         self._device_grants = DeviceGrants(db, reactor, self._sessions)
+        self._rendezvous = RendezvousSessions(reactor)
         rates = settings.rate_limits
         # Counted by what no route knows, so no other object needs these buckets.
         self._limits = RateLimits(reactor, rates.actions() if rates.enabled else {})
@@ -73,4 +77,6 @@ class OAuth:
                 device_grants,
                 lambda user_id: self._limits.check("login", user_id),
             ),
+            RendezvousApi(self._rendezvous),
+            EntityTagRendezvousApi(self._public_baseurl, self._rendezvous),
         ]
