@@ -1,11 +1,14 @@
 """People who use matrix-rust-sdk, on which Element X is built.
 
-Two chat by simplified sliding sync, and one signs in by the OAuth 2.0 API.
+Two chat by simplified sliding sync, one signs in by the OAuth 2.0 API, and one signs in new devices
+by QR codes.
 """
 
 import asyncio
 import os
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -17,13 +20,15 @@ from tests.clients.plain_client import password_of, register
 from tests.support.process import SHARED_SECRET, ServerProcess
 
 PROGRAMS = Path(__file__).parent / "rust/target/debug"
-CHAT, SIGN_IN = PROGRAMS / "sliding-sync-chat", PROGRAMS / "oauth-login"
+CHAT, SIGN_IN, QR_LOGIN = (
+    PROGRAMS / name for name in ("sliding-sync-chat", "oauth-login", "qr-login")
+)
 LINE_SECONDS = 60.0
 
 pytestmark = [
     pytest.mark.interop,
     pytest.mark.skipif(
-        not (CHAT.exists() and SIGN_IN.exists()),
+        not all(each.exists() for each in (CHAT, SIGN_IN, QR_LOGIN)),
         reason="the programs are not built: run `cargo build --locked` in tests/clients/rust,"
         " which takes a quarter of an hour",
     ),
@@ -51,29 +56,74 @@ def test_two_people_chat(server: ServerProcess, new_user: NewUser, tmp_path: Pat
 async def test_user_signs_in_by_oauth(oauth_server: ServerProcess, tmp_path: Path) -> None:
     """With a browser; the session is refreshed, and survives a restart of the client."""
     user_id = register(oauth_server.url, SHARED_SECRET, "rust").user_id
-    client = await asyncio.create_subprocess_exec(
-        str(SIGN_IN),
-        oauth_server.url,
-        str(tmp_path),
+    async with (
+        started(SIGN_IN, oauth_server.url, tmp_path) as client,
+        open_browser() as tab,
+        asyncio.timeout(LINE_SECONDS),
+    ):
+        await tab.open(await client.line())
+        await tab.fill(user=user_id, password=password_of("rust"))
+        await tab.press("Sign in")
+        assert "Sign in to Messages for phones?" in await tab.text()
+        await tab.press("Continue")
+        assert "You are signed in to Messages" in await tab.text()
+        await tab.open(await client.line())
+        assert "Messages for phones" in await tab.text()
+        assert await client.line() == "ok"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+async def test_user_signs_in_new_devices_by_qr_codes(
+    oauth_server: ServerProcess, tmp_path: Path
+) -> None:
+    """One device scans the code of the old one, another shows its own; both get the user's keys."""
+    user_id = register(oauth_server.url, SHARED_SECRET, "collector").user_id
+    password = password_of("collector")
+    async with (
+        started(QR_LOGIN, oauth_server.url, tmp_path, user_id, password) as client,
+        open_browser() as tab,
+        asyncio.timeout(2 * LINE_SECONDS),
+    ):
+        await tab.open(await client.line())
+        await tab.fill(user=user_id, password=password)
+        await tab.press("Sign in")
+        for is_last in (False, True):
+            assert "Sign in to Messages for phones on another device?" in await tab.text()
+            await tab.press("Continue")
+            assert "The other device is being signed in" in await tab.text()
+            if not is_last:
+                await tab.open(await client.line())
+        assert await client.line() == "ok"
+
+
+class Program:
+    """A running program, which says line by line what its user has to do."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def line(self) -> str:
+        """The next line; fails with what the program says if it has ended."""
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        line = await self._process.stdout.readline()
+        assert line, (await self._process.stderr.read()).decode()
+        return line.decode().strip()
+
+
+@asynccontextmanager
+async def started(path: Path, *arguments: str | Path) -> AsyncIterator[Program]:
+    """A program, which ends with the block."""
+    process = await asyncio.create_subprocess_exec(
+        str(path),
+        *map(str, arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "RUST_BACKTRACE": "0"},
     )
-    assert client.stdout is not None
-    assert client.stderr is not None
     try:
-        async with open_browser() as tab, asyncio.timeout(LINE_SECONDS):
-            await tab.open((await client.stdout.readline()).decode().strip())
-            await tab.fill(user=user_id, password=password_of("rust"))
-            await tab.press("Sign in")
-            assert "Sign in to Messages for phones?" in await tab.text()
-            await tab.press("Continue")
-            assert "You are signed in to Messages" in await tab.text()
-            await tab.open((await client.stdout.readline()).decode().strip())
-            assert "Messages for phones" in await tab.text()
-            last = await client.stdout.readline()
-            assert last == b"ok\n", (await client.stderr.read()).decode()
+        yield Program(process)
     finally:
-        if client.returncode is None:
-            client.kill()
-        await client.wait()
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
