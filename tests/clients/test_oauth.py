@@ -1,6 +1,6 @@
 """The OAuth 2.0 API with matrix-js-sdk, the library of Element Web, and a user at a real browser.
 
-The client is `js/oauth_flows.mjs`.
+The client is `js/oauth_flows.mjs`; devices meet by a QR code in `js/browser/rendezvous.mjs`.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.devtools import Tab, open_browser
-from tests.clients.encryption.browser import CHROMIUM
+from tests.clients.encryption.browser import CHROMIUM, ESBUILD, open_page
 from tests.clients.node import FOLDER, NEEDS_NODE
 from tests.clients.plain_client import password_of, register
 from tests.support.process import SHARED_SECRET, ServerProcess
@@ -91,3 +91,23 @@ async def test_user_signs_in_to_a_client(oauth_server: ServerProcess, screen: st
         await reads(tab, "The other device is being signed in", f"{screen}-link-done")
         assert await client.line() == "ok"
         assert tab.problems == []
+
+
+@pytest.mark.skipif(not ESBUILD.exists(), reason="run `npm ci` in tests/clients/js")
+async def test_devices_meet_in_a_page_of_another_origin(oauth_server: ServerProcess) -> None:
+    """The page may send conditions and read tags; the browser does not open a payload as a page."""
+    with open_page("browser/rendezvous.mjs", server=oauth_server.url) as page:
+        shown = await page.result(seconds=60)
+
+    left = shown.pop("left", "")
+    assert shown == {
+        "sameCheckCode": True,
+        "heard": ["message 0", "message 1", "message 2"],
+        "late": [412, "M_CONCURRENT_WRITE"],
+        "ended": True,
+    }
+    async with open_browser() as tab:
+        await tab.open(left)
+        assert "M_FORBIDDEN" in await tab.text()
+        assert "Sign in" not in await tab.text()
+    assert oauth_server.new_errors() == []
