@@ -10,8 +10,18 @@ from tests.support.refused import Refused
 from tests.support.server import ServerTestCase
 
 # Who logs out must always be able to; administrators are few, and trusted; sliding sync only reads,
-# and what it keeps of a device is bounded.
-FREE = {"/logout", "/logout/all", "/admin/", "/v4/sync", "/org.matrix.simplified_msc3575/sync"}
+# and what it keeps of a device is bounded; requests for tokens are counted in their handler, whose
+# error does not end the session of a client (tests/api/oauth/test_registration.py).
+FREE = {
+    "/logout",
+    "/logout/all",
+    "/account/sign_out",
+    "/admin/",
+    "/v4/sync",
+    "/org.matrix.simplified_msc3575/sync",
+    "/oauth2/token",
+    "/oauth2/revoke",
+}
 
 
 class RateLimitTests(ServerTestCase):
