@@ -136,7 +136,9 @@ class Tab:
 @asynccontextmanager
 async def open_browser() -> AsyncIterator[Tab]:
     """A browser with one empty tab, whose pages run no scripts of their own."""
-    with tempfile.TemporaryDirectory(prefix="browser-") as name, _running(Path(name)) as address:
+    # Processes of the browser may write for a moment after it was ended.
+    folder = tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True)
+    with folder as name, _running(Path(name)) as address:
         async with connect(address, max_size=None) as socket:
             tab = Tab(socket)
             for domain in ("Page", "Log", "Runtime"):
