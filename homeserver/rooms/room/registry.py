@@ -336,14 +336,15 @@ class RoomRegistry:
     async def in_batches(self, room_nids: Iterable[int]) -> AsyncIterator[list[Room]]:
         """Those of the rooms that this server has, some at a time, each time read together.
 
-        There may be more of them than memory has room for: a caller that took one after the other
-        would read each for itself.
+        There may be more of them than memory has room for.
         """
         numbers = list(room_nids)
         for start in range(0, len(numbers), BATCH_SIZE):
             batch = numbers[start : start + BATCH_SIZE]
-            await self.load_many(batch)
-            rooms = [self.loaded(nid) or await self.by_number(nid) for nid in batch]
+            rooms = [self.loaded(nid) for nid in batch]
+            if None in rooms:
+                await self.load_many(batch)
+                rooms = [self.loaded(nid) or await self.by_number(nid) for nid in batch]
             yield [room for room in rooms if room is not None]
 
     async def _load(self, numbers: Sequence[int]) -> dict[int, bool]:
