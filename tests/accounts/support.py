@@ -153,7 +153,12 @@ class AccountsTestCase(DatabaseTestCase):
         )
         self.identifiers = UserIdentifiers(db, SERVER)
         self.login = Login(
-            db, self.identifiers, self.credentials, self.sessions, with_password=True
+            db,
+            self.identifiers,
+            self.credentials,
+            self.sessions,
+            with_password=True,
+            can_confirm=True,
         )
         self.registration = Registration(
             db,

@@ -4,10 +4,12 @@ import hmac
 import time
 from base64 import urlsafe_b64encode
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 from joserfc import jwt
 from joserfc.jwk import RSAKey
+from twisted.internet import reactor
 from twisted.web.server import Request
 
 from homeserver.outbound.single_sign_on import openid_connect
@@ -77,6 +79,16 @@ class RequestTests(OpenIdTestCase):
 
         self.assertIn("@alice:example.org", page.text)
         self.assertEqual(self.openid.seen.count("/.well-known/openid-configuration"), 3)
+
+
+class ClockTests(OpenIdTestCase):
+    async def test_tokens_expire_by_the_time_of_the_day(self) -> None:
+        """A server whose clock was set since its start takes no old ones."""
+        later = lambda: time.time() + 7_200  # noqa: E731
+        with patch.object(reactor, "wall_seconds", later, create=True):
+            page = await self.sign_in()
+
+        await self.assert_fails(page, 502, "M_UNKNOWN")
 
 
 class HostileProviderTests(OpenIdTestCase):

@@ -61,7 +61,11 @@ class LoginRequest(msgspec.Struct):
 
 
 class Login:
-    """Opens sessions for authenticated users. `sso_flows` are the flows of single sign-on."""
+    """Opens sessions for authenticated users.
+
+    `sso_flows` are the flows of single sign-on. `can_confirm`: users can confirm that they want a
+    login token.
+    """
 
     def __init__(
         self,
@@ -71,8 +75,10 @@ class Login:
         sessions: LoginSessions,
         *,
         with_password: bool,
+        can_confirm: bool,
         sso_flows: Sequence[dict[str, Any]] = (),
     ) -> None:
+        self._can_confirm = can_confirm
         self._sso_flows = sso_flows
         self._db = db
         self._identifiers = identifiers
@@ -83,8 +89,7 @@ class Login:
     def flows(self, *, with_appservices: bool) -> list[dict[str, Any]]:
         """The ways to log in that this server offers, also to application services if any."""
         password = [{"type": PASSWORD}] if self._with_password else []
-        can_confirm = self._with_password or bool(self._sso_flows)
-        token = {"type": TOKEN, "get_login_token": can_confirm}
+        token = {"type": TOKEN, "get_login_token": self._can_confirm}
         return [
             *password,
             *self._sso_flows,

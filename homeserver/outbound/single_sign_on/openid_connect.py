@@ -19,7 +19,7 @@ from urllib.parse import quote_plus, urlencode, urlsplit
 import msgspec
 from twisted.logger import Logger
 
-from homeserver.concurrency.clock import Clock
+from homeserver.concurrency.clock import Clock, wall_seconds
 from homeserver.concurrency.late_imports import Late
 from homeserver.concurrency.single_flight import SingleFlight
 from homeserver.config.sections.single_sign_on import IdentityProviderSettings
@@ -237,7 +237,7 @@ class OpenIdProvider:
 
     async def _verify(self, metadata: Metadata, token: str, nonce: str) -> Mapping[str, Any]:
         module: Any = await self._id_tokens.get()
-        now = int(self._clock.seconds())
+        now = int(wall_seconds(self._clock))
         expected = module.Expected(metadata.issuer, self._client_id, nonce, now)
         try:
             keys = await self._get_keys(metadata, module, again=False)

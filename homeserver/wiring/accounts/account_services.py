@@ -160,7 +160,7 @@ class AccountServices:
         sign_up = RegistrationFlow(
             settings.registration, uia, self._registration, core.sessions, self._passwords
         )
-        can_confirm = settings.passwords.enabled or bool(settings.single_sign_on.providers)
+        can_confirm = self._can_confirm
         password_change = PasswordChange(
             db, self._passwords, core.sessions, allowed=settings.passwords.enabled
         )
@@ -214,6 +214,12 @@ class AccountServices:
         routes = [route for api in apis for route in api.routes()]
         return [*routes, *self._single_sign_on.routes(uia, credentials)]
 
+    @property
+    def _can_confirm(self) -> bool:
+        """Whether users of the legacy API can confirm operations at all."""
+        settings = self._settings
+        return settings.passwords.enabled or bool(settings.single_sign_on.providers)
+
     def _login(self) -> Login:
         return Login(
             self._db,
@@ -221,6 +227,7 @@ class AccountServices:
             self._credentials,
             self._core.sessions,
             with_password=self._settings.passwords.enabled,
+            can_confirm=self._can_confirm,
             sso_flows=login_flows(self._settings),
         )
 

@@ -116,6 +116,16 @@ class TrustedClientTests(PagesTestCase):
         self.assertNotIn("loginToken", other.text)
 
 
+class WithoutPasswordsTests(PagesTestCase):
+    settings: ClassVar[dict[str, Any]] = PagesTestCase.settings | {"passwords": {"enabled": False}}
+
+    async def test_nobody_is_promised_a_login_token(self) -> None:
+        """No user could confirm that they want it."""
+        flows = {flow["type"]: flow for flow in (await self.anybody.get("/login"))["flows"]}
+
+        self.assertIs(flows["m.login.token"]["get_login_token"], False)
+
+
 class WithoutPagesTests(PagesTestCase):
     settings: ClassVar[dict[str, Any]] = {}
 
