@@ -27,7 +27,12 @@ async def delete_expired_oauth_rows(db: Connection, now_ms: int) -> None:
     """Delete expired codes, and clients without a session that registered over a day ago."""
     await delete_expired_authorization_codes(db, now_ms - USED_CODES_MS)
     await delete_expired_device_codes(db, now_ms)
-    before, after = now_ms - UNUSED_CLIENT_MS, ""
+    await delete_unused_oauth_clients(db, now_ms - UNUSED_CLIENT_MS)
+
+
+async def delete_unused_oauth_clients(db: Connection, before: int) -> None:
+    """Delete clients without a session that registered last before a time (ms since the epoch)."""
+    after = ""
     while page := await oauth_clients_before(db, before, after, PAGE):
         used = await oauth_clients_with_sessions(db, page)
         await delete_oauth_clients(db, [each for each in page if each not in used], before)

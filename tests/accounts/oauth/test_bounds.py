@@ -1,6 +1,11 @@
 """What strangers can have stored by the OAuth 2.0 API is bounded, and expires."""
 
-from homeserver.accounts.oauth.clients import OAuthClients, RegisteredClient
+from homeserver.accounts.oauth.clients import (
+    CLEAN_UP_SECONDS,
+    CROWDED_LIFE_MS,
+    OAuthClients,
+    RegisteredClient,
+)
 from homeserver.accounts.oauth.device_codes import CODE_LIFE_MS, DeviceGrants
 from homeserver.accounts.oauth.sessions import OAuthSessions
 from homeserver.accounts.sessions.expired_rows import ExpiredRowCleanup
@@ -46,6 +51,18 @@ class BoundsTests(AccountsTestCase):
         again = await self.register_client("one")
 
         self.assertEqual((await self.clients.get(again.client_id)).metadata.name, "one")
+
+    async def test_clients_that_nobody_uses_give_way(self) -> None:
+        """A flood keeps new clients out for half an hour, and not for a day."""
+        for name in ("one", "two"):
+            await self.register_client(name)
+        self.clock.advance(CROWDED_LIFE_MS / 1000)
+        with self.assertRaises(LimitExceeded):
+            await self.register_client("three")
+
+        self.clock.advance(CLEAN_UP_SECONDS)
+
+        await self.register_client("three")
 
     async def test_a_client_that_registers_again_stays(self) -> None:
         """Each log-in begins with a registration, and keeps the client for a day."""
