@@ -69,13 +69,11 @@ class SignInAttempts:
         path = self.base_path + PATH
         self._attributes = f"Path={path}; HttpOnly; SameSite=Lax" + ("; Secure" * is_secure)
 
-    def new(
-        self, provider: str, purpose: Purpose, target: str, identity: Identity | None = None
-    ) -> SignInAttempt:
+    def new(self, provider: str, purpose: Purpose, target: str) -> SignInAttempt:
         """A new attempt."""
         expires_ms = now_ms(self._clock) + LIFETIME_SECONDS * 1000
         return SignInAttempt(
-            new_token(), provider, purpose, target, expires_ms, new_token(), new_token(), identity
+            new_token(), provider, purpose, target, expires_ms, new_token(), new_token()
         )
 
     def cookie(self, attempt: SignInAttempt) -> str:

@@ -4,7 +4,6 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#sso-client-loginauthentic
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import msgspec
 
@@ -21,7 +20,7 @@ from homeserver.outbound.single_sign_on.identity_provider import (
 )
 from homeserver.outbound.single_sign_on.providers import claim_rules
 from homeserver.protocol.errors import NotFound
-from homeserver.protocol.single_sign_on.claims import Identity, InvalidClaims, identify
+from homeserver.protocol.single_sign_on.claims import InvalidClaims, identify
 
 CALLBACK_PATH = "/_matrix/sso/callback"
 
@@ -98,16 +97,12 @@ class SingleSignOn:
         claims = await self._providers[attempt.provider].fetch_claims(
             self._request(attempt), single
         )
-        identity = self.identify(settings, claims)
-        # They have served their purpose, and a cookie has room for little.
-        return msgspec.structs.replace(attempt, nonce="", verifier="", identity=identity)
-
-    def identify(self, settings: IdentityProviderSettings, claims: Mapping[str, Any]) -> Identity:
-        """The identity that a provider's claims describe. Raises `SignInRefused`."""
         try:
-            return identify(claim_rules(settings), claims)
+            identity = identify(claim_rules(settings), claims)
         except InvalidClaims as error:
             raise SignInRefused(str(error)) from None
+        # They have served their purpose, and a cookie has room for little.
+        return msgspec.structs.replace(attempt, nonce="", verifier="", identity=identity)
 
     def _request(self, attempt: SignInAttempt, *, registers: bool = False) -> SignInRequest:
         return SignInRequest(

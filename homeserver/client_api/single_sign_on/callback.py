@@ -78,12 +78,7 @@ class SsoCallbackApi:
 
     async def finish_sign_in(self, query: dict[str, list[str]], request: Request) -> Response:
         """The browser comes back from the provider."""
-        return await self.complete(
-            await self._sso.finish(query, request.header(b"cookie")), request
-        )
-
-    async def complete(self, attempt: SignInAttempt, request: Request) -> Response:
-        """Respond to the browser of a sign-in that the provider has confirmed."""
+        attempt = await self._sso.finish(query, request.header(b"cookie"))
         if attempt.purpose == Purpose.CONFIRMATION:
             return await self._confirm(attempt)
         assert attempt.identity is not None, "it is finished"
@@ -91,7 +86,7 @@ class SsoCallbackApi:
         user_id = await self._accounts.find(provider, attempt.identity)
         if user_id is None:
             return await self._name_page(attempt)
-        return await self.respond(attempt, user_id, request)
+        return await self._respond(attempt, user_id, request)
 
     async def create_account(self, request: Request) -> Response:
         """Create the account of an identity, with the name that the user has chosen."""
@@ -105,9 +100,9 @@ class SsoCallbackApi:
             user_id = await self._accounts.register(provider, attempt.identity, localpart)
         except (InvalidUsername, UserInUse, Exclusive) as error:
             return await self._name_page(attempt, name=localpart, problem=str(error))
-        return await self.respond(attempt, user_id, request, follows_form=True)
+        return await self._respond(attempt, user_id, request, follows_form=True)
 
-    async def respond(
+    async def _respond(
         self, attempt: SignInAttempt, user_id: str, request: Request, *, follows_form: bool = False
     ) -> Response:
         """Send the browser to where the user wanted to go when the sign-in began.

@@ -88,11 +88,10 @@ class IdentityProviderSettings(Section, frozen=True, kw_only=True):
         doc("cas: the address below which `/login` is.", default="none; required with `cas`"),
     ] = None
     validate_path: Annotated[
-        Literal["/p3/serviceValidate", "/serviceValidate", "/proxyValidate"],
+        Literal["/p3/serviceValidate", "/serviceValidate"],
         doc(
             "cas: where tickets are validated. A server without the first, of CAS 3.0, is asked at"
-            " the second, of CAS 2.0. The third also accepts tickets that other services have got"
-            " in the name of a user."
+            " the second, of CAS 2.0."
         ),
     ] = "/p3/serviceValidate"
     subject: Annotated[

@@ -62,11 +62,7 @@ class CasServer:
 
     async def sign_in_url(self, request: SignInRequest) -> str:
         """The address of the log-in page."""
-        return self.login_url(_service(request))
-
-    def login_url(self, service: str) -> str:
-        """The address of the log-in page, from which the browser goes to the service."""
-        return f"{self._url}/login?{urlencode({'service': service})}"
+        return f"{self._url}/login?{urlencode({'service': _service(request)})}"
 
     async def fetch_claims(
         self, request: SignInRequest, parameters: Mapping[str, str]
@@ -75,11 +71,7 @@ class CasServer:
         ticket = parameters.get("ticket")
         if not ticket or len(ticket) > MAX_TICKET:
             raise SignInRefused(f"You have not signed in with {self._settings.name}")
-        return await self.validate(ticket, _service(request))
-
-    async def validate(self, ticket: str, service: str) -> Mapping[str, Any]:
-        """The attributes of the user of a ticket. Raises `SignInRefused`, `ProviderFailed`."""
-        query = urlencode({"service": service, "ticket": ticket})
+        query = urlencode({"service": _service(request), "ticket": ticket})
         path = self._settings.validate_path
         response = await self._get(f"{self._url}{path}?{query}")
         if response.status == 404 and path == CAS_3:
