@@ -77,6 +77,20 @@ class MessagesTests(HistoryTestCase):
             self.assertEqual(beyond["chunk"], [])
             self.assertNotIn("end", beyond)
 
+    async def test_an_empty_token_is_none(self) -> None:
+        """A client that joined just now and has no token yet sends an empty one."""
+        room = await self.alice.create_room()
+        await self.alice.say(room, "hello")
+
+        for direction in ("b", "f"):
+            page = await self.alice.messages(room, direction)
+            query = {"dir": direction, "from": "", "to": ""}
+            same = await self.alice.get(f"/rooms/{room}/messages", **query)
+            self.assertEqual(
+                [event["event_id"] for event in same["chunk"]],
+                [event["event_id"] for event in page["chunk"]],
+            )
+
     async def test_what_is_said_later_follows_the_newest_page(self) -> None:
         """A client that has read to the end continues from there later."""
         room = await self.alice.create_room()
