@@ -5,6 +5,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from homeserver.accounts.sessions.requester import Requester
+from homeserver.client_api.ephemeral.presence import PresenceApi, SetPresence
 from tests.presence.test_presence import PresenceTestCase
 
 
@@ -47,6 +48,15 @@ class FlappingTests(PresenceTestCase):
         await self.pass_time(1)
 
         assert self.states_of(self.bob) == [("online", "here")]
+
+    async def test_an_empty_status_message_is_none(self) -> None:
+        """A client that says so after its first sync wakes nobody, and does not wait for it."""
+        await self.begin_sync(self.bob)
+        api = PresenceApi(self.tracker, self.presence)
+        request = api.set_presence(self.bob, self.bob.user_id, SetPresence("online", ""))
+
+        assert Deferred.fromCoroutine(request).called
+        assert self.states_of(self.bob) == [("online", None)]
 
     async def test_user_who_keeps_flapping_is_published_twice_a_second_at_most(self) -> None:
         """The cost is bounded, however long a broken client goes on."""

@@ -33,8 +33,8 @@ class PresenceApi:
         ]
 
     async def set_presence(self, caller: Requester, user_id: str, body: SetPresence) -> None:
-        """Set the caller's own presence and status message."""
-        await self._tracker.set(caller, user_id, body.presence, body.status_msg)
+        """Set the caller's own presence and status message; an empty message is none."""
+        await self._tracker.set(caller, user_id, body.presence, body.status_msg or None)
 
     async def get_presence(self, caller: Requester, user_id: str) -> dict[str, Any]:
         """The presence of a user with whom the caller shares a room."""
