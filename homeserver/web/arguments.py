@@ -125,7 +125,7 @@ class RepeatedQueries:
     """Reads the query parameters of requests that clients repeat with one of them changed.
 
     The others are the same in nearly all of them, so what they were converted to is remembered by
-    their bytes. `varies` is the one that changes, a `str`.
+    their bytes. `varies` is the one that changes, a `str | None`.
     """
 
     def __init__(self, read: Callable[[dict[str, list[str]]], Any], varies: str) -> None:
@@ -150,7 +150,7 @@ class RepeatedQueries:
         if known is None:
             known = self._known.put(others, self._read(parse_query(others)))
         found = copy(known)
-        setattr(found, self._varies, value.decode())
+        setattr(found, self._varies, value.decode() or None)
         return found
 
 
@@ -215,6 +215,8 @@ def _query_reader(annotation: Any) -> Callable[[dict[str, list[str]]], Any]:
     lists = {field.encode_name for field in fields if get_origin(field.type) in (list, tuple)}
     names = {field.encode_name for field in fields}
     required = [field.encode_name for field in fields if field.required]
+    # Clients that have no value yet send an empty one: libQuotient `from=` after a join.
+    may_be_empty = {field.encode_name for field in fields if field.default is None}
 
     def read(parameters: dict[str, list[str]]) -> Any:
         for name in required:
@@ -223,7 +225,7 @@ def _query_reader(annotation: Any) -> Callable[[dict[str, list[str]]], Any]:
         values = {
             name: values if name in lists else values[0]
             for name, values in parameters.items()
-            if name in names
+            if name in names and not (name in may_be_empty and values[0] == "")
         }
         try:
             return msgspec.convert(values, annotation, strict=False)

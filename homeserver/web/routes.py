@@ -10,7 +10,8 @@ the parameters of the handler by their names:
   undecoded, and a `ByteStream` gets it while it arrives. An empty body is the parameter's default,
   or `{}` for a struct of optional members;
 - `query`: the query parameters, converted by the annotation: a `msgspec.Struct`, or
-  `dict[str, list[str]]` for all parameters;
+  `dict[str, list[str]]` for all parameters. In a struct, an empty one whose default is `None` is
+  `None`;
 - `request`: the `Request`, for the few that need its address, its headers or its connection.
 
 The result of a handler becomes the response: `None` is `{}`, `msgspec.Raw` is JSON bytes as they

@@ -121,6 +121,15 @@ class TestQuery:
         with pytest.raises(InvalidParam, match="limit"):
             fill(search, Content(parameters={"q": ["a"], "limit": ["few"]}))
 
+    def test_an_empty_parameter_that_may_be_left_out_is_none(self) -> None:
+        """A client that has no token yet sends an empty one."""
+
+        def search(query: Search) -> None: ...
+
+        assert fill(search, Content(parameters={"q": [""], "from": [""]})) == {"query": Search("")}
+        with pytest.raises(InvalidParam, match="limit"):
+            fill(search, Content(parameters={"q": ["a"], "limit": [""]}))
+
     def test_free_query_comes_as_it_is(self) -> None:
         """Third-party look-ups have parameters that each bridge chooses."""
 

@@ -24,7 +24,7 @@ Limit = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class MessagesQuery(msgspec.Struct):
-    """The page of the history. An empty token is as good as none: libQuotient sends `from=`."""
+    """The page of the history."""
 
     direction: Literal["b", "f"] = msgspec.field(name="dir")
     since: str | None = msgspec.field(name="from", default=None)
@@ -79,8 +79,8 @@ class RoomHistoryApi:
         """A page of the history."""
         request = PageRequest(
             query.direction == "b",
-            query.since or None,
-            query.to or None,
+            query.since,
+            query.to,
             query.limit,
             _filter(query.filter),
             await self._account_data.ignored_users(caller.user_id),

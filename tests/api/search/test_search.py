@@ -244,7 +244,7 @@ class RequestTests(SearchTestCase):
             {"event_context": {"after_limit": "5"}},
         ):
             await self.assert_refused("M_BAD_JSON", self.search(self.alice, "x", **criteria), 400)
-        for token in ("", "x", "!!!", "a" * 2_000, "k" * 40, "lA", "é"):
+        for token in ("x", "!!!", "a" * 2_000, "k" * 40, "lA", "é"):
             attempt = self.search(self.alice, "x", next_batch=token)
             await self.assert_refused("M_INVALID_PARAM", attempt, 400)
         for body in ({}, {"search_categories": {"room_events": {}}}, {"search_categories": 1}):
