@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 from homeserver.config.sections.limits import RateLimitSettings
 from tests.fuzz.routes import all_routes
-from tests.support.actors import Actor
+from tests.support.actors import CLIENT, Actor
 from tests.support.refused import Refused
 from tests.support.server import ServerTestCase
 
@@ -57,6 +57,25 @@ class RateLimitTests(ServerTestCase):
         bot, bridge = await self.register("bot"), await self.register("bridge")
 
         self.assertEqual([await self.allowed(bot), await self.allowed(bridge)], [4, 10])
+
+
+class DefaultRateTests(ServerTestCase):
+    settings: ClassVar[dict[str, Any]] = {"rate_limits": {}}
+
+    async def test_rooms_of_a_space_are_looked_up_one_by_one(self) -> None:
+        """Clients that show a space, and rooms that messages link to, ask once for each room."""
+        alice = await self.register("alice")
+        room = await alice.create_room(public=True, name="Shown")
+        v1 = CLIENT.replace("v3", "v1")
+        shown = set()
+
+        for _ in range(60):
+            path = f"{v1}/rooms/{quote(room)}/hierarchy"
+            page = await alice.request("GET", path, query={"limit": 1, "max_depth": 1})
+            summary = await alice.request("GET", f"{v1}/room_summary/{quote(room)}")
+            shown |= {page["rooms"][0]["name"], summary["name"]}
+
+        self.assertEqual(shown, {"Shown"})
 
 
 def test_all_changes_are_limited() -> None:

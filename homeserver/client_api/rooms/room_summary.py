@@ -35,9 +35,9 @@ class RoomSummaryApi:
 
     def routes(self) -> list[Route]:
         return [
-            Route("GET", PATH, self.get_room_summary, Auth.GUEST, limit="search"),
+            Route("GET", PATH, self.get_room_summary, Auth.GUEST, limit="room_lookup"),
             *(
-                Route("GET", path, self.get_unstable_summary, Auth.GUEST, limit="search")
+                Route("GET", path, self.get_unstable_summary, Auth.GUEST, limit="room_lookup")
                 for path in ROOM_SUMMARIES
             ),
         ]

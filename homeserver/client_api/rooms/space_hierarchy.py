@@ -37,7 +37,7 @@ class SpaceHierarchyApi:
         self._hierarchy = hierarchy
 
     def routes(self) -> list[Route]:
-        return [Route("GET", PATH, self.get_space_hierarchy, limit="search")]
+        return [Route("GET", PATH, self.get_space_hierarchy, limit="room_lookup")]
 
     async def get_space_hierarchy(
         self, caller: Requester, room_id: str, query: HierarchyQuery

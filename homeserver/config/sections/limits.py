@@ -140,6 +140,10 @@ class RateLimitSettings(Section, frozen=True, kw_only=True):
     search: Annotated[RateSettings, doc("Searching rooms, users and messages, for each user.")] = (
         RateSettings(per_second=2.0, burst=20)
     )
+    room_lookup: Annotated[
+        RateSettings,
+        doc("Looking up summaries of rooms and the hierarchies of spaces, for each user."),
+    ] = RateSettings(per_second=10.0, burst=200)
     upload: Annotated[RateSettings, doc("Uploading files, for each user.")] = RateSettings(
         per_second=1.0, burst=50
     )
