@@ -9,16 +9,16 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from homeserver.cli.accounts.command_lines import add_registration_token, add_user
 from homeserver.cli.errors import CommandError
+from homeserver.cli.options import add_config, duration
 from homeserver.config.errors import ConfigError
 from homeserver.version import VERSION
 
 MAX_DRAWN_EVENTS = 2_000
-MAX_DURATION = 8  # characters
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_init(commands)
     _add_doctor(commands)
     _add_rotate_key(commands)
-    _add_user(commands)
+    add_user(commands)
+    add_registration_token(commands)
     _add_room(commands)
     _add_state(commands)
     _add_report(commands)
@@ -60,14 +61,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_run(commands: Any) -> None:
     parser = commands.add_parser("run", help="run the server in the foreground")
-    _add_config(parser)
+    add_config(parser)
     parser.set_defaults(command=_run)
 
 
 def _add_init(commands: Any) -> None:
     parser = commands.add_parser("init", help="write a configuration and a signing key")
     parser.add_argument("server_name", metavar="SERVER_NAME", help="such as example.org")
-    _add_config(parser)
+    add_config(parser)
     parser.add_argument("--force", action="store_true", help="replace an existing configuration")
     parser.set_defaults(command=_init)
 
@@ -80,7 +81,7 @@ def _add_doctor(commands: Any) -> None:
         metavar="SERVER",
         help="another server, to check whether it can be reached",
     )
-    _add_config(parser)
+    add_config(parser)
     parser.add_argument(
         "--repair", action="store_true", help="repair data that can be derived from other data"
     )
@@ -91,65 +92,8 @@ def _add_rotate_key(commands: Any) -> None:
     parser = commands.add_parser(
         "rotate-key", help="create a new signing key; stop the server first"
     )
-    _add_config(parser)
+    add_config(parser)
     parser.set_defaults(command=_rotate_key)
-
-
-def _add_user(commands: Any) -> None:
-    parser = commands.add_parser("user", help="add, list, change and deactivate accounts")
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
-
-    add = actions.add_parser("add", help="create an account")
-    add.add_argument("--admin", action="store_true", help="an administrator of the server")
-    actions.add_parser("list", help="list the accounts")
-    set_password = actions.add_parser("set-password", help="set a password, log out all devices")
-    deactivate = actions.add_parser("deactivate", help="deactivate an account permanently")
-    deactivate.add_argument(
-        "--erase", action="store_true", help="hide the user's messages from members who join later"
-    )
-    _add_threepids(actions)
-    _add_identities(actions)
-    for name, action in actions.choices.items():
-        if name != "list":
-            action.add_argument("user", metavar="USER", help="localpart or whole user ID")
-        _add_config(action)
-        action.set_defaults(command=_user, action=name)
-    for action in (add, set_password):
-        source = action.add_mutually_exclusive_group()
-        source.add_argument(
-            "--password", help="the password; other users of this machine can see it here"
-        )
-        source.add_argument(
-            "--password-stdin", action="store_true", help="read it from the first line of the input"
-        )
-
-
-def _add_threepids(actions: Any) -> None:
-    add = actions.add_parser("add-threepid", help="add an e-mail address or a telephone number")
-    remove = actions.add_parser(
-        "remove-threepid", help="remove an e-mail address or a telephone number"
-    )
-    actions.add_parser(
-        "list-threepids", help="list the e-mail addresses and telephone numbers of an account"
-    )
-    for action in (add, remove):
-        address = action.add_mutually_exclusive_group(required=True)
-        address.add_argument("--email", metavar="ADDRESS")
-        address.add_argument("--phone", metavar="NUMBER", help="with + and country code")
-        action.add_argument(
-            "--country", metavar="CC", help="the country of NUMBER in national form, such as GB"
-        )
-
-
-def _add_identities(actions: Any) -> None:
-    link = actions.add_parser("link-identity", help="have a user sign in at an identity provider")
-    unlink = actions.add_parser("unlink-identity", help="remove an identity from an account")
-    actions.add_parser("list-identities", help="list the identities of an account")
-    for action in (link, unlink):
-        action.add_argument("--provider", required=True, metavar="ID", help="id of the provider")
-        action.add_argument(
-            "--subject", required=True, help="the permanent id that the provider has of the user"
-        )
 
 
 def _add_room(commands: Any) -> None:
@@ -170,7 +114,7 @@ def _add_room(commands: Any) -> None:
     _add_room_purges(actions)
     for name, action in actions.choices.items():
         action.add_argument("room", metavar="ROOM", help="room ID, or an alias of this server")
-        _add_config(action)
+        add_config(action)
         action.set_defaults(action=name)
 
 
@@ -179,7 +123,7 @@ def _add_room_purges(actions: Any) -> None:
     upto = purge.add_mutually_exclusive_group(required=True)
     upto.add_argument("--before-event", metavar="EVENT", help="those before an event")
     upto.add_argument(
-        "--older-than", type=_duration, metavar="TIME", help="those of an age: 90s, 2h, 7d"
+        "--older-than", type=duration, metavar="TIME", help="those of an age: 90s, 2h, 7d"
     )
     purge.add_argument(
         "--with-local", action="store_true", help="also those that users of this server have sent"
@@ -200,7 +144,7 @@ def _add_state(commands: Any) -> None:
     collect = actions.add_parser(
         "sweep", help="remove now the state nodes that no room's state uses"
     )
-    _add_config(collect)
+    add_config(collect)
     collect.set_defaults(command=_collect_state_nodes)
 
 
@@ -208,7 +152,7 @@ def _add_report(commands: Any) -> None:
     parser = commands.add_parser("report", help="show the reports of users")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="list the reports, oldest first")
-    _add_config(listing)
+    add_config(listing)
     listing.set_defaults(command=_report)
 
 
@@ -221,12 +165,12 @@ def _add_appservice(commands: Any) -> None:
     actions.add_parser("skip", help="leave out what waits for an application service")
     replay = actions.add_parser("replay", help="send an application service its events again")
     replay.add_argument(
-        "--since", type=_duration, required=True, metavar="TIME", help="how far back: 90s, 2h, 7d"
+        "--since", type=duration, required=True, metavar="TIME", help="how far back: 90s, 2h, 7d"
     )
     for name, action in actions.choices.items():
         if name != "list":
             action.add_argument("appservice", metavar="ID", help="the id in its registration")
-        _add_config(action)
+        add_config(action)
         action.set_defaults(command=_appservice, action=name)
 
 
@@ -242,7 +186,7 @@ def _add_media(commands: Any) -> None:
         if name not in ("usage", "copy-to-s3"):
             action.add_argument("uri", nargs="?", metavar="URI", help="mxc://server/media_id")
             action.add_argument("--user", metavar="USER_ID", help="all files of a local user")
-        _add_config(action)
+        add_config(action)
         action.set_defaults(command=_media, action=name)
 
 
@@ -256,7 +200,7 @@ def _add_jobs(commands: Any) -> None:
     for name, action in actions.choices.items():
         if name != "list":
             action.add_argument("job", type=int, metavar="ID", help="the number of the job")
-        _add_config(action)
+        add_config(action)
         action.set_defaults(command=_jobs, action=name)
 
 
@@ -264,24 +208,8 @@ def _add_search(commands: Any) -> None:
     parser = commands.add_parser("search", help="maintain the index of the search")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     rebuild = actions.add_parser("rebuild", help="index all messages again, in the background")
-    _add_config(rebuild)
+    add_config(rebuild)
     rebuild.set_defaults(command=_search)
-
-
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="configuration (homeserver.yaml in the working directory, if there is one)",
-    )
-
-
-def _duration(text: str) -> timedelta:
-    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}.get(text[-1:])
-    if unit is None or not text[:-1].isdecimal() or len(text) > MAX_DURATION:
-        raise argparse.ArgumentTypeError("a number and s, m, h or d, such as 2h")
-    return timedelta(**{unit: int(text[:-1])})
 
 
 def _number_of_events(text: str) -> int:
@@ -374,12 +302,6 @@ def _collect_state_nodes(options: argparse.Namespace) -> int:
     from homeserver.cli.states import collect_state_nodes
 
     return collect_state_nodes(options.config)
-
-
-def _user(options: argparse.Namespace) -> int:
-    from homeserver.cli.users import user
-
-    return user(options)
 
 
 def _appservice(options: argparse.Namespace) -> int:

@@ -30,7 +30,11 @@ class RegistrationSettings(Section, frozen=True, kw_only=True):
     ] = False
     guests: Annotated[bool, doc("Allow guests, who have no name and no password.")] = False
     token_required: Annotated[
-        bool, doc("Require a registration token, which an administrator issues.")
+        bool,
+        doc(
+            "Require a registration token, which an administrator issues with"
+            " `homeserver registration-token add`."
+        ),
     ] = False
     recaptcha_required: Annotated[
         bool, doc("Require a solved reCAPTCHA, as `recaptcha` configures it.")

@@ -16,14 +16,14 @@ from homeserver.accounts.registration.administration import (
     local_user_id,
     set_password,
 )
+from homeserver.cli.accounts.identities import IDENTITY_ACTIONS, plan_identities
+from homeserver.cli.accounts.threepids import THREEPID_ACTIONS, plan_threepids
 from homeserver.cli.cli_context import CliContext, Work
 from homeserver.cli.configuration import find_config, load_installed
 from homeserver.cli.database import open_database
 from homeserver.cli.errors import CommandError
-from homeserver.cli.identities import IDENTITY_ACTIONS, plan_identities
 from homeserver.cli.passwords import read_password
 from homeserver.cli.reactor import run_in_reactor
-from homeserver.cli.threepids import THREEPID_ACTIONS, plan_threepids
 from homeserver.config.appservices import load_registrations
 from homeserver.config.hints import homeserver_command
 from homeserver.config.settings import Settings
