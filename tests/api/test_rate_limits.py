@@ -77,6 +77,15 @@ class DefaultRateTests(ServerTestCase):
 
         self.assertEqual(shown, {"Shown"})
 
+    async def test_an_album_is_uploaded_at_once(self) -> None:
+        """Clients upload a hundred pictures, each with its thumbnail, as fast as they can."""
+        alice = await self.register("alice")
+        path = CLIENT.replace("client", "media") + "/upload"
+
+        uploaded = [await alice.request("POST", path, b"picture") for _ in range(200)]
+
+        self.assertEqual(len({one["content_uri"] for one in uploaded}), 200)
+
 
 def test_all_changes_are_limited() -> None:
     """No endpoint lets a client fill the database."""

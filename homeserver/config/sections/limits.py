@@ -145,7 +145,7 @@ class RateLimitSettings(Section, frozen=True, kw_only=True):
         doc("Looking up summaries of rooms and the hierarchies of spaces, for each user."),
     ] = RateSettings(per_second=10.0, burst=200)
     upload: Annotated[RateSettings, doc("Uploading files, for each user.")] = RateSettings(
-        per_second=1.0, burst=50
+        per_second=5.0, burst=300
     )
     media: Annotated[
         RateSettings,
