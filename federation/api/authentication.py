@@ -28,6 +28,7 @@ from homeserver.protocol.signing.x_matrix import (
     parse_authorization,
     request_object,
 )
+from homeserver.web.addresses import network_of
 from homeserver.web.authentication import SignedRequest
 from homeserver.web.bodies import decode_body
 
@@ -73,7 +74,10 @@ class ServerAuthentication:
     ) -> None:
         """Raise `Unauthorized` unless the origin has signed the request."""
         verify = partial(
-            self._keyring.verify_json, origin, despite_backoff=True, address=request.address
+            self._keyring.verify_json,
+            origin,
+            despite_backoff=True,
+            address=network_of(request.address),
         )
         failure: MatrixError
         try:

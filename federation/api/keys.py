@@ -13,6 +13,7 @@ from federation.keys.notary import Notary
 from federation.keys.own_keys import OwnKeys
 from federation.paths import KEYS
 from homeserver.protocol.signing.canonical_json import encode_canonical
+from homeserver.web.addresses import network_of
 from homeserver.web.routes import Auth, Route
 
 Timestamp = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
@@ -59,7 +60,7 @@ class KeysApi:
         criteria = {key_id: None} if key_id else {}
         found = await self._notary.query(
             {server_name: criteria},
-            address=request.address,
+            address=network_of(request.address),
             valid_until=query.minimum_valid_until_ts,
         )
         return {"server_keys": found}
@@ -70,4 +71,6 @@ class KeysApi:
             server_name: {key_id: one.minimum_valid_until_ts for key_id, one in keys.items()}
             for server_name, keys in body.server_keys.items()
         }
-        return {"server_keys": await self._notary.query(wanted, address=request.address)}
+        return {
+            "server_keys": await self._notary.query(wanted, address=network_of(request.address))
+        }

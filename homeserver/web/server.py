@@ -274,13 +274,13 @@ class HttpServer(ServerFactory):
         return route.handler(**arguments)
 
     def _party(self, request: Request) -> Requester | str:
-        """The party of a request without caller: an application service, or the address."""
+        """The party of a request without caller: an application service, or a host's network."""
         if self._gate.parties is not None:
             with suppress(MissingToken):
                 token = request.token()
                 party = None if token is None else self._gate.parties.party_of(token)
-                return party or request.address
-        return request.address
+                return party or network_of(request.address)
+        return network_of(request.address)
 
     def _cancel(self, request: Request) -> None:
         if request.running is not None and request.context[0].route.cancellable:

@@ -295,6 +295,16 @@ class ProxyTests(NotesTestCase):
 
         self.assertEqual(response.json, {"address": "192.0.2.1"})
 
+    async def test_a_host_with_many_addresses_is_limited_as_one(self) -> None:
+        """A host has 64 bits of IPv6 addresses, and could use another one for each password."""
+        refused = []
+        for address in ("2001:db8:7:1::1", "2001:db8:7:1:ffff::2", "2001:db8:7:2::1", "192.0.2.1"):
+            headers = [("X-Forwarded-For", address)]
+            response = await self.ask("GET", "/limited", headers=headers)
+            refused.append(response.status == 429)
+
+        self.assertEqual(refused, [False, True, False, False])
+
 
 class NoProxyTests(NotesTestCase):
     async def test_claim_of_an_untrusted_peer_is_ignored(self) -> None:

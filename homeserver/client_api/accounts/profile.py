@@ -16,6 +16,7 @@ from homeserver.accounts.user_data.profiles import (
 )
 from homeserver.protocol.errors import MissingParam, NotFound
 from homeserver.protocol.proposals.unstable_names import PROFILE_FIELD
+from homeserver.web.addresses import network_of
 from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Route
 
@@ -38,14 +39,14 @@ class ProfileApi:
 
     async def get_user_profile(self, user_id: str, request: Request) -> dict[str, msgspec.Raw]:
         """A whole profile."""
-        profile = await self._profiles.get(user_id, None, request.address)
+        profile = await self._profiles.get(user_id, None, network_of(request.address))
         return {field: msgspec.Raw(value) for field, value in profile.items()}
 
     async def get_profile_field(
         self, user_id: str, key_name: str, request: Request
     ) -> dict[str, msgspec.Raw]:
         """One field of a profile."""
-        profile = await self._profiles.get(user_id, key_name, request.address)
+        profile = await self._profiles.get(user_id, key_name, network_of(request.address))
         # Clients expect the two oldest fields to be absent from the response where they are not
         # set.
         if key_name not in profile and key_name not in (DISPLAYNAME, AVATAR_URL):

@@ -11,6 +11,7 @@ import msgspec
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.client_api.media.file_responses import FileResponses
 from homeserver.media.downloads import DEFAULT_WAIT_MS, Downloads, FoundFile
+from homeserver.web.addresses import network_of
 from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Response, Route, Streamed
 
@@ -89,7 +90,7 @@ class MediaDownloadsApi:
         self, server_name: str, media_id: str, query: PublicDownloadQuery, request: Request
     ) -> FoundFile:
         return await self._downloads.find_public(
-            request.address,
+            network_of(request.address),
             server_name,
             media_id,
             query.timeout_ms,

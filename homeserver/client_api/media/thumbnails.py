@@ -13,6 +13,7 @@ from homeserver.media.served_file import ServedFile
 from homeserver.media.thumbnails.thumbnails import Pixels, Thumbnails, Wish
 from homeserver.protocol.errors import RemoteTooLarge, TooLarge
 from homeserver.protocol.media.thumbnail_sizes import Method
+from homeserver.web.addresses import network_of
 from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Response, Route, Streamed
 
@@ -70,13 +71,13 @@ class ThumbnailsApi:
     ) -> Streamed | Response:
         """Download a thumbnail of a file that needs no authentication."""
         file = await self._downloads.find_public(
-            request.address,
+            network_of(request.address),
             server_name,
             media_id,
             query.timeout_ms,
             may_fetch=query.allow_remote,
         )
-        thumbnail = await self._find(server_name, file, query.wish(), request.address)
+        thumbnail = await self._find(server_name, file, query.wish(), network_of(request.address))
         return self._responses.respond(request, thumbnail, is_public=True)
 
     async def _find(self, server_name: str, file: FoundFile, wish: Wish, party: str) -> ServedFile:

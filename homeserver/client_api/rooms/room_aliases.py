@@ -9,6 +9,7 @@ import msgspec
 
 from homeserver.accounts.sessions.requester import Requester
 from homeserver.rooms.discovery.aliases import Aliases
+from homeserver.web.addresses import network_of
 from homeserver.web.request import Request
 from homeserver.web.routes import Auth, Route
 
@@ -42,7 +43,7 @@ class RoomAliasesApi:
         self, room_alias: str, request: Request
     ) -> dict[str, str | list[str]]:
         """The room id of an alias, and servers in the room."""
-        target = await self._aliases.resolve(room_alias, request.address)
+        target = await self._aliases.resolve(room_alias, network_of(request.address))
         return {"room_id": target.room_id, "servers": target.servers}
 
     async def delete_room_alias(self, caller: Requester, room_alias: str) -> None:

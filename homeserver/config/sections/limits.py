@@ -34,7 +34,7 @@ class UserRateSettings(Section, frozen=True, kw_only=True):
 
 
 class RateLimitSettings(Section, frozen=True, kw_only=True):
-    """The rates of one user, or of one address for requests without a user."""
+    """The rates of one user, or of one address (IPv6: /64 network) for requests without a user."""
 
     enabled: Annotated[bool, doc("Apply these limits.")] = True
     users: Annotated[
