@@ -4,7 +4,8 @@ import argparse
 from datetime import timedelta
 from pathlib import Path
 
-MAX_DURATION = 8  # characters
+MAX_LENGTH = 11  # characters: the longest one in seconds
+MAX_DURATION = timedelta(days=36_500)  # the end of a longer one may have no date
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +21,9 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 def duration(text: str) -> timedelta:
     """A time such as `90s`, `2h` or `7d`. Raises `argparse.ArgumentTypeError`."""
     unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}.get(text[-1:])
-    if unit is None or not text[:-1].isdecimal() or len(text) > MAX_DURATION:
+    if unit is None or not text[:-1].isdecimal() or len(text) > MAX_LENGTH:
         raise argparse.ArgumentTypeError("a number and s, m, h or d, such as 2h")
-    return timedelta(**{unit: int(text[:-1])})
+    time = timedelta(**{unit: int(text[:-1])})
+    if time > MAX_DURATION:
+        raise argparse.ArgumentTypeError(f"at most {MAX_DURATION.days}d")
+    return time

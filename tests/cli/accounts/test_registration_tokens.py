@@ -84,6 +84,7 @@ def test_a_token_is_withdrawn(tokens: Tokens) -> None:
         (("none", "--uses", "0"), "from 1 to 1000000000"),
         (("none", "--uses", "many"), "--uses"),
         (("none", "--expires-after", "soon"), "a number and s, m, h or d"),
+        (("none", "--expires-after", "9999999d"), "at most 36500d"),
     ],
 )
 def test_a_useless_token_is_not_issued(
