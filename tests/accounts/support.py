@@ -182,7 +182,12 @@ class AccountsTestCase(DatabaseTestCase):
         )
         self.uia = UserInteractiveAuth(AuthenticationSessions(db, clock), stages)
         self.registration_flow = RegistrationFlow(
-            self.registration_settings, self.uia, self.registration, self.sessions, self.passwords
+            self.registration_settings,
+            self.uia,
+            self.registration,
+            self.sessions,
+            self.passwords,
+            lambda _: None,
         )
         self.local_profiles = LocalProfiles(db, log)
         self.profiles = Profiles(

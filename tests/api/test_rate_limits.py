@@ -77,6 +77,26 @@ class DefaultRateTests(ServerTestCase):
 
         self.assertEqual(shown, {"Shown"})
 
+    async def test_people_with_one_address_register(self) -> None:
+        """Clients ask what is needed whenever they show the form, also where nobody registers."""
+        for _ in range(30):
+            with self.assertRaises(Refused) as refused:
+                await self.anybody.post("/register", {})
+            self.assertEqual(refused.exception.status, 401)
+
+        names = [(await self.register(f"user{number}")).user_id for number in range(8)]
+
+        self.assertEqual(len(set(names)), 8)
+
+    async def test_accounts_of_one_address_are_limited(self) -> None:
+        """Nobody fills the server with accounts, or with guests."""
+        for number in range(5):
+            await self.register(f"user{number}")
+            await self.register_guest()
+
+        await self.assert_refused("M_LIMIT_EXCEEDED", self.register("another"), 429)
+        await self.assert_refused("M_LIMIT_EXCEEDED", self.register_guest(), 429)
+
     async def test_an_album_is_uploaded_at_once(self) -> None:
         """Clients upload a hundred pictures, each with its thumbnail, as fast as they can."""
         alice = await self.register("alice")

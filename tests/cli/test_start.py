@@ -26,7 +26,7 @@ MOMENTS = (0.0, 0.05, 0.2, 0.5, 1.0, 1.6, 2.4)
 # Becomes another user once everything is loaded, as that user may not be able to read the checkout.
 AS_NOBODY = """
 import os, sys
-import homeserver.app, homeserver.cli.rooms, homeserver.cli.run, homeserver.cli.users
+import homeserver.app, homeserver.cli.rooms, homeserver.cli.run, homeserver.cli.accounts.users
 from homeserver.cli.main import main
 os.setgid(65534), os.setuid(65534)
 sys.exit(main(sys.argv[1:]))

@@ -5,9 +5,10 @@ contents are encrypted with a key derived from the session id, which only the cl
 database has a hash of the id, and nothing in it can be read without the client.
 
 Any client can begin sessions, so they are bounded in size and in number: for each party, which is a
-user or, before authentication, a network address, and for all together. A session's id begins with
-a tag of its party, and so does the key under which it is stored: the sessions of a party are
-adjacent in the database.
+user or, before authentication, a network address, and for all together. Most are left unfinished,
+as clients ask what is needed whenever they show a form; so a party with too many loses its oldest.
+A session's id begins with a tag of its party, and so does the key under which it is stored: the
+sessions of a party are adjacent in the database.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#user-interactive-authentication-api
 """
@@ -34,7 +35,7 @@ from homeserver.storage.accounts.authentication_sessions import (
 from homeserver.storage.database.database import Database
 
 LIFETIME_MS = 24 * 60 * 60 * 1000
-MAX_OF_PARTY = 200  # unfinished sessions
+MAX_OF_PARTY = 200  # unfinished sessions; many people may have one address
 MAX_IN_ALL = 50_000
 MAX_BYTES = 65_536  # of the contents
 MAX_UNAUTHENTICATED_BYTES = 16_384  # for clients without a user
@@ -79,7 +80,7 @@ class AuthenticationSessions:
         """Store the contents of a session, or of a new one; returns its id.
 
         `address` is that of the client; it identifies the party where there is no user. Raises
-        `TooLarge`, and `LimitExceeded` where there are too many sessions.
+        `TooLarge`, and `LimitExceeded` where all parties together have too many sessions.
         """
         encoded = msgspec.json.encode(content)
         most = MAX_UNAUTHENTICATED_BYTES if content.user_id is None else MAX_BYTES

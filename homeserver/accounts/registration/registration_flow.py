@@ -8,6 +8,8 @@ taken.
 Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3register
 """
 
+from collections.abc import Callable
+
 from homeserver.accounts.credentials.passwords import Passwords
 from homeserver.accounts.interactive_auth.authentication_stages import (
     DUMMY,
@@ -54,7 +56,12 @@ class RegistrationRequest(Confirmable):
 
 
 class RegistrationFlow:
-    """Registers users where the settings allow it."""
+    """Registers users where the settings allow it.
+
+    `count_account` counts an account that is about to be created for a client, by its address, and
+    raises `LimitExceeded`. Clients make several requests for each, and some just to find out what
+    is asked for; these are counted elsewhere.
+    """
 
     def __init__(
         self,
@@ -63,12 +70,14 @@ class RegistrationFlow:
         registration: Registration,
         sessions: LoginSessions,
         passwords: Passwords,
+        count_account: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._uia = uia
         self._registration = registration
         self._sessions = sessions
         self._passwords = passwords
+        self._count_account = count_account
         stages = [
             *([RECAPTCHA] if settings.recaptcha_required else []),
             *([REGISTRATION_TOKEN] if settings.token_required else []),
@@ -96,7 +105,7 @@ class RegistrationFlow:
         """Create a full account; returns the user id, and the session unless `inhibit_login`.
 
         `address` is that of the client. Raises `AuthenticationNeeded` first, and before it any
-        error in the request.
+        error in the request; then `LimitExceeded`, after which the request can be repeated.
         """
         self.check_open()
         attempt = await self._uia.begin("register", None, body, address)
@@ -104,14 +113,21 @@ class RegistrationFlow:
             return await self._log_in(attempt.outcome, attempt.body)
         await self._check(attempt.body)
         await attempt.confirm(self._flows)
+        self._count_account(address)
         user_id, session = await self._register(attempt)
         await attempt.remember(user_id)
         return user_id, session
 
-    async def register_guest(self, device_display_name: str | None) -> LoginSession:
-        """Create a guest account. Raises `Forbidden` where the server allows no guests."""
+    async def register_guest(
+        self, device_display_name: str | None, address: str = ""
+    ) -> LoginSession:
+        """Create a guest account for a client at an address.
+
+        Raises `Forbidden` where the server allows no guests, and `LimitExceeded`.
+        """
         if not self._settings.guests:
             raise Forbidden("Guests are not allowed on this server")
+        self._count_account(address)
         return await self._registration.register_guest(device_display_name)
 
     async def register_for_appservice(

@@ -75,7 +75,7 @@ class SignUpApi:
     def routes(self) -> list[Route]:
         return [
             Route("GET", SIGN_UP, self.show_sign_up, Auth.NONE, limit="lookup", page=True),
-            Route("POST", SIGN_UP, self.submit_sign_up, Auth.NONE, limit="registration", page=True),
+            Route("POST", SIGN_UP, self.submit_sign_up, Auth.NONE, limit="availability", page=True),
         ]
 
     async def show_sign_up(self, query: SignInQuery, request: Request) -> Response:

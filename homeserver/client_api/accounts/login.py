@@ -107,7 +107,7 @@ class SessionApi:
     def routes(self) -> list[Route]:
         # Locked users may log out, but do nothing else: so the handlers authenticate the caller.
         return [
-            Route("POST", f"{CLIENT}/refresh", self.refresh, auth=Auth.NONE, limit="login"),
+            Route("POST", f"{CLIENT}/refresh", self.refresh, auth=Auth.NONE, limit="lookup"),
             Route("POST", f"{CLIENT}/logout", self.logout, auth=Auth.NONE),
             Route("POST", f"{CLIENT}/logout/all", self.logout_all, auth=Auth.NONE),
         ]

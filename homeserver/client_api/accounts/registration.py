@@ -46,7 +46,7 @@ class RegistrationApi:
         validity = "/_matrix/client/v1/register/m.login.registration_token/validity"
         return [
             Route(
-                "POST", f"{CLIENT}/register", self.register, auth=Auth.NONE, limit="registration"
+                "POST", f"{CLIENT}/register", self.register, auth=Auth.NONE, limit="availability"
             ),
             Route(
                 "GET",
@@ -68,17 +68,15 @@ class RegistrationApi:
         self, query: RegisterQuery, body: RegistrationRequest, request: Request
     ) -> dict[str, Any]:
         """Create an account, and log in to it unless the client inhibits that."""
+        address = network_of(request.address)
         if query.kind == "guest":
-            return session_body(
-                await self._registration_flow.register_guest(body.initial_device_display_name)
-            )
+            name = body.initial_device_display_name
+            return session_body(await self._registration_flow.register_guest(name, address))
         if body.type == APPSERVICE:
             service = self._appservices.authenticate(request.token())
             user_id, session = await self._registration_flow.register_for_appservice(service, body)
         else:
-            user_id, session = await self._registration_flow.register(
-                body, network_of(request.address)
-            )
+            user_id, session = await self._registration_flow.register(body, address)
         return {"user_id": user_id} if session is None else session_body(session)
 
     async def check_username_availability(self, query: AvailabilityQuery) -> dict[str, bool]:

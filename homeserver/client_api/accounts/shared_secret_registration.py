@@ -32,7 +32,7 @@ class SharedSecretRegistrationApi:
     def routes(self) -> list[Route]:
         return [
             Route("GET", PATH, self.get_nonce, auth=Auth.NONE),
-            Route("POST", PATH, self.register, auth=Auth.NONE, limit="registration"),
+            Route("POST", PATH, self.register, auth=Auth.NONE, limit="availability"),
         ]
 
     def get_nonce(self) -> dict[str, str]:

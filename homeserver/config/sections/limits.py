@@ -53,9 +53,10 @@ class RateLimitSettings(Section, frozen=True, kw_only=True):
     availability: Annotated[
         RateSettings,
         doc(
-            "Checking if a user name is available or a registration token valid, for each address."
+            "Requests on the way to an account, such as checking if a user name is available, for"
+            " each address."
         ),
-    ] = RateSettings(per_second=1.0, burst=20)
+    ] = RateSettings(per_second=1.0, burst=100)
     login: Annotated[RateSettings, doc("Logging in and entering a password, for each address.")] = (
         RateSettings(per_second=0.2, burst=10)
     )

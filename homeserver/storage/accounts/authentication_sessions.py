@@ -21,7 +21,7 @@ class NewSession(msgspec.Struct, frozen=True):
 class SessionLimits(msgspec.Struct, frozen=True):
     """The maximum number of sessions: of the party with a tag, and of all parties together.
 
-    The tag is ASCII.
+    The tag is ASCII. Beyond its own maximum a party loses its oldest session.
     """
 
     tag: bytes
@@ -32,26 +32,34 @@ class SessionLimits(msgspec.Struct, frozen=True):
 async def add_authentication_session(
     db: Connection, session: NewSession, bounds: SessionLimits
 ) -> bool:
-    """Add a session; false if a limit is reached."""
+    """Add a session; false if all parties together have too many."""
     cursor = await db.execute(
         """
+        WITH of_party AS (
+            SELECT session_hash, expires_ms
+              FROM authentication_sessions
+             WHERE session_hash >= %s AND session_hash < %s
+             LIMIT %s
+        ), given_up AS (
+            DELETE FROM authentication_sessions
+             WHERE session_hash = (SELECT session_hash FROM of_party
+                                    WHERE %s <= (SELECT count(*) FROM of_party)
+                                    ORDER BY expires_ms
+                                    LIMIT 1)
+        )
         INSERT INTO authentication_sessions (session_hash, sealed, expires_ms)
         SELECT %s, %s, %s
          WHERE %s > (SELECT count(*)
-                       FROM (SELECT FROM authentication_sessions
-                              WHERE session_hash >= %s AND session_hash < %s
-                              LIMIT %s) AS of_party)
-           AND %s > (SELECT count(*)
                        FROM (SELECT FROM authentication_sessions LIMIT %s) AS in_all)
         """,
         (
-            session.name,
-            session.sealed,
-            session.expires_ms,
-            bounds.of_party,
             bounds.tag,
             bounds.tag[:-1] + bytes([bounds.tag[-1] + 1]),
             bounds.of_party,
+            bounds.of_party,
+            session.name,
+            session.sealed,
+            session.expires_ms,
             bounds.in_all,
             bounds.in_all,
         ),

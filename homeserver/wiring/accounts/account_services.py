@@ -115,6 +115,9 @@ class AccountServices:
         )
         self._expiry = ExpiredRowCleanup(db, reactor)
         self._passwords = Passwords(reactor, settings.passwords)
+        rates = settings.rate_limits
+        # Counted by account, or where an account is created; requests are counted by the server.
+        self._limits = RateLimits(reactor, rates.actions() if rates.enabled else {})
         self._credentials = self._verifier()
         self._identifiers = UserIdentifiers(db, settings.server_name)
         self._registration_tokens = RegistrationTokens(db, reactor)
@@ -157,9 +160,7 @@ class AccountServices:
         """The area's part of the client API."""
         settings, core, db, clock = self._settings, self._core, self._db, self._reactor
         credentials, uia, third_party = self._credentials, self.uia, core.third_party
-        sign_up = RegistrationFlow(
-            settings.registration, uia, self._registration, core.sessions, self._passwords
-        )
+        sign_up = self._registration_flow()
         can_confirm = self._can_confirm
         password_change = PasswordChange(
             db, self._passwords, core.sessions, allowed=settings.passwords.enabled
@@ -275,6 +276,16 @@ class AccountServices:
             *OAuth(self._reactor, self._settings, self._db, self._core).apis(),
         ]
 
+    def _registration_flow(self) -> RegistrationFlow:
+        return RegistrationFlow(
+            self._settings.registration,
+            self.uia,
+            self._registration,
+            self._core.sessions,
+            self._passwords,
+            lambda address: self._limits.check("registration", address),
+        )
+
     def _shared_secret_apis(self) -> list[Any]:
         secret = self._settings.registration.shared_secret
         if secret is None:
@@ -288,15 +299,12 @@ class AccountServices:
         return OpenIdUserInfoApi(OpenIdTokens(self._db, self._reactor)).routes()
 
     def _verifier(self) -> PasswordAndTokenVerifier:
-        rates = self._settings.rate_limits
-        # Counted by account, not by requester, so no other object needs these buckets.
-        limits = RateLimits(self._reactor, rates.actions() if rates.enabled else {})
         return PasswordAndTokenVerifier(
             self._db,
             self._reactor,
             self._passwords,
             self._settings.tokens.login_token_lifetime,
-            lambda user_id: limits.check("password", user_id),
+            lambda user_id: self._limits.check("password", user_id),
         )
 
     def _stages(self) -> list[Stage]:
