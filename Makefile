@@ -9,6 +9,8 @@ PEER := .venv-peer
 PEER_PACKAGES := tests/federation/peer-packages.txt
 BRIDGE := .venv-bridge
 BRIDGE_PACKAGES := tests/clients/bridges/bridge-packages.txt
+PEBBLE := .pebble
+PEBBLE_VERSION := v2.10.3
 # The tests wait for databases, sockets and clocks for half of their time: more of them than cores run at once.
 WORKERS := $(shell $(PYTHON) -c "import os; print(max(3, os.cpu_count() or 1))")
 # In the order of tests/conftest.py.
@@ -42,7 +44,7 @@ unit: $(VENV)/.installed-for-tests
 
 # Slower: with real clients and with another homeserver, as processes. What fails is tried once more:
 # in the peer, too, things happen in an order of their own. What fails twice is a fault.
-interop: $(VENV)/.installed-for-tests node-packages peer bridge
+interop: $(VENV)/.installed-for-tests node-packages peer bridge pebble
 	$(BIN)/python -m pytest -n 2 --dist loadscope -m interop \
 		|| $(BIN)/python -m pytest -m interop --last-failed --last-failed-no-failures none
 
@@ -72,7 +74,7 @@ docs: $(VENV)/.installed-for-docs
 	@echo "To read it: $(BIN)/python -m http.server --directory build/site"
 
 clean:
-	rm -rf $(VENV) $(PEER) $(BRIDGE) build dist *.egg-info $(NODE_TESTS)/node_modules \
+	rm -rf $(VENV) $(PEER) $(BRIDGE) $(PEBBLE) build dist *.egg-info $(NODE_TESTS)/node_modules \
 		$(NODE_TESTS)/bridges/node_modules
 	rm -rf .coverage .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
@@ -108,6 +110,18 @@ bridge:
 			&& touch $(BRIDGE)/.installed; } \
 			|| { rm -f $(BRIDGE)/.installed; \
 				echo "The bridge cannot be installed: the tests with it are skipped"; }; \
+	fi
+
+# The ACME server that tests of certificates order from.
+.PHONY: pebble
+pebble:
+	@if ! command -v go >/dev/null; then \
+		echo "Go is not installed: the tests with an ACME server are skipped"; \
+	elif [ ! -e $(PEBBLE)/$(PEBBLE_VERSION) ]; then \
+		{ GOBIN=$(CURDIR)/$(PEBBLE) go install \
+			$(addprefix github.com/letsencrypt/pebble/v2/cmd/,$(addsuffix @$(PEBBLE_VERSION),pebble pebble-challtestsrv)) \
+			&& touch $(PEBBLE)/$(PEBBLE_VERSION); } \
+			|| echo "Pebble cannot be installed: the tests with an ACME server are skipped"; \
 	fi
 
 $(VENV)/bin/python:

@@ -144,6 +144,8 @@ class Homeserver:
         """Read the certificates of the listeners and the registration files again."""
         if self._parts is not None:
             self._parts.listeners.reload_certificates()
+            if self._parts.certificates is not None:
+                self._parts.certificates.renewal.reload()
             reloading = Deferred.fromCoroutine(self._reload_appservices(self._parts))
             reloading.addErrback(lambda failure: log.failure("the reload failed", failure))
 
@@ -209,6 +211,8 @@ class Homeserver:
         parts.stream.start()
         lag.start()
         parts.listeners.start()
+        if parts.certificates is not None:
+            parts.certificates.renewal.start()
         # A server that gets a request of this one assumes that this one is reachable.
         await parts.federated_rooms.start()
         parts.readers.start()
@@ -233,6 +237,8 @@ class Homeserver:
         self._on_stop("the search index", parts.search.stop)
         self._on_stop("the transactions of application services", parts.appservices.stop)
         self._on_stop("the background jobs", parts.job_runner.stop)
+        if parts.certificates is not None:
+            self._on_stop("the renewal of the certificate", parts.certificates.renewal.stop)
         timeout = self.settings.limits.shutdown_timeout
         self._on_stop(
             "the listeners", lambda: parts.listeners.stop(timeout), timeout + PART_SECONDS

@@ -22,6 +22,11 @@ from homeserver.config.sections.accounts import (
     RegistrationSettings,
     TokenSettings,
 )
+from homeserver.config.sections.acme import (
+    AcmeSettings,
+    mistakes_of_acme,
+    names_of_certificate,
+)
 from homeserver.config.sections.calls import (
     DelayedEventSettings,
     MatrixRtcSettings,
@@ -227,6 +232,7 @@ class Settings(Section, frozen=True, kw_only=True):
         tuple[Listener, ...],
         doc("The addresses and ports on which the server accepts connections.", min_length=1),
     ] = (Listener(port=8008),)
+    acme: AcmeSettings = AcmeSettings()
     trusted_proxies: Annotated[
         tuple[str, ...],
         doc(
@@ -281,6 +287,16 @@ class Settings(Section, frozen=True, kw_only=True):
         """The directory of the embedded PostgreSQL, if there is no `database.dsn`."""
         return self.data_dir / "postgres"
 
+    @property
+    def acme_dir(self) -> Path:
+        """The directory of the certificate that the server obtains by itself."""
+        return self.data_dir / "acme"
+
+    @property
+    def acme_names(self) -> tuple[str, ...]:
+        """The host names of the certificate that the server obtains by itself."""
+        return names_of_certificate(self.acme, self.server_name, self.public_baseurl)
+
     def __post_init__(self) -> None:
         if self.signing_key_path == Path():
             msgspec.structs.force_setattr(self, "signing_key_path", self.data_dir / "signing.key")
@@ -311,6 +327,7 @@ class Settings(Section, frozen=True, kw_only=True):
             yield Mistake(
                 "oauth.enabled: clients need the public_baseurl", ("oauth", "public_baseurl")
             )
+        yield from mistakes_of_acme(self.acme, self.listeners, self.acme_names)
         for network in self.trusted_proxies:
             try:
                 ipaddress.ip_network(network, strict=False)

@@ -8,7 +8,6 @@ replaced. Idle ones end after a minute; if this server is killed, they end with 
 
 import json
 import os
-import select
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.periodic import PeriodicTask
+from homeserver.concurrency.pipe_lines import read_line
 from homeserver.concurrency.thread_pools import ThreadPool
 from homeserver.protocol.errors import Unavailable
 
@@ -152,7 +152,7 @@ class _Worker:
             stdin.write(json.dumps(job).encode() + b"\n")
             stdin.write(content)
             stdin.flush()
-            line = _read_line(stdout.fileno())
+            line = read_line(stdout.fileno(), WALL_SECONDS, MAX_RESULT)
             result = json.loads(line)
         except (OSError, ValueError) as error:
             raise WorkerFailed(f"the process failed: {error}") from error
@@ -171,24 +171,3 @@ class _Worker:
                     pipe.close()
                 except OSError:
                     continue  # what was not written is of no use any more
-
-
-def _read_line(fd: int) -> bytes:
-    """One line from a pipe. Raises `OSError` or `ValueError` if it does not come."""
-    deadline = time.monotonic() + WALL_SECONDS
-    line = b""
-    while not line.endswith(b"\n"):
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise ValueError(f"no result within {WALL_SECONDS} seconds")
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        if not poll.poll(left * 1000):
-            continue
-        part = os.read(fd, MAX_RESULT)
-        if not part:
-            raise ValueError("it has ended")
-        line += part
-        if len(line) > MAX_RESULT:
-            raise ValueError("its result is too long")
-    return line

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IOpenSSLContextFactory
 from twisted.logger import Logger
 
 from homeserver.web.addresses import display_address, display_host_and_port
@@ -36,13 +36,16 @@ class CannotListen(Exception):
 
 
 class TlsSettings(Protocol):
-    """The files of a certificate."""
+    """The files of a certificate, or the one that the server obtains by ACME."""
 
     @property
-    def certificate(self) -> Path: ...
+    def acme(self) -> bool: ...
 
     @property
-    def private_key(self) -> Path: ...
+    def certificate(self) -> Path | None: ...
+
+    @property
+    def private_key(self) -> Path | None: ...
 
 
 class ListenerSettings(Protocol):
@@ -71,7 +74,8 @@ class Listeners:
     """All listeners of a server.
 
     `groups` are the routes of each resource; `make_server` makes the server of one listener from
-    its router. Raises `ValueError` for a resource without routes, and `CertificateError`.
+    its router. `acme_certificate` is for the listeners that ask for it. Raises `ValueError` for a
+    resource without routes, and `CertificateError`.
     """
 
     def __init__(
@@ -81,11 +85,13 @@ class Listeners:
         groups: Mapping[str, Sequence[Route]],
         make_server: Callable[[Router], HttpServer],
         shutdown: Shutdown,
+        acme_certificate: IOpenSSLContextFactory | None = None,
     ) -> None:
         self._reactor = reactor
         self._shutdown = shutdown
         self._ports: list[IListeningPort] = []
         self._certificates: list[Certificate] = []
+        self._acme_certificate = acme_certificate
         self._listeners: list[tuple[ListenerSettings, HttpServer]] = []
         self.routes: list[Route] = []  # of all listeners, in the order of the configuration
         for listener in settings:
@@ -184,8 +190,7 @@ class Listeners:
         if tls is None:
             listen_tcp: Callable[..., IListeningPort] = self._reactor.listenTCP
             return listen_tcp
-        certificate = Certificate(tls.certificate, tls.private_key)
-        self._certificates.append(certificate)
+        certificate = self._certificate(tls)
 
         def listen_tls(port: int, server: HttpServer, backlog: int, address: str) -> IListeningPort:
             opened: IListeningPort = self._reactor.listenSSL(
@@ -195,6 +200,16 @@ class Listeners:
 
         return listen_tls
 
+    def _certificate(self, tls: TlsSettings) -> IOpenSSLContextFactory:
+        if tls.acme:
+            assert self._acme_certificate is not None, "the settings were checked"
+            return self._acme_certificate
+        assert tls.certificate is not None, "the settings were checked"
+        assert tls.private_key is not None, "the settings were checked"
+        certificate = Certificate(tls.certificate, tls.private_key)
+        self._certificates.append(certificate)
+        return certificate
+
 
 def _reason(error: CannotListenError) -> str:
     """The reason why a listener cannot be opened, and what to do about it."""
@@ -202,7 +217,10 @@ def _reason(error: CannotListenError) -> str:
     if number == errno.EADDRINUSE:
         return "another program uses it. Stop that, or change `listeners`"
     if number == errno.EACCES:
-        return "permission denied. Use a port above 1023, or another path"
+        return (
+            "permission denied. Use a port above 1023 or another path, or let this user have the"
+            " port (CAP_NET_BIND_SERVICE)"
+        )
     return os.strerror(number) if number else str(error.socketError)
 
 

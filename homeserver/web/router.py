@@ -3,8 +3,8 @@
 A trie over decoded path segments. A literal segment is preferred to a parameter if it has the
 method; a parameter never matches an empty segment. A slash at the end of a path is ignored, so that
 `/state/{event_type}/` is the state event with the empty state key, but a route that ends in a slash
-itself does not match without it. The routes of `v3` also serve version `r0`, the old name of the
-same API.
+itself does not match without it. A route may be for all paths that no other one has
+(`OTHER_PATHS`). The routes of `v3` also serve version `r0`, the old name of the same API.
 
 Spec: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 """
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from homeserver.protocol.errors import MethodNotAllowed, Unrecognized
 from homeserver.web.arguments import Arguments
 from homeserver.web.query import split_path
-from homeserver.web.routes import Route
+from homeserver.web.routes import OTHER_PATHS, Route
 
 
 class Endpoint:
@@ -60,6 +60,7 @@ class Router:
         self._root = _Node()
         # Paths without parameters, such as that of `/sync`, need no walk through the trie.
         self._fixed: dict[tuple[str, bytes], Endpoint] = {}
+        self._others = _Node()  # for the paths that match nothing else
         for route in self.routes:
             self._add(route)
 
@@ -80,13 +81,26 @@ class Router:
         if found is None and method == "HEAD":
             found = _find(self._root, segments, 0, [], wanted.but_get())
         allowed = wanted.allowed
+        if found is None and not allowed:
+            found = self._find_other(wanted)
         if found is not None:
             return found
         if not allowed:
             raise Unrecognized("There is no such endpoint")
         raise NoSuchMethod(allowed | {"OPTIONS"} | ({"HEAD"} if "GET" in allowed else set()))
 
+    def _find_other(self, wanted: "_Wanted") -> tuple[Endpoint, list[str]] | None:
+        """The endpoint for a path that no route names."""
+        endpoint = wanted.find_in(self._others)
+        if endpoint is None and wanted.method == "HEAD":
+            endpoint = wanted.but_get().find_in(self._others)
+        return None if endpoint is None else (endpoint, [])
+
     def _add(self, route: Route) -> None:
+        if route.path == OTHER_PATHS:
+            endpoint = self._others.endpoints[route.method] = Endpoint(route, [])
+            self.endpoints.append(endpoint)
+            return
         segments = route.path.split("/")[1:]
         if len(segments) > 1 and not segments[-1]:
             segments.pop()

@@ -28,6 +28,9 @@ from typing import Any
 
 import msgspec
 
+OTHER_PATHS = "*"
+"""The path of a route for all paths that no other route of the listener has."""
+
 
 class Auth(Enum):
     """The callers that may use a route."""

@@ -1,7 +1,8 @@
 """The certificate of a listener, which can be replaced while the server runs.
 
 Open connections keep their certificate; new ones get the one that was read last. If the files
-cannot be used, the old certificate stays in use.
+cannot be used, the old certificate stays in use. A certificate that the server obtained by itself
+comes from memory (`certificates/`).
 
 A client may list the protocols that it supports (ALPN, RFC 7301). HTTP/1.1 is chosen if it is among
 them. Otherwise none is chosen and the connection is made all the same: the client knows better than
@@ -12,7 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLContextFactory
@@ -52,12 +55,7 @@ class Certificate:
             log.info("read the certificate {path} again", path=str(self._certificate))
 
     def _load(self) -> SSL.Context:
-        # Twisted's choice of protocol versions and ciphers, with the configured files.
-        context = CertificateOptions().getContext()
-        # Twisted's own callback reads the protocol of the connection, which exists only on
-        # connections that `CertificateOptions` made; here it would raise, and the TLS handshake
-        # would fail.
-        context.set_alpn_select_callback(_choose_protocol)
+        context = _new_context()
         try:
             context.use_certificate_chain_file(str(self._certificate))
             # OpenSSL would ask for a passphrase at the terminal, and block the server.
@@ -70,6 +68,51 @@ class Certificate:
                 f"{error}"
             ) from error
         return context
+
+
+@implementer(IOpenSSLContextFactory)
+class ReplaceableCertificate:
+    """A certificate with its chain and its key, in memory. Raises `CertificateError`."""
+
+    def __init__(
+        self, chain: Sequence[x509.Certificate], private_key: EllipticCurvePrivateKey
+    ) -> None:
+        self._context = _context_of(chain, private_key)
+
+    def getContext(self) -> SSL.Context:
+        """The context for a new connection (for Twisted)."""
+        return self._context
+
+    def replace(
+        self, chain: Sequence[x509.Certificate], private_key: EllipticCurvePrivateKey
+    ) -> None:
+        """Use another one for new connections. Raises `CertificateError`; the old one stays."""
+        self._context = _context_of(chain, private_key)
+
+
+def _context_of(
+    chain: Sequence[x509.Certificate], private_key: EllipticCurvePrivateKey
+) -> SSL.Context:
+    context = _new_context()
+    try:
+        context.use_certificate(chain[0])
+        for certificate in chain[1:]:
+            context.add_extra_chain_cert(certificate)
+        context.use_privatekey(private_key)
+        context.check_privatekey()
+    except (SSL.Error, ValueError, TypeError) as error:
+        raise CertificateError(f"OpenSSL refuses the certificate: {error}") from error
+    return context
+
+
+def _new_context() -> SSL.Context:
+    # Twisted's choice of protocol versions and ciphers.
+    context = CertificateOptions().getContext()
+    # Twisted's own callback reads the protocol of the connection, which exists only on
+    # connections that `CertificateOptions` made; here it would raise, and the TLS handshake
+    # would fail.
+    context.set_alpn_select_callback(_choose_protocol)
+    return context
 
 
 def _choose_protocol(

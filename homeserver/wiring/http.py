@@ -1,7 +1,7 @@
 """HTTP: the listeners, the request pipeline, and the server's own pages."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from homeserver.config.settings import Settings
 from homeserver.observability.metrics import Metrics
@@ -16,6 +16,9 @@ from homeserver.web.routes import Route
 from homeserver.web.server import HttpServer
 from homeserver.web.shutdown import Shutdown
 from homeserver.wiring.accounts.account_core import AccountCore
+
+if TYPE_CHECKING:
+    from homeserver.wiring.certificates import Certificates
 
 
 class Http:
@@ -55,6 +58,7 @@ class Http:
         client_routes: Sequence[Route],
         federation_routes: Sequence[Route],
         health_checks: Mapping[str, Check],
+        certificates: "Certificates | None",
     ) -> Listeners:
         """Listeners that serve these routes and the server's own pages."""
         settings = self._settings
@@ -64,9 +68,15 @@ class Http:
             "federation": federation_routes,
             "health": Health(health_checks).routes(),
             "metrics": self._metrics_routes(),
+            "acme": [] if certificates is None else certificates.routes(),
         }
         return Listeners(
-            self._reactor, settings.listeners, groups, self._make_server, self._shutdown
+            self._reactor,
+            settings.listeners,
+            groups,
+            self._make_server,
+            self._shutdown,
+            None if certificates is None else certificates.renewal.tls,
         )
 
     def _metrics_routes(self) -> list[Route]:

@@ -6,7 +6,7 @@ listeners.
 """
 
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from federation.remote.policy_signer import PolicySigner
 from homeserver.accounts.appservices.appservices import Appservices
@@ -53,6 +53,9 @@ from homeserver.wiring.search import Search
 from homeserver.wiring.stream import Stream
 from homeserver.wiring.sync import Sync
 from homeserver.wiring.user_directory import UserDirectory
+
+if TYPE_CHECKING:
+    from homeserver.wiring.certificates import Certificates
 
 
 class ServerParts:
@@ -117,6 +120,7 @@ class ServerParts:
         self.appservices = self._appservices(reactor, log)
         self.federated_rooms = self._federated_rooms(reactor, log, remote, rate_limits)
         self.stream = Stream(reactor, settings, log, rate_limits, accounts, self.rooms, self.sync)
+        self.certificates = self._certificates(reactor, settings, metrics)
         self._watch(metrics)
         self.listeners = self._listeners(reactor, settings, log, metrics, rate_limits)
 
@@ -187,6 +191,15 @@ class ServerParts:
             rate_limits,
         )
 
+    def _certificates(
+        self, reactor: Any, settings: Settings, metrics: Metrics
+    ) -> "Certificates | None":
+        if not settings.acme.enabled:
+            return None
+        from homeserver.wiring.certificates import Certificates
+
+        return Certificates(reactor, settings, metrics)
+
     def _listeners(
         self,
         reactor: Any,
@@ -233,7 +246,10 @@ class ServerParts:
         ]
         health_checks = DatabaseHealth(self.db, log, reactor).checks()
         return http.listeners(
-            self._client_routes(settings, moderation), federation_routes, health_checks
+            self._client_routes(settings, moderation),
+            federation_routes,
+            health_checks,
+            self.certificates,
         )
 
     def _client_routes(self, settings: Settings, moderation: Moderation) -> list[Route]:

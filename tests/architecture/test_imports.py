@@ -25,7 +25,16 @@ IMPORTED_AS = {
     "pyyaml": "yaml",
 }
 # Packages that a declared one installs and exposes in its API.
-COME_ALONG = {"zope", "hyperlink", "OpenSSL", "cryptography", "service_identity", "markupsafe"}
+COME_ALONG = {
+    "zope",
+    "hyperlink",
+    "OpenSSL",
+    "cryptography",
+    "service_identity",
+    "markupsafe",
+    "josepy",
+    "requests",
+}
 # Modules that need the extra `s3`, and check that it is installed.
 WITH_EXTRA = "homeserver/media/files/s3/"
 # Modules that only read tables of others: the command line inspects a database that may belong to

@@ -15,8 +15,10 @@ pytestmark = pytest.mark.interop
 # each. `homeserver/concurrency/late_imports.py` is for those that a running server may need.
 FOR_ONE_FEATURE = {
     "PIL",
+    "acme",
     "autobahn",
     "botocore",
+    "homeserver.certificates",
     "homeserver.client_api.account_pages",
     "homeserver.accounts.single_sign_on",
     "homeserver.client_api.single_sign_on",
@@ -25,10 +27,12 @@ FOR_ONE_FEATURE = {
     "http.server",
     "jinja2",
     "joserfc",
+    "josepy",
     "lxml",
     "moto",
     "phonenumbers",
     "prometheus_client",
+    "requests",
     "smtplib",
     "twisted.application",
     "twisted.conch",

@@ -141,10 +141,13 @@ rate_limits:
         "line 4: listeners[0].port: expected a whole number from 0 to 65535, got 70000",
         "line 6: listeners[1]: bind: 'here' is not an IP address",
         "line 6: listeners[1]: bind: 'there' is not an IP address",
-        "line 7: listeners[2].resources[1]: expected one of client, federation, health, metrics",
+        (
+            "line 7: listeners[2].resources[1]: expected one of acme, client, federation, health,"
+            " metrics"
+        ),
         "line 8: listeners[2].prot: unknown key; did you mean listeners[2].port?",
         "line 10: listeners[3]: a listener has either a port or a path",
-        "line 11: listeners[3].tls.private_key: missing, but required",
+        "line 12: listeners[3].tls: tls needs a certificate and a private_key, or acme: true",
         "line 14: database.pool_size: expected a whole number of at least 1, got text",
         "line 15: not valid YAML: the key 'pool_size' occurs twice",
         "line 17: registration.enabled: expected true or false, got text",
@@ -239,7 +242,7 @@ def test_a_setting_has_one_name_at_a_time() -> None:
         ),
         (
             "listeners: [{port: 3, tls: {private_key: k}}]",
-            "listeners[0].tls.certificate: missing, but required",
+            "listeners[0].tls: tls needs a certificate and a private_key, or acme: true",
         ),
         (
             "listeners: [{port: 3, bind: example.org}]",

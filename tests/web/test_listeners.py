@@ -48,6 +48,7 @@ from tests.web.test_websocket import Echoes, WebSocketTestCase
 class Files:
     certificate: Path
     private_key: Path
+    acme: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from homeserver.cli.doctor.findings import Finding, ok, problem, warning
@@ -28,8 +29,8 @@ MAX_RESPONSE_BYTES = 65_536  # bytes
 def check_listeners(settings: Settings) -> Iterator[Finding]:
     """Check each address on which the server listens, and the certificates that it uses."""
     for listener in settings.listeners:
-        if listener.tls is not None:
-            yield _check_certificate(listener)
+        if listener.tls is not None and not listener.tls.acme:
+            yield _check_certificate(listener.tls.certificate, listener.tls.private_key)
         if listener.path is not None:
             yield _check_unix_socket(listener)
         elif listener.port:
@@ -37,19 +38,19 @@ def check_listeners(settings: Settings) -> Iterator[Finding]:
                 yield _check_port(address, listener.port, listener, settings)
 
 
-def _check_certificate(listener: Listener) -> Finding:
-    assert listener.tls is not None
+def _check_certificate(certificate: Path | None, private_key: Path | None) -> Finding:
+    assert certificate is not None, "the settings were checked"
     try:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         # A key with a passphrase is refused at the start too; without this argument, OpenSSL asks.
-        context.load_cert_chain(listener.tls.certificate, listener.tls.private_key, password="")
+        context.load_cert_chain(certificate, private_key, password="")
     except OSError as error:
         return problem(
             "certificate",
-            f"{listener.tls.certificate} with {listener.tls.private_key}: {error}",
+            f"{certificate} with {private_key}: {error}",
             "correct the paths, and check that key and certificate belong together",
         )
-    return ok("certificate", str(listener.tls.certificate))
+    return ok("certificate", str(certificate))
 
 
 def _check_unix_socket(listener: Listener) -> Finding:

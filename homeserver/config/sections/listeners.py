@@ -10,14 +10,44 @@ import msgspec
 from homeserver.config.fields import Mistake, Section, doc
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
-Resource = Literal["client", "federation", "health", "metrics"]
+Resource = Literal["client", "federation", "health", "metrics", "acme"]
 
 
 class Tls(Section, frozen=True, kw_only=True):
-    """Certificate of a listener. Both files are read again on SIGHUP."""
+    """Certificate of a listener: two files, which are read again on SIGHUP, or `acme: true`."""
 
-    certificate: Annotated[Path, doc("PEM file with the certificate, then its chain.")]
-    private_key: Annotated[Path, doc("PEM file with the private key, without a passphrase.")]
+    certificate: Annotated[
+        Path | None,
+        doc(
+            "PEM file with the certificate, then its chain.",
+            default="none",
+            example="tls.crt",
+        ),
+    ] = None
+    private_key: Annotated[
+        Path | None,
+        doc(
+            "PEM file with the private key, without a passphrase.",
+            default="none",
+            example="tls.key",
+        ),
+    ] = None
+    acme: Annotated[
+        bool, doc("Use the certificate that the server obtains by itself (`acme`).")
+    ] = False
+
+    def mistakes(self) -> Iterator[Mistake]:
+        if self.acme:
+            if self.certificate is not None or self.private_key is not None:
+                yield Mistake(
+                    "tls has either acme: true or files, not both",
+                    ("acme", "certificate", "private_key"),
+                )
+        elif self.certificate is None or self.private_key is None:
+            yield Mistake(
+                "tls needs a certificate and a private_key, or acme: true",
+                ("certificate", "private_key", "acme"),
+            )
 
 
 class Listener(Section, frozen=True, kw_only=True):
@@ -53,7 +83,9 @@ class Listener(Section, frozen=True, kw_only=True):
         tuple[Resource, ...],
         doc(
             "The APIs on this listener: `client` (Client-Server API), `federation` (Server-Server"
-            " API), `health` (`/health`), `metrics` (`/metrics`, for Prometheus).",
+            " API), `health` (`/health`), `metrics` (`/metrics`, for Prometheus), `acme` (at port"
+            " 80: proof for the certificate that the server obtains by itself; other requests are"
+            " redirected to HTTPS).",
             min_length=1,
         ),
     ] = ("client", "health")
@@ -68,6 +100,10 @@ class Listener(Section, frozen=True, kw_only=True):
             yield Mistake("a listener has either a port or a path", ("port", "path"))
         if self.path is not None and self.tls is not None:
             yield Mistake("a Unix socket does not support tls", ("path", "tls"))
+        if self.tls is not None and "acme" in self.resources:
+            yield Mistake(
+                "the resource acme needs a listener without tls, for port 80", ("tls", "resources")
+            )
         if not self.addresses:
             yield Mistake("bind names no address", ("bind",))
         for address in self.addresses:

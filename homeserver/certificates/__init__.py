@@ -1,0 +1,1 @@
+"""Certificates that the server obtains and renews by itself, by ACME (RFC 8555)."""

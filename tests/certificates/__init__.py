@@ -1,0 +1,1 @@
+"""Tests of certificates that the server obtains by itself."""
