@@ -17,6 +17,9 @@ from homeserver.web.request import Request
 from homeserver.web.routes import OTHER_PATHS, Auth, Response, Route
 
 PATH = "/.well-known/acme-challenge/"
+PROBE_PATH = PATH + "doctor"
+"""A path without a challenge; the response names this server."""
+
 MAX_CHALLENGES = 200
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{1,256}")
@@ -95,7 +98,9 @@ class ChallengesApi:
         """Redirect to the same path by HTTPS."""
         host, _, _ = (request.header(b"Host") or "").lower().partition(":")
         usual = next(iter(self._addresses.values()))
-        target = request.path + (b"?" + request.query if request.query else b"")
+        # A target that begins otherwise would continue the host: `GET .evil.example HTTP/1.1`.
+        path = request.path if request.path.startswith(b"/") else b"/"
+        target = path + (b"?" + request.query if request.query else b"")
         location = self._addresses.get(host.rstrip("."), usual) + quote(target, safe=_TARGET)
         return Response(301, b"", {"Location": location, "Content-Type": "text/plain"})
 

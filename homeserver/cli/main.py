@@ -70,6 +70,12 @@ def _add_init(commands: Any) -> None:
     parser.add_argument("server_name", metavar="SERVER_NAME", help="such as example.org")
     add_config(parser)
     parser.add_argument("--force", action="store_true", help="replace an existing configuration")
+    parser.add_argument(
+        "--acme",
+        metavar="EMAIL",
+        help="serve https://SERVER_NAME with a certificate that the server obtains from Let's"
+        " Encrypt, to whose terms of service you agree; EMAIL is where they reach you",
+    )
     parser.set_defaults(command=_init)
 
 
@@ -231,7 +237,7 @@ def _run(options: argparse.Namespace) -> int:
 def _init(options: argparse.Namespace) -> int:
     from homeserver.cli.init import init
 
-    return init(options.server_name, options.config, replace=options.force)
+    return init(options.server_name, options.config, replace=options.force, acme_email=options.acme)
 
 
 def _doctor(options: argparse.Namespace) -> int:

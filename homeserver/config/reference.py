@@ -60,7 +60,7 @@ def _sample_fields(
                     yield "  -"
                     yield from _indent(_sample_fields(inner, item, _differing(item)), 4)
             else:
-                yield from _indent(_sample_fields(inner, value, set()), 2)
+                yield from _indent(_sample_fields(inner, value, _differing(value)), 2)
         else:
             mark = "" if field.name in written else "#"
             empty = value is None or value in ((), Path()) or field.default_text is not None

@@ -14,6 +14,7 @@ from homeserver.cli.doctor.appservice_checks import (
     check_registrations,
     to_be_reached,
 )
+from homeserver.cli.doctor.certificate_checks import check_acme
 from homeserver.cli.doctor.database_checks import check_database
 from homeserver.cli.doctor.federation_checks import check_federation, own_name_to_check
 from homeserver.cli.doctor.file_checks import check_config_file, check_data_dir, check_signing_key
@@ -88,6 +89,7 @@ def examine(config: Path | None, *, repair: bool = False) -> Iterator[Finding]:
     yield check_data_dir(settings)
     yield from check_database(config, settings, repair=repair)
     yield from check_listeners(settings)
+    yield from check_acme(settings)
     yield from check_memory(settings)
     yield from check_well_known(settings)
     yield from check_pages(settings)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from homeserver.certificates.challenges import PROBE_PATH
 from homeserver.cli.doctor.findings import Finding, ok, problem, warning
 from homeserver.cli.doctor.port_holder import find_port_holders
 from homeserver.config.sections.listeners import Listener
@@ -73,7 +74,14 @@ def _check_port(address: str, port: int, listener: Listener, settings: Settings)
             probe.bind((address, port))
             probe.listen()
     except PermissionError:
-        return problem("listener", f"{place}: this user has no permission", "use a port above 1023")
+        # The service may have it, and be running.
+        if _name_of_homeserver(local_host(address), port, listener) == settings.server_name:
+            return ok("listener", f"{place}: this server responds")
+        return problem(
+            "listener",
+            f"{place}: this user has no permission",
+            "use a port above 1023, or give the server CAP_NET_BIND_SERVICE (docs/systemd.md)",
+        )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return _check_responder(address, port, listener, settings)
@@ -85,12 +93,10 @@ def _check_port(address: str, port: int, listener: Listener, settings: Settings)
 
 def _check_responder(address: str, port: int, listener: Listener, settings: Settings) -> Finding:
     place = display_host_and_port(address, port)
-    wildcard = ipaddress.ip_address(address).is_unspecified
-    host = {4: "127.0.0.1", 6: "::1"}[ipaddress.ip_address(address).version]
-    name = _name_of_homeserver(host if wildcard else address, port, listener)
+    name = _name_of_homeserver(local_host(address), port, listener)
     if name == settings.server_name:
         return ok("listener", f"{place}: this server responds")
-    if name is None and not {"client", "federation"}.intersection(listener.resources):
+    if name is None and not {"client", "federation", "acme"}.intersection(listener.resources):
         # A listener for health and metrics alone does not reveal its name.
         return warning("listener", f"{place} is in use", "check that this server uses it")
     if name is not None:
@@ -102,11 +108,30 @@ def _check_responder(address: str, port: int, listener: Listener, settings: Sett
     return problem("listener", f"{place} is taken by {who}", "stop that, or change listeners")
 
 
+def local_host(address: str) -> str:
+    """An address at which this machine reaches a listener."""
+    parsed = ipaddress.ip_address(address)
+    return {4: "127.0.0.1", 6: "::1"}[parsed.version] if parsed.is_unspecified else address
+
+
+def name_behind_challenges(host: str, port: int) -> str | None:
+    """The name of the homeserver that serves challenges of ACME; `None` for another program.
+
+    Raises `OSError` or `HTTPException`.
+    """
+    try:
+        return str(json.loads(_get_text(host, port, PROBE_PATH, None))["server_name"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 def _name_of_homeserver(host: str, port: int, listener: Listener) -> str | None:
     """The name of the homeserver that responds, "" if it does not say; `None` for anything else."""
     # This is the local machine; whether others trust the certificate is not checked here.
     context = ssl._create_unverified_context() if listener.tls else None  # noqa: S323
     try:
+        if "acme" in listener.resources:
+            return name_behind_challenges(host, port)
         page = _get_text(host, port, "/", context)
         if found := re.search(r'<meta name="matrix-server" content="([^"]*)">', page):
             return html.unescape(found[1])
