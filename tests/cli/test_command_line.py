@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from homeserver.cli.main import main
+from homeserver.config.loading import load_settings
 from homeserver.version import VERSION
 
 
@@ -100,3 +101,39 @@ def test_log_that_cannot_be_written_is_reported(
 
     assert status == 1
     assert "cannot write the log" in capsys.readouterr().err
+
+
+def test_init_with_acme_writes_a_public_server(capsys: pytest.CaptureFixture[str]) -> None:
+    """One command, and `homeserver run` serves https://example.org to clients and servers."""
+    status = main(["init", "--acme", "admin@example.org", "Example.org"])
+
+    settings = load_settings(Path("homeserver.yaml"))
+    https, http = settings.listeners
+    assert status == 0
+    assert (https.port, https.resources) == (443, ("client", "federation"))
+    assert (http.port, http.resources, http.tls) == (80, ("acme",), None)
+    assert {*https.addresses, *http.addresses} == {"0.0.0.0", "::"}
+    assert settings.public_baseurl == "https://example.org"
+    assert settings.federation.delegated_to == "example.org:443"
+    assert settings.acme_names == ("example.org",)
+    assert settings.acme.email == "admin@example.org"
+    assert "agree to the terms" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "email", "reason"),
+    [
+        ("192.0.2.1", "a@example.org", "'192.0.2.1' is not a host name"),
+        ("example.org:8448", "a@example.org", "'example.org:8448' is not a host name"),
+        ("example.org", "admin", "not an e-mail address"),
+    ],
+)
+def test_init_with_acme_refuses_what_gets_no_certificate(
+    name: str, email: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before a key is made for a name that cannot be changed later."""
+    status = main(["init", "--acme", email, name])
+
+    assert status == 1
+    assert reason in capsys.readouterr().err
+    assert [*Path().iterdir()] == []
