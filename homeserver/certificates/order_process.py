@@ -26,7 +26,7 @@ from homeserver.certificates.certified_keys import (
 )
 from homeserver.certificates.challenges import Challenges
 from homeserver.certificates.renewal_rules import Subject
-from homeserver.concurrency.pipe_lines import read_line
+from homeserver.concurrency.child_processes import lower_priority, read_line
 from homeserver.config.sections.acme import AcmeSettings
 from homeserver.version import VERSION
 
@@ -35,7 +35,6 @@ ORDER_SECONDS = 300
 MAX_LINE = 262_144  # bytes
 MAX_LINES = 300
 MAX_ERROR = 2_000  # characters
-NICENESS = 10
 
 
 class OrderFailed(Exception):
@@ -124,7 +123,7 @@ class Orders:
             try:
                 if self._is_cancelled:
                     raise OrderCancelled
-                os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
+                lower_priority(process.pid)
                 return self._converse(process, order, on_account)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 if self._is_cancelled:

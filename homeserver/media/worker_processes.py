@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from homeserver.concurrency.child_processes import lower_priority, read_line
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.periodic import PeriodicTask
-from homeserver.concurrency.pipe_lines import read_line
 from homeserver.concurrency.thread_pools import ThreadPool
 from homeserver.protocol.errors import Unavailable
 
@@ -26,7 +26,6 @@ WALL_SECONDS = 30.0
 MAX_JOBS = 200  # then a process is replaced: decoders leak
 IDLE_SECONDS = 60.0
 MAX_RESULT = 262_144  # bytes
-NICENESS = 10  # users wait for this server more than for these processes
 
 
 class WorkerFailed(Exception):
@@ -141,7 +140,7 @@ class _Worker:
             env={"PATH": os.defpath},
             start_new_session=True,
         )
-        os.setpriority(os.PRIO_PROCESS, self._process.pid, NICENESS)
+        lower_priority(self._process.pid)
 
     def ask(self, job: dict[str, Any], content: bytes) -> dict[str, Any]:
         self.jobs += 1

@@ -1,14 +1,22 @@
-"""Lines from the pipe of another process, each within a time and a size. Reading blocks."""
+"""Processes that this one starts: their priority, and the lines that they write."""
 
 import os
 import select
 import time
+from contextlib import suppress
 
 PART = 65_536  # bytes
+NICENESS = 10  # users wait for this server more than for these processes
+
+
+def lower_priority(pid: int) -> None:
+    """Let a process give way, where that is allowed: a service may not change priorities."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
 
 
 def read_line(fd: int, seconds: float, max_bytes: int) -> bytes:
-    """One line from a pipe, from a process that then waits for its next input.
+    """One line from a pipe, for which it blocks, from a process that then waits for its next input.
 
     Raises `OSError`, or `ValueError` if it does not come in time, is too long or is not the only
     one.
