@@ -99,13 +99,18 @@ def _request(port: int, path: str = "/", method: str = "GET", host: str = NAME) 
         connection.close()
 
 
-def get_versions(connection: ssl.SSLSocket) -> int:
-    """The status of a request on a connection that stays open."""
-    connection.sendall(f"GET /_matrix/client/versions HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode())
+def get(connection: ssl.SSLSocket, path: str) -> tuple[int, str]:
+    """The status and the body of a response on a connection that stays open."""
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode())
     response = http.client.HTTPResponse(connection)
     response.begin()
-    response.read()
-    return response.status
+    body = response.read()
+    return response.status, body.decode()
+
+
+def figure(metrics: str, name: str) -> float:
+    """The value of a metric."""
+    return next(float(line.split()[1]) for line in metrics.splitlines() if line.startswith(name))
 
 
 def until(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
@@ -131,7 +136,10 @@ def test_a_server_obtains_its_certificate_and_keeps_it(folder: Path) -> None:
         first = until(server.serial_number)
 
         with server.connect() as connection:
-            assert get_versions(connection) == 200
+            assert get(connection, "/_matrix/client/versions")[0] == 200
+            _, metrics = get(connection, "/metrics")
+        assert 89 * 86_400 < figure(metrics, "homeserver_certificate_seconds_left") < 90 * 86_400
+        assert figure(metrics, "homeserver_certificate_orders_failed_total") == 0
         until((server.directory / "data/acme/certificate.pem").exists)
         server.stop()
         server.start()
@@ -166,7 +174,7 @@ def test_renewed_while_a_connection_stays_open(folder: Path) -> None:
         with server.connect() as connection:
             until(lambda: server.serial_number() not in (first, None), 90)
 
-            assert get_versions(connection) == 200
+            assert get(connection, "/_matrix/client/versions")[0] == 200
         assert server.new_errors() == []
 
 
@@ -287,7 +295,7 @@ def test_init_run_doctor(folder: Path) -> None:
         server.start()
         until(server.serial_number)
         with server.connect() as connection:
-            assert get_versions(connection) == 200
+            assert get(connection, "/_matrix/client/versions")[0] == 200
         until((server.directory / "data/acme/certificate.pem").exists)
         printed = _homeserver(server, "doctor", "--config", str(server.config_path))
 

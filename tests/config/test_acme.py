@@ -1,5 +1,7 @@
 """Settings of ACME: what could not lead to a certificate is reported at the start."""
 
+import re
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from homeserver.config.errors import ConfigError
 from homeserver.config.loading import parse_settings
 from homeserver.config.sections.acme import problem_of_name
 from homeserver.config.settings import Settings
+from tests.support.program import CHECKOUT
 
 HTTPS: dict[str, Any] = {"port": 443, "resources": ["client"], "tls": {"acme": True}}
 HTTP: dict[str, Any] = {"port": 80, "resources": ["acme"]}
@@ -103,3 +106,21 @@ def test_names_that_no_certificate_has_are_found(name: str) -> None:
 def test_host_names_are_accepted(name: str) -> None:
     """Those of an organisation's own network, too."""
     assert problem_of_name(name) is None
+
+
+@pytest.mark.parametrize(
+    ("page", "begin"),
+    [
+        ("operations.md", "public_baseurl: https://example.org\n"),
+        ("containers.md", "server_name: "),
+    ],
+)
+def test_configurations_in_the_manual_work(page: str, begin: str) -> None:
+    """They are copied."""
+    text = (CHECKOUT / "docs" / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"(?m)(?:^ {4}\S.*\n(?:^ {4}.*\n)*)", text)
+    [block] = [each for each in map(dedent, blocks) if begin in each and "tls: {acme" in each]
+
+    settings, _ = parse_settings(("" if "server_name" in block else "server_name: a.b\n") + block)
+
+    assert "example.org" in settings.acme_names
