@@ -28,6 +28,7 @@ from homeserver.web.tls import Certificate
 POLL_SECONDS = 0.02
 LINGER_SECONDS = 1.0  # for long polls to end, before they are cancelled
 BACKLOG = 1024
+ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104  # what operators may write
 log = Logger()
 
 
@@ -169,7 +170,7 @@ class Listeners:
                 raise CannotListen(f"cannot listen on {path}: {_reason(error)}") from error
         listen = self._listen_function(settings.tls)
         number, ports = settings.port, []
-        for address in settings.addresses:
+        for address in _without_duplicates(settings.addresses):
             if ":" in address and len(settings.addresses) > 1 and not _has_address(address):
                 continue
             try:
@@ -233,6 +234,16 @@ def _remove_dead_socket(path: Path) -> None:
             probe.connect(str(path))
         except ConnectionRefusedError:
             path.unlink()
+
+
+def _without_duplicates(addresses: Sequence[str]) -> Sequence[str]:
+    """The addresses but `0.0.0.0`, if `::` takes its connections: no port is opened twice."""
+    if not {*ALL_ADDRESSES} <= {*addresses} or not _has_address("::"):
+        return addresses
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+        if probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+            return addresses
+    return [address for address in addresses if address != ALL_ADDRESSES[0]]
 
 
 def _has_address(address: str) -> bool:

@@ -252,6 +252,29 @@ def test_an_account_that_the_authority_has_lost_is_registered_again(folder: Path
         assert server.new_errors() == []
 
 
+def test_a_server_that_is_stopped_in_the_middle_of_an_order_continues_with_it(
+    folder: Path,
+) -> None:
+    """The operator waits neither for its end nor, after the next start, for another attempt."""
+    with (
+        running_pebble(folder) as pebble,
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        AcmeServer(pebble) as server,
+    ):
+        directory = f"https://127.0.0.1:{silent.getsockname()[1]}/dir"
+        server.change(acme=pebble.settings(directory=directory))
+        server.start()
+        until(lambda: _orders(server))
+        begin = time.monotonic()
+
+        assert server.stop() == 0
+
+        assert time.monotonic() - begin < 8
+        server.start()
+        until(lambda: _orders(server))
+        assert server.new_errors() == []
+
+
 def test_a_server_that_is_killed_in_the_middle_of_an_order_leaves_no_process(
     folder: Path,
 ) -> None:
@@ -284,7 +307,6 @@ def test_init_run_doctor(folder: Path) -> None:
         for place, own in (
             ("port: 443\n", f"port: {server.port}\n"),
             ("port: 80\n", f"port: {pebble.http_port}\n"),
-            ("bind: [0.0.0.0, '::']", "bind: 127.0.0.1"),
             ("#directory: https://acme-v02.api.letsencrypt.org/directory", _yaml(pebble)),
             ("#file: /var/log/homeserver.log", f"file: {server.directory / 'server.log'}"),
         ):
@@ -300,7 +322,7 @@ def test_init_run_doctor(folder: Path) -> None:
         printed = _homeserver(server, "doctor", "--config", str(server.config_path))
 
         assert re.search(rf"ok +certificate: {NAME}, by CN=Pebble .*; it is renewed at", printed)
-        assert printed.count("this server responds") == 2
+        assert printed.count("this server responds") in (2, 4)  # with or without IPv6
         assert f"http://{NAME}/: cannot be reached from here" in printed
         assert server.new_errors() == []
 

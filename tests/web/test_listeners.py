@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
     UNIXClientEndpoint,
     connectProtocol,
     wrapClientTLS,
@@ -217,6 +218,15 @@ class ListeningTests(ListenersTestCase):
         self.listen(Settings(addresses=("127.0.0.1", "127.0.0.2", "::1")))
 
         self.assertEqual(len(set(self.ports)), 1)
+
+    async def test_all_addresses_of_both_kinds_are_served_by_one_port(self) -> None:
+        """Where `::` takes IPv4 connections as well, `0.0.0.0` cannot be opened beside it."""
+        self.listen(Settings(addresses=("0.0.0.0", "::")))
+
+        await self.assert_served(await self.connect())
+        if listeners_module._has_address("::1"):
+            endpoint = TCP6ClientEndpoint(reactor, "::1", self.ports[0])
+            await self.assert_served(await self.connect_by(endpoint))
 
 
 class TlsTests(ListenersTestCase):
