@@ -69,16 +69,6 @@ def federation_event(event: Event, *, unsigned: Mapping[str, Any]) -> dict[str, 
     return {**event.pdu, "unsigned": unsigned} if unsigned else dict(event.pdu)
 
 
-def redacted_because(redaction: Event, *, room_id: bool) -> dict[str, Any]:
-    """The member `redacted_because` in the `unsigned` data of a redacted event.
-
-    The redacted event itself is rendered from `Event.redacted()`.
-
-    Spec: https://spec.matrix.org/v1.19/client-server-api/#redactions
-    """
-    return {"redacted_because": client_event(redaction, room_id=room_id, unsigned={})}
-
-
 def stripped_event(event: Event) -> dict[str, Any]:
     """A stripped state event: only the fields that a user needs who is not in the room yet."""
     return {

@@ -27,12 +27,9 @@ _EVENT_ID = re.compile(rf"\$({_LOCALPART})(?::({_SERVER}))?")
 _DOTTED_QUAD = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
 _NEW_LOCALPART = re.compile(r"[a-z0-9._=/+-]+")
 _COMPLIANT_LOCALPART = re.compile(r"[\x21-\x7e]+")
-_HASH = re.compile(r"[A-Za-z0-9_-]{43}")
 _KEY_VERSION = re.compile(r"[A-Za-z0-9_]+")
-_KEY_ID = re.compile(r"[A-Za-z0-9_]+:[A-Za-z0-9_+/=-]+")
 _OPAQUE_ID = re.compile(r"[0-9A-Za-z._~-]{1,255}")
 _NAMESPACED_ID = re.compile(r"[a-z][a-z0-9._-]{0,254}")
-_ROOM_VERSION = re.compile(r"[a-z0-9.-]{1,32}")
 
 
 class InvalidIdentifier(ValueError):
@@ -134,12 +131,6 @@ def parse_room_alias(text: str) -> RoomAlias:
     return RoomAlias(match[1], match[2])
 
 
-def is_valid_room_alias(text: str) -> bool:
-    """Whether `parse_room_alias` accepts `text`."""
-    match = _ROOM_ALIAS.fullmatch(text)
-    return match is not None and fits_id_limit(text) and _is_host_possible(match[2])
-
-
 def is_valid_room_id(text: str, *, in_codepoints: bool = False) -> bool:
     """Whether `text` is a room id of any room version: with a domain, or without.
 
@@ -154,11 +145,6 @@ def is_valid_event_id(text: str, *, in_codepoints: bool = False) -> bool:
     Spec: https://spec.matrix.org/v1.19/appendices/#event-ids
     """
     return _is_opaque_with_domain(_EVENT_ID, text, in_codepoints)
-
-
-def is_create_hash_room_id(text: str) -> bool:
-    """Whether a room id is the hash of a create event, as in room versions from 12 on."""
-    return text.startswith("!") and _HASH.fullmatch(text, 1) is not None
 
 
 def server_name_of(identifier: str) -> str:
@@ -217,11 +203,6 @@ def is_valid_key_version(text: str) -> bool:
     return _KEY_VERSION.fullmatch(text) is not None
 
 
-def is_valid_key_id(text: str) -> bool:
-    """Whether `text` is `algorithm:name`. Cross-signing keys are their own names, in Base64."""
-    return _KEY_ID.fullmatch(text) is not None
-
-
 def is_valid_opaque_id(text: str) -> bool:
     """Whether `text` has 1 to 255 of the characters that a URL need not escape.
 
@@ -236,14 +217,6 @@ def is_valid_namespaced_id(text: str) -> bool:
     Spec: https://spec.matrix.org/v1.19/appendices/#common-namespaced-identifier-grammar
     """
     return _NAMESPACED_ID.fullmatch(text) is not None
-
-
-def is_valid_room_version(text: str) -> bool:
-    """Whether a room version could have this name, whether or not it exists.
-
-    Spec: https://spec.matrix.org/v1.19/rooms/#room-version-grammar
-    """
-    return _ROOM_VERSION.fullmatch(text) is not None
 
 
 def _is_opaque_with_domain(pattern: re.Pattern[str], text: str, in_codepoints: bool) -> bool:

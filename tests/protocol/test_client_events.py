@@ -9,7 +9,6 @@ from homeserver.protocol.client_events import (
     client_event,
     client_event_parts,
     federation_event,
-    redacted_because,
     stripped_state,
 )
 from homeserver.protocol.events import Event
@@ -124,22 +123,6 @@ def test_what_redacts_nothing_names_no_target(event_type: str) -> None:
 
     assert "redacts" not in rendered
     assert rendered["content"] == content
-
-
-@every_version
-def test_a_redacted_event_has_the_reason(version: str) -> None:
-    """Clients show who removed a message."""
-    sent = message(by=BOB, version=version)
-    because = redaction(version, sent.event_id)
-
-    rendered = client_event(
-        sent.redacted(), room_id=True, unsigned=redacted_because(because, room_id=True)
-    )
-
-    assert rendered["content"] == {}
-    assert rendered["event_id"] == sent.event_id
-    assert rendered["unsigned"]["redacted_because"]["event_id"] == because.event_id
-    assert rendered["unsigned"]["redacted_because"]["room_id"] == sent.room_id
 
 
 def test_a_client_may_ask_for_the_federation_format() -> None:

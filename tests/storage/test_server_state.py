@@ -5,7 +5,6 @@ from twisted.internet.defer import Deferred, gatherResults
 from homeserver.storage.database.server_state import (
     WrongServer,
     claim_server_name,
-    count_boot,
     raise_position_bound,
     reserve_event_numbers,
     reserve_positions,
@@ -40,7 +39,3 @@ class ServerStateTests(DatabaseTestCase):
         )
 
         self.assertEqual(sorted(starts), list(range(0, 80, 10)))
-
-    async def test_starts_are_counted(self) -> None:
-        """Each start has a number of its own."""
-        self.assertEqual([await self.db.run(count_boot) for _ in range(3)], [1, 2, 3])

@@ -50,11 +50,6 @@ def encode_canonical_loose(value: Any) -> bytes:
         return _encode_customary(value)
 
 
-def encode_for_room(value: Any, *, strict: bool) -> bytes:
-    """The encoding for rooms; `strict` is the room version's `strict_canonical_json`."""
-    return encode_canonical(value) if strict else encode_canonical_loose(value)
-
-
 def encode_checked(value: Any) -> bytes:
     """The canonical form of a value that has passed `check_canonical`, which is not repeated here.
 

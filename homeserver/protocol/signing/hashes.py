@@ -4,7 +4,7 @@ Both are SHA-256 over canonical JSON. The content hash covers the event as its s
 reference hash covers the redacted event with its content hash, and so survives redaction.
 
 All functions take events that have passed the JSON rules of their room version
-(`canonical_json.encode_for_room`), and ignore `unsigned`.
+(`canonical_json.py`), and ignore `unsigned`.
 
 Spec: https://spec.matrix.org/v1.19/server-server-api/#signing-events
 """

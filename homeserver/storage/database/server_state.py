@@ -55,11 +55,6 @@ async def reserve_event_numbers(db: Connection, count: int) -> int:
     return await _add(db, "reserved_event_numbers", count) - count
 
 
-async def count_boot(db: Connection) -> int:
-    """Count this start of the server; returns 1 for the first one."""
-    return await _add(db, "boots", 1)
-
-
 async def probe_reading(db: Connection) -> None:
     """Read a value, to check that the database answers."""
     cursor = await db.execute("SELECT value FROM server_state WHERE key = 'server_name'")

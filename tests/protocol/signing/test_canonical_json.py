@@ -15,7 +15,6 @@ from homeserver.protocol.signing.canonical_json import (
     check_depth,
     encode_canonical,
     encode_canonical_loose,
-    encode_for_room,
 )
 from tests.protocol.json_values import canonical_values, loose_values
 
@@ -80,9 +79,9 @@ def test_old_rooms_take_floats_and_new_rooms_refuse_them(number):
     value = {"a": [number]}
 
     with pytest.raises(NotCanonical):
-        encode_for_room(value, strict=True)
+        encode_canonical(value)
 
-    assert encode_for_room(value, strict=False) == canonicaljson.encode_canonical_json(value)
+    assert encode_canonical_loose(value) == canonicaljson.encode_canonical_json(value)
 
 
 @pytest.mark.parametrize("number", [MAX_INTEGER, -MAX_INTEGER])
@@ -95,9 +94,9 @@ def test_the_largest_integers_are_canonical(number):
 def test_old_rooms_take_larger_integers_and_new_rooms_refuse_them(number):
     """JavaScript clients cannot hold them, which is why room version 6 refuses them."""
     with pytest.raises(NotCanonical):
-        encode_for_room([number], strict=True)
+        encode_canonical([number])
 
-    assert encode_for_room([number], strict=False) == b"[%d]" % number
+    assert encode_canonical_loose([number]) == b"[%d]" % number
 
 
 @pytest.mark.parametrize(
