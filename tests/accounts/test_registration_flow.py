@@ -195,7 +195,12 @@ class ClosedRegistrationTests(SignUpTestCase):
 
     async def test_appservices_make_their_users_all_the_same(self) -> None:
         """A bridge needs accounts on a private server too."""
-        bridge = SimpleNamespace(id="irc", covers_user=lambda user: user.startswith("@irc_"))
+        bridge = SimpleNamespace(
+            id="irc",
+            sender="@irc_bot:example.org",
+            rate_limited=True,
+            covers_user=lambda user: user.startswith("@irc_"),
+        )
         request = RegistrationRequest(username="irc_bob", inhibit_login=True)
 
         user_id, _ = await self.registration_flow.register_for_appservice(bridge, request)

@@ -10,6 +10,13 @@ from homeserver.protocol.errors import Exclusive, MissingToken, UnknownToken
 MAX_CACHED_USERS = 100_000
 
 
+def as_party(service: Appservice) -> Requester:
+    """An application service as a requester, whose actions are counted."""
+    return Requester(
+        service.sender, None, appservice=service.id, is_rate_limited=service.rate_limited
+    )
+
+
 class Appservices:
     """All application services; their number and registrations may change while the server runs.
 
@@ -66,11 +73,7 @@ class Appservices:
     def party_of(self, as_token: str) -> Requester | None:
         """The application service of a token as a requester, whose actions are counted."""
         service = self.by_token(as_token)
-        if service is None:
-            return None
-        return Requester(
-            service.sender, None, appservice=service.id, is_rate_limited=service.rate_limited
-        )
+        return None if service is None else as_party(service)
 
     def covering_user(self, user_id: str) -> tuple[Appservice, ...]:
         """The application services that a local user belongs to; none for remote users."""

@@ -10,6 +10,7 @@ Spec: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3regist
 
 from collections.abc import Callable
 
+from homeserver.accounts.appservices.appservices import as_party
 from homeserver.accounts.credentials.passwords import Passwords
 from homeserver.accounts.interactive_auth.authentication_stages import (
     DUMMY,
@@ -29,6 +30,7 @@ from homeserver.accounts.interactive_auth.user_interactive_auth import (
 )
 from homeserver.accounts.registration.registration import NewUser, Registration
 from homeserver.accounts.sessions.login_sessions import DeviceRequest, LoginSession, LoginSessions
+from homeserver.accounts.sessions.requester import Requester
 from homeserver.config.sections.accounts import RegistrationSettings
 from homeserver.protocol.appservices.appservice import Appservice
 from homeserver.protocol.errors import Exclusive, Forbidden, MissingParam
@@ -58,9 +60,9 @@ class RegistrationRequest(Confirmable):
 class RegistrationFlow:
     """Registers users where the settings allow it.
 
-    `count_account` counts an account that is about to be created for a client, by its address, and
-    raises `LimitExceeded`. Clients make several requests for each, and some just to find out what
-    is asked for; these are counted elsewhere.
+    `count_account` counts an account that is about to be created, for the address of a client or
+    for an application service, and raises `LimitExceeded`. Clients make several requests for each,
+    and some just to find out what is asked for; these are counted elsewhere.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class RegistrationFlow:
         registration: Registration,
         sessions: LoginSessions,
         passwords: Passwords,
-        count_account: Callable[[str], None],
+        count_account: Callable[[Requester | str], None],
     ) -> None:
         self._settings = settings
         self._uia = uia
@@ -135,13 +137,14 @@ class RegistrationFlow:
     ) -> tuple[str, LoginSession | None]:
         """Create an account without a password, for an application service.
 
-        Raises `MissingParam`, `InvalidUsername`, `UserInUse`, and `Exclusive` for names outside of
-        the namespaces of the service.
+        Raises `MissingParam`, `InvalidUsername`, `UserInUse`, `LimitExceeded`, and `Exclusive` for
+        names outside of the namespaces of the service.
         """
         if body.username is None:
             raise MissingParam("The username is missing")
         if not service.covers_user(self._registration.appservice_user_id_for(body.username)):
             raise Exclusive("The name does not belong to this application service")
+        self._count_account(as_party(service))
         new = NewUser(body.username, appservice=service.id)
         return await self._registration.register(new, body.device)
 

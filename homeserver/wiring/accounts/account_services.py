@@ -283,7 +283,7 @@ class AccountServices:
             self._registration,
             self._core.sessions,
             self._passwords,
-            lambda address: self._limits.check("registration", address),
+            lambda party: self._limits.check("registration", party),
         )
 
     def _shared_secret_apis(self) -> list[Any]:
