@@ -7,9 +7,7 @@ authority is asked to request it.
 """
 
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +24,7 @@ from homeserver.certificates.certified_keys import (
 )
 from homeserver.certificates.challenges import Challenges
 from homeserver.certificates.renewal_rules import Subject
-from homeserver.concurrency.child_processes import lower_priority, read_line
+from homeserver.concurrency.child_processes import lower_priority, read_line, start_program
 from homeserver.config.sections.acme import AcmeSettings
 from homeserver.version import VERSION
 
@@ -64,7 +62,7 @@ class Orders:
         self._settings = settings
         self._folder = folder
         self._challenges = challenges
-        self._command = [sys.executable, "-I", str(program)]
+        self._program = program
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._is_cancelled = False
@@ -108,17 +106,7 @@ class Orders:
         self._folder.save_account(directory, msgspec.structs.replace(account, url=url))
 
     def _run(self, order: dict[str, Any], on_account: Callable[[str], None]) -> str:
-        # Without the environment: it may have secrets, and names modules that would be imported.
-        with subprocess.Popen(  # noqa: S603  # nothing of it comes from a client
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env={"PATH": os.defpath},
-            start_new_session=True,
-            bufsize=0,
-        ) as process:
+        with start_program([str(self._program)], bufsize=0) as process:
             self._process = process
             try:
                 if self._is_cancelled:

@@ -1,12 +1,33 @@
-"""Processes that this one starts: their priority, and the lines that they write."""
+"""Processes that this one starts: what they get, their priority, and the lines that they write."""
 
 import os
 import select
+import subprocess
+import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 PART = 65_536  # bytes
 NICENESS = 10  # users wait for this server more than for these processes
+
+
+def start_program(arguments: Sequence[str], *, bufsize: int = -1) -> subprocess.Popen[bytes]:
+    """Start a Python program that is to get nothing of this process but its input.
+
+    `arguments` are its file and what follows. Its own errors are not kept. Raises `OSError`.
+    """
+    # Without the environment: it may have secrets, and names modules that would be imported.
+    return subprocess.Popen(  # noqa: S603  # nothing of it comes from a client
+        [sys.executable, "-I", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        env={"PATH": os.defpath},
+        start_new_session=True,
+        bufsize=bufsize,
+    )
 
 
 def lower_priority(pid: int) -> None:

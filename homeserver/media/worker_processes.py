@@ -7,16 +7,13 @@ replaced. Idle ones end after a minute; if this server is killed, they end with 
 """
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from homeserver.concurrency.child_processes import lower_priority, read_line
+from homeserver.concurrency.child_processes import lower_priority, read_line, start_program
 from homeserver.concurrency.clock import Clock
 from homeserver.concurrency.periodic import PeriodicTask
 from homeserver.concurrency.thread_pools import ThreadPool
@@ -130,16 +127,7 @@ class _Worker:
     def __init__(self, command: list[str]) -> None:
         self.jobs = 0
         self.idle_since = 0.0
-        # Without the environment: it may have secrets, and names modules that would be imported.
-        self._process = subprocess.Popen(  # noqa: S603  # nothing of it comes from a client
-            [sys.executable, "-I", *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env={"PATH": os.defpath},
-            start_new_session=True,
-        )
+        self._process = start_program(command)
         lower_priority(self._process.pid)
 
     def ask(self, job: dict[str, Any], content: bytes) -> dict[str, Any]:
